@@ -1,0 +1,39 @@
+"""What a batch is, on both sides of the transfer to the device."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Raw(NamedTuple):
+    """What the workers send: pixels still uint8, a quarter of the bytes of float32.
+
+    Attributes:
+        image: uint8, (B, C, H, W). The clean picture, or the input picture of a folder pair.
+        target: uint8, (B, C', H, W), the partner picture of a folder pair; None where there is one folder only.
+        index: int64, (B,). The picture's own number in its split: what is random in evaluation follows from it.
+        seed: int64, (B,). A number that differs for every draw of every epoch: what is random in training may follow from it.
+    """
+
+    image: Tensor
+    target: Tensor | None
+    index: Tensor
+    seed: Tensor
+
+
+class Pair(NamedTuple):
+    """What a model sees, on the device.
+
+    Attributes:
+        input: float32, (B, C, H, W), around [0, 1] (noise is not clipped); further channels (noise map, hints) come last.
+        target: float32, (B, C', H, W) in [0, 1].
+        baseline: float32, like target: the do-nothing answer, which every result is shown beside. Not clipped.
+        index: int64, (B,). The picture's own number in its split.
+    """
+
+    input: Tensor
+    target: Tensor
+    baseline: Tensor
+    index: Tensor

@@ -1,0 +1,11 @@
+"""The one error that a user may see: what is wrong, where, and the way out."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake that the user can mend; the command line prints its text without a trace and exits with 2.
+
+    Args:
+        message: At most ten lines, the cause first. Name the file or the configuration key, and say how to go on.
+    """
