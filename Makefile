@@ -1,0 +1,58 @@
+# Everything a user types. `make help` lists it; extra options go through ARGS: make train ARGS="--data.batch_size 8"
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+ifeq ($(OS),Windows_NT)
+  PYTHON ?= python
+  BIN := .venv/Scripts
+else
+  PYTHON ?= python3
+  BIN := .venv/bin
+endif
+READY := .venv/.ready
+ARGS ?=
+
+.PHONY: help setup train train-bsd test test-all lint format benchmark clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: $(READY) ## create .venv and install what the project needs (uv when it is there, pip otherwise)
+
+# Installed anew only when the requirements change.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed, but '$(PYTHON)' is $$($(PYTHON) --version 2>&1). Say which to take: make setup PYTHON=python3.12"; exit 2; }
+	@if command -v uv >/dev/null 2>&1; then \
+	  echo "Setting up .venv with uv ..." && \
+	  uv venv --quiet --allow-existing --python "$$(command -v $(PYTHON))" .venv && \
+	  uv pip install --quiet --python $(BIN)/python --compile-bytecode --constraint constraints.txt --editable '.[dev]'; \
+	else \
+	  echo "Setting up .venv with pip (a few minutes, most of it PyTorch) ..." && \
+	  $(PYTHON) -m venv .venv && \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'; \
+	fi
+	@touch $(READY)
+
+train: $(READY) ## teach a UNet to denoise the embedded photographs (at most 5 minutes on 2 cores)
+	@$(BIN)/python -m project fit --config configs/denoise.yaml $(ARGS)
+
+train-bsd: $(READY) ## the same on a folder of photographs: make train-bsd ARGS="--data.root FOLDER" (10 minutes)
+	@$(BIN)/python -m project fit --config configs/denoise_bsd.yaml $(ARGS)
+
+test: $(READY) ## run the tests but for the slow ones (under 10 minutes on 2 cores, no network)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
+
+test-all: $(READY) ## run every test
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
+
+lint: $(READY) ## check style and likely mistakes with ruff
+	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .
+
+format: $(READY) ## put the code into the project's format
+	@$(BIN)/python -m ruff check --fix . && $(BIN)/python -m ruff format .
+
+benchmark: $(READY) ## time a training step against a bare PyTorch loop
+	@$(BIN)/python scripts/benchmark.py $(ARGS)
+
+clean: ## remove the cache of indexed pictures and test leftovers (keeps runs/ and .venv/)
+	@rm -rf .cache .pytest_cache .ruff_cache build *.egg-info
