@@ -13,8 +13,9 @@ class Raw(NamedTuple):
     Attributes:
         image: uint8, (B, C, H, W). The clean picture, or the input picture of a folder pair.
         target: uint8, (B, C', H, W), the partner picture of a folder pair; None where there is one folder only.
-        index: int64, (B,). The picture's own number in its split: what is random in evaluation follows from it.
-        seed: int64, (B,). A number that differs for every draw of every epoch: what is random in training may follow from it.
+        index: int64, (B,). The picture's own number in its split.
+        seed: int64, (B,). In training another number for every draw; in evaluation the picture's own number, from which
+            follows whatever is random there.
     """
 
     image: Tensor
@@ -27,7 +28,7 @@ class Pair(NamedTuple):
     """What a model sees, on the device.
 
     Attributes:
-        input: float32, (B, C, H, W), around [0, 1] (noise is not clipped); further channels (noise map, hints) come last.
+        input: float32, (B, C, H, W), around [0, 1] (noise is not clipped); further channels (noise map) come last.
         target: float32, (B, C', H, W) in [0, 1].
         baseline: float32, like target: the do-nothing answer, which every result is shown beside. Not clipped.
         index: int64, (B,). The picture's own number in its split.

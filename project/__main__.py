@@ -1,0 +1,87 @@
+"""``python -m project COMMAND ...``: finds the command, and turns a user's mistake into a few plain lines."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from importlib import import_module
+
+from project.errors import UserError
+
+# command -> (module, what it does). A module has main(argv) -> exit code; it is imported when its command is given.
+COMMANDS = {
+    "fit": ("project.cli", "train a model, then test its best checkpoint"),
+    "validate": ("project.cli", "score a checkpoint on the validation pictures"),
+    "test": ("project.cli", "score a checkpoint on the test pictures"),
+    "predict": ("project.prediction.predict", "run a checkpoint over a picture or a folder of pictures"),
+}
+
+HELP = """usage: python -m project COMMAND [options]
+
+{commands}
+
+  python -m project fit --config configs/denoise.yaml        the main job
+  python -m project fit --name denoise --resume latest       go on with the newest run
+  python -m project test --ckpt_path runs/denoise/latest/checkpoints/best.ckpt
+
+COMMAND --help lists a command's options. --debug, or PROJECT_DEBUG=1, shows the whole trace of an error."""
+
+
+def main(argv: list[str]) -> int:
+    """Run one command.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 a mistake that the user can mend, 130 stopped by Ctrl-C.
+    """
+    debug = "--debug" in argv or os.environ.get("PROJECT_DEBUG", "") not in ("", "0")
+    argv = [word for word in argv if word != "--debug"]
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(HELP.format(commands="\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items())))
+        return 0
+    try:
+        return _find(argv[0])(argv)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            raise
+        message = _explain(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return 2
+
+
+def _find(command: str) -> Callable[[list[str]], int]:
+    if command not in COMMANDS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(command, COMMANDS, n=1, cutoff=0.4)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UserError(f"There is no command {command!r}.{hint}\nCommands: {', '.join(COMMANDS)}.")
+    return import_module(COMMANDS[command][0]).main
+
+
+def _explain(error: BaseException) -> str | None:
+    """The user's part of an error; None for a fault of ours, whose trace is worth seeing."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = error.filename or "while writing"
+        return f"The disk is full ({where}).\nFree some space; --resume latest goes on from the last checkpoint."
+    name = type(error).__name__
+    if name == "MisconfigurationException":
+        return f"{error}\n(--debug shows where this comes from.)"
+    if name == "OutOfMemoryError":
+        return (
+            "The device is out of memory.\nTry a smaller --data.batch_size or --data.crop, "
+            f"or --trainer.precision 16-mixed.\n{str(error).splitlines()[0]}"
+        )
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

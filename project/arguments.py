@@ -1,0 +1,110 @@
+"""The words of a command line, completed with what a checkpoint, a run or a config's file name already says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from project.errors import UserError
+from project.runs import find_run
+
+
+def complete(argv: list[str]) -> list[str]:
+    """Add to a command line what need not be typed.
+
+    - the run's name: the file name of the first config;
+    - ``fit --resume``: the configuration of that run;
+    - ``test`` and ``validate`` with ``--ckpt_path``: the configuration that travels in the checkpoint, without its
+      trainer part, since the machine may be another.
+
+    What is typed wins over what is added.
+
+    Raises:
+        UserError: If a file is missing, or there is nothing to take a configuration from.
+    """
+    command, words = argv[0], list(argv[1:])
+    if {"-h", "--help", "--print_config"} & {word.split("=")[0] for word in words}:
+        return argv
+    configs = values(words, "--config") + values(words, "-c")
+    for config in configs:
+        _must_exist(config)
+    added: list[str] = []
+    if not values(words, "--name") and configs:
+        added += ["--name", Path(configs[0]).stem]
+    resume, checkpoint = values(words, "--resume"), values(words, "--ckpt_path")
+    if checkpoint and not Path(checkpoint[-1]).is_file():
+        raise UserError(
+            f"There is no checkpoint {checkpoint[-1]}.\n"
+            "Checkpoints lie in runs/NAME/VERSION/checkpoints/; give one with --ckpt_path FILE."
+        )
+    if configs:
+        pass
+    elif command == "fit" and resume:
+        name = values(words, "--name") or [None]
+        if name[-1] is None:
+            raise UserError("--resume needs to know which run: add --name NAME, or the same --config as before.")
+        run = find_run((values(words, "--runs_dir") or ["runs"])[-1], name[-1], resume[-1])
+        added += ["--config", str(run.folder / "config.yaml")]
+    elif checkpoint:
+        added += ["--config", _config_of(checkpoint[-1], keep_trainer=command == "fit")]
+    else:
+        there = sorted(map(str, Path("configs").glob("*.yaml")))
+        raise UserError(
+            f"'{command}' needs --config FILE"
+            + ("" if command == "fit" else " or --ckpt_path FILE")
+            + "."
+            + (f"\nThere are: {', '.join(there)}." if there else "")
+        )
+    return [command, *added, *words]
+
+
+def values(words: list[str], option: str) -> list[str]:
+    """What was given for an option, in both spellings: ``--name X`` and ``--name=X``."""
+    found = [words[i + 1] for i, word in enumerate(words[:-1]) if word == option]
+    return found + [word.split("=", 1)[1] for word in words if word.startswith(option + "=")]
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Open a checkpoint without running code from it, and without reading its weights yet.
+
+    Raises:
+        UserError: If the file is no checkpoint, is cut short, or holds more than plain values and tensors.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise UserError(
+            f"{path} cannot be read as a checkpoint: {reason}\nTake another file of runs/NAME/VERSION/checkpoints/."
+        ) from None
+
+
+def _config_of(path: str, keep_trainer: bool) -> str:
+    text = read_checkpoint(path).get("config")
+    if not isinstance(text, str):
+        raise UserError(
+            f"{path} carries no configuration: this project did not write it.\n"
+            "Give the configuration it was trained with: --config FILE."
+        )
+    config = yaml.safe_load(text)
+    if not keep_trainer:
+        config.pop("trainer", None)
+    return yaml.safe_dump(config, sort_keys=False)
+
+
+def _must_exist(config: str) -> None:
+    if "\n" in config or Path(config).is_file():
+        return
+    from difflib import get_close_matches
+
+    folder = Path(config).parent
+    there = [str(path) for path in folder.glob("*.y*ml")] if folder.is_dir() else []
+    near = get_close_matches(config, there, n=1)
+    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(sorted(there))}." if there else ""
+    raise UserError(f"There is no file {config} to take the configuration from.\n{hint}".rstrip())

@@ -1,0 +1,79 @@
+"""What is written down about a run before its first step: configuration, versions, commit, number of parameters."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+
+PACKAGES = ("lightning", "torch", "torchvision", "torchmetrics", "albumentations", "wandb", "numpy", "pillow")
+
+
+class Record(SaveConfigCallback):
+    """Writes ``config.yaml`` and ``environment.json`` into the run's folder, and both to every logger.
+
+    The whole configuration travels in each checkpoint too (key ``config``, YAML text), so that a checkpoint alone is
+    enough to test with and to predict.
+    """
+
+    def __init__(self, parser: Any, config: Any, **kwargs: Any) -> None:
+        # Lightning's own way dies on the existing file of a resumed run, and with W&B writes beside the run's folder.
+        super().__init__(parser, config, save_to_log_dir=False, **kwargs)
+        kept = config.clone()
+        for key in ("resume", "ckpt_path"):
+            if key in kept:
+                kept[key] = None
+        self.text = parser.dump(kept, skip_none=False, skip_link_targets=False)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if trainer.log_dir is None:
+            return
+        folder = Path(trainer.log_dir)
+        (folder / "config.yaml").write_text(self.text, encoding="utf-8")
+        facts = environment()
+        (folder / "environment.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
+        for logger in trainer.loggers:
+            logger.log_hyperparams({**yaml.safe_load(self.text), "parameters": parameters, "environment": facts})
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self.text
+
+
+def environment() -> dict[str, Any]:
+    """Versions, platform, command and git commit (``-dirty`` behind it when there are changes not committed)."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    return {
+        "command": " ".join(["python -m project", *sys.argv[1:]]),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": versions,
+    }
+
+
+def _commit() -> str | None:
+    here = Path(__file__).parent
+    try:
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True, timeout=10
+        )
+        changes = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() + ("-dirty" if changes.stdout.strip() else "")

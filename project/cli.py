@@ -1,0 +1,181 @@
+"""``fit``, ``validate`` and ``test``: Lightning's command line, with a run's folder and short errors around it."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import LightningCLI
+
+from project.arguments import complete, read_checkpoint
+from project.callbacks.ema import EMA
+from project.callbacks.histogram import InputHistogram
+from project.callbacks.progress import Progress
+from project.callbacks.record import Record
+from project.callbacks.samples import Samples
+from project.data import ImageDataModule
+from project.loggers import make_loggers, upload_command
+from project.mistakes import Parser
+from project.report import print_scores
+from project.runs import Run, find_run, start_run
+
+# Each has a key of its own, so that `--early_stopping.patience 5` works; the default is what every run has.
+CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
+    "checkpoint": (
+        ModelCheckpoint,
+        {
+            "filename": "best",
+            "monitor": "val/psnr",
+            "mode": "max",
+            "save_last": True,
+            "save_on_exception": True,
+            "auto_insert_metric_name": False,
+            "enable_version_counter": False,
+        },
+    ),
+    "early_stopping": (
+        EarlyStopping,
+        # Not strict: a run may end before its first validation.
+        {"monitor": "val/psnr", "mode": "max", "patience": 20, "strict": False, "check_on_train_epoch_end": False},
+    ),
+    "ema": (EMA, {}),
+    "samples": (Samples, {}),
+    "input_histogram": (InputHistogram, {}),
+    "learning_rate": (LearningRateMonitor, {}),
+    "progress": (Progress, {}),
+}
+
+NOISE = (
+    "is not able to be used in the current environment",  # tips about other devices and loggers
+    "does not have many workers",
+    "exists and is not empty",
+    "The number of training batches",
+)
+
+
+class CommandLine(LightningCLI):
+    """LightningCLI whose runs live in ``runs/NAME/VERSION``."""
+
+    run: Run | None = None
+
+    def __init__(self, argv: list[str]) -> None:
+        super().__init__(
+            LightningModule,
+            ImageDataModule,
+            save_config_callback=Record,
+            parser_class=Parser,
+            subclass_mode_model=True,
+            seed_everything_default=42,
+            auto_configure_optimizers=False,
+            trainer_defaults={"use_distributed_sampler": False, "num_sanity_val_steps": 0},
+            args=argv,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {name: keys for name, keys in LightningCLI.subcommands().items() if name != "predict"}
+
+    def add_arguments_to_parser(self, parser: Parser) -> None:
+        parser.add_argument(
+            "--name", type=str, default="run", help="Name of the run; by default the config's file name."
+        )
+        parser.add_argument("--runs_dir", type=str, default="runs", help="Folder of all runs.")
+        parser.add_argument(
+            "--resume", type=str | None, default=None, help="'latest' or a VERSION: go on with that run of this name."
+        )
+        parser.add_argument(
+            "--wandb",
+            type=Literal["auto", "online", "offline", "off"],
+            default="auto",
+            help="Weights & Biases; auto is online where there are credentials, otherwise offline.",
+        )
+        parser.add_argument("--tensorboard", type=bool, default=False, help="Write TensorBoard's files as well.")
+        for key, (callback, defaults) in CALLBACKS.items():
+            parser.add_lightning_class_args(callback, key)
+            parser.set_defaults({f"{key}.{name}": value for name, value in defaults.items()})
+
+    def _parse_ckpt_path(self) -> None:
+        """Not Lightning's way, where a checkpoint's hyper-parameters silently win over the command line."""
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        step = None
+        if config.trainer.fast_dev_run:
+            return
+        if self.subcommand == "fit" and config.resume:
+            self.run = find_run(config.runs_dir, config.name, config.resume)
+            config.ckpt_path = str(self.run.last_checkpoint)
+            step = read_checkpoint(config.ckpt_path)["global_step"]
+        else:
+            self.run = start_run(config.runs_dir, config.name, "" if self.subcommand == "fit" else self.subcommand)
+        loggers = make_loggers(
+            self.run, config.wandb if self.subcommand == "fit" else "off", bool(config.tensorboard), step
+        )
+        self.loggers = loggers
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        if self.run is not None:
+            given = self.config_init[self.subcommand].trainer.logger
+            extra = given if isinstance(given, list) else [given] if given not in (None, True, False) else []
+            kwargs |= {"logger": [*self.loggers, *extra], "default_root_dir": str(self.run.folder)}
+        return super().instantiate_trainer(**kwargs)
+
+    def fit(self, model: LightningModule, **kwargs: Any) -> None:
+        """Train, then test the best checkpoint, then say what came out and where it is."""
+        self.trainer.fit(model, **kwargs)
+        if self.run is None or self.trainer.interrupted:
+            return
+        scores = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
+        best = self.trainer.checkpoint_callback.best_model_path
+        if best:
+            scores = {key: value for key, value in scores.items() if not key.startswith("val/")}
+            scores |= self.trainer.validate(model, datamodule=self.datamodule, ckpt_path=best, verbose=False)[0]
+            scores |= self.trainer.test(model, datamodule=self.datamodule, ckpt_path=best, verbose=False)[0]
+        if self.trainer.is_global_zero:
+            self._report(scores, Path(best) if best else None)
+
+    def test(self, model: LightningModule, **kwargs: Any) -> None:
+        self._score(self.trainer.test(model, **{**kwargs, "verbose": False}))
+
+    def validate(self, model: LightningModule, **kwargs: Any) -> None:
+        self._score(self.trainer.validate(model, **{**kwargs, "verbose": False}))
+
+    def _score(self, results: list[dict[str, float]]) -> None:
+        if self.trainer.is_global_zero and results:
+            print_scores(results[0], {"Run": self.run and self.run.folder}, title=f"{self.subcommand}")
+
+    def _report(self, scores: dict[str, float], best: Path | None) -> None:
+        folder = self.run.folder
+        samples = folder / "samples" / "latest.png"
+        facts = {
+            "Run": folder,
+            "Best checkpoint": best and _short(best),
+            "Samples": samples if samples.is_file() else None,
+            "Upload to W&B": upload_command(self.run),
+            "Next": best
+            and f"python -m project predict --ckpt_path {_short(best)} --input FOLDER --output {folder / 'restored'}",
+        }
+        print_scores(scores, facts, title=f"{self.run.name} after {self.trainer.global_step} steps (best checkpoint)")
+
+
+def main(argv: list[str]) -> int:
+    """Run ``fit``, ``validate`` or ``test``.
+
+    Raises:
+        UserError: For a mistake in the configuration or the command line.
+    """
+    for text in NOISE:
+        warnings.filterwarnings("ignore", message=f".*{text}.*")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    argv = complete(argv)
+    Parser.words = argv[1:]
+    CommandLine(argv)
+    return 0
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

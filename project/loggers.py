@@ -1,0 +1,133 @@
+"""Where figures and pictures of a run go: a CSV always, Weights & Biases, TensorBoard as a choice."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Literal
+
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.loggers.logger import rank_zero_experiment
+
+from project.errors import UserError
+from project.runs import Run
+
+WandbMode = Literal["auto", "online", "offline", "off"]
+
+
+class _AppendingWriter(ExperimentWriter):
+    """Goes on with the metrics of a resumed run, which Lightning's own writer deletes."""
+
+    def __init__(self, log_dir: str, resume_step: int | None) -> None:
+        super().__init__(log_dir)
+        path = Path(self.metrics_file_path)
+        if not path.is_file():
+            return
+        with path.open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        # What was logged after the checkpoint is about to be computed, and logged, again.
+        kept = [row for row in rows if resume_step is None or int(float(row["step"] or 0)) < resume_step]
+        self.metrics_keys = list(rows[0]) if rows else []
+        fresh = path.with_suffix(".tmp")
+        with fresh.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
+            writer.writeheader()
+            writer.writerows(kept)
+        fresh.replace(path)
+
+    def _check_log_dir_exists(self) -> None:
+        pass
+
+
+class MetricsCSV(CSVLogger):
+    """``metrics.csv`` in the run's folder.
+
+    Args:
+        run: The run.
+        resume_step: ``global_step`` of the checkpoint that a resumed run goes on from; later rows are dropped.
+    """
+
+    def __init__(self, run: Run, resume_step: int | None = None) -> None:
+        super().__init__(run.root, name=run.name, version=run.version, flush_logs_every_n_steps=50)
+        self._resume_step = resume_step
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> ExperimentWriter:
+        if self._experiment is None:
+            self._experiment = _AppendingWriter(self.log_dir, self._resume_step)
+        return self._experiment
+
+    def log_hyperparams(self, params: object = None) -> None:
+        pass  # config.yaml holds them already
+
+
+def make_loggers(run: Run, wandb: WandbMode, tensorboard: bool, resume_step: int | None = None) -> list[Logger]:
+    """Loggers of a run, the CSV first: Lightning takes the run's folder from the first one.
+
+    Raises:
+        UserError: If a logger's package is not installed.
+    """
+    loggers: list[Logger] = [MetricsCSV(run, resume_step)]
+    if (mode := _wandb_mode(wandb)) != "off":
+        loggers.append(_wandb_logger(run, offline=mode == "offline"))
+    if tensorboard:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        try:
+            loggers.append(TensorBoardLogger(run.root, name=run.name, version=run.version, default_hp_metric=False))
+        except ModuleNotFoundError:
+            raise UserError(
+                "--tensorboard true needs the package tensorboard.\n"
+                "Install it: pip install 'image-to-image-template[tensorboard]'."
+            ) from None
+    return loggers
+
+
+def upload_command(run: Run) -> str | None:
+    """The command that uploads a run which W&B kept offline; None if there is nothing to upload."""
+    folders = sorted((run.folder / "wandb").glob("offline-run-*"))
+    return " ".join(["wandb sync", *map(str, folders)]) if folders else None
+
+
+def _wandb_logger(run: Run, offline: bool) -> Logger:
+    from lightning.pytorch.loggers import WandbLogger
+
+    cache = Path(os.environ.get("PROJECT_CACHE", ".cache")).absolute() / "wandb"
+    for variable in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+        os.environ.setdefault(variable, str(cache))  # else they land in the user's home
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_CONSOLE", "off")  # capturing the terminal breaks a live progress bar
+    return WandbLogger(
+        project=os.environ.get("WANDB_PROJECT", "image-to-image"),
+        name=f"{run.name}/{run.version}",
+        id=f"{run.name}-{run.version}",  # the same when resumed, so that the curves go on
+        save_dir=run.folder,
+        offline=offline,
+    )
+
+
+def _wandb_mode(wanted: WandbMode) -> str:
+    if wanted != "auto":
+        return wanted
+    if os.environ.get("WANDB_MODE") in ("disabled", "dryrun", "offline"):
+        return "off" if os.environ["WANDB_MODE"] == "disabled" else "offline"
+    return "online" if _has_credentials() else "offline"
+
+
+def _has_credentials() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    import netrc
+    from urllib.parse import urlparse
+
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "")).hostname or "api.wandb.ai"
+    for name in (".netrc", "_netrc"):
+        try:
+            if netrc.netrc(os.environ.get("NETRC") or Path.home() / name).authenticators(host):
+                return True
+        except (OSError, netrc.NetrcParseError):
+            continue
+    return False
