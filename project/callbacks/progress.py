@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
-from project.models.schedules import run_progress
+from project.errors import UserError
+from project.models.schedules import RunProgress
 
 
 class Progress(ProgressBar):
@@ -26,6 +28,7 @@ class Progress(ProgressBar):
         self._bar: Any = None
         self._task: Any = None
         self._refreshed = self._started = 0.0
+        self._progress: Callable[[], float] = float
         self._share_at_start = 0.0
 
     def disable(self) -> None:
@@ -38,7 +41,11 @@ class Progress(ProgressBar):
         (self._bar.console.print if self._bar else print)(*args)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._started, self._share_at_start = time.monotonic(), run_progress(trainer)
+        try:
+            self._progress = RunProgress(trainer, trainer.estimated_stepping_batches)
+        except UserError:  # a run without an end: only early stopping, or Ctrl-C, stops it
+            self._progress = float
+        self._started, self._share_at_start = time.monotonic(), self._progress()
         self._open("training")
 
     def on_train_batch_end(
@@ -60,7 +67,7 @@ class Progress(ProgressBar):
             self._bar.update(self._task, description="training")
             self._show(trainer)
         elif trainer.training and trainer.is_global_zero:
-            share = run_progress(trainer)
+            share = self._progress()
             text = "  ".join(f"{key} {value}" for key, value in self._values(trainer).items())
             print(
                 f"step {trainer.global_step}  {share:4.0%}  left {_clock(self._time_left(share))}  {text}", flush=True
@@ -119,7 +126,7 @@ class Progress(ProgressBar):
             self._bar = None
 
     def _show(self, trainer: Trainer, outputs: Any = None) -> None:
-        share = run_progress(trainer)
+        share = self._progress()
         values = {"step": str(trainer.global_step), **self._values(trainer, outputs)}
         self._bar.update(
             self._task,
