@@ -162,7 +162,7 @@ def _pipelines(augment: Augment, crop: int | None, draws: _Draws) -> tuple[Any, 
             A.Affine(
                 scale=1.0,
                 rotate=(-augment.rotate_degrees, augment.rotate_degrees),
-                shear={axis: (-augment.shear_degrees, augment.shear_degrees) for axis in "xy"},
+                shear=dict.fromkeys("xy", (-augment.shear_degrees, augment.shear_degrees)),
                 border_mode=cv2.BORDER_REFLECT_101,
                 p=1.0,
                 **shift,

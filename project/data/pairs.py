@@ -139,7 +139,7 @@ class GaussianNoise(Noise):
         noisy = []
         for picture in image.cpu():
             clean = (picture * 255).round().double().numpy().transpose(1, 2, 0) / 255
-            noise = np.random.RandomState(0).normal(0, low / 255, clean.shape)  # noqa: NPY002 the protocol's own
+            noise = np.random.RandomState(0).normal(0, low / 255, clean.shape)
             noisy.append(torch.from_numpy((clean + noise).transpose(2, 0, 1)))
         damaged = torch.stack(noisy).float().to(image.device)
         sigma = torch.full((len(image), 1, 1, 1), low / 255, device=image.device)
@@ -153,7 +153,7 @@ class PoissonNoise(Noise):
     """Shot noise: each value is a count of photons, so the dark parts are the noisier against their brightness.
 
     Args:
-        peak: photons that a value of 1.0 stands for, or [low, high] for one drawn evenly for each picture; fewer, noisier.
+        peak: photons that a value of 1.0 stands for, fewer are noisier; or [low, high], one drawn evenly a picture.
     """
 
     def __init__(self, peak: float | tuple[float, float] = 30.0) -> None:
