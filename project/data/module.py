@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from difflib import get_close_matches
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_only
@@ -16,18 +14,16 @@ from project.data.batch import Pair, Raw
 from project.data.cache import Cache
 from project.data.catalogue import Catalogue, Settings, build_catalogue, read_catalogue
 from project.data.loader import (
-    EvaluationSampler,
     PictureDataset,
     ResumableLoader,
-    TrainingSampler,
-    picture_keys,
-    size_error,
+    check_sizes,
     start_worker,
     usable_cores,
     whole_batch,
 )
-from project.data.pairs import GaussianNoise, Given, PairMaker
+from project.data.pairs import PairMaker, fitting_pairs
 from project.data.pixels import PixelStore
+from project.data.sampling import EvaluationSampler, TrainingSampler, picture_keys, picture_weights
 from project.data.statistics import Statistics
 from project.errors import UserError
 
@@ -41,7 +37,7 @@ class ImageDataModule(LightningDataModule):
     Args:
         source: "demo" (photographs that come with scikit-image), "folder", or a torchvision image data set such as
             CIFAR10 or Flowers102. A given root comes first.
-        root: folder of pictures, of any depth, or a list of such folders; with train, val and test in it, those are kept.
+        root: folder of pictures, of any depth, or a list of such folders; train, val and test in it are kept.
         target_root: second folder of a folder pair: what the pictures of root, under the same names, should become.
         pairs: how a picture becomes input and target (class_path of a PairMaker); null: Gaussian noise of sigma 25, or
             the two folders as they are where target_root is set.
@@ -68,7 +64,7 @@ class ImageDataModule(LightningDataModule):
         protocol: seeded (noise from the picture and the seed) or kair (the published test noise; test command only:
             every picture of root is a test picture).
         cache_dir: where everything computed once is kept; safe to delete.
-        seed: what the order, the augmentation and evaluation's noise follow from; null takes seed_everything's, else 42.
+        seed: what the order, the augmentation and evaluation's noise follow from; null: seed_everything's, else 42.
 
     Raises:
         UserError: impossible values or combinations.
@@ -108,7 +104,7 @@ class ImageDataModule(LightningDataModule):
         # pickled in the checkpoint, which then no longer loads with weights_only=True.
         objects = [name for name, value in self.hparams.items() if isinstance(value, PairMaker | Augment)]
         self.save_hyperparameters(ignore=objects)
-        self.pairs = _fitting_pairs(pairs, target_root)
+        self.pairs = fitting_pairs(pairs, target_root)
         self.augment = augment
         self.crop = crop
         self.input_range = input_range
@@ -159,13 +155,11 @@ class ImageDataModule(LightningDataModule):
             )
         if self.weights and self.balance == "tags":
             raise UserError("data.weights and data.balance tags exclude each other: balance is all weights equal.")
-        if self.weights and min(self.weights.values()) < 0:
-            raise UserError(f"data.weights holds a negative weight: {self.weights}.")
 
     # Preparation
 
     def prepare_data(self) -> None:
-        """Indexes, splits, measures and decodes, in one process; the second time it only looks whether files changed."""
+        """Indexes, splits, measures and decodes, in one process; later runs only look whether files changed."""
         if self.trainer is not None:
             self._refuse_protocol(self.trainer.state.fn)
         workers = usable_cores() if self.num_workers is None else max(self.num_workers, 1)
@@ -195,7 +189,8 @@ class ImageDataModule(LightningDataModule):
         if self.protocol == "kair" and stage in ("fit", "validate"):
             raise UserError(
                 f"data.protocol kair makes every picture a test picture, so there is nothing to {stage}.\n"
-                "Use it with the test command: python -m project test --ckpt_path FILE --data.protocol kair --data.root FOLDER"
+                "Use it with the test command:\n"
+                "python -m project test --ckpt_path FILE --data.protocol kair --data.root FOLDER"
             )
 
     @rank_zero_only
@@ -252,8 +247,10 @@ class ImageDataModule(LightningDataModule):
         """Random crops in an order that follows from (seed, epoch)."""
         dataset = self.dataset("train", training=True)
         if self.crop is None and self.batch_size > 1:
-            _check_sizes(dataset.store, None, self.augment.quarter_turns, training=True)
-        weights = self._picture_weights()
+            check_sizes(dataset.store, None, self.augment.quarter_turns, training=True)
+        weights = None
+        if self.weights or self.balance == "tags":
+            weights = picture_weights([picture.tag for picture in self._catalogue.splits["train"]], self.weights or {})
         sampler = TrainingSampler(len(dataset), self._seed(), self.crops_per_image, weights)
         loader = self._loader(dataset, sampler, self.batch_size, drop_last=len(sampler) >= self.batch_size)
 
@@ -313,7 +310,7 @@ class ImageDataModule(LightningDataModule):
     def _evaluation_loader(self, split: str) -> ResumableLoader:
         dataset = self.dataset(split)
         if self.eval_batch_size > 1:
-            _check_sizes(dataset.store, self.eval_crop, False, training=False)
+            check_sizes(dataset.store, self.eval_crop, False, training=False)
         return self._loader(dataset, EvaluationSampler(dataset.keys), self.eval_batch_size, drop_last=False)
 
     def _loader(
@@ -343,51 +340,3 @@ class ImageDataModule(LightningDataModule):
 
     def _seed(self) -> int:
         return int(os.environ.get("PL_GLOBAL_SEED", "42")) if self.seed is None else self.seed
-
-    def _picture_weights(self) -> np.ndarray | None:
-        """One weight a training picture, or None where all are alike."""
-        if not self.weights and self.balance == "none":
-            return None
-        assert self._catalogue is not None
-        tags = [picture.tag for picture in self._catalogue.splits["train"]]
-        known = sorted(set(tags))
-        for tag in self.weights or {}:
-            if tag not in known:
-                close = get_close_matches(tag, known, n=1)
-                hint = f"; did you mean {close[0]!r}?" if close else ""
-                raise UserError(f"data.weights names {tag!r}, which no training picture is tagged with{hint}\n"
-                                f"Tags: {', '.join(known[:20])}")  # fmt: skip
-        share = {tag: (self.weights or {}).get(tag, 1.0) / tags.count(tag) for tag in known}
-        if not any(share.values()):
-            raise UserError("data.weights gives every tag a weight of 0: nothing would be drawn.")
-        return np.array([share[tag] for tag in tags])
-
-
-def _fitting_pairs(pairs: PairMaker | None, target_root: str | None) -> PairMaker:
-    """The pair maker that fits one folder or two."""
-    if pairs is None:
-        return GaussianNoise() if target_root is None else Given()
-    if target_root is None and pairs.partner == "must":
-        raise UserError(
-            f"data.pairs {type(pairs).__name__} wants two folders: set --data.target_root FOLDER as well as --data.root."
-        )
-    if target_root is not None and pairs.partner == "never":
-        rank_zero_only(print)(
-            f"data.target_root is set: pairs come from the two folders, {type(pairs).__name__} is off."
-        )
-        return Given()
-    return pairs
-
-
-def _check_sizes(store: PixelStore, crop: int | None, turned: bool, training: bool) -> None:
-    """Says before the first batch that pictures cannot share one."""
-    first: tuple[int, int] | None = None
-    for number in range(len(store)):
-        size = store.height(number), store.width(number)
-        if crop is not None:
-            size = min(crop, size[0]), min(crop, size[1])
-        first = first or size
-        if size != first:
-            raise size_error(first, size, training)
-        if turned and size[0] != size[1]:
-            raise size_error(size, size[::-1], training)

@@ -14,6 +14,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Generator, Tensor
 
 from project.data.batch import Pair
@@ -179,6 +180,24 @@ class SaltAndPepper(Noise):
         shape = (len(image), 1, *image.shape[2:])
         chance = torch.rand(shape, generator=generator, device=image.device, dtype=image.dtype)
         return image.masked_fill(chance < amount / 2, 0.0).masked_fill(chance >= 1 - amount / 2, 1.0), None
+
+
+def fitting_pairs(pairs: PairMaker | None, target_root: str | None) -> PairMaker:
+    """The pair maker that fits one folder or two.
+
+    A damage cannot be asked for where the second folder says what the answer is: then the folders win, and it says so,
+    so that any configuration can be pointed at a folder pair.
+    """
+    if pairs is None:
+        return GaussianNoise() if target_root is None else Given()
+    if target_root is None and pairs.partner == "must":
+        raise UserError(f"data.pairs {type(pairs).__name__} wants two folders: set --data.target_root FOLDER.")
+    if target_root is not None and pairs.partner == "never":
+        rank_zero_only(print)(
+            f"data.target_root is set: pairs come from the two folders, {type(pairs).__name__} is off."
+        )
+        return Given()
+    return pairs
 
 
 def _range(value: float | tuple[float, float], name: str, least: float, most: float) -> tuple[float, float]:
