@@ -96,8 +96,8 @@ def decode(path: str | Path | BinaryIO, channels: int) -> np.ndarray:
             return _to_uint8(ImageOps.exif_transpose(image), channels)
     except BadPicture:
         raise
-    except Image.DecompressionBombError as error:
-        raise BadPicture("decompression bomb (more than twice Pillow's limit of pixels)") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # the warning, where it is made an error
+        raise BadPicture(f"decompression bomb (above Pillow's limit of {Image.MAX_IMAGE_PIXELS} pixels)") from error
     except Image.UnidentifiedImageError as error:
         raise BadPicture("not a picture (its bytes are of no known picture format)") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error and more
