@@ -73,8 +73,7 @@ def index_pictures(
     Raises:
         UserError: Naming every bad file and its reason, or when no good one is left.
     """
-    name = f"index-{key_of(os.path.commonpath([Path(entry.path).parent for entry in entries]) if entries else '')}.json"
-    verdicts = _Verdicts(cache, name)
+    verdicts = _Verdicts(cache, f"index-{key_of(_common_folder(entries))}.json")
     paths = [path for entry in entries if not entry.problem for path in (entry.path, entry.target_path) if path]
     verdicts.examine(paths, workers, progress)
 
@@ -94,6 +93,13 @@ def index_pictures(
             "Point --data.root at a folder that holds good pictures."
         )
     return pictures
+
+
+def _common_folder(entries: Sequence[Entry]) -> str:
+    try:
+        return os.path.commonpath([os.path.dirname(entry.path) for entry in entries])  # noqa: PTH120, a million paths
+    except ValueError:  # several drives
+        return ""
 
 
 class _Verdicts:
