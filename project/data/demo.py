@@ -20,8 +20,8 @@ class Photograph(NamedTuple):
     credit: str
 
 
-# Left out of the wheel's pictures: those whose terms are not stated or only "no known restrictions" (moon, page, coins, ihc,
-# motorcycle), drawings (horse, logo, text, phantom), and microaneurysms, smaller (102 px) than a usual crop.
+# Left out of the wheel's pictures: those whose terms are not stated or only "no known restrictions" (moon, page, coins,
+# ihc, motorcycle), drawings (horse, logo, text, phantom), and microaneurysms, smaller (102 px) than a usual crop.
 PHOTOGRAPHS = (
     Photograph("astronaut.png", "public domain", "NASA, Eileen Collins"),
     Photograph("chelsea.png", "CC0", "Stefan van der Walt, a cat"),

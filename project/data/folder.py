@@ -123,7 +123,9 @@ def walk(folder: Path, key: str) -> list[tuple[str, str, str]]:
             f"Pictures are files that end in {' '.join(sorted(EXTENSIONS))}, at any depth."
         )
     if others:
-        rank_zero_info(f"{folder}: {others.total()} files that are no pictures by their names were left aside ({aside}).")
+        rank_zero_info(
+            f"{folder}: {others.total()} files that are no pictures by their names were left aside ({aside})."
+        )
     return sorted(found)
 
 

@@ -10,7 +10,22 @@ import numpy as np
 from PIL import Image, ImageOps
 
 EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .tif .tiff .gif .ppm .pgm .pbm .pnm".split()  # what Pillow reads everywhere
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".gif",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pnm",
+    ]  # what Pillow reads everywhere
 )
 
 
@@ -96,11 +111,16 @@ def decode(path: str | Path | BinaryIO, channels: int) -> np.ndarray:
             return _to_uint8(ImageOps.exif_transpose(image), channels)
     except BadPicture:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # the warning, where it is made an error
+    except (
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:  # the warning, where it is made an error
         raise BadPicture(f"decompression bomb (above Pillow's limit of {Image.MAX_IMAGE_PIXELS} pixels)") from error
     except Image.UnidentifiedImageError as error:
         raise BadPicture("not a picture (its bytes are of no known picture format)") from error
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error and more
+    except (
+        Exception
+    ) as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error and more
         raise BadPicture(f"cannot be decoded ({_one_line(error)})") from error
 
 

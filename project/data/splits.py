@@ -73,7 +73,9 @@ def _respect(
     pictures: Sequence[Picture], ready: set[str], fractions: Sequence[float], seed: int, manifest: Path | None
 ) -> dict[str, list[Picture]]:
     """Keep ready-made parts; cut those that are missing, and have a share, from the training pictures."""
-    splits = {part: [picture for picture in pictures if picture.part == part] for part in PARTS}
+    splits: dict[str, list[Picture]] = {part: [] for part in PARTS}
+    for picture in pictures:
+        splits[picture.part if picture.part in PARTS else "train"].append(picture)
     shares = dict(zip(PARTS, fractions, strict=True))
     cut = [part for part in PARTS if part not in ready and shares[part] > 0]
     if cut and splits["train"]:
