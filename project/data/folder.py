@@ -18,8 +18,8 @@ PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "t
 class Folder:
     """Pictures below one folder or several, at any depth; with a second folder of partners, pairs.
 
-    A folder that holds train/ and one of val/ (valid/, validation/) or test/ is taken as ready-made parts. Symbolic links
-    are followed; hidden files and folders are left aside.
+    A folder that holds train/ and one of val/ (valid/, validation/) or test/ is taken as ready-made parts. Symbolic
+    links are followed; hidden files and folders are left aside.
 
     Args:
         root: One folder, or several to merge; then the folders' names are the tags.
@@ -97,7 +97,7 @@ def walk(folder: Path, key: str) -> list[tuple[str, str, str]]:
     while real or linked:  # links last: a folder is named by its real place where that lies below the root
         prefix, path = (real or linked).pop()
         try:
-            about = os.stat(path)
+            about = Path(path).stat()
             if (about.st_dev, about.st_ino) in visited:
                 continue
             visited.add((about.st_dev, about.st_ino))
@@ -123,9 +123,7 @@ def walk(folder: Path, key: str) -> list[tuple[str, str, str]]:
             f"Pictures are files that end in {' '.join(sorted(EXTENSIONS))}, at any depth."
         )
     if others:
-        rank_zero_info(
-            f"{folder}: {others.total()} files that are no pictures by their names were left aside ({aside})."
-        )
+        rank_zero_info(f"{folder}: {others.total()} files that are no pictures were left aside ({aside}).")
     return sorted(found)
 
 

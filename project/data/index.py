@@ -135,7 +135,7 @@ class _Verdicts:
     def _is_fresh(self, path: str) -> bool:
         verdict = self.known.get(path)
         try:
-            return verdict is not None and verdict[:2] == _size_and_time(os.stat(path))
+            return verdict is not None and verdict[:2] == _size_and_time(Path(path).stat())
         except OSError:
             return False
 
@@ -143,7 +143,7 @@ class _Verdicts:
 def _examine(path: str) -> Verdict:
     size = mtime_ns = -1
     try:
-        about = os.stat(path)
+        about = Path(path).stat()
         size, mtime_ns = _size_and_time(about)
         if not stat.S_ISREG(about.st_mode):  # opening a pipe would wait for ever
             return Verdict(size, mtime_ns, reason="is not a regular file")
@@ -204,5 +204,5 @@ def _report(bad: list[str], total: int, on_bad_image: str, cache: Cache) -> None
         return
     raise UserError(
         f"{count} cannot be used:{names}\n"
-        "Mend or remove them, or leave them out with --data.on_bad_image skip (a smaller --data.crop takes smaller pictures)."
+        "Mend or remove them, or leave them out with --data.on_bad_image skip. (A smaller --data.crop takes smaller ones.)"
     )

@@ -16,9 +16,9 @@ from project.errors import UserError
 class PixelFile:
     """Where each picture's pixels lie in the file that holds them all.
 
-    The file is nothing but bytes: for each different picture (by content, in the order of the digests) its pixels and then
-    its partner's. Its name is a hash of all of that, so that neither a new split nor a moved folder makes it anew, and
-    workers and ranks share it through the system's page cache.
+    The file is nothing but bytes: for each different picture (by content, in the order of the digests) its pixels and
+    then its partner's. Its name is a hash of all of that, so that neither a new split nor a moved folder makes it anew,
+    and workers and ranks share it through the system's page cache.
 
     Args:
         pictures: All pictures of all splits.

@@ -65,7 +65,7 @@ def _make(
     meant = [name for name in ("demo", "folder", *names) if name.lower() in nearest]
     raise UserError(
         f"--data.source {source} is unknown" + (f"; did you mean {meant[0]}?" if meant else ".") + "\n"
-        "It takes demo, folder (with --data.root FOLDER), a torchvision image data set such as CIFAR10, or a class path."
+        "It takes demo, folder (with --data.root FOLDER), a torchvision image data set (CIFAR10), or a class path."
     )
 
 

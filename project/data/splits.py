@@ -24,9 +24,9 @@ def split_pictures(
 ) -> dict[str, list[Picture]]:
     """Deal the pictures into training, validation and test.
 
-    The order of dealing is that of a hash of the seed and each file's content, so that neither the folder's place, nor the
-    order of its listing, nor the machine matters. Files of the same bytes are one group and stay together. Pictures that
-    came with a part of their own keep it; a part that is missing then is cut from the training pictures.
+    The order of dealing is that of a hash of the seed and each file's content, so that neither the folder's place, nor
+    the order of its listing, nor the machine matters. Files of the same bytes are one group and stay together. Pictures
+    that came with a part of their own keep it; a part that is missing then is cut from the training pictures.
 
     Args:
         pictures: What the index found good.
@@ -50,7 +50,7 @@ def split_pictures(
 
 
 def exact_counts(total: int, shares: dict[str, float]) -> dict[str, int]:
-    """Whole numbers that sum to `total`, within one of its shares (largest remainders), at least 1 for each share above 0.
+    """Whole numbers that sum to `total`, close to its shares (largest remainders), at least 1 for each above 0.
 
     Args:
         total: What to share out; at least the number of shares above 0.
@@ -59,7 +59,7 @@ def exact_counts(total: int, shares: dict[str, float]) -> dict[str, int]:
     whole = sum(shares.values())
     quotas = {part: total * share / whole for part, share in shares.items()}
     counts = {part: int(quota + 1e-9) for part, quota in quotas.items()}  # 0.7 * 10 is a little less than 7
-    by_remainder = sorted(shares, key=lambda part: counts[part] - quotas[part])  # stable: ties go to training first
+    by_remainder = sorted(shares, key=lambda part: round(counts[part] - quotas[part], 9))  # ties go to training first
     for part in by_remainder[: total - sum(counts.values())]:
         counts[part] += 1
     for part, share in shares.items():
@@ -124,7 +124,7 @@ def _deal(
     empty = [part for part in wanted if not splits[part]]
     if empty:
         raise UserError(
-            f"No picture is left for {' and '.join(empty)}: the earlier split {manifest} holds every other in its place.\n"
+            f"No picture is left for {' and '.join(empty)}: the earlier split {manifest} holds all others in place.\n"
             "Give more pictures, or remove that file to split anew."
         )
     known.save(splits)
@@ -139,7 +139,7 @@ class _Manifest:
         self.cache = Cache(path.parent) if path else None
         saved = (self.cache.read_json(path.name) if path else None) or {}
         self.rows: dict[str, list[str]] = saved.get("pictures", {})  # name -> [digest, part]
-        self.by_digest = {digest: part for digest, part in self.rows.values()}
+        self.by_digest = dict(self.rows.values())
 
     def part_of(self, group: Sequence[Picture]) -> str | None:
         """The part of a group of identical pictures: by content, else by the first name that is known."""
