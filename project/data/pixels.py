@@ -112,6 +112,11 @@ class PixelStore:
             raise ValueError(f"picture {position} has no target")
         return self._side(position, path, 1)
 
+    @property
+    def mapped(self) -> bool:
+        """Whether pixels come out of the file of decoded pictures, at next to no cost."""
+        return self._path is not None
+
     def width(self, position: int) -> int:
         """Columns, after resizing."""
         return int(self._sizes[position, 0])

@@ -130,7 +130,7 @@ def test_given_pairs_are_given_on():
     image, target = batch(), batch(0.3)
     pair = Given()(image, target, INDEX, SEED, True)
     assert pair.input is image and pair.target is target and pair.baseline is image
-    with pytest.raises(UserError, match="--data.target_root"):
+    with pytest.raises(UserError, match=r"--data\.target_root"):
         Given()(image, None, INDEX, SEED, True)
 
 
@@ -150,7 +150,7 @@ def test_which_pairs_fit_the_folders(capsys):
     assert capsys.readouterr().out == ""
     assert isinstance(fitting_pairs(maker, "colour"), Given)
     assert "PoissonNoise is off" in capsys.readouterr().out
-    with pytest.raises(UserError, match="--data.target_root"):
+    with pytest.raises(UserError, match=r"--data\.target_root"):
         fitting_pairs(Given(), None)
 
 
