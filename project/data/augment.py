@@ -1,0 +1,191 @@
+"""Random changes of the training pictures: on uint8, in the workers, each draw from a number of its own."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from project.errors import UserError
+
+
+@dataclass(frozen=True)
+class Augment:
+    """What is changed at random in training; validation and test never are. 0 or false switches a change off.
+
+    Args:
+        hflip: mirror left and right; true is a chance of 0.5, a number is the chance.
+        vflip: mirror up and down; true is a chance of 0.5, a number is the chance. Off for faces, digits, scenes.
+        quarter_turns: turn by 0, 90, 180 or 270 degrees, each as likely. Off where up and down mean something.
+        rotate_degrees: turn by up to so many degrees either way (0 to 180).
+        shift: move by up to this share of the crop's side either way (0 to 0.5).
+        shear_degrees: slant by up to so many degrees along each axis (0 to 30).
+        brightness: add up to this share of the full range either way (0 to 1). Never touches a folder pair's target.
+        contrast: scale the values by up to 1 plus or minus this (0 to 1). Never touches a folder pair's target.
+
+    Raises:
+        UserError: a value outside its range.
+    """
+
+    hflip: bool | float = True
+    vflip: bool | float = True
+    quarter_turns: bool = True
+    rotate_degrees: float = 0.0
+    shift: float = 0.0
+    shear_degrees: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+
+    def __post_init__(self) -> None:
+        limits = {"rotate_degrees": 180, "shift": 0.5, "shear_degrees": 30}
+        for name, value in vars(self).items():
+            if not 0 <= value <= limits.get(name, 1):
+                raise UserError(f"data.augment.{name} is {value}: it must lie between 0 and {limits.get(name, 1)}.")
+
+    @property
+    def moves(self) -> bool:
+        """Whether pixels are moved by other than flips and quarter turns, so that a margin round the crop is wanted."""
+        return bool(self.rotate_degrees or self.shift or self.shear_degrees)
+
+    def side(self, crop: int) -> int:
+        """Side of the square to cut out, so that after every possible move the middle `crop` pixels are picture.
+
+        The move maps the crop's corners by a rotation (infinity norm cos + sin) and the inverse of a shear
+        (at most 1 / (1 - tan)); 2 more pixels serve the interpolation.
+        """
+        if not self.moves:
+            return crop
+        angle = math.radians(min(self.rotate_degrees, 45))
+        spread = (math.cos(angle) + math.sin(angle)) / (1 - math.tan(math.radians(self.shear_degrees)))
+        return math.ceil(crop * (spread + 2 * self.shift)) + 2
+
+
+class Augmenter:
+    """Cuts a random crop and changes it, a picture and its partner alike. All that is random follows from the seed.
+
+    Args:
+        augment: which changes, and how strong.
+        crop: side of the crop in pixels; None keeps the whole picture.
+    """
+
+    def __init__(self, augment: Augment, crop: int | None) -> None:
+        self.augment = augment
+        self.crop = crop
+        self._tools: tuple[Any, Any, _Draws] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Each worker builds its own pipeline: it is not made for pickling, and a started process must not share one.
+        return {**self.__dict__, "_tools": None}
+
+    def __call__(self, image: np.ndarray, target: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Augments one picture.
+
+        Args:
+            image: uint8, (H, W, C).
+            target: uint8, (H, W, C'), its partner or None.
+            seed: from 0 to 2**63 - 1.
+
+        Returns:
+            Picture and partner, (crop, crop, C), or turned whole pictures where there is no crop.
+        """
+        if self._tools is None:
+            draws = _Draws()
+            self._tools = (*_pipelines(self.augment, self.crop, draws), draws)
+        moving, colouring, draws = self._tools
+        draws.reseed(seed)
+        if self.crop is not None:
+            # First of all: what follows then costs by the crop, not by the picture, and only the crop's pages are read.
+            side = self.augment.side(self.crop)
+            height, width = image.shape[:2]
+            top = draws.python.randrange(max(height - side, 0) + 1)
+            left = draws.python.randrange(max(width - side, 0) + 1)
+            image = image[top : top + side, left : left + side]
+            target = None if target is None else target[top : top + side, left : left + side]
+        if moving is not None and target is None:
+            image = moving(image=image)["image"]
+        elif moving is not None:
+            moved = moving(image=image, target=target)
+            image, target = moved["image"], moved["target"]
+        if self.crop is not None:
+            image = centre_crop(image, self.crop)
+            target = None if target is None else centre_crop(target, self.crop)
+        if colouring is not None:
+            # The picture alone: of one folder it is the clean one, from which both sides are made; of a pair the input.
+            image = colouring(image=image)["image"]
+        return image, target
+
+
+def centre_crop(image: np.ndarray, side: int) -> np.ndarray:
+    """The middle of (H, W, C), at most `side` pixels high and wide; a view."""
+    height, width = image.shape[:2]
+    top, left = max(height - side, 0) // 2, max(width - side, 0) // 2
+    return image[top : top + side, left : left + side]
+
+
+class _Draws:
+    """Both random sources that Albumentations reads, set anew for every draw.
+
+    Making new ones and handing them to every transform costs several times the flips themselves; a counter-based
+    generator is set by writing its key.
+    """
+
+    def __init__(self) -> None:
+        self.python = random.Random()
+        self._bits = np.random.Philox(key=0)
+        self._start = self._bits.state
+        self.numpy = np.random.Generator(self._bits)
+
+    def reseed(self, seed: int) -> None:
+        self.python.seed(seed)
+        self._start["state"]["key"][0] = seed
+        self._bits.state = self._start
+
+
+def _pipelines(augment: Augment, crop: int | None, draws: _Draws) -> tuple[Any, Any]:
+    """Albumentations pipelines that move pixels and that change colours; None where nothing is asked."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for a newer version
+    import albumentations as A
+    import cv2
+
+    cv2.setNumThreads(0)  # its threads and torch's fight over the cores
+    moving: list[Any] = []
+    if augment.moves:
+        shift: dict[str, Any] = {"translate_percent": (-augment.shift, augment.shift)}
+        if crop is not None:  # a share of the crop, while the transform sees the crop and its margin
+            pixels = math.ceil(augment.shift * crop)
+            shift = {"translate_px": {"x": (-pixels, pixels), "y": (-pixels, pixels)}}
+        moving.append(
+            A.Affine(
+                scale=1.0,
+                rotate=(-augment.rotate_degrees, augment.rotate_degrees),
+                shear=dict.fromkeys("xy", (-augment.shear_degrees, augment.shear_degrees)),
+                border_mode=cv2.BORDER_REFLECT_101,
+                p=1.0,
+                **shift,
+            )
+        )
+    for chance, flip in ((augment.hflip, A.HorizontalFlip), (augment.vflip, A.VerticalFlip)):
+        if chance:
+            moving.append(flip(p=0.5 if chance is True else chance))
+    if augment.quarter_turns:
+        moving.append(A.RandomRotate90(p=1.0))
+    colouring: list[Any] = []
+    if augment.brightness or augment.contrast:
+        colouring.append(
+            A.RandomBrightnessContrast(
+                brightness_limit=(-augment.brightness, augment.brightness),
+                contrast_limit=(-augment.contrast, augment.contrast),
+                p=1.0,
+            )
+        )
+    built = []
+    for transforms in (moving, colouring):
+        pipeline = A.Compose(transforms, additional_targets={"target": "image"}) if transforms else None
+        if pipeline is not None:
+            pipeline.set_random_state(draws.numpy, draws.python)
+        built.append(pipeline)
+    return built[0], built[1]
