@@ -54,6 +54,8 @@ NOISE = (
     "does not have many workers",
     "exists and is not empty",
     "The number of training batches",
+    "LightningCLI's args parameter",
+    "isinstance\\(treespec, LeafSpec\\)",
 )
 
 
@@ -71,7 +73,11 @@ class CommandLine(LightningCLI):
             subclass_mode_model=True,
             seed_everything_default=42,
             auto_configure_optimizers=False,
-            trainer_defaults={"use_distributed_sampler": False, "num_sanity_val_steps": 0},
+            trainer_defaults={
+                "use_distributed_sampler": False,  # the data module has samplers of its own
+                "num_sanity_val_steps": 0,
+                "enable_model_summary": False,
+            },
             args=argv,
         )
 
@@ -126,8 +132,15 @@ class CommandLine(LightningCLI):
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train, then test the best checkpoint, then say what came out and where it is."""
-        self.trainer.fit(model, **kwargs)
-        if self.run is None or self.trainer.interrupted:
+        if self.trainer.is_global_zero:
+            count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+            print(f"{type(model).__name__}: {count:,} parameters; run: {self.run.folder if self.run else 'not kept'}")
+        try:
+            self.trainer.fit(model, **kwargs)
+        except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into an exit
+            self._say_how_to_go_on()
+            raise KeyboardInterrupt from None
+        if self.run is None:
             return
         scores = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
         best = self.trainer.checkpoint_callback.best_model_path
@@ -137,6 +150,11 @@ class CommandLine(LightningCLI):
             scores |= self.trainer.test(model, datamodule=self.datamodule, ckpt_path=best, verbose=False)[0]
         if self.trainer.is_global_zero:
             self._report(scores, Path(best) if best else None)
+
+    def _say_how_to_go_on(self) -> None:
+        if self.run is not None and self.run.last_checkpoint.is_file() and self.trainer.is_global_zero:
+            where = "" if self.run.root == Path("runs") else f" --runs_dir {self.run.root}"
+            print(f"Go on with: python -m project fit --name {self.run.name} --resume {self.run.version}{where}")
 
     def test(self, model: LightningModule, **kwargs: Any) -> None:
         self._score(self.trainer.test(model, **{**kwargs, "verbose": False}))
@@ -170,7 +188,8 @@ def main(argv: list[str]) -> int:
     """
     for text in NOISE:
         warnings.filterwarnings("ignore", message=f".*{text}.*")
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").setLevel(logging.WARNING)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     argv = complete(argv)
     Parser.words = argv[1:]
     CommandLine(argv)

@@ -100,13 +100,15 @@ def _wandb_logger(run: Run, offline: bool) -> Logger:
         os.environ.setdefault(variable, str(cache))  # else they land in the user's home
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_CONSOLE", "off")  # capturing the terminal breaks a live progress bar
-    return WandbLogger(
+    logger = WandbLogger(
         project=os.environ.get("WANDB_PROJECT", "image-to-image"),
         name=f"{run.name}/{run.version}",
         id=f"{run.name}-{run.version}",  # the same when resumed, so that the curves go on
         save_dir=run.folder,
         offline=offline,
     )
+    logger._wandb_init.pop("anonymous", None)  # wandb warns about the mere presence of this setting
+    return logger
 
 
 def _wandb_mode(wanted: WandbMode) -> str:

@@ -66,7 +66,7 @@ class Progress(ProgressBar):
         if self._bar is not None:
             self._bar.update(self._task, description="training")
             self._show(trainer)
-        elif trainer.training and trainer.is_global_zero:
+        elif trainer.state.fn == "fit" and trainer.is_global_zero:
             share = self._progress()
             text = "  ".join(f"{key} {value}" for key, value in self._values(trainer).items())
             print(
