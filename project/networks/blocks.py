@@ -125,7 +125,7 @@ class ConvBlock(nn.Module):
 
 
 class Join(nn.Module):
-    """What came up from below meets what was kept on the way down: added, or concatenated and mixed by a 1x1 convolution.
+    """What came up from below meets what was kept on the way down: added, or concatenated and mixed (1x1).
 
     Args:
         channels: Channels of each of the two, and of the result.

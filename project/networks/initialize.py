@@ -54,7 +54,7 @@ def initialize(module: nn.Module, scheme: str, gain: float = 1.0) -> None:
 
 
 def _draw_taps(weight: Tensor, draw: Callable[[Tensor], Tensor]) -> None:
-    """A transposed convolution whose stride is its kernel size is one linear map (in -> out) for each place in the kernel."""
+    """With the stride as large as the kernel, each place in the kernel is a linear map (in -> out) of its own."""
     channels_in, channels_out, height, width = weight.shape
     with torch.no_grad():
         for row in range(height):

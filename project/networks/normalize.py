@@ -24,9 +24,6 @@ class Normalize(nn.Module):
         UserError: When the number of values is neither 1 nor ``channels``, or a ``std`` is not above 0.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, channels: int, mean: float | list[float] = 0.0, std: float | list[float] = 1.0) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
@@ -48,7 +45,7 @@ class Normalize(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             if len(values) not in (1, channels):
                 raise UserError(
-                    f"The normalisation's {name} has {len(values)} values, but the network has {channels} channels there.\n"
+                    f"The normalisation's {name} has {len(values)} values, the network {channels} channels there.\n"
                     "Make the network's in_channels/out_channels and the data's channels (a noise map adds one) agree."
                 )
         if not bool((std > 0).all()):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,7 +32,7 @@ class UNet(nn.Module):
         convs: Convolutions in a block.
         blocks: Blocks in a stage (each level has a stage on the way down and one on the way up).
         kernel_size: Odd size of the blocks' kernels, in pixels.
-        activation: relu, leaky_relu, prelu, silu, gelu, elu, selu, mish, hardswish, softplus, tanh, sigmoid or identity.
+        activation: relu, leaky_relu, prelu, silu, gelu, elu, selu, mish, hardswish, softplus, tanh, sigmoid, identity.
         norm: batch, group, layer, instance or none.
         norm_groups: At most so many groups for the group norm; the largest number up to it that divides the channels.
         dropout: Probability that a channel is dropped at the end of a block, in [0, 1).
@@ -95,7 +97,7 @@ class UNet(nn.Module):
             return nn.Sequential(*[ConvBlock(channels, *options, last_activation) for _ in range(blocks)])
 
         outer_bias = bias is not False
-        steps = list(zip(widths, widths[1:], strict=False))
+        steps = list(itertools.pairwise(widths))
         self.normalize_input = Normalize(in_channels)
         self.head = nn.Conv2d(in_channels * stem**2, widths[0], 3, padding=1, bias=outer_bias)
         self.encoder = nn.ModuleList([stage(upper) for upper, _ in steps])
@@ -120,7 +122,8 @@ class UNet(nn.Module):
         height, width = x.shape[-2], x.shape[-1]
         pad_height = max(self.smallest - height, -height % self.multiple)
         pad_width = max(self.smallest - width, -width % self.multiple)
-        padded = pad_height > 0 or pad_width > 0
+        # An export has to serve every size, so it must not branch on this one.
+        padded = torch.compiler.is_exporting() or pad_height > 0 or pad_width > 0
         # Replication, unlike reflection, works for a picture of a single pixel as well.
         whole = F.pad(x, (0, pad_width, 0, pad_height), mode="replicate") if padded else x
 
