@@ -25,7 +25,7 @@ from project.networks.normalize import Normalize
 class ImageRestorer(LightningModule):
     """Teach a network to turn input pictures into their targets.
 
-    Logs ``train/loss`` (the data loss) and, with penalties, ``train/l1_penalty``, ``train/l2_penalty``, ``train/total``;
+    Logs ``train/loss`` (the data loss), with penalties ``train/l1_penalty``, ``train/l2_penalty``, ``train/total``;
     ``val/loss`` and for each metric ``val/NAME`` and ``val/NAME_baseline`` (the do-nothing answer); likewise ``test/``.
 
     Args:
