@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
 from lightning.pytorch.cli import LightningCLI
 
 from project.arguments import complete, read_checkpoint
+from project.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from project.callbacks.ema import EMA
 from project.callbacks.histogram import InputHistogram
 from project.callbacks.progress import Progress
@@ -25,18 +26,8 @@ from project.runs import Run, find_run, start_run
 
 # Each has a key of its own, so that `--early_stopping.patience 5` works; the default is what every run has.
 CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
-    "checkpoint": (
-        ModelCheckpoint,
-        {
-            "filename": "best",
-            "monitor": "val/psnr",
-            "mode": "max",
-            "save_last": True,
-            "save_on_exception": True,
-            "auto_insert_metric_name": False,
-            "enable_version_counter": False,
-        },
-    ),
+    "best_checkpoint": (BestCheckpoint, {}),
+    "last_checkpoint": (LastCheckpoint, {}),
     "early_stopping": (
         EarlyStopping,
         # Not strict: a run may end before its first validation.
