@@ -42,7 +42,7 @@ class Cache:
             value = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(value, dict):
                 return value
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError):
             pass

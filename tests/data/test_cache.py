@@ -32,12 +32,12 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
 
 def test_a_folder_that_cannot_be_made_names_the_key(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="--data.cache_dir"):
+    with pytest.raises(UserError, match=r"--data.cache_dir"):
         Cache(tmp_path / "file" / "cache").write_json("a.json", {})
 
 
 def test_a_full_disk_names_the_key(tmp_path):
-    with pytest.raises(UserError, match="No space left.*\n.*--data.cache_dir"), Cache(tmp_path).writing("a"):
+    with pytest.raises(UserError, match=r"No space left.*\n.*--data.cache_dir"), Cache(tmp_path).writing("a"):
         raise OSError(28, "No space left on device")
 
 
