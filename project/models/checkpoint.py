@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
             f"{path} is not a checkpoint, or holds more than weights and plain values, which is not read for safety.\n"
             "Give a checkpoint that this project's `fit` wrote: runs/NAME/latest/checkpoints/best.ckpt"
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a file of any other kind makes the reader stumble anywhere: IndexError, EOFError, ...
         raise UserError(
             f"{path} cannot be read as a checkpoint: it is damaged, cut short or something else ({_one_line(error)}).\n"
             "Give another one, such as last.ckpt in the same folder."
@@ -98,7 +99,7 @@ def _build(checkpoint: Checkpoint) -> LightningModule:
         return parser.instantiate(parser.parse_object({"model": described})).model
     except (ArgumentError, ImportError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{checkpoint.path}: its model {described['class_path']} cannot be built:\n  {_one_line(error)}\n"
+            f"{checkpoint.path}: its model {described['class_path']} cannot be built:\n  {_cause(error)}\n"
             "Is the code of the model here, and unchanged since? Run from the folder that it was trained in."
         ) from error
 
@@ -117,6 +118,13 @@ def _check_is_file(path: Path) -> None:
     else:
         way_out = "`python -m project fit` writes them: runs/NAME/latest/checkpoints/best.ckpt"
     raise UserError(f"{problem}\n{way_out}")
+
+
+def _cause(error: Exception) -> str:
+    """The part that names the cause: jsonargparse tells of every reading that it tried, the apt one marked so."""
+    text = " ".join(str(error).split())
+    telling = re.search(r"Problem with .*?(?= - Expected a | Given value type)", text)
+    return (telling.group() if telling else text or type(error).__name__)[:300]
 
 
 def _one_line(error: Exception) -> str:
