@@ -1,0 +1,158 @@
+"""One picture file: what is known of it, and its pixels as 8-bit numbers whatever the format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+EXTENSIONS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .webp .bmp .tif .tiff .gif .ppm .pgm .pbm .pnm".split()  # what Pillow reads everywhere
+)
+
+
+class BadPicture(Exception):
+    """A file that holds no usable picture; the text is the reason, to be shown behind the file's name."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A file that a source found and nobody has opened yet.
+
+    Attributes:
+        path: Absolute path.
+        name: Identity: POSIX path relative to the source's root, the same wherever the folder lies.
+        target_path: The partner's absolute path in a folder pair.
+        tag: The folder or category it came from, for sampling weights.
+        part: "train", "val" or "test" where the source comes with its own parts, else "all".
+        problem: Why it cannot be used, known without opening it (a missing partner); empty otherwise.
+    """
+
+    path: str
+    name: str
+    target_path: str | None = None
+    tag: str = ""
+    part: str = "all"
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file that was decoded whole and found good.
+
+    Attributes:
+        path: Absolute path.
+        name: Identity: POSIX path relative to the source's root, the same wherever the folder lies.
+        width: Columns of the file, after its EXIF orientation, before any resizing.
+        height: Rows of the file, likewise.
+        digest: Hexadecimal BLAKE2b of the file's bytes (of both files' digests in a folder pair).
+        target_path: The partner's absolute path in a folder pair.
+        tag: The folder or category it came from, for sampling weights.
+        part: "train", "val" or "test" where the source comes with its own parts, else "all".
+    """
+
+    path: str
+    name: str
+    width: int
+    height: int
+    digest: str
+    target_path: str | None = None
+    tag: str = ""
+    part: str = "all"
+
+
+def is_picture_name(path: str | Path) -> bool:
+    """Whether the extension, in either case, is one of a picture format."""
+    return Path(path).suffix.lower() in EXTENSIONS
+
+
+def decode(path: str | Path | BinaryIO, channels: int) -> np.ndarray:
+    """Decode a picture file whole: its first frame, upright, as 8-bit numbers.
+
+    EXIF orientation is applied; transparency is laid over white; palettes, CMYK and one bit become RGB or grey; grey comes
+    from colour by the luma of ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B). Greys of 16 bits are divided by 257 and rounded, so
+    that 65535 becomes 255; of 16-bit colours Pillow keeps the upper byte, at most one level less.
+
+    Args:
+        path: The file, or an open binary stream.
+        channels: 1 for grey, 3 for RGB.
+
+    Returns:
+        uint8, (H, W, channels), contiguous.
+
+    Raises:
+        BadPicture: With a short reason, when the file holds no picture that can be decoded whole, holds floats or 32-bit
+            integers, or declares more pixels than Pillow's limit (a decompression bomb), before those are decoded.
+    """
+    try:
+        with Image.open(path) as image:
+            limit = Image.MAX_IMAGE_PIXELS
+            if limit is not None and image.width * image.height > limit:
+                raise BadPicture(f"decompression bomb ({image.width}x{image.height} pixels, the limit is {limit})")
+            image.load()
+            return _to_uint8(ImageOps.exif_transpose(image), channels)
+    except BadPicture:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # the warning, where it is made an error
+        raise BadPicture(f"decompression bomb (above Pillow's limit of {Image.MAX_IMAGE_PIXELS} pixels)") from error
+    except Image.UnidentifiedImageError as error:
+        raise BadPicture("not a picture (its bytes are of no known picture format)") from error
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error and more
+        raise BadPicture(f"cannot be decoded ({_one_line(error)})") from error
+
+
+def resize_shorter(pixels: np.ndarray, size: int | None) -> np.ndarray:
+    """Resize so that the shorter side has `size` pixels, aspect kept: area mean when shrinking, bicubic when growing.
+
+    Args:
+        pixels: uint8, (H, W, C), C of 1 or 3.
+        size: Pixels of the shorter side; None leaves the picture as it is.
+
+    Returns:
+        uint8, (H', W', C), (W', H') as `resized` says.
+    """
+    height, width, channels = pixels.shape
+    new_width, new_height = resized(width, height, size)
+    if (new_width, new_height) == (width, height):
+        return pixels
+    method = Image.Resampling.BOX if new_width < width else Image.Resampling.BICUBIC
+    image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    return np.asarray(image.resize((new_width, new_height), method)).reshape(new_height, new_width, channels)
+
+
+def resized(width: int, height: int, size: int | None) -> tuple[int, int]:
+    """(width, height) after `resize_shorter`, without touching a pixel."""
+    if size is None or min(width, height) == size:
+        return width, height
+    if width <= height:
+        return size, max(size, round(height * size / width))
+    return max(size, round(width * size / height)), size
+
+
+def _to_uint8(image: Image.Image, channels: int) -> np.ndarray:
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode.startswith("I"):
+        image = Image.fromarray(_scale_16_bits(np.asarray(image)))
+    elif image.mode == "F":
+        raise BadPicture("holds floating-point values, whose range is unknown; save it with 8 or 16 bits")
+    elif image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    if image.mode not in ("L", "RGB"):
+        image = image.convert("RGB")  # also 1 bit and palettes: Pillow rounds the luma of RGB alone the same for all
+    if image.mode != mode:
+        image = image.convert(mode)
+    return np.array(image, dtype=np.uint8).reshape(image.height, image.width, channels)
+
+
+def _scale_16_bits(values: np.ndarray) -> np.ndarray:
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > 65535:
+        raise BadPicture(f"holds 32-bit integers from {low} to {high}; save it with 8 or 16 bits")
+    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 257 is odd, so this rounds to the nearest
+
+
+def _one_line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:120]
