@@ -39,7 +39,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     Raises:
         UserError: No such file, not a checkpoint, cut short, or written by something else than this project's ``fit``.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     _check_is_file(path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
