@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 EXTENSIONS = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .webp .bmp .tif .tiff .gif .ppm .pgm .pbm .pnm".split()  # what Pillow reads everywhere
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm")
 )
 
 
@@ -72,9 +72,9 @@ def is_picture_name(path: str | Path) -> bool:
 def decode(path: str | Path | BinaryIO, channels: int) -> np.ndarray:
     """Decode a picture file whole: its first frame, upright, as 8-bit numbers.
 
-    EXIF orientation is applied; transparency is laid over white; palettes, CMYK and one bit become RGB or grey; grey comes
-    from colour by the luma of ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B). Greys of 16 bits are divided by 257 and rounded, so
-    that 65535 becomes 255; of 16-bit colours Pillow keeps the upper byte, at most one level less.
+    EXIF orientation is applied; transparency is laid over white; palettes, CMYK and one bit become RGB or grey; grey
+    comes from colour by the luma of ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B). Greys of 16 bits are divided by 257 and
+    rounded, so that 65535 becomes 255; of 16-bit colours Pillow keeps the upper byte, at most one level off.
 
     Args:
         path: The file, or an open binary stream.
@@ -84,8 +84,8 @@ def decode(path: str | Path | BinaryIO, channels: int) -> np.ndarray:
         uint8, (H, W, channels), contiguous.
 
     Raises:
-        BadPicture: With a short reason, when the file holds no picture that can be decoded whole, holds floats or 32-bit
-            integers, or declares more pixels than Pillow's limit (a decompression bomb), before those are decoded.
+        BadPicture: With a short reason, when the file holds no picture that can be decoded whole, holds floats or
+            32-bit integers, or declares more pixels than Pillow's limit: a decompression bomb is not decoded first.
     """
     try:
         with Image.open(path) as image:
@@ -96,11 +96,14 @@ def decode(path: str | Path | BinaryIO, channels: int) -> np.ndarray:
             return _to_uint8(ImageOps.exif_transpose(image), channels)
     except BadPicture:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:  # the warning, where it is made an error
+    except (
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
         raise BadPicture(f"decompression bomb (above Pillow's limit of {Image.MAX_IMAGE_PIXELS} pixels)") from error
     except Image.UnidentifiedImageError as error:
         raise BadPicture("not a picture (its bytes are of no known picture format)") from error
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, zlib.error and more
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         raise BadPicture(f"cannot be decoded ({_one_line(error)})") from error
 
 

@@ -73,8 +73,7 @@ def index_pictures(
     Raises:
         UserError: Naming every bad file and its reason, or when no good one is left.
     """
-    name = f"index-{key_of(os.path.commonpath([Path(entry.path).parent for entry in entries]) if entries else '')}.json"
-    verdicts = _Verdicts(cache, name)
+    verdicts = _Verdicts(cache, f"index-{key_of(_common_folder(entries))}.json")
     paths = [path for entry in entries if not entry.problem for path in (entry.path, entry.target_path) if path]
     verdicts.examine(paths, workers, progress)
 
@@ -94,6 +93,13 @@ def index_pictures(
             "Point --data.root at a folder that holds good pictures."
         )
     return pictures
+
+
+def _common_folder(entries: Sequence[Entry]) -> str:
+    try:
+        return os.path.commonpath([os.path.dirname(entry.path) for entry in entries])  # noqa: PTH120, a million paths
+    except ValueError:  # several drives
+        return ""
 
 
 class _Verdicts:
@@ -129,7 +135,7 @@ class _Verdicts:
     def _is_fresh(self, path: str) -> bool:
         verdict = self.known.get(path)
         try:
-            return verdict is not None and verdict[:2] == _size_and_time(os.stat(path))
+            return verdict is not None and verdict[:2] == _size_and_time(Path(path).stat())
         except OSError:
             return False
 
@@ -137,7 +143,7 @@ class _Verdicts:
 def _examine(path: str) -> Verdict:
     size = mtime_ns = -1
     try:
-        about = os.stat(path)
+        about = Path(path).stat()
         size, mtime_ns = _size_and_time(about)
         if not stat.S_ISREG(about.st_mode):  # opening a pipe would wait for ever
             return Verdict(size, mtime_ns, reason="is not a regular file")
@@ -198,5 +204,5 @@ def _report(bad: list[str], total: int, on_bad_image: str, cache: Cache) -> None
         return
     raise UserError(
         f"{count} cannot be used:{names}\n"
-        "Mend or remove them, or leave them out with --data.on_bad_image skip (a smaller --data.crop takes smaller pictures)."
+        "Mend or remove them, or leave them out with --data.on_bad_image skip. (A smaller --data.crop takes smaller ones.)"
     )

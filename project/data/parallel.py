@@ -19,8 +19,8 @@ def run_parallel(
 ) -> Iterator[Result]:
     """The function's results in the order of the items.
 
-    Threads, for Pillow lets go of the interpreter while it decodes: on two cores they were as fast as processes, and need
-    neither pickling nor a guarded main module.
+    Threads, for Pillow lets go of the interpreter while it decodes: on two cores they were as fast as processes, and
+    need neither pickling nor a guarded main module.
 
     Args:
         function: Called once for each item.

@@ -1,0 +1,227 @@
+"""What `prepare_data` finds out once and every process reads: the splits, the statistics, the decoded pixels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, astuple, dataclass, field
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from project.data.cache import Cache, key_of
+from project.data.images import Picture
+from project.data.index import index_pictures
+from project.data.pixels import PixelFile, PixelStore, pixel_file
+from project.data.sources import find_entries, read_exclusions
+from project.data.splits import PARTS, split_pictures
+from project.data.statistics import Statistics, measure
+from project.errors import UserError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the catalogue depends on: plain values, named as the configuration's `data` keys.
+
+    Args:
+        source: "demo", "folder", a torchvision data set's name or a source's class path.
+        root: A folder or several; wins over the source.
+        target_root: The partners' folder of a folder pair.
+        exclude: Text file that names pictures to leave out.
+        channels: 1 for grey, 3 for RGB.
+        resize: Pixels of the shorter side after loading, or None.
+        min_size: Pixels that the shorter side of a file must have.
+        fractions: Shares of train, val and test.
+        split_seed: Another seed, another split.
+        on_bad_image: "error" or "skip".
+        statistics_images: At most so many training pictures for mean and std; None takes all.
+        decoded_cache_gb: Decoded pixels are kept on disk up to so many gigabytes.
+        whole: A part ("test") that takes every picture, sorted by name, whatever the split; no statistics then.
+    """
+
+    source: str = "demo"
+    root: str | list[str] | None = None
+    target_root: str | None = None
+    exclude: str | None = None
+    channels: int = 3
+    resize: int | None = None
+    min_size: int = 2
+    fractions: tuple[float, float, float] = (0.7, 0.2, 0.1)
+    split_seed: int = 42
+    on_bad_image: str = "error"
+    statistics_images: int | None = None
+    decoded_cache_gb: float = 2.0
+    whole: str | None = None
+
+    def check(self) -> None:
+        """Raise UserError, naming the key, for a value that cannot be."""
+        shares = list(self.fractions)
+        if len(shares) != 3 or not math.isclose(sum(shares), 1, abs_tol=1e-6) or min(shares) < 0 or shares[0] <= 0:
+            raise UserError(
+                f"--data.fractions {shares} must be three numbers that sum to 1, for train (above 0), val and test: "
+                "[0.7, 0.2, 0.1]."
+            )
+        if self.channels not in (1, 3):
+            raise UserError(f"--data.channels {self.channels} must be 1 (grey) or 3 (colour).")
+        if self.on_bad_image not in ("error", "skip"):
+            raise UserError(f"--data.on_bad_image {self.on_bad_image} must be error or skip.")
+        for key in ("resize", "statistics_images"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise UserError(f"--data.{key} {value} must be at least 1, or null.")
+
+    @property
+    def key(self) -> str:
+        """Changes with every setting; folders count by their absolute paths."""
+        return key_of({**asdict(self), "fractions": list(self.fractions), **self._places()})
+
+    @property
+    def split_key(self) -> str:
+        """Changes with what a split depends on: where the pictures are, the shares and the seed."""
+        return key_of(self.source if self.root is None else "folder", self._places(), self.fractions, self.split_seed)
+
+    def _places(self) -> dict:
+        roots = [self.root] if isinstance(self.root, str) else list(self.root or [])
+        return {
+            "root": [str(Path(root).expanduser().absolute()) for root in roots],
+            "target_root": self.target_root and str(Path(self.target_root).expanduser().absolute()),
+        }
+
+
+@dataclass
+class Catalogue:
+    """The result.
+
+    Attributes:
+        splits: "train", "val" and "test": pictures sorted by name.
+        statistics: Of the training pictures; None where there are none (Settings.whole).
+        target_statistics: Of their partners in a folder pair; else the same object as `statistics`.
+    """
+
+    splits: dict[str, list[Picture]]
+    statistics: Statistics | None
+    target_statistics: Statistics | None
+    _settings: Settings = field(repr=False)
+    _file: PixelFile | None = field(repr=False)
+
+    def store(self, part: str) -> PixelStore:
+        """The pixels of one part's pictures, by their positions in `splits[part]`."""
+        settings = self._settings
+        return PixelStore(self.splits[part], channels=settings.channels, resize=settings.resize, file=self._file)
+
+
+def build_catalogue(settings: Settings, cache: Cache, *, workers: int = 0, progress: bool = True) -> Catalogue:
+    """List, check, split and measure the pictures, and keep the result for `read_catalogue`. For one process.
+
+    Every step is cached by what it depends on: the second time, files are only listed, their sizes and times compared.
+
+    Args:
+        settings: What to do.
+        cache: Where results go.
+        workers: Threads that decode.
+        progress: Whether bars may be shown.
+
+    Raises:
+        UserError: For impossible settings, missing folders, bad or too few pictures, a cache that cannot be written.
+    """
+    settings.check()
+    entries = find_entries(settings.source, settings.root, settings.target_root, cache, progress=progress)
+    excluded = read_exclusions(settings.exclude, entries) if settings.exclude else set()
+    pictures = index_pictures(
+        entries,
+        cache=cache,
+        min_size=settings.min_size,
+        on_bad_image=settings.on_bad_image,
+        workers=workers,
+        excluded=excluded,
+        progress=progress,
+    )
+    if settings.whole:
+        splits = {part: sorted(pictures, key=lambda p: p.name) if part == settings.whole else [] for part in PARTS}
+    else:
+        manifest = cache.path(f"split-{settings.split_key}.json")
+        splits = split_pictures(pictures, settings.fractions, settings.split_seed, manifest)
+    if excluded:  # after the split, so that all others keep their places
+        splits = _without(splits, excluded, settings)
+    everything = [picture for part in PARTS for picture in splits[part]]
+    file = pixel_file(
+        everything,
+        channels=settings.channels,
+        resize=settings.resize,
+        cache=cache,
+        limit_gb=settings.decoded_cache_gb,
+        workers=workers,
+        progress=progress,
+    )
+    catalogue = Catalogue(splits, None, None, settings, file)
+    if splits["train"]:
+        _measure(catalogue, cache, workers, progress)
+    _save(catalogue, cache)
+    return catalogue
+
+
+def read_catalogue(settings: Settings, cache: Cache) -> Catalogue:
+    """What `build_catalogue` made of the same settings, in any process.
+
+    Raises:
+        UserError: Where there is nothing to read, or the file is damaged.
+    """
+    kept = cache.read_json(f"catalogue-{settings.key}.json")
+    if kept is None:
+        raise UserError(
+            f"The cache {cache.folder} holds no catalogue of these pictures.\n"
+            "prepare_data() makes it: call it before setup(), and give every machine a --data.cache_dir that holds it."
+        )
+    splits = {part: [Picture(*row) for row in kept["splits"][part]] for part in PARTS}
+    file = None
+    if kept["in_file"]:
+        everything = [picture for part in PARTS for picture in splits[part]]
+        file = PixelFile(everything, settings.channels, settings.resize, cache)
+    own = _statistics(kept["statistics"])
+    other = _statistics(kept["target_statistics"]) if kept["target_statistics"] else own
+    return Catalogue(splits, own, other, settings, file)
+
+
+def _without(splits: dict[str, list[Picture]], excluded: set[str], settings: Settings) -> dict[str, list[Picture]]:
+    left = {part: [picture for picture in splits[part] if picture.name not in excluded] for part in PARTS}
+    gone = sum(map(len, splits.values())) - sum(map(len, left.values()))
+    rank_zero_info(f"{gone} pictures were left out (--data.exclude {settings.exclude}).")
+    emptied = [part for part in PARTS if splits[part] and not left[part]]
+    if emptied:
+        raise UserError(
+            f"--data.exclude {settings.exclude} leaves no picture for {' and '.join(emptied)}.\n"
+            "Name fewer pictures there, or give more (--data.root FOLDER)."
+        )
+    return left
+
+
+def _measure(catalogue: Catalogue, cache: Cache, workers: int, progress: bool) -> None:
+    store, pictures = catalogue.store("train"), catalogue.splits["train"]
+    limit = catalogue._settings.statistics_images
+    own = measure(store, pictures, cache=cache, limit=limit, workers=workers, progress=progress)
+    catalogue.statistics = catalogue.target_statistics = own
+    if store.has_targets:
+        catalogue.target_statistics = measure(
+            store, pictures, cache=cache, side="target", limit=limit, workers=workers, progress=progress
+        )
+
+
+def _save(catalogue: Catalogue, cache: Cache) -> None:
+    own, other = catalogue.statistics, catalogue.target_statistics
+    value = {
+        "splits": {part: [list(astuple(picture)) for picture in catalogue.splits[part]] for part in PARTS},
+        "in_file": catalogue._file is not None,
+        "statistics": _plain(own),
+        "target_statistics": None if other is own else _plain(other),
+    }
+    cache.write_json(f"catalogue-{catalogue._settings.key}.json", value)
+
+
+def _plain(statistics: Statistics | None) -> dict | None:
+    if statistics is None:
+        return None
+    return {"mean": statistics.mean.tolist(), "std": statistics.std.tolist(), "pixels": statistics.pixels}
+
+
+def _statistics(plain: dict | None) -> Statistics | None:
+    return plain and Statistics(torch.tensor(plain["mean"]), torch.tensor(plain["std"]), plain["pixels"])

@@ -1,0 +1,176 @@
+"""Pixels by number: from one memory-mapped file of decoded pictures where that fits, else decoded anew each time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from project.data.cache import Cache, key_of
+from project.data.images import BadPicture, Picture, decode, resize_shorter, resized
+from project.data.parallel import run_parallel
+from project.errors import UserError
+
+
+class PixelFile:
+    """Where each picture's pixels lie in the file that holds them all.
+
+    The file is nothing but bytes: for each different picture (by content, in the order of the digests) its pixels and
+    then its partner's. Its name is a hash of all of that, so that neither a new split nor a moved folder makes it anew,
+    and workers and ranks share it through the system's page cache.
+
+    Args:
+        pictures: All pictures of all splits.
+        channels: 1 or 3.
+        resize: Pixels of the shorter side, or None.
+        cache: Where the file lies.
+    """
+
+    def __init__(self, pictures: Sequence[Picture], channels: int, resize: int | None, cache: Cache) -> None:
+        self.pictures = {picture.digest: picture for picture in pictures}
+        self.channels = channels
+        self.resize = resize
+        self.cache = cache
+        self.offsets: dict[str, int] = {}
+        self.bytes = 0
+        for digest in sorted(self.pictures):
+            picture = self.pictures[digest]
+            width, height = resized(picture.width, picture.height, resize)
+            self.offsets[digest] = self.bytes
+            self.bytes += width * height * channels * (2 if picture.target_path else 1)
+        key = key_of(sorted(self.pictures), channels, resize, self.bytes)
+        self.path = cache.path(f"pixels-{key}.bin")
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the file is there, whole."""
+        return self.path.is_file() and self.path.stat().st_size == self.bytes
+
+    def write(self, workers: int, progress: bool = True) -> None:
+        """Decode every picture into the file, which appears whole or not at all.
+
+        Raises:
+            UserError: When the cache cannot be written, or a picture is no longer what the index saw.
+        """
+        pictures = [self.pictures[digest] for digest in sorted(self.pictures)]
+        store = PixelStore(pictures, channels=self.channels, resize=self.resize)
+
+        def both(position: int) -> tuple[np.ndarray, ...]:
+            return (store[position], store.target(position)) if store.has_targets else (store[position],)
+
+        decoded = run_parallel(
+            both, range(len(store)), workers=workers, what="Keeping decoded pixels", progress=progress
+        )
+        with self.cache.writing(self.path.name) as temporary, temporary.open("wb") as file:
+            for sides in decoded:
+                for side in sides:
+                    file.write(side)
+
+
+class PixelStore:
+    """The pictures of one split as arrays, by position.
+
+    Goes to worker processes without its pixels: each maps the file again.
+
+    Args:
+        pictures: In the order of their positions.
+        channels: 1 for grey, 3 for RGB.
+        resize: Pixels of the shorter side, or None to leave pictures as they are.
+        file: The decoded pixels, or None to decode at each access.
+    """
+
+    def __init__(
+        self, pictures: Sequence[Picture], *, channels: int, resize: int | None = None, file: PixelFile | None = None
+    ) -> None:
+        self.channels = channels
+        self.resize = resize
+        self.paths = [picture.path for picture in pictures]
+        self.target_paths = [picture.target_path for picture in pictures]
+        self.has_targets = bool(pictures) and pictures[0].target_path is not None
+        sizes = [resized(picture.width, picture.height, resize) for picture in pictures]
+        self._sizes = np.array(sizes, dtype=np.int64).reshape(-1, 2)
+        self._path = file.path if file else None
+        self._offsets = np.array([file.offsets[picture.digest] for picture in pictures] if file else [], dtype=np.int64)
+        self._bytes: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, position: int) -> np.ndarray:
+        """The picture, uint8, (H, W, channels): a read-only view of the file's pixels, or freshly decoded.
+
+        Raises:
+            UserError: When it is decoded here and no longer what the index saw.
+        """
+        return self._side(position, self.paths[position], 0)
+
+    def target(self, position: int) -> np.ndarray:
+        """The partner of a folder pair, like `store[position]`."""
+        path = self.target_paths[position]
+        if path is None:
+            raise ValueError(f"picture {position} has no target")
+        return self._side(position, path, 1)
+
+    def width(self, position: int) -> int:
+        """Columns, after resizing."""
+        return int(self._sizes[position, 0])
+
+    def height(self, position: int) -> int:
+        """Rows, after resizing."""
+        return int(self._sizes[position, 1])
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_bytes": None}
+
+    def _side(self, position: int, path: str, side: int) -> np.ndarray:
+        width, height = self.width(position), self.height(position)
+        if self._path is None:
+            return self._decode(path, height, width)
+        if self._bytes is None:
+            try:
+                self._bytes = np.memmap(self._path, mode="r")
+            except (OSError, ValueError) as error:
+                raise UserError(
+                    f"The cached pixels {self._path} are gone ({error}). Run again to make them."
+                ) from error
+        count = width * height * self.channels
+        start = int(self._offsets[position]) + side * count
+        return self._bytes[start : start + count].reshape(height, width, self.channels)
+
+    def _decode(self, path: str, height: int, width: int) -> np.ndarray:
+        try:
+            pixels = resize_shorter(decode(path, self.channels), self.resize)
+        except BadPicture as error:
+            raise UserError(f"{path} has changed since it was checked: {error}. Run again.") from error
+        if pixels.shape[:2] != (height, width):
+            raise UserError(f"{path} has changed since it was checked: it was of another size. Run again.")
+        return pixels
+
+
+def pixel_file(
+    pictures: Sequence[Picture],
+    *,
+    channels: int,
+    resize: int | None,
+    cache: Cache,
+    limit_gb: float,
+    workers: int = 0,
+    progress: bool = True,
+) -> PixelFile | None:
+    """The file of decoded pixels, made where it is missing; None where the pictures need more than `limit_gb`.
+
+    Raises:
+        UserError: When the cache cannot be written.
+    """
+    file = PixelFile(pictures, channels, resize, cache)
+    if file.bytes > limit_gb * 1e9:
+        if limit_gb > 0:
+            rank_zero_info(
+                f"Decoded pixels would take {file.bytes / 1e9:.1f} GB, more than --data.decoded_cache_gb {limit_gb:g}: "
+                "pictures are decoded anew each time."
+            )
+        return None
+    if not file.is_there:
+        file.write(workers, progress)
+    return file
