@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from project.data.sources import walk
+from project.data.folder import walk
 from project.errors import UserError
 from project.prediction.pictures import FORMATS
 
@@ -31,7 +31,7 @@ class Job:
     problem: str = ""
 
     def is_done(self, checkpoint: Path) -> bool:
-        """Whether a whole answer is there that is no older than what it was made from, the picture and the checkpoint."""
+        """Whether a whole answer is there, no older than what it was made from: the picture and the checkpoint."""
         wanted = [self.target] if self.noisy is None else [self.target, self.noisy]
         try:
             made_from = max(_modified(self.source), _modified(checkpoint))

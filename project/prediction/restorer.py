@@ -37,8 +37,8 @@ class Restorer:
         sigma: The noise's standard deviation on the scale of 0 to 255, for a network with a noise map.
 
     Raises:
-        UserError: ``sigma`` is missing or unwanted, the network wants channels that a picture does not have, or the tile
-            is too small for the overlap.
+        UserError: ``sigma`` is missing or unwanted, the network wants channels that a picture does not have, or
+            the tile is too small for the overlap.
     """
 
     def __init__(
