@@ -139,11 +139,12 @@ class UNet(nn.Module):
             h = stage(join(up(h), kept.pop()))
         h = self.tail(h)
         h = F.pixel_shuffle(h, self.stem) if self.stem > 1 else h
-        h = h[..., :height, :width] if padded else h
         if self.residual:
             # The means are left out, so that a tail of zeros gives back exactly the input.
-            return x[:, : self.out_channels] + h * self.normalize_output.std
-        return self.normalize_output.inverse(h)
+            h = whole[:, : self.out_channels] + h * self.normalize_output.std
+        else:
+            h = self.normalize_output.inverse(h)
+        return h[..., :height, :width] if padded else h
 
 
 def _check(**given: object) -> None:

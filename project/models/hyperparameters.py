@@ -1,0 +1,34 @@
+"""Hyper-parameters that any checkpoint reader may load: plain values, never modules."""
+
+from __future__ import annotations
+
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+
+PLAIN = (bool, int, float, str, type(None))
+
+
+def is_plain(value: object) -> bool:
+    """Whether the value is a number, a string, None, or made of lists and dicts of them."""
+    if isinstance(value, dict):
+        return all(is_plain(item) for item in (*value.keys(), *value.values()))
+    if isinstance(value, list | tuple):
+        return all(is_plain(item) for item in value)
+    return type(value) in PLAIN
+
+
+def save_plain_hyperparameters(module: LightningModule, arguments: dict[str, object]) -> None:
+    """Save the constructor's arguments, as far as they are plain.
+
+    The command line records modules as class path and arguments, which are plain: then everything is saved, and
+    ``load_from_checkpoint`` needs nothing else. In Python the modules themselves are left out, and must be given again:
+    ``load_from_checkpoint(path, network=...)``.
+
+    Args:
+        module: The one under construction; called in its ``__init__``, after ``super().__init__()``.
+        arguments: Name -> value of the constructor's arguments: ``locals()`` will do.
+    """
+    if _given_hyperparameters.get() is not None:
+        module.save_hyperparameters()
+        return
+    module.save_hyperparameters({k: v for k, v in arguments.items() if k not in ("self", "__class__") and is_plain(v)})

@@ -1,0 +1,131 @@
+"""A learning rate that follows the run's own length, in steps or in minutes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from project.errors import UserError
+
+WARMUP_START = 0.01
+"""Share of the learning rate in the very first step: a step of rate 0 would teach nothing."""
+BROADCAST_EVERY = 20
+"""Steps between two looks at the clock when several processes have to agree on the time."""
+
+
+def warmup_cosine(progress: float, warmup: float, final: float) -> float:
+    """The factor on the learning rate: a straight line up to 1, then half a cosine down to ``final``.
+
+    Args:
+        progress: Share of the run that is over, in [0, 1]; more counts as 1.
+        warmup: Share of the run in which the factor rises, in [0, 1).
+        final: Factor at the end of the run.
+    """
+    if progress < warmup:
+        return WARMUP_START + (1 - WARMUP_START) * progress / warmup
+    past = min((progress - warmup) / (1 - warmup), 1.0)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * past))
+
+
+class WarmupCosine(LRScheduler):
+    """Linear warm-up, then half a cosine, over the run's own length; steps after every batch.
+
+    Inside a Trainer the length is the run's own, whichever comes first of max_steps, max_epochs and max_time: a run
+    that is bounded by minutes ends annealed as well.
+
+    Args:
+        optimizer: Whose learning rates to set.
+        warmup: Share of the run in which the rate rises, in [0, 1).
+        final: Share of the learning rate that is left at the end.
+        total_steps: Length of the run in steps; null inside a Trainer, which knows it.
+        last_epoch: Steps already done; -1 for a fresh start.
+
+    Raises:
+        UserError: When ``warmup`` is not in [0, 1), or at the first step when nobody told the run's length.
+    """
+
+    interval = "step"
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        warmup: float = 0.03,
+        final: float = 0.001,
+        total_steps: int | None = None,
+        last_epoch: int = -1,
+    ) -> None:
+        if not 0 <= warmup < 1:
+            raise UserError(f"WarmupCosine: warmup is a share of the run, in [0, 1), not {warmup}.")
+        self.warmup = warmup
+        self.final = final
+        self.total_steps = total_steps
+        self.progress: Callable[[], float] | None = None
+        super().__init__(optimizer, last_epoch)
+
+    def get_lr(self) -> list[float]:
+        """One learning rate a parameter group."""
+        if self.total_steps is not None:
+            progress = self.last_epoch / self.total_steps
+        elif self.progress is not None:
+            progress = self.progress()
+        elif self.last_epoch <= 0:
+            progress = 0.0
+        else:
+            raise UserError("WarmupCosine does not know the run's length: give it total_steps outside of a Trainer.")
+        factor = warmup_cosine(progress, self.warmup, self.final)
+        return [base * factor for base in self.base_lrs]
+
+    def state_dict(self) -> dict[str, object]:
+        """Plain values only: the progress belongs to the run, not to the checkpoint."""
+        return {name: value for name, value in super().state_dict().items() if name != "progress"}
+
+
+class RunProgress:
+    """The share of a run that is over, in steps or in time, whichever is further; never waits for the device.
+
+    Args:
+        trainer: The running trainer; its ``max_time`` counts through the Timer callback that it makes.
+        total_steps: Optimiser steps of the whole run; infinite when only the time bounds it.
+
+    Raises:
+        UserError: When neither steps nor time bound the run.
+    """
+
+    def __init__(self, trainer: Trainer, total_steps: float) -> None:
+        timers = [c for c in trainer.callbacks if isinstance(c, Timer) and c.time_remaining() is not None]
+        if math.isinf(total_steps) and not timers:
+            raise UserError(
+                "The learning-rate schedule follows the run's length, but this run has none.\n"
+                "Set trainer.max_steps, trainer.max_epochs or trainer.max_time, or use another scheduler."
+            )
+        self.trainer = trainer
+        self.total_steps = max(total_steps, 1)
+        self.timer = timers[0] if timers else None
+        self._agreed_at = -BROADCAST_EVERY
+        self._agreed = 0.0
+
+    def __call__(self) -> float:
+        """In [0, 1], or a little above at the very end."""
+        step = self.trainer.global_step
+        return max(step / self.total_steps, self._time_share(step))
+
+    def _time_share(self, step: int) -> float:
+        if self.timer is None:
+            return 0.0
+        if self.trainer.world_size == 1:
+            return self._measure()
+        # Clocks differ between processes, and with them the learning rates would, and then the weights.
+        if step >= self._agreed_at + BROADCAST_EVERY:
+            self._agreed = self.trainer.strategy.broadcast(self._measure())
+            self._agreed_at = step
+        return self._agreed
+
+    def _measure(self) -> float:
+        elapsed = self.timer.time_elapsed()
+        whole = elapsed + self.timer.time_remaining()
+        return elapsed / whole if whole > 0 else 1.0

@@ -1,0 +1,67 @@
+"""Start from another run's weights, and say what was taken."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor, nn
+
+from project.errors import UserError
+
+PREFIX = "network."
+
+
+def load_matching(network: nn.Module, path: str) -> str:
+    """Take every tensor of a checkpoint that has the same name and shape in the network; leave the others as they are.
+
+    Args:
+        network: Filled in place, its normalisation included.
+        path: A checkpoint of a Lightning module whose network is called ``network``, or a network's plain state_dict.
+
+    Returns:
+        What was taken and what was not, in a few lines; also logged.
+
+    Raises:
+        UserError: When the file is missing or no checkpoint, or when no parameter of it fits.
+    """
+    there = _read(path)
+    if any(name.startswith(PREFIX) for name in there):
+        there = {name.removeprefix(PREFIX): value for name, value in there.items() if name.startswith(PREFIX)}
+    here = network.state_dict()
+    taken = {name: value for name, value in there.items() if name in here and here[name].shape == value.shape}
+    other_shape = [name for name in there if name in here and name not in taken]
+    parameters = {name for name, _ in network.named_parameters()}
+    if not parameters & taken.keys():
+        example = f"; {other_shape[0]} has another shape there" if other_shape else ""
+        raise UserError(
+            f"model.init_from: nothing in {path} fits this network: of its {len(parameters)} parameters none is there "
+            f"under the same name and shape{example}.\n"
+            "Build the network that the checkpoint was trained with (its config.yaml lies in the run's folder), "
+            "or leave init_from out."
+        )
+    network.load_state_dict(taken, strict=False)
+    report = f"init_from {path}: {len(parameters & taken.keys())} of {len(parameters)} parameters taken."
+    for what, names in (
+        ("of another shape, not taken", other_shape),
+        ("not in the checkpoint, left as drawn", sorted(parameters - there.keys())),
+        ("only in the checkpoint, not used", [name for name in there if name not in here]),
+    ):
+        if names:
+            report += f"\n  {len(names)} {what}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
+    rank_zero_info(report)
+    return report
+
+
+def _read(path: str) -> dict[str, Tensor]:
+    if not Path(path).is_file():
+        raise UserError(f"model.init_from: there is no file {path}.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise UserError(f"model.init_from: {path} is not a checkpoint that can be read: {reason}") from error
+    state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else {}
+    return {name: value for name, value in state.items() if isinstance(value, Tensor)}
