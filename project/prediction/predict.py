@@ -9,6 +9,7 @@ A run that was stopped goes on where it stopped; a broken picture is reported at
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -131,6 +132,8 @@ def _explain(parser: ArgumentParser, arguments: list[str], message: str) -> str:
     if unknown:
         near = difflib.get_close_matches(unknown[0], known, n=1)
         return f"predict has no option {unknown[0]}." + (f" Did you mean {near[0]}?" if near else "") + f"\n{_HELP}"
+    message = re.sub(r'Parser key "(\w+)":\s*', r"--\1: ", message)
+    message = re.sub(r"<class '(\w+)'>", r"\1", message).replace("a typing.Literal", "one of ")
     return "\n".join([line for line in message.splitlines() if line.strip()][:8]) + f"\n{_HELP}"
 
 

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 from torch import nn
 
 from project.errors import UserError
+from project.models import ImageRestorer
 from project.models.checkpoint import load_model, read_checkpoint
 
 
@@ -129,3 +131,34 @@ def test_weights_that_do_not_fit(tmp_path):
     path = tmp_path / "best.ckpt"
     save(path, state_dict=Tiny(nn.Conv2d(2, 4, 5)).state_dict())
     assert "layer.weight" in refusal(path)
+
+
+SETTINGS = """
+class_path: project.models.ImageRestorer
+init_args:
+  network:
+    class_path: project.networks.UNet
+    init_args: {width: 4, depth: 2, norm: group, activation: prelu}
+  loss: {class_path: project.models.Charbonnier}
+  optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 1.0e-05, betas: [0.9, 0.99]}}
+  scheduler: {class_path: torch.optim.lr_scheduler.OneCycleLR, init_args: {max_lr: 0.001, total_steps: 10}}
+  compile: true
+"""
+
+
+def test_an_image_restorer_comes_back_from_its_resolved_configuration(tmp_path):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(LightningModule, "model", fail_untyped=False)
+    settings = parser.parse_object({"model": yaml.safe_load(SETTINGS)})
+    model = parser.instantiate(settings).model
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(std=0.1)
+    model.network.normalize_input.set([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    text = parser.dump(settings, skip_none=False)
+    torch.save({"state_dict": model.state_dict(), "config": text}, tmp_path / "best.ckpt")
+    loaded = load_model(tmp_path / "best.ckpt")
+    image = torch.rand(2, 3, 13, 22)
+    assert isinstance(loaded, ImageRestorer)
+    assert torch.equal(loaded.restore(image), model.eval().restore(image))
+    assert type(loaded.loss).__name__ == "Charbonnier"

@@ -1,17 +1,23 @@
 """The command, from the files to the files."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import yaml
 from PIL import Image
 
 from project.errors import UserError
+from project.models import ImageRestorer
+from project.networks import UNet
 from project.prediction import restorer
 from project.prediction.predict import SHOWN, add_noise, main
 
+ROOT = Path(__file__).parents[2]
 SIZES = {"b.png": (150, 201), "a.bmp": (31, 7), "deep/er/[c] d.png": (64, 64), "one.png": (1, 1)}
 
 
@@ -49,34 +55,27 @@ def test_a_folder_is_restored_under_the_same_names(checkpoint, folder, tmp_path,
     assert f"Restored 4, skipped 0, failed 0, in {output}" in capsys.readouterr().out.replace("\n", "")
 
 
-def test_the_real_command_restores_a_file(tmp_path, folder):
-    import torch
-    import yaml
-
+def test_the_real_command_restores_a_file_with_a_unet(tmp_path, folder):
     # A UNet that adds its answer to the picture gives the picture back when its last weights are 0.
-    from project.networks import UNet
-
-    network = UNet(width=4, depth=1, residual=True)
-    torch.nn.init.zeros_(network.tail.weight)
-    (tmp_path / "mine.py").write_text(
-        "from lightning.pytorch import LightningModule\nfrom torch import nn\n\n\n"
-        "class Model(LightningModule):\n    def __init__(self, network: nn.Module):\n        super().__init__()\n"
-        "        self.network = network\n\n    def forward(self, x):\n        return self.network(x)\n"
-    )
-    arguments = {"width": 4, "depth": 1, "residual": True}
-    described = {"network": {"class_path": "project.networks.UNet", "init_args": arguments}}
-    config = {"model": {"class_path": "mine.Model", "init_args": described}, "data": {"channels": 3}}
-    weights = {f"network.{name}": value for name, value in network.state_dict().items()}
-    torch.save({"state_dict": weights, "config": yaml.safe_dump(config)}, tmp_path / "best.ckpt")
+    model = ImageRestorer(UNet(width=4, depth=1, residual=True))
+    torch.nn.init.zeros_(model.network.tail.weight)
+    network = {"class_path": "project.networks.UNet", "init_args": {"width": 4, "depth": 1, "residual": True}}
+    described = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network}}
+    config = yaml.safe_dump({"model": described, "data": {"channels": 3}})
+    torch.save({"state_dict": model.state_dict(), "config": config}, tmp_path / "best.ckpt")
     code = "import sys; from project.prediction.predict import main; sys.exit(main())"
     given = ["--ckpt_path", "best.ckpt", "--input", str(folder / "b.png"), "--output", "out", "--device", "cpu"]
-    root = str(Path(__file__).parents[2])
-    environment = {**__import__("os").environ, "PYTHONPATH": root}
     done = subprocess.run(
-        [sys.executable, "-c", code, *given], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, *given],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     assert "Restored 1, skipped 0, failed 0" in done.stdout
+    assert files(tmp_path / "out") == {"b.png"}
     np.testing.assert_array_equal(pixels(tmp_path / "out/b.png"), pixels(folder / "b.png"))
 
 
@@ -181,9 +180,9 @@ def refusal(*arguments):
 def test_mistakes_are_told_in_a_few_lines(checkpoint, folder, tmp_path):
     given = ["--ckpt_path", checkpoint, "--input", str(folder), "--output", str(tmp_path / "out")]
     assert "Did you mean --output?" in refusal(*given[:4], "--ouput", "x")
-    assert "--ckpt_path" in refusal(*given[2:]) or "ckpt_path" in refusal(*given[2:])
-    assert "tile" in refusal(*given, "--tile", "large")
-    assert "device" in refusal(*given, "--device", "gpu")
+    assert refusal(*given[2:]).startswith("the following arguments are required: ckpt_path")
+    assert refusal(*given, "--tile", "large").startswith("--tile: Expected a int. Got value: large")
+    assert refusal(*given, "--device", "gpu").startswith("--device: Expected one of ['auto', 'cpu'")
     assert "--batch 0" in refusal(*given, "--batch", "0")
     assert "at least 128" in refusal(*given, "--tile", "100", "--overlap", "80")
     assert "Leave it out" in refusal(*given, "--sigma", "3")
@@ -197,7 +196,7 @@ def test_help_does_not_wait_for_torch():
         "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
         "sys.exit('torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0
     for option in ("--ckpt_path", "--input", "--output", "--tile", "--noise"):
         assert option in done.stdout
