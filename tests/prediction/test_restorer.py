@@ -46,13 +46,15 @@ def test_tiles_do_not_show():
     assert np.ptp(whole) > 50
 
 
-def test_a_unet_with_large_strides_agrees_with_itself_on_the_whole_picture():
+@pytest.mark.parametrize(("stem", "depth", "tile", "overlap"), [(2, 3, 128, 64), (4, 4, 256, 192)])
+def test_a_unet_sees_the_same_blocks_of_pixels_in_tiles_as_on_the_whole_picture(stem, depth, tile, overlap):
     torch.manual_seed(0)
-    network = UNet(width=4, depth=3, convs=1, kernel_size=1, norm="none", stem=2).eval()
-    picture = random.integers(0, 256, (203, 171, 3), dtype=np.uint8)
+    network = UNet(width=4, width_growth=1, depth=depth, convs=1, kernel_size=1, norm="none", stem=stem).eval()
+    picture = random.integers(0, 256, (203, 371, 3), dtype=np.uint8)
     data = {"channels": 3}
     whole = Restorer(network, data, device=CPU, tile=0)(picture)
-    tiled = Restorer(network, data, device=CPU, tile=128, overlap=64)(picture)
+    tiled = Restorer(network, data, device=CPU, tile=tile, overlap=overlap)(picture)
+    assert np.ptp(whole) > 50
     assert np.abs(tiled.astype(int) - whole).max() <= 1
 
 
