@@ -39,8 +39,7 @@ def test_any_size_in_training_and_inference(height, width, stem, train):
 
 
 OPTIONS = {
-    "activation": ["relu", "leaky_relu", "prelu", "silu", "gelu", "elu", "selu", "mish", "hardswish", "softplus"]
-    + ["tanh", "sigmoid", "identity"],
+    "activation": "relu leaky_relu prelu silu gelu elu selu mish hardswish softplus tanh sigmoid identity".split(),
     "norm": ["batch", "group", "layer", "instance", "none"],
     "down": ["strided", "max", "average"],
     "up": ["transposed", "bilinear", "pixel_shuffle"],
