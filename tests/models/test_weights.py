@@ -38,5 +38,5 @@ def test_mistakes_are_told(tmp_path):
     with pytest.raises(UserError, match="not a checkpoint"):
         load_matching(tiny(), str(tmp_path / "text.ckpt"))
     torch.save({"state_dict": {"network.other": torch.zeros(1)}}, tmp_path / "other.ckpt")
-    with pytest.raises(UserError, match="nothing in .* fits"):
+    with pytest.raises(UserError, match=r"nothing in .* fits"):
         load_matching(tiny(), str(tmp_path / "other.ckpt"))

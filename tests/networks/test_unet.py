@@ -7,6 +7,7 @@ from torch.nn import functional as F
 
 from project.errors import UserError
 from project.networks import UNet
+from project.networks.blocks import ACTIVATIONS
 
 FAST = {
     "norm": "none",
@@ -39,7 +40,7 @@ def test_any_size_in_training_and_inference(height, width, stem, train):
 
 
 OPTIONS = {
-    "activation": "relu leaky_relu prelu silu gelu elu selu mish hardswish softplus tanh sigmoid identity".split(),
+    "activation": list(ACTIVATIONS),
     "norm": ["batch", "group", "layer", "instance", "none"],
     "down": ["strided", "max", "average"],
     "up": ["transposed", "bilinear", "pixel_shuffle"],
