@@ -45,8 +45,9 @@ class EMA(Callback):
         self._swapped = False
         self._latest_step = 0
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start from the weights as they are: initialised, loaded, on their device."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start from the weights as they are by now: initialised or loaded, on their device."""
+        self._latest_step = trainer.global_step
         if self.decay == 0:
             return
         if not self._loaded:
@@ -57,10 +58,6 @@ class EMA(Callback):
             average.copy_(self._loaded.get(name, average))
         self._loaded = {}
         self._swapped = False
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count steps from where a resumed run stands."""
-        self._latest_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Move the average towards the weights, after every optimiser step that counts."""

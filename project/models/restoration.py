@@ -82,16 +82,23 @@ class ImageRestorer(LightningModule):
         self._train_network: Callable[[Tensor], Tensor] | None = None
 
     def setup(self, stage: str) -> None:
-        """Before training: take the data's statistics, then the weights to start from, and compile."""
+        """Before training: take the data's statistics, and compile."""
         if stage != "fit":
             return
         self._take_normalization(getattr(self.trainer.datamodule, "normalization", None))
-        # A resumed run brings its own weights, which Lightning loads after this.
-        if self.init_from is not None and self.trainer.ckpt_path is None:
-            load_matching(self.network, self.init_from)
         if self.compile_network:
             # A plain function, no submodule: the checkpoint's names stay those of the network.
             self._train_network = torch.compile(self.network)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Weights that come from a checkpoint stay: a resumed run does not start over from ``init_from``."""
+        self.init_from = None
+
+    def on_fit_start(self) -> None:
+        """Take the weights to start from, once; by now a resumed run has loaded its own."""
+        if self.init_from is not None:
+            load_matching(self.network, self.init_from)
+            self.init_from = None
 
     def _take_normalization(self, statistics: dict[str, tuple[list[float], list[float]]] | None) -> None:
         """Fill every Normalize of the network: ``input`` those called normalize_input, ``target`` normalize_output."""

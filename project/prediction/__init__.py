@@ -1,0 +1,1 @@
+"""Using a trained network: a checkpoint and pictures in, restored pictures out."""

@@ -1,0 +1,62 @@
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.optim import lr_scheduler as lrs
+
+from project.errors import UserError
+from project.models import WarmupCosine
+from project.models.optimization import configure_scheduler
+
+
+def configure(make, every="auto", steps=40, **trainer):
+    run = {"estimated_stepping_batches": steps, "callbacks": [], "global_step": 0, "world_size": 1}
+    run |= {"check_val_every_n_epoch": 1, "val_check_batch": 7, **trainer}
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 0.1)
+    return configure_scheduler(make, optimizer, SimpleNamespace(**run), every, "val/psnr", higher_is_better=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "interval"),
+    [
+        (partial(lrs.OneCycleLR, max_lr=0.1), "step"),
+        (partial(lrs.CyclicLR, base_lr=0.01, max_lr=0.1), "step"),
+        (WarmupCosine, "step"),
+        (partial(lrs.StepLR, step_size=2), "epoch"),
+        (partial(lrs.CosineAnnealingLR, T_max=5), "epoch"),
+        (partial(lrs.ExponentialLR, gamma=0.9), "epoch"),
+        (lrs.ReduceLROnPlateau, "epoch"),
+    ],
+)
+def test_each_scheduler_steps_as_it_is_meant_or_as_told(make, interval):
+    assert configure(make)["interval"] == interval
+    other = {"step": "epoch", "epoch": "step"}[interval]
+    assert configure(make, every=other)["interval"] == other
+
+
+def test_one_cycle_gets_the_length_of_the_run_unless_it_has_one():
+    assert configure(partial(lrs.OneCycleLR, max_lr=0.1))["scheduler"].total_steps == 40
+    assert configure(partial(lrs.OneCycleLR, max_lr=0.1, total_steps=None))["scheduler"].total_steps == 40
+    assert configure(partial(lrs.OneCycleLR, max_lr=0.1, total_steps=9))["scheduler"].total_steps == 9
+    assert configure(partial(lrs.OneCycleLR, max_lr=0.1, epochs=2, steps_per_epoch=3))["scheduler"].total_steps == 6
+    with pytest.raises(UserError, match="WarmupCosine"):
+        configure(partial(lrs.OneCycleLR, max_lr=0.1), steps=float("inf"))
+
+
+def test_warmup_cosine_follows_the_run_unless_it_has_a_length():
+    assert configure(WarmupCosine)["scheduler"].progress.total_steps == 40
+    assert configure(partial(WarmupCosine, total_steps=9))["scheduler"].progress is None
+
+
+def test_plateau_waits_for_a_rise_of_the_psnr():
+    description = configure(partial(lrs.ReduceLROnPlateau, patience=0), check_val_every_n_epoch=3)
+    assert description["scheduler"].mode == "max"
+    assert description["scheduler"].patience == 0
+    assert (description["monitor"], description["frequency"]) == ("val/psnr", 3)
+    assert configure(lrs.ReduceLROnPlateau, every="step")["frequency"] == 7
+
+
+def test_other_value_errors_are_not_swallowed():
+    with pytest.raises(ValueError, match="pct_start"):
+        configure(partial(lrs.OneCycleLR, max_lr=0.1, total_steps=5, pct_start=2.0))

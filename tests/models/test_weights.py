@@ -1,0 +1,42 @@
+import pytest
+import torch
+
+from project.errors import UserError
+from project.models.weights import load_matching
+from project.networks import UNet
+
+
+def tiny(**options) -> UNet:
+    return UNet(**{"width": 4, "depth": 1, "norm": "none", **options})
+
+
+def test_everything_fits_a_twin(tmp_path):
+    source, twin = tiny(), tiny()
+    source.normalize_input.set(0.25, 0.5)
+    torch.save({"state_dict": {f"network.{k}": v for k, v in source.state_dict().items()}}, tmp_path / "a.ckpt")
+    report = load_matching(twin, str(tmp_path / "a.ckpt"))
+    assert all(torch.equal(a, b) for a, b in zip(source.state_dict().values(), twin.state_dict().values(), strict=True))
+    assert len(report.splitlines()) == 1
+
+
+def test_what_fits_is_taken_from_a_plain_state_and_the_rest_is_told(tmp_path):
+    source, other = tiny(), tiny(in_channels=4)
+    torch.save(source.state_dict(), tmp_path / "a.pt")
+    head = other.head.weight.clone()
+    report = load_matching(other, str(tmp_path / "a.pt"))
+    assert torch.equal(other.tail.weight, source.tail.weight)
+    assert torch.equal(other.head.weight, head)
+    count = len(list(other.parameters()))
+    assert f"{count - 1} of {count} parameters taken" in report
+    assert "of another shape, not taken: " in report and "head.weight" in report
+
+
+def test_mistakes_are_told(tmp_path):
+    with pytest.raises(UserError, match="there is no file"):
+        load_matching(tiny(), str(tmp_path / "none.ckpt"))
+    (tmp_path / "text.ckpt").write_text("not a checkpoint")
+    with pytest.raises(UserError, match="not a checkpoint"):
+        load_matching(tiny(), str(tmp_path / "text.ckpt"))
+    torch.save({"state_dict": {"network.other": torch.zeros(1)}}, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match=r"nothing in .* fits"):
+        load_matching(tiny(), str(tmp_path / "other.ckpt"))

@@ -1,0 +1,51 @@
+"""A model whose answer everybody knows: the negative of a picture."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from lightning.pytorch import LightningModule
+from torch import nn
+
+
+class Model(LightningModule):
+    """Any network, as a model that a checkpoint can name."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x)
+
+
+def save_checkpoint(path: Path, network: nn.Module, class_path: str, **data) -> Path:
+    """What `fit` would write for that network; its class takes in_channels, out_channels and kernel_size."""
+    arguments = {"in_channels": network.in_channels, "out_channels": network.out_channels, "kernel_size": 1}
+    described = {"network": {"class_path": class_path, "init_args": arguments}}
+    config = {"model": {"class_path": f"{__name__}.Model", "init_args": described}, "data": {"channels": 3, **data}}
+    weights = {f"network.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"state_dict": weights, "config": yaml.safe_dump(config)}, path)
+    return path
+
+
+def negative(channels: int) -> nn.Conv2d:
+    """1 - x, exactly; further input channels count for nothing."""
+    layer = nn.Conv2d(channels, channels, 1)
+    with torch.no_grad():
+        layer.weight.copy_(-torch.eye(channels)[:, :, None, None])
+        layer.bias.fill_(1)
+    return layer
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> str:
+    """A checkpoint of the negative, in colour."""
+    return str(save_checkpoint(tmp_path / "negative.ckpt", negative(3), "torch.nn.Conv2d"))
+
+
+@pytest.fixture
+def grey_checkpoint(tmp_path) -> str:
+    """A checkpoint of the negative, for grey pictures."""
+    return str(save_checkpoint(tmp_path / "grey.ckpt", negative(1), "torch.nn.Conv2d", channels=1))
