@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 
-from project.errors import UserError
+from project.errors import UserError, find_user_error
 
 # command -> (module, what it does). A module has main(argv) -> exit code; it is imported when its command is given.
 COMMANDS = {
@@ -67,15 +67,12 @@ def _find(command: str) -> Callable[[list[str]], int]:
 
 def _explain(error: BaseException) -> str | None:
     """The user's part of an error; None for a fault of ours, whose trace is worth seeing."""
-    if isinstance(error, UserError):
-        return str(error)
+    if mistake := find_user_error(error):
+        return str(mistake)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         where = error.filename or "while writing"
         return f"The disk is full ({where}).\nFree some space; --resume latest goes on from the last checkpoint."
-    name = type(error).__name__
-    if name == "MisconfigurationException":
-        return f"{error}\n(--debug shows where this comes from.)"
-    if name == "OutOfMemoryError":
+    if type(error).__name__ == "OutOfMemoryError":
         return (
             "The device is out of memory.\nTry a smaller --data.batch_size or --data.crop, "
             f"or --trainer.precision 16-mixed.\n{str(error).splitlines()[0]}"

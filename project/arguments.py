@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -34,11 +33,6 @@ def complete(argv: list[str]) -> list[str]:
     if not values(words, "--name") and configs:
         added += ["--name", Path(configs[0]).stem]
     resume, checkpoint = values(words, "--resume"), values(words, "--ckpt_path")
-    if checkpoint and not Path(checkpoint[-1]).is_file():
-        raise UserError(
-            f"There is no checkpoint {checkpoint[-1]}.\n"
-            "Checkpoints lie in runs/NAME/VERSION/checkpoints/; give one with --ckpt_path FILE."
-        )
     if configs:
         pass
     elif command == "fit" and resume:
@@ -66,33 +60,10 @@ def values(words: list[str], option: str) -> list[str]:
     return found + [word.split("=", 1)[1] for word in words if word.startswith(option + "=")]
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Open a checkpoint without running code from it, and without reading its weights yet.
-
-    Raises:
-        UserError: If the file is no checkpoint, is cut short, or holds more than plain values and tensors.
-    """
-    import pickle
-
-    import torch
-
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(
-            f"{path} cannot be read as a checkpoint: {reason}\nTake another file of runs/NAME/VERSION/checkpoints/."
-        ) from None
-
-
 def _config_of(path: str, keep_trainer: bool) -> str:
-    text = read_checkpoint(path).get("config")
-    if not isinstance(text, str):
-        raise UserError(
-            f"{path} carries no configuration: this project did not write it.\n"
-            "Give the configuration it was trained with: --config FILE."
-        )
-    config = yaml.safe_load(text)
+    from project.models.checkpoint import read_checkpoint
+
+    config = read_checkpoint(path).config
     if not keep_trainer:
         config.pop("trainer", None)
     return yaml.safe_dump(config, sort_keys=False)

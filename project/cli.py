@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any, Literal
@@ -10,8 +11,9 @@ from typing import Any, Literal
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
 from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from project.arguments import complete, read_checkpoint
+from project.arguments import complete
 from project.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from project.callbacks.ema import EMA
 from project.callbacks.histogram import InputHistogram
@@ -19,6 +21,7 @@ from project.callbacks.progress import Progress
 from project.callbacks.record import Record
 from project.callbacks.samples import Samples
 from project.data import ImageDataModule
+from project.errors import UserError
 from project.loggers import make_loggers, upload_command
 from project.mistakes import Parser
 from project.report import print_scores
@@ -98,28 +101,43 @@ class CommandLine(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Not Lightning's way, where a checkpoint's hyper-parameters silently win over the command line."""
 
-    def before_instantiate_classes(self) -> None:
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config[self.subcommand]
-        step = None
         if config.trainer.fast_dev_run:
-            return
+            return self._make_trainer(**kwargs)
+        step = None
         if self.subcommand == "fit" and config.resume:
             self.run = find_run(config.runs_dir, config.name, config.resume)
-            config.ckpt_path = str(self.run.last_checkpoint)
-            step = read_checkpoint(config.ckpt_path)["global_step"]
+            self.config_init[self.subcommand].ckpt_path = str(self.run.last_checkpoint)
+            step = _step_of(self.run.last_checkpoint)
         else:
             self.run = start_run(config.runs_dir, config.name, "" if self.subcommand == "fit" else self.subcommand)
-        loggers = make_loggers(
-            self.run, config.wandb if self.subcommand == "fit" else "off", bool(config.tensorboard), step
-        )
-        self.loggers = loggers
+        self.save_config_kwargs = {"run": self.run}
+        wandb = config.wandb if self.subcommand == "fit" else "off"
+        loggers = make_loggers(self.run, wandb, config.tensorboard, step)
+        given = self.config_init[self.subcommand].trainer.logger
+        loggers += given if isinstance(given, list) else [given] if given not in (None, True, False) else []
+        return self._make_trainer(logger=loggers, default_root_dir=str(self.run.folder), **kwargs)
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        if self.run is not None:
-            given = self.config_init[self.subcommand].trainer.logger
-            extra = given if isinstance(given, list) else [given] if given not in (None, True, False) else []
-            kwargs |= {"logger": [*self.loggers, *extra], "default_root_dir": str(self.run.folder)}
-        return super().instantiate_trainer(**kwargs)
+    def _make_trainer(self, **kwargs: Any) -> Trainer:
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (ValueError, TypeError, MisconfigurationException) as error:
+            self._leave_nothing_empty()
+            way_out = "--trainer.accelerator auto --trainer.devices auto takes what this machine has."
+            raise UserError(f"The trainer section does not fit this machine or itself: {error}\n{way_out}") from error
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except BaseException:
+            self._leave_nothing_empty()
+            raise
+
+    def _leave_nothing_empty(self) -> None:
+        """A run that a mistake ends before it starts leaves no folder behind."""
+        if self.run is not None and not self.run.resumed and not (self.run.folder / "config.yaml").is_file():
+            shutil.rmtree(self.run.folder, ignore_errors=True)
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train, then test the best checkpoint, then say what came out and where it is."""
@@ -185,6 +203,12 @@ def main(argv: list[str]) -> int:
     Parser.words = argv[1:]
     CommandLine(argv)
     return 0
+
+
+def _step_of(checkpoint: Path) -> int:
+    import torch
+
+    return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"]
 
 
 def _short(path: Path) -> Path:

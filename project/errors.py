@@ -9,3 +9,10 @@ class UserError(Exception):
     Args:
         message: At most ten lines, the cause first. Name the file or the configuration key, and say how to go on.
     """
+
+
+def find_user_error(error: BaseException | None) -> UserError | None:
+    """The UserError behind an error: a parser puts what a class's constructor raises into words of its own."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -14,7 +14,7 @@ import yaml
 from lightning.pytorch.cli import LightningArgumentParser
 
 from project.arguments import values
-from project.errors import UserError
+from project.errors import UserError, find_user_error
 
 MOST_LINES = 10
 _UNKNOWN = re.compile(r"(?:Option|does not accept option) '([^']+)'|unrecognized arguments: (\S+)")
@@ -31,7 +31,7 @@ class Parser(LightningArgumentParser):
     words: list[str] = []  # noqa: RUF012
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise UserError(explain(message, self, self.words)) from None
+        raise find_user_error(ex) or UserError(explain(message, self, self.words)) from None
 
 
 def explain(message: str, parser: Any, words: list[str]) -> str:
@@ -67,7 +67,8 @@ def _unknown_key(name: str, parser: Any, trees: dict[str, Any], words: list[str]
     where = (
         places[0] if places else next((word.split("=")[0] for word in words if word.split("=")[0].endswith(name)), name)
     )
-    valid = known_keys(parser) + [key for tree in trees.values() for key in _class_keys(tree)]
+    # Keys of classes first: where a parser of one class alone looks, it knows their ends only.
+    valid = [key for tree in trees.values() for key in _class_keys(tree)] + known_keys(parser)
     text = f"Unknown option: {where}"
     wanted = where.split(": ")[-1].lstrip("-")
     near = get_close_matches(wanted, valid, n=1, cutoff=0.75)

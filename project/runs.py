@@ -44,7 +44,7 @@ def start_run(root: str | Path, name: str, kind: str = "") -> Run:
     Args:
         root: The folder of all runs.
         name: The experiment's name; becomes a folder's name.
-        kind: Added to the version of what is not a training run (``test``), which ``latest`` does not follow.
+        kind: Added to the version of what is not a training run (``test``).
 
     Raises:
         UserError: If the folder cannot be made.
@@ -73,8 +73,6 @@ def start_run(root: str | Path, name: str, kind: str = "") -> Run:
         else:
             break
     os.environ[_INHERITED] = run.version
-    if not kind:
-        _point_latest_at(run)
     return run
 
 
@@ -111,7 +109,8 @@ def find_run(root: str | Path, name: str, version: str) -> Run:
     return run
 
 
-def _point_latest_at(run: Run) -> None:
+def point_latest_at(run: Run) -> None:
+    """Let ``runs/NAME/latest`` lead to a run."""
     latest, fresh = run.folder.parent / "latest", run.folder.parent / f".latest-{os.getpid()}"
     try:
         fresh.symlink_to(run.version, target_is_directory=True)

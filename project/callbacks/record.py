@@ -14,6 +14,8 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
+from project.runs import Run, point_latest_at
+
 PACKAGES = ("lightning", "torch", "torchvision", "torchmetrics", "albumentations", "wandb", "numpy", "pillow")
 
 
@@ -24,9 +26,10 @@ class Record(SaveConfigCallback):
     enough to test with and to predict.
     """
 
-    def __init__(self, parser: Any, config: Any, **kwargs: Any) -> None:
+    def __init__(self, parser: Any, config: Any, run: Run | None = None, **kwargs: Any) -> None:
         # Lightning's own way dies on the existing file of a resumed run, and with W&B writes beside the run's folder.
         super().__init__(parser, config, save_to_log_dir=False, **kwargs)
+        self.run = run
         kept = config.clone()
         for key in ("resume", "ckpt_path"):
             if key in kept:
@@ -36,6 +39,8 @@ class Record(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if trainer.log_dir is None:
             return
+        if self.run is not None and stage == "fit":
+            point_latest_at(self.run)
         folder = Path(trainer.log_dir)
         (folder / "config.yaml").write_text(self.text, encoding="utf-8")
         facts = environment()
