@@ -204,5 +204,5 @@ def _report(bad: list[str], total: int, on_bad_image: str, cache: Cache) -> None
         return
     raise UserError(
         f"{count} cannot be used:{names}\n"
-        "Mend or remove them, or leave them out with --data.on_bad_image skip. (A smaller --data.crop takes smaller ones.)"
+        "Mend or remove them, or leave them out with --data.on_bad_image skip. (A smaller crop takes smaller ones.)"
     )
