@@ -160,8 +160,8 @@ class ImageDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Indexes, splits, measures and decodes, in one process; later runs only look whether files changed."""
-        if self.trainer is not None:
-            self._refuse_protocol(self.trainer.state.fn)
+        if self.trainer is not None and self.trainer.state.fn is not None:
+            self._refuse_protocol(self.trainer.state.fn.value)
         workers = usable_cores() if self.num_workers is None else max(self.num_workers, 1)
         build_catalogue(self.settings, Cache(self.cache_dir), workers=workers)
 

@@ -184,6 +184,12 @@ def test_kair_is_for_testing_only(make, stage):
         make(stage=stage, protocol="kair")
 
 
+def test_kair_is_refused_before_anything_is_prepared(make, tmp_path):
+    with pytest.raises(UserError, match="nothing to fit"):
+        fit(make(stage=None, protocol="kair", cache_dir=str(tmp_path / "new")), tmp_path, enable_checkpointing=False)
+    assert not (tmp_path / "new").exists()
+
+
 def test_the_checkpoints_statistics_stand_in(make):
     state = json.loads(json.dumps(make().state_dict()))  # plain values only
     module = make(stage="test", protocol="kair")
