@@ -309,6 +309,12 @@ class ImageDataModule(LightningDataModule):
 
     def _evaluation_loader(self, split: str) -> ResumableLoader:
         dataset = self.dataset(split)
+        processes = self.trainer.world_size if self.trainer is not None else 1
+        if len(dataset) < processes:  # one without any would leave the others waiting
+            raise UserError(
+                f"The {split} split has {len(dataset)} pictures, fewer than the {processes} processes.\n"
+                f"Use --trainer.devices {max(len(dataset), 1)}, or give more pictures."
+            )
         if self.eval_batch_size > 1:
             check_sizes(dataset.store, self.eval_crop, False, training=False)
         return self._loader(dataset, EvaluationSampler(dataset.keys), self.eval_batch_size, drop_last=False)

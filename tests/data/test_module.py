@@ -1,6 +1,7 @@
 """The data module: from folders on disk to pairs, alone and under a Trainer."""
 
 import json
+from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -308,13 +309,30 @@ def test_resuming_goes_on_with_the_batches_that_were_due(make, tmp_path, workers
 
 
 def test_somebody_else_may_look_at_training_batches_meanwhile(make, tmp_path):
-    class Look(pl.Callback):
-        def on_train_batch_end(self, trainer, *_):
-            self.number = len(list(trainer.datamodule.train_dataloader()))
+    """Only the trainer's own loader leaves out what an interrupted run has had."""
 
-    look = Look()
-    fit(make(stage=None), tmp_path, callbacks=[look], max_epochs=1, enable_checkpointing=False)
-    assert look.number == 2
+    class Look(pl.Callback):
+        def on_train_start(self, trainer, *_):
+            self.at_start = len(list(trainer.datamodule.train_dataloader()))
+
+        def on_train_batch_end(self, trainer, *_):
+            self.meanwhile = len(list(trainer.datamodule.train_dataloader()))
+
+    options = {"max_epochs": 1, "limit_val_batches": 0}
+    callback = pl.callbacks.ModelCheckpoint(tmp_path / "kept", every_n_train_steps=3, filename="{step}")
+    fit(make(stage=None, crops_per_image=2), tmp_path, callbacks=[callback], **options)
+    look, path = Look(), tmp_path / "kept" / "step=3.ckpt"
+    watcher, _ = fit(make(stage=None, crops_per_image=2), tmp_path, ckpt_path=path, callbacks=[look], **options)
+    assert len(watcher.seen) == 1
+    assert (look.at_start, look.meanwhile) == (4, 4)
+
+
+def test_every_process_has_a_picture_to_evaluate(make):
+    module = make()
+    module.trainer = SimpleNamespace(world_size=2, num_devices=2)
+    module.val_dataloader()
+    with pytest.raises(UserError, match=r"test split has 1 pictures, fewer than the 2 processes"):
+        module.test_dataloader()
 
 
 def test_overfitting_on_a_few_batches_repeats_them(make, tmp_path):
