@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -42,7 +43,7 @@ class Cache:
             value = json.loads(path.read_text(encoding="utf-8"))
             if isinstance(value, dict):
                 return value
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError):
             pass
@@ -55,9 +56,11 @@ class Cache:
         Raises:
             UserError: When the folder cannot be written or the disk is full.
         """
-        with self.writing(name) as temporary:
-            temporary.write_text(json.dumps(value, ensure_ascii=True), encoding="utf-8")
-        return self.path(name)
+        path, text = self.path(name), json.dumps(value, ensure_ascii=True)
+        if not _holds(path, text):  # so that a finished cache may be read-only
+            with self.writing(name) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        return path
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -67,7 +70,7 @@ class Cache:
             UserError: When the folder cannot be written or the disk is full.
         """
         path = self.path(name)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
         with self.guarded():
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -89,3 +92,10 @@ class Cache:
                 f"The cache {self.folder} cannot be written: {error.strerror or error}.\n"
                 "Make room or mend its permissions, or choose another folder with --data.cache_dir FOLDER."
             ) from error
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return path.read_text(encoding="utf-8") == text
+    except (OSError, ValueError):
+        return False

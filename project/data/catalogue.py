@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -209,7 +209,7 @@ def _measure(catalogue: Catalogue, cache: Cache, workers: int, progress: bool) -
 def _save(catalogue: Catalogue, cache: Cache) -> None:
     own, other = catalogue.statistics, catalogue.target_statistics
     value = {
-        "splits": {part: [list(astuple(picture)) for picture in catalogue.splits[part]] for part in PARTS},
+        "splits": {part: [list(vars(picture).values()) for picture in catalogue.splits[part]] for part in PARTS},
         "in_file": catalogue._file is not None,
         "statistics": _plain(own),
         "target_statistics": None if other is own else _plain(other),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-BLOCK = 1024  # items handed to the threads at a time, so that a million files make no million futures
+AHEAD = 4  # results a thread may be ahead of whoever takes them: decoded pictures must not pile up in memory
 PATIENCE = 1.0  # seconds of work before a bar appears
 
 
@@ -55,12 +56,16 @@ def _results(function: Callable[[Item], Result], items: Sequence[Item], workers:
         yield from map(function, items)
         return
     with ThreadPoolExecutor(workers) as pool:
+        pending: deque[Future[Result]] = deque()
         try:
-            for start in range(0, len(items), BLOCK):
-                yield from pool.map(function, items[start : start + BLOCK])
-        except BaseException:  # also an interrupt: do not work through the rest of the block first
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) >= AHEAD * workers:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:  # after a failure or an interrupt
+            pool.shutdown(cancel_futures=True)
 
 
 def _progress_bar():

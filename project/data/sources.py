@@ -87,7 +87,7 @@ def read_exclusions(file: str, entries: Sequence[Entry]) -> set[str]:
         UserError: When the file cannot be read, or naming the lines that fit no entry, with the nearest names.
     """
     try:
-        lines = Path(file).expanduser().read_text(encoding="utf-8").splitlines()
+        lines = Path(file).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--data.exclude {file} cannot be read: {error}.") from error
     wanted = [line.strip() for line in lines if line.strip()]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
 import shutil
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,14 +61,18 @@ class Torchvision:
         return Folder(str(self.folder)).find()
 
     def _export(self) -> None:
-        temporary = self.folder.with_name(f"{self.name}.{os.getpid()}.tmp")
+        temporary = self.folder.with_name(f"{self.name}.{uuid.uuid4().hex[:8]}.tmp")
         with self.cache.guarded():
             self.downloads.mkdir(parents=True, exist_ok=True)
         try:
             for part, dataset in self._parts():
                 self._write(dataset, temporary / part, part)
             with self.cache.guarded():
-                temporary.rename(self.folder)
+                try:
+                    temporary.rename(self.folder)
+                except OSError:
+                    if not self.folder.is_dir():  # else another process was faster, and has the same pictures there
+                        raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         rank_zero_info(f"{self.name} now lies in {self.folder} as PNG files.")

@@ -30,14 +30,21 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
+def test_writing_the_same_again_does_not_touch_the_file(tmp_path, monkeypatch):
+    cache = Cache(tmp_path)
+    cache.write_json("a.json", {"a": 1})
+    monkeypatch.setattr(Cache, "writing", lambda *_: pytest.fail("written again"))
+    cache.write_json("a.json", {"a": 1})
+
+
 def test_a_folder_that_cannot_be_made_names_the_key(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="--data.cache_dir"):
+    with pytest.raises(UserError, match=r"--data.cache_dir"):
         Cache(tmp_path / "file" / "cache").write_json("a.json", {})
 
 
 def test_a_full_disk_names_the_key(tmp_path):
-    with pytest.raises(UserError, match="No space left.*\n.*--data.cache_dir"), Cache(tmp_path).writing("a"):
+    with pytest.raises(UserError, match=r"No space left.*\n.*--data.cache_dir"), Cache(tmp_path).writing("a"):
         raise OSError(28, "No space left on device")
 
 

@@ -32,7 +32,7 @@ def test_six_are_in_colour_and_listed_first():
 def test_an_installation_without_them_says_the_way_out(monkeypatch, tmp_path):
     spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
-    with pytest.raises(UserError, match="--data.root FOLDER"):
+    with pytest.raises(UserError, match=r"--data.root FOLDER"):
         Demo().find()
 
 

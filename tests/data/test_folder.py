@@ -1,6 +1,7 @@
 """What is listed below a folder, by names alone: the files here hold nothing."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -33,7 +34,9 @@ def test_any_depth_any_case_any_letters_sorted(tmp_path):
 
 
 def test_other_files_are_left_aside_with_a_count_and_hidden_ones_without(tmp_path, said):
-    make(tmp_path, "a.png", "notes.txt", "more.txt", "x.json", ".DS_Store", "Thumbs.db", ".git/b.png", ".c.png", "README")
+    make(
+        tmp_path, "a.png", "notes.txt", "more.txt", "x.json", ".DS_Store", "Thumbs.db", ".git/b.png", ".c.png", "README"
+    )
     assert names(Folder(str(tmp_path)).find()) == ["a.png"]
     assert len(said) == 1
     assert "4 files that are no pictures" in said[0]
@@ -84,7 +87,7 @@ def test_pairs_match_by_path_without_extension(tmp_path):
     entries = Folder(inputs, targets).find()
     assert [entry.problem for entry in entries] == ["", "", ""]
     assert [os.path.relpath(entry.target_path, targets) for entry in entries] == [
-        "a.jpg", os.path.join("deep", "b.PNG"), "dot.s.png",
+        "a.jpg", str(Path("deep/b.PNG")), "dot.s.png",
     ]  # fmt: skip
 
 
@@ -110,7 +113,7 @@ def test_missing_and_empty_folders_say_the_way_out(tmp_path):
     make(tmp_path / "texts", "a.txt", "b.txt")
     with pytest.raises(UserError, match=r"holds no picture, only other files \(2 .txt\)"):
         Folder(str(tmp_path / "texts")).find()
-    with pytest.raises(UserError, match="--data.target_root .*nowhere"):
+    with pytest.raises(UserError, match=r"--data.target_root .*nowhere"):
         Folder(make(tmp_path / "in", "a.png"), str(tmp_path / "nowhere")).find()
 
 

@@ -112,7 +112,7 @@ def test_skip_warns_with_every_name_and_keeps_the_good_ones(good, cache):
 def test_a_long_list_is_cut_and_lies_whole_in_a_file(good, cache):
     for number in range(20):
         (good / f"bad{number:02}.jpg").write_text("no")
-    with pytest.raises(UserError, match="and 13 more, see .*bad_pictures.txt") as error:
+    with pytest.raises(UserError, match=r"and 13 more, see .*bad_pictures.txt") as error:
         run(good, cache)
     assert len(str(error.value).splitlines()) == 10
     listed = cache.path("bad_pictures.txt").read_text().splitlines()

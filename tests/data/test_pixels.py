@@ -119,7 +119,7 @@ def test_copies_are_kept_once(single, cache):
 
 
 def test_above_the_limit_nothing_is_kept(single, cache):
-    pictures, arrays = single
+    pictures, _ = single
     assert keep(pictures, cache, limit_gb=1e-7) is None
     assert keep(pictures, cache, limit_gb=0) is None
     assert not list(cache.folder.glob("pixels*"))

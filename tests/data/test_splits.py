@@ -104,7 +104,9 @@ def test_a_grown_folder_keeps_every_earlier_picture_in_its_part(tmp_path):
         assert {name: now[name] for name in known} == known
         assert len(now) == total
         if total >= 40:
-            assert [len(splits[part]) for part in PARTS] == pytest.approx([0.7 * total, 0.2 * total, 0.1 * total], abs=1)
+            assert [len(splits[part]) for part in PARTS] == pytest.approx(
+                [0.7 * total, 0.2 * total, 0.1 * total], abs=1
+            )
         known = now
 
 

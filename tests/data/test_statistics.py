@@ -64,7 +64,9 @@ def test_equals_numpy_on_both_sides(pictures, cache, channels, resize, workers):
 def test_no_digit_depends_on_order_or_workers(pictures, tmp_path):
     answers = []
     for number, (order, workers) in enumerate([(pictures, 0), (pictures[::-1], 3)]):
-        answers.append(measure(PixelStore(order, channels=3), order, cache=Cache(tmp_path / str(number)), workers=workers))
+        answers.append(
+            measure(PixelStore(order, channels=3), order, cache=Cache(tmp_path / str(number)), workers=workers)
+        )
     assert torch.equal(answers[0].mean, answers[1].mean)
     assert torch.equal(answers[0].std, answers[1].std)
 

@@ -1,0 +1,80 @@
+"""The configuration's words lead to the right source, or to an error that names the right word."""
+
+import pytest
+
+from project.data.cache import Cache
+from project.data.demo import PHOTOGRAPHS
+from project.data.images import Entry
+from project.data.sources import find_entries, read_exclusions
+from project.errors import UserError
+
+
+def find(tmp_path, source="demo", root=None, target_root=None):
+    return find_entries(source, root, target_root, Cache(tmp_path / "cache"))
+
+
+def test_demo(tmp_path):
+    assert len(find(tmp_path)) == len(PHOTOGRAPHS)
+
+
+@pytest.mark.parametrize("source", ["demo", "folder", "CIFAR10"])
+def test_a_root_wins_over_every_source(tmp_path, source):
+    (tmp_path / "a.png").touch()
+    assert [entry.name for entry in find(tmp_path, source, str(tmp_path))] == ["a.png"]
+    assert [entry.name for entry in find(tmp_path, source, [str(tmp_path)])] == ["a.png"]
+
+
+def test_a_class_path(tmp_path, monkeypatch):
+    (tmp_path / "own_pictures.py").write_text(
+        "from project.data.images import Entry\n"
+        "class Mine:\n"
+        "    def find(self):\n"
+        "        return [Entry('/somewhere/a.png', 'a.png')]\n"
+        "class Other: pass\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    assert [entry.name for entry in find(tmp_path, "own_pictures.Mine")] == ["a.png"]
+    with pytest.raises(UserError, match="no find"):
+        find(tmp_path, "own_pictures.Other")
+    with pytest.raises(UserError, match=r"own_pictures.Nothing cannot be made"):
+        find(tmp_path, "own_pictures.Nothing")
+    with pytest.raises(UserError, match=r"no_such_module.X cannot be made"):
+        find(tmp_path, "no_such_module.X")
+
+
+@pytest.mark.parametrize(("typo", "meant"), [("CIFAR1O", "CIFAR10"), ("flowers102", "Flowers102"), ("dem", "demo")])
+def test_a_typo_gets_the_nearest_name(tmp_path, typo, meant):
+    with pytest.raises(UserError, match=rf"--data.source {typo} is unknown; did you mean {meant}\?"):
+        find(tmp_path, typo)
+
+
+def test_impossible_combinations_name_their_keys(tmp_path):
+    with pytest.raises(UserError, match=r"--data.source folder needs --data.root"):
+        find(tmp_path, "folder")
+    with pytest.raises(UserError, match=r"--data.target_root needs --data.root"):
+        find(tmp_path, "demo", target_root=str(tmp_path))
+    with pytest.raises(UserError, match="not with several"):
+        find(tmp_path, "folder", [str(tmp_path), str(tmp_path / "b")], str(tmp_path))
+
+
+ENTRIES = [Entry("/here/cat/a.png", "cat/a.png"), Entry("/here/b c.png", "b c.png"), Entry("/here/ü.png", "ü.png")]
+
+
+def test_exclusions_by_name_and_by_path(tmp_path):
+    entries = [*ENTRIES, Entry(str(tmp_path / "d.png"), "d.png")]
+    (tmp_path / "out.txt").write_text(f"cat/a.png\n\n  ü.png  \n{tmp_path / 'd.png'}\n", encoding="utf-8")
+    assert read_exclusions(str(tmp_path / "out.txt"), entries) == {"cat/a.png", "ü.png", "d.png"}
+
+
+def test_unknown_exclusions_get_the_nearest_names(tmp_path):
+    (tmp_path / "out.txt").write_text("cat/a.jpg\n" + "".join(f"nothing {n}\n" for n in range(8)))
+    with pytest.raises(UserError, match=r"names 9 pictures that are not there") as error:
+        read_exclusions(str(tmp_path / "out.txt"), ENTRIES)
+    assert "cat/a.jpg (nearest: cat/a.png)" in str(error.value)
+    assert "... and 4 more" in str(error.value)
+    assert len(str(error.value).splitlines()) <= 10
+
+
+def test_an_exclusion_file_that_cannot_be_read(tmp_path):
+    with pytest.raises(UserError, match=r"--data.exclude .*nothing.txt cannot be read"):
+        read_exclusions(str(tmp_path / "nothing.txt"), ENTRIES)
