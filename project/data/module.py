@@ -160,8 +160,8 @@ class ImageDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Indexes, splits, measures and decodes, in one process; later runs only look whether files changed."""
-        if self.trainer is not None:
-            self._refuse_protocol(self.trainer.state.fn)
+        if self.trainer is not None and self.trainer.state.fn is not None:
+            self._refuse_protocol(self.trainer.state.fn.value)
         workers = usable_cores() if self.num_workers is None else max(self.num_workers, 1)
         build_catalogue(self.settings, Cache(self.cache_dir), workers=workers)
 
@@ -309,6 +309,12 @@ class ImageDataModule(LightningDataModule):
 
     def _evaluation_loader(self, split: str) -> ResumableLoader:
         dataset = self.dataset(split)
+        processes = self.trainer.world_size if self.trainer is not None else 1
+        if len(dataset) < processes:  # one without any would leave the others waiting
+            raise UserError(
+                f"The {split} split has {len(dataset)} pictures, fewer than the {processes} processes.\n"
+                f"Use --trainer.devices {max(len(dataset), 1)}, or give more pictures."
+            )
         if self.eval_batch_size > 1:
             check_sizes(dataset.store, self.eval_crop, False, training=False)
         return self._loader(dataset, EvaluationSampler(dataset.keys), self.eval_batch_size, drop_last=False)

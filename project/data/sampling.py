@@ -7,6 +7,7 @@ and training can go on in the middle of an epoch.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 
@@ -148,7 +149,8 @@ def picture_weights(tags: Sequence[str], weights: dict[str, float]) -> np.ndarra
     Raises:
         UserError: an unknown tag, a negative weight, or nothing but zeros.
     """
-    known = sorted(set(tags))
+    numbers = Counter(tags)
+    known = sorted(numbers)
     for tag, weight in weights.items():
         if weight < 0:
             raise UserError(f"data.weights gives {tag!r} a weight of {weight}: it must be 0 or more.")
@@ -157,7 +159,7 @@ def picture_weights(tags: Sequence[str], weights: dict[str, float]) -> np.ndarra
             hint = f"; did you mean {close[0]!r}?" if close else "."
             listed = ", ".join(known[:20])
             raise UserError(f"data.weights names {tag!r}, a tag of no training picture{hint}\nTags: {listed}")
-    share = {tag: weights.get(tag, 1.0) / tags.count(tag) for tag in known}
+    share = {tag: weights.get(tag, 1.0) / numbers[tag] for tag in known}
     if not any(share.values()):
         raise UserError("data.weights gives every tag a weight of 0: nothing would be drawn.")
     return np.array([share[tag] for tag in tags])
