@@ -48,14 +48,18 @@ def explain(message: str, parser: Any, words: list[str]) -> str:
     if "arguments are required" in message:
         return f"{message.replace('fit.', '')}.\nGive a configuration that holds it: --config FILE."
     lines = [line.rstrip() for line in message.splitlines() if line.strip() and not _NOISE.match(line)]
+    given = re.search(r"Given value: (.{1,60})$", message, re.MULTILINE)
     key = re.match(r'Parser key "([^"]+)":?\s*(.*)', lines[0]) if lines else None
     if key:
         lines[0] = f"{_full_name(key[1], trees)}: {key[2]}".rstrip()
         if lines[0].endswith(":") and len(lines) > 1:
             lines[:2] = [f"{lines[0]} {lines[1].strip(' -')}"]
     text = re.sub(r"<class '([\w.]+)'>", r"\1", "\n".join(lines))
-    text = re.sub(r"Type typing\.Callable\S*.*? expects a function or a callable class: ", "", text)
+    text = re.sub(r"Type typing\.Callable.*? expects a function or a callable class: ", "", text)
     text = re.sub(r"Expected a (\w+)\. Got value: (.*)", r"expected a value of type \1, got \2", text)
+    text = re.sub(r"\btyping\.", "", text)
+    if given and "class_path" not in text:
+        text += f"\nGiven was: {given[1]}"
     if match := _NO_ATTRIBUTE.search(text):
         near = get_close_matches(match[2], dir(import_module(match[1])), n=1)
         text += f"\nDid you mean {match[1]}.{near[0]}?" if near else ""
