@@ -87,8 +87,8 @@ class ImageRestorer(LightningModule):
             return
         self._take_normalization(getattr(self.trainer.datamodule, "normalization", None))
         if self.compile_network:
-            # A plain function, no submodule: the checkpoint's names stay those of the network.
-            self._train_network = torch.compile(self.network)
+            # The method, not the module, which would become a submodule and put its names into the checkpoint.
+            self._train_network = torch.compile(self.network).__call__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Weights that come from a checkpoint stay: a resumed run does not start over from ``init_from``."""
@@ -144,7 +144,7 @@ class ImageRestorer(LightningModule):
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
-            reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            reason = " ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__
             raise UserError(
                 f"torch.compile failed: {reason[:300]}\n"
                 "It needs a working C++ compiler (and Triton on a GPU). Go on without it: --model.compile false"
