@@ -145,7 +145,7 @@ class CommandLine(LightningCLI):
             count = sum(p.numel() for p in model.parameters() if p.requires_grad)
             print(f"{type(model).__name__}: {count:,} parameters; run: {self.run.folder if self.run else 'not kept'}")
         try:
-            self.trainer.fit(model, **kwargs)
+            self.trainer.fit(model, **_safe(kwargs))
         except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into an exit
             self._say_how_to_go_on()
             raise KeyboardInterrupt from None
@@ -154,9 +154,9 @@ class CommandLine(LightningCLI):
         scores = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
         best = self.trainer.checkpoint_callback.best_model_path
         if best:
-            scores = {key: value for key, value in scores.items() if not key.startswith("val/")}
-            scores |= self.trainer.validate(model, datamodule=self.datamodule, ckpt_path=best, verbose=False)[0]
-            scores |= self.trainer.test(model, datamodule=self.datamodule, ckpt_path=best, verbose=False)[0]
+            options = _safe({"datamodule": self.datamodule, "ckpt_path": best, "verbose": False})
+            scores |= self.trainer.validate(model, **options)[0]
+            scores |= self.trainer.test(model, **options)[0]
         if self.trainer.is_global_zero:
             self._report(scores, Path(best) if best else None)
 
@@ -166,10 +166,10 @@ class CommandLine(LightningCLI):
             print(f"Go on with: python -m project fit --name {self.run.name} --resume {self.run.version}{where}")
 
     def test(self, model: LightningModule, **kwargs: Any) -> None:
-        self._score(self.trainer.test(model, **{**kwargs, "verbose": False}))
+        self._score(self.trainer.test(model, **{**_safe(kwargs), "verbose": False}))
 
     def validate(self, model: LightningModule, **kwargs: Any) -> None:
-        self._score(self.trainer.validate(model, **{**kwargs, "verbose": False}))
+        self._score(self.trainer.validate(model, **{**_safe(kwargs), "verbose": False}))
 
     def _score(self, results: list[dict[str, float]]) -> None:
         if self.trainer.is_global_zero and results:
@@ -203,6 +203,11 @@ def main(argv: list[str]) -> int:
     Parser.words = argv[1:]
     CommandLine(argv)
     return 0
+
+
+def _safe(options: dict[str, Any]) -> dict[str, Any]:
+    """Read checkpoints without running code that may lie in them."""
+    return {**options, "weights_only": True}
 
 
 def _step_of(checkpoint: Path) -> int:

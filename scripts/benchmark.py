@@ -3,9 +3,9 @@
     python scripts/benchmark.py                                     configs/denoise.yaml, a few minutes
     python scripts/benchmark.py --steps 200 --rounds 5              longer and surer
 
-Both run in this process in turns, with the same network, batch and patch size, on the same pictures. The bare loop takes
-crops out of arrays in memory, flips them, adds the noise and steps Adam: no logging, averaging or clipping. Printed are
-medians over the rounds of the wall time and of the CPU time of all threads, and the ratios round by round.
+Both run in this process in turns, with the same network, batch and patch size, on the same pictures. The bare loop
+cuts crops out of arrays in memory, flips them, adds the noise and steps Adam: no logging, averaging or clipping.
+Printed are medians over the rounds of the wall time and of the CPU time of all threads, and the ratios round by round.
 """
 
 from __future__ import annotations

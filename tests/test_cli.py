@@ -136,7 +136,7 @@ def test_the_published_protocol_takes_the_whole_folder(config, make_pictures, ca
     expected = []
     for path in sorted(folder.glob("*.png")):
         clean = np.asarray(Image.open(path)) / 255
-        noise = np.random.RandomState(0).normal(0, 25 / 255, clean.shape)  # noqa: NPY002
+        noise = np.random.RandomState(0).normal(0, 25 / 255, clean.shape)
         expected.append(-10 * np.log10((noise**2).mean()))
     assert _column(tested, "test/psnr_baseline") == pytest.approx([np.mean(expected)], abs=1e-3)
 

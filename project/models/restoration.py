@@ -108,6 +108,7 @@ class ImageRestorer(LightningModule):
         for name, part in self.network.named_modules():
             role = name.rpartition(".")[2]
             if isinstance(part, Normalize) and role in wanted:
+                _check_channels(name, part.mean.numel(), len(wanted[role][0]))
                 part.set(*wanted[role])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -196,3 +197,14 @@ class ImageRestorer(LightningModule):
         metric = self.scores["val"].answer
         name = self.monitor.rpartition("/")[2]
         return bool(metric[name].higher_is_better) if name in metric else False
+
+
+def _check_channels(name: str, takes: int, given: int) -> None:
+    if takes == given:
+        return
+    key, what = ("in_channels", "input") if name.endswith("input") else ("out_channels", "target")
+    raise UserError(
+        f"The data's {what} pictures have {given} channels, but the network is made for {takes}.\n"
+        f"Set {key}: {given} in the network's init_args, or change data.channels (1 grey, 3 colour).\n"
+        "A noise map adds one channel to the input."
+    )
