@@ -24,7 +24,7 @@ def complete(argv: list[str]) -> list[str]:
         UserError: If a file is missing, or there is nothing to take a configuration from.
     """
     command, words = argv[0], list(argv[1:])
-    if {"-h", "--help", "--print_config"} & {word.split("=")[0] for word in words}:
+    if any(word == "-h" or word.endswith("help") for word in (word.split("=")[0] for word in words)):
         return argv
     configs = values(words, "--config") + values(words, "-c")
     for config in configs:

@@ -200,7 +200,7 @@ def main(argv: list[str]) -> int:
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(name).setLevel(logging.WARNING)
     argv = complete(argv)
-    Parser.words = argv[1:]
+    Parser.command, Parser.words, Parser.callbacks = argv[0], argv[1:], list(CALLBACKS)
     CommandLine(argv)
     return 0
 

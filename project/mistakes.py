@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from project.arguments import values
 from project.errors import UserError, find_user_error
+from project.help import short_help
 
 MOST_LINES = 10
 _UNKNOWN = re.compile(r"(?:Option|does not accept option) '([^']+)'|unrecognized arguments: (\S+)")
@@ -25,10 +26,20 @@ _NOISE = re.compile(r"^\W*(Subtypes:|Given value|Errors:|Expected a <class 'None
 class Parser(LightningArgumentParser):
     """An argument parser that raises UserError with a few lines, instead of printing its usage on 50.
 
-    ``words`` is the command line, kept to look up where a mistake stands.
+    Attributes:
+        words: The command line behind the command, kept to look up where a mistake stands.
+        command: The command.
+        callbacks: Keys of the callbacks, for the help.
     """
 
     words: list[str] = []  # noqa: RUF012
+    command = ""
+    callbacks: list[str] = []  # noqa: RUF012
+
+    def format_help(self) -> str:
+        if "--all" in self.words or not any(action.dest == "data.root" for action in self._actions):
+            return super().format_help()
+        return short_help(self, self.command, self.callbacks)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise find_user_error(ex) or UserError(explain(message, self, self.words)) from None

@@ -62,7 +62,7 @@ ON_COMMAND_LINE = {
     "unknown option of a callback": (["--early_stopping.patiense=3"], ["Did you mean early_stopping.patience?"]),
     "wrong type": (["--data.batch_size", "many"], ["data.batch_size: expected a value of type int, got many"]),
     "no such device": (["--trainer.accelerator", "gppu"], ["gppu", "--trainer.accelerator auto"]),
-    "no such folder": (["--data.root", "nowhere"], ["--data.root nowhere does not exist"]),
+    "no such folder": (["--data.root", "nowhere"], ["--data.root", "nowhere does not exist"]),
     "nothing to resume": (["--resume", "latest"], ["no run 'latest'", "without --resume"]),
     "channels that do not fit": (["--data.channels", "1"], ["in_channels", "data.channels"]),
     "a crop larger than the pictures": (["--data.crop", "5000"], ["astronaut.png", "--data.on_bad_image skip"]),
