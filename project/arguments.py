@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -58,6 +60,24 @@ def values(words: list[str], option: str) -> list[str]:
     """What was given for an option, in both spellings: ``--name X`` and ``--name=X``."""
     found = [words[i + 1] for i, word in enumerate(words[:-1]) if word == option]
     return found + [word.split("=", 1)[1] for word in words if word.startswith(option + "=")]
+
+
+def differences(saved: dict[str, Any], now: dict[str, Any], sections: tuple[str, ...] = ("model", "data")) -> list[str]:
+    """Keys whose values differ between two configurations, as ``data.batch_size 16 -> 8``."""
+    before, after = ({key: value for key, value in _leaves(c) if key.split(".")[0] in sections} for c in (saved, now))
+    return [
+        f"{key} {before.get(key)} -> {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict) and tree:
+        for key, value in tree.items():
+            yield from _leaves(value, f"{prefix}{key}.")
+    else:
+        yield prefix.removesuffix("."), tree
 
 
 def _config_of(path: str, keep_trainer: bool) -> str:

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from project.arguments import complete
+from project.arguments import complete, differences
 from project.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from project.callbacks.ema import EMA
 from project.callbacks.histogram import InputHistogram
@@ -24,6 +24,7 @@ from project.data import ImageDataModule
 from project.errors import UserError
 from project.loggers import make_loggers, upload_command
 from project.mistakes import Parser
+from project.models.checkpoint import read_checkpoint
 from project.report import print_scores
 from project.runs import Run, find_run, start_run
 
@@ -118,6 +119,16 @@ class CommandLine(LightningCLI):
         given = self.config_init[self.subcommand].trainer.logger
         loggers += given if isinstance(given, list) else [given] if given not in (None, True, False) else []
         return self._make_trainer(logger=loggers, default_root_dir=str(self.run.folder), **kwargs)
+
+    def before_fit(self) -> None:
+        """Say where the configuration differs from that of the checkpoint that the run goes on from."""
+        checkpoint = self.config_init["fit"].ckpt_path
+        if checkpoint is None or not Path(checkpoint).is_file():
+            return
+        self._dump_config()
+        saved = read_checkpoint(checkpoint).config
+        if found := differences(saved, self.config_dump):
+            print("Other than in the checkpoint: " + ", ".join(found[:8]) + (" ..." if len(found) > 8 else ""))
 
     def _make_trainer(self, **kwargs: Any) -> Trainer:
         try:

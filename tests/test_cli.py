@@ -14,6 +14,7 @@ import yaml
 from PIL import Image
 
 from project.__main__ import main
+from project.arguments import differences
 
 NETWORK = "--model.init_args.network.init_args"
 
@@ -190,3 +191,23 @@ def test_every_shipped_config_parses_and_trains_two_steps(name, make_pictures):
         "cpu",
     ]
     assert main(["fit", "--config", str(path), *words]) == 0
+
+
+def test_another_configuration_than_the_checkpoints_is_said(config, capsys):
+    run = _fit(config, "--trainer.max_steps", "10")
+    words = [
+        "--ckpt_path",
+        str(run / "checkpoints" / "last.ckpt"),
+        "--data.batch_size",
+        "3",
+        "--trainer.max_steps",
+        "12",
+    ]
+    _fit(config, *words)
+    assert "Other than in the checkpoint: data.batch_size 4 -> 3\n" in capsys.readouterr().out
+
+
+def test_differences_name_changed_added_and_removed_keys():
+    saved = {"data": {"a": 1, "b": [1, 2]}, "model": {"x": {"y": None}}, "trainer": {"devices": 1}}
+    now = {"data": {"a": 2, "b": [1, 2], "c": 3}, "model": {"x": {"y": None}}, "trainer": {"devices": 2}}
+    assert differences(saved, now) == ["data.a 1 -> 2", "data.c None -> 3"]
