@@ -102,7 +102,11 @@ class ResumableLoader(DataLoader):
         # does before it has told the sampler the epoch.
         if self.batches_done is not None:
             self.sampler.skip = self.batches_done() * self.batch_size
-        yield from super().__iter__()
+        try:
+            yield from super().__iter__()
+        except UserError as error:
+            # torch makes a worker's error anew, with the worker's trace as its text, which ends with the words it had.
+            raise UserError(str(error).rpartition(f"{UserError.__name__}: ")[2].strip()) from error
 
     def state_dict(self) -> dict[str, Any]:
         """Empty: tells Lightning that this loader can resume."""
