@@ -14,10 +14,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Generator, Tensor
 
 from project.data.batch import Pair
+from project.data.tell import tell
 from project.errors import UserError
 
 
@@ -193,9 +193,7 @@ def fitting_pairs(pairs: PairMaker | None, target_root: str | None) -> PairMaker
     if target_root is None and pairs.partner == "must":
         raise UserError(f"data.pairs {type(pairs).__name__} wants two folders: set --data.target_root FOLDER.")
     if target_root is not None and pairs.partner == "never":
-        rank_zero_only(print)(
-            f"data.target_root is set: pairs come from the two folders, {type(pairs).__name__} is off."
-        )
+        tell(f"data.target_root is set: pairs come from the two folders, {type(pairs).__name__} is off.")
         return Given()
     return pairs
 
