@@ -5,18 +5,20 @@ from __future__ import annotations
 import inspect
 import re
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from PIL import Image
 
 from project.data.cache import Cache
 from project.data.folder import Folder
 from project.data.images import Entry
 from project.data.parallel import counted
+from project.data.tell import tell
 from project.errors import UserError
 
 # The names under which torchvision's data sets know their own parts, in the order to try.
@@ -25,6 +27,7 @@ PART_NAMES = {
     "val": ("val", "valid", "validation"),
     "test": ("test",),
 }
+PATIENCE = 20.0  # seconds that a server may be silent
 
 
 def dataset_names() -> list[str]:
@@ -75,7 +78,7 @@ class Torchvision:
                         raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        rank_zero_info(f"{self.name} now lies in {self.folder} as PNG files.")
+        tell(f"{self.name} now lies in {self.folder} as PNG files.")
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
         """(part, data set) for each part there is; a set without parts has one, named ""."""
@@ -107,7 +110,8 @@ class Torchvision:
     def _open(self, kind: type, **part: Any) -> Any:
         download = {"download": True} if "download" in _arguments(kind) else {}
         try:
-            return kind(str(self.downloads), **part, **download)
+            with _patience():
+                return kind(str(self.downloads), **part, **download)
         except Exception as error:  # no network, a wrong checksum, no such file, a missing library
             if isinstance(error, ValueError) and "train" not in part and part:
                 raise  # torchvision's word for a part that it does not have
@@ -138,6 +142,17 @@ class Torchvision:
                 (image if image.mode in ("1", "L", "P", "RGB", "RGBA") else image.convert("RGB")).save(
                     path, compress_level=1
                 )
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Give up a server that says nothing: torchvision sets no limit, and the system's is minutes for every try."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _arguments(kind: type) -> set[str]:
