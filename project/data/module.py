@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
+from pathlib import PurePath
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_only
 
 from project.data.augment import Augment, Augmenter
 from project.data.batch import Pair, Raw
@@ -25,6 +25,7 @@ from project.data.pairs import PairMaker, fitting_pairs
 from project.data.pixels import PixelStore
 from project.data.sampling import EvaluationSampler, TrainingSampler, picture_keys, picture_weights
 from project.data.statistics import Statistics
+from project.data.tell import tell
 from project.errors import UserError
 
 
@@ -63,7 +64,8 @@ class ImageDataModule(LightningDataModule):
         exclude: text file with names of pictures to leave out, one a line.
         protocol: seeded (noise from the picture and the seed) or kair (the published test noise; test command only:
             every picture of root is a test picture).
-        cache_dir: where everything computed once is kept; safe to delete.
+        cache_dir: where everything computed once is kept. Deleted, it is made again, but for one thing: a folder that
+            has grown since its first run is then split anew.
         seed: what the order, the augmentation and evaluation's noise follow from; null: seed_everything's, else 42.
 
     Raises:
@@ -99,6 +101,7 @@ class ImageDataModule(LightningDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
+        root, target_root, exclude, cache_dir = map(_plain, (root, target_root, exclude, cache_dir))
         self.save_hyperparameters()
         # From the command line these two are plain class paths and numbers; objects made in Python would end up
         # pickled in the checkpoint, which then no longer loads with weights_only=True.
@@ -145,8 +148,9 @@ class ImageDataModule(LightningDataModule):
             value = self.hparams[name]
             if value is not None and value < 1:
                 raise UserError(f"data.{name} is {value}: it must be at least 1.")
-        if self.num_workers is not None and self.num_workers < 0:
-            raise UserError(f"data.num_workers is {self.num_workers}: it must be 0 or more, or null.")
+        for name in ("num_workers", "seed"):
+            if (value := self.hparams[name]) is not None and value < 0:
+                raise UserError(f"data.{name} is {value}: it must be 0 or more, or null.")
         resize = self.settings.resize
         if self.crop is not None and resize is not None and self.crop > resize:
             raise UserError(
@@ -162,6 +166,8 @@ class ImageDataModule(LightningDataModule):
         """Indexes, splits, measures and decodes, in one process; later runs only look whether files changed."""
         if self.trainer is not None and self.trainer.state.fn is not None:
             self._refuse_protocol(self.trainer.state.fn.value)
+        if self._catalogue is not None:  # a fit's own test: the pictures stay those that it was trained with
+            return
         workers = usable_cores() if self.num_workers is None else max(self.num_workers, 1)
         build_catalogue(self.settings, Cache(self.cache_dir), workers=workers)
 
@@ -172,7 +178,7 @@ class ImageDataModule(LightningDataModule):
             stage: fit, validate, test or predict.
 
         Raises:
-            UserError: nothing prepared; protocol kair outside the test command; weights for unknown tags.
+            UserError: nothing prepared; protocol kair outside the test command.
         """
         self._refuse_protocol(stage)
         if self._catalogue is not None:
@@ -193,12 +199,11 @@ class ImageDataModule(LightningDataModule):
                 "python -m project test --ckpt_path FILE --data.protocol kair --data.root FOLDER"
             )
 
-    @rank_zero_only
     def _announce(self) -> None:
         numbers = ", ".join(f"{len(paths)} {split}" for split, paths in self.splits.items())
         assert self.statistics is not None
         mean, std = (" ".join(f"{value:.3f}" for value in part) for part in (self.statistics.mean, self.statistics.std))
-        print(f"Pictures: {numbers}; training mean {mean}, std {std}; cache: {self.cache_dir}", flush=True)
+        tell(f"Pictures: {numbers}; training mean {mean}, std {std}; cache: {self.cache_dir}")
 
     # Normalisation
 
@@ -244,7 +249,11 @@ class ImageDataModule(LightningDataModule):
     # Batches
 
     def train_dataloader(self) -> ResumableLoader:
-        """Random crops in an order that follows from (seed, epoch)."""
+        """Random crops in an order that follows from (seed, epoch).
+
+        Raises:
+            UserError: weights for unknown tags; without a crop, pictures of several sizes.
+        """
         dataset = self.dataset("train", training=True)
         if self.crop is None and self.batch_size > 1:
             check_sizes(dataset.store, None, self.augment.quarter_turns, training=True)
@@ -309,11 +318,16 @@ class ImageDataModule(LightningDataModule):
 
     def _evaluation_loader(self, split: str) -> ResumableLoader:
         dataset = self.dataset(split)
+        if len(dataset) == 0:
+            raise UserError(
+                f"There is no {split} picture: data.fractions are {list(self.settings.fractions)}.\n"
+                "Give each part a share, such as --data.fractions '[0.7, 0.2, 0.1]', or a folder of its own."
+            )
         processes = self.trainer.world_size if self.trainer is not None else 1
         if len(dataset) < processes:  # one without any would leave the others waiting
             raise UserError(
                 f"The {split} split has {len(dataset)} pictures, fewer than the {processes} processes.\n"
-                f"Use --trainer.devices {max(len(dataset), 1)}, or give more pictures."
+                f"Use --trainer.devices {len(dataset)}, or give more pictures."
             )
         if self.eval_batch_size > 1:
             check_sizes(dataset.store, self.eval_crop, False, training=False)
@@ -346,3 +360,10 @@ class ImageDataModule(LightningDataModule):
 
     def _seed(self) -> int:
         return int(os.environ.get("PL_GLOBAL_SEED", "42")) if self.seed is None else self.seed
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text: as objects they would be pickled in the checkpoint, like the pair maker."""
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, PurePath) else value
