@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import PurePath
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -27,6 +27,10 @@ from project.data.sampling import EvaluationSampler, TrainingSampler, picture_ke
 from project.data.statistics import Statistics
 from project.data.tell import tell
 from project.errors import UserError
+
+InputRange = Literal["standardise", "zero_one", "minus_one_one"]
+Balance = Literal["none", "tags"]
+Protocol = Literal["seeded", "kair"]
 
 
 class ImageDataModule(LightningDataModule):
@@ -82,7 +86,7 @@ class ImageDataModule(LightningDataModule):
         crop: int | None = 64,
         channels: int = 3,
         resize: int | None = None,
-        input_range: Literal["standardise", "zero_one", "minus_one_one"] = "standardise",
+        input_range: InputRange = "standardise",
         fractions: tuple[float, float, float] = (0.7, 0.2, 0.1),
         split_seed: int = 42,
         batch_size: int = 16,
@@ -94,9 +98,9 @@ class ImageDataModule(LightningDataModule):
         statistics_images: int | None = None,
         decoded_cache_gb: float = 2.0,
         weights: dict[str, float] | None = None,
-        balance: Literal["none", "tags"] = "none",
+        balance: Balance = "none",
         exclude: str | None = None,
-        protocol: Literal["seeded", "kair"] = "seeded",
+        protocol: Protocol = "seeded",
         cache_dir: str = ".cache",
         seed: int | None = None,
     ) -> None:
@@ -151,6 +155,9 @@ class ImageDataModule(LightningDataModule):
         for name in ("num_workers", "seed"):
             if (value := self.hparams[name]) is not None and value < 0:
                 raise UserError(f"data.{name} is {value}: it must be 0 or more, or null.")
+        for name, kind in (("input_range", InputRange), ("balance", Balance), ("protocol", Protocol)):
+            if (value := self.hparams[name]) not in get_args(kind):  # the command line looks at types, Python does not
+                raise UserError(f"data.{name} is {value!r}: it must be one of {', '.join(get_args(kind))}.")
         resize = self.settings.resize
         if self.crop is not None and resize is not None and self.crop > resize:
             raise UserError(
@@ -262,16 +269,15 @@ class ImageDataModule(LightningDataModule):
             weights = picture_weights([picture.tag for picture in self._catalogue.splits["train"]], self.weights or {})
         sampler = TrainingSampler(len(dataset), self._seed(), self.crops_per_image, weights)
         loader = self._loader(dataset, sampler, self.batch_size, drop_last=len(sampler) >= self.batch_size)
-
-        def batches_done() -> int:
-            trainer = self.trainer
-            if trainer is None or trainer.train_dataloader is not loader:
-                return 0  # somebody else looks at training batches
-            loop = trainer.fit_loop.epoch_loop
-            return loop.batch_progress.current.completed if loop.restarting else 0
-
-        loader.batches_done = batches_done
+        loader.batches_done = self._batches_done
         return loader
+
+    def _batches_done(self, loader: ResumableLoader) -> int:
+        trainer = self.trainer
+        if trainer is None or trainer.train_dataloader is not loader:
+            return 0  # somebody else looks at training batches
+        loop = trainer.fit_loop.epoch_loop
+        return loop.batch_progress.current.completed if loop.restarting else 0
 
     def val_dataloader(self) -> ResumableLoader:
         """Every validation picture once, the same every time."""

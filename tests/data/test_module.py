@@ -1,6 +1,7 @@
 """The data module: from folders on disk to pairs, alone and under a Trainer."""
 
 import json
+import weakref
 from types import SimpleNamespace
 
 import lightning.pytorch as pl
@@ -71,6 +72,15 @@ def test_training_batches(make):
     assert torch.equal(pair.target, batches[0].image / 255)
     assert pair.index.tolist() == batches[0].index.tolist()
     assert not torch.equal(pair.input, module.make_pair(batches[0], training=True).input)
+
+
+def test_a_loader_goes_with_its_last_name(make):
+    """By the garbage collector its workers would be waited for, five seconds each."""
+    loader = make().train_dataloader()
+    next(iter(loader))
+    alive = weakref.ref(loader)
+    del loader
+    assert alive() is None
 
 
 def test_few_pictures_still_make_a_batch(make):
@@ -225,6 +235,9 @@ def test_hyperparameters_are_plain(make):
         ({"crop": 0}, r"data\.crop is 0"),
         ({"num_workers": -1}, r"data\.num_workers is -1"),
         ({"seed": -1}, r"data\.seed is -1"),
+        ({"input_range": "standardize"}, r"data\.input_range is 'standardize': .* standardise, zero_one"),
+        ({"balance": "all"}, r"data\.balance is 'all'"),
+        ({"protocol": "KAIR"}, r"data\.protocol is 'KAIR'"),
         ({"crop": 32, "resize": 20}, r"--data\.crop 20"),
         ({"weights": {"a": 1.0}, "balance": "tags"}, "exclude each other"),
         ({"pairs": Given()}, r"--data\.target_root"),
