@@ -46,7 +46,7 @@ class Folder:
 
     def _find_in(self, root: Path, tag: str) -> list[Entry]:
         files = walk(root, "--data.root")
-        ready = _has_ready_parts(files)
+        ready = _has_ready_parts(root)
         entries, beside = [], 0
         for name, path, problem in files:
             folders = PurePosixPath(name).parts[:-1]
@@ -156,8 +156,12 @@ def _stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
-def _has_ready_parts(files: list[tuple[str, str, str]]) -> bool:
-    parts = {PARTS.get(name.split("/", 1)[0].lower()) for name, _, _ in files if "/" in name}
+def _has_ready_parts(root: Path) -> bool:
+    """By its folders, empty or not: an empty train/ is a mistake to be said, and no reason to train on test/."""
+    try:
+        parts = {PARTS.get(item.name.lower()) for item in root.iterdir() if item.is_dir()}
+    except OSError:  # `walk` has told it
+        return False
     return "train" in parts and bool(parts & {"val", "test"})
 
 

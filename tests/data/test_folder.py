@@ -81,6 +81,12 @@ def test_ready_made_parts_in_capitals(tmp_path):
     assert [entry.part for entry in Folder(str(tmp_path)).find()] == ["test", "train"]
 
 
+def test_an_empty_train_folder_beside_test_is_not_mixed_with_it(tmp_path):
+    (tmp_path / "train").mkdir()
+    make(tmp_path, "test/b.png")
+    assert [entry.part for entry in Folder(str(tmp_path)).find()] == ["test"]
+
+
 def test_a_train_or_test_folder_alone_is_no_ready_made_part(tmp_path):
     make(tmp_path, "train/a.png", "other/b.png")
     assert {entry.part for entry in Folder(str(tmp_path)).find()} == {"all"}
