@@ -200,12 +200,12 @@ def fitting_pairs(pairs: PairMaker | None, target_root: str | None) -> PairMaker
 
 def _range(value: float | tuple[float, float], name: str, least: float, most: float) -> tuple[float, float]:
     """One number or [low, high] as (low, high), checked."""
-    low, high = value if isinstance(value, tuple | list) else (value, value)
-    if not least <= low <= high <= most:
+    bounds = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(bounds) != 2 or not least <= bounds[0] <= bounds[1] <= most:
         raise UserError(
             f"data.pairs.{name} is {value}: it must be a number, or [low, high], between {least:g} and {most:g}."
         )
-    return float(low), float(high)
+    return float(bounds[0]), float(bounds[1])
 
 
 def _draw(bounds: tuple[float, float], image: Tensor, generator: Generator | None) -> Tensor:

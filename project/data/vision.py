@@ -27,6 +27,7 @@ PART_NAMES = {
     "val": ("val", "valid", "validation"),
     "test": ("test",),
 }
+NO_DATA = {"DatasetFolder", "FakeData", "ImageFolder", "VisionDataset"}  # classes to build on, without pictures
 PATIENCE = 20.0  # seconds that a server may be silent
 
 
@@ -34,7 +35,7 @@ def dataset_names() -> list[str]:
     """The names of torchvision's data sets."""
     from torchvision import datasets
 
-    return sorted(name for name in datasets.__all__ if inspect.isclass(getattr(datasets, name, None)))
+    return sorted(name for name in set(datasets.__all__) - NO_DATA if inspect.isclass(getattr(datasets, name, None)))
 
 
 class Torchvision:
@@ -115,7 +116,13 @@ class Torchvision:
         except Exception as error:  # no network, a wrong checksum, no such file, a missing library
             if isinstance(error, ValueError) and "train" not in part and part:
                 raise  # torchvision's word for a part that it does not have
-            raise self._failed(" ".join(str(error).split())[:200]) from error
+            raise self._failed(_one_line(error)) from error
+
+    def _read(self, dataset: Any, number: int) -> Any:
+        try:
+            return dataset[number]
+        except Exception as error:  # a file that is missing or damaged, whatever the set reads it with
+            raise self._failed(f"its sample {number} cannot be read ({_one_line(error)})") from error
 
     def _failed(self, cause: str) -> UserError:
         return UserError(
@@ -127,7 +134,7 @@ class Torchvision:
         )
 
     def _write(self, dataset: Any, folder: Path, part: str) -> None:
-        samples = (dataset[number] for number in range(len(dataset)))
+        samples = (self._read(dataset, number) for number in range(len(dataset)))
         what = f"Exporting {self.name} {part}".strip()
         for number, sample in enumerate(counted(samples, len(dataset), what, self.progress), start=1):
             image, label = sample[:2] if isinstance(sample, tuple) else (sample, None)
@@ -142,6 +149,10 @@ class Torchvision:
                 (image if image.mode in ("1", "L", "P", "RGB", "RGBA") else image.convert("RGB")).save(
                     path, compress_level=1
                 )
+
+
+def _one_line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 @contextmanager

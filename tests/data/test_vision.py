@@ -88,7 +88,7 @@ def export(tmp_path, monkeypatch):
 
 def test_names_are_torchvisions():
     assert {"CIFAR10", "Flowers102", "MNIST", "OxfordIIITPet"} <= set(dataset_names())
-    assert "wrap_dataset_for_transforms_v2" not in dataset_names()
+    assert not {"wrap_dataset_for_transforms_v2", "FakeData", "ImageFolder"} & set(dataset_names())
 
 
 @pytest.mark.parametrize("kind", [ByTrain, ByInheritedTrain])
@@ -153,6 +153,13 @@ def test_a_server_that_never_answers_is_given_up(export, monkeypatch):
         with pytest.raises(UserError, match=r"CIFAR10 could not be had: .*timed out"):
             export(Silent)
     assert socket.getdefaulttimeout() is None
+
+
+def test_a_damaged_sample_is_said(export, tmp_path, monkeypatch):
+    monkeypatch.setattr(ByTrain, "__getitem__", lambda self, number: Image.open(tmp_path / "gone.jpg"))
+    with pytest.raises(UserError, match=r"CIFAR10 could not be had: its sample 0 cannot be read .*gone.jpg"):
+        export(ByTrain)
+    assert not (tmp_path / "cache" / "CIFAR10").exists()
 
 
 def test_an_interrupted_export_is_begun_anew(export, tmp_path, monkeypatch):
