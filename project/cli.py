@@ -167,7 +167,8 @@ class CommandLine(LightningCLI):
         if best:
             options = _safe({"datamodule": self.datamodule, "ckpt_path": best, "verbose": False})
             scores |= self.trainer.validate(model, **options)[0]
-            scores |= self.trainer.test(model, **options)[0]
+            if self.datamodule.splits["test"]:  # a share of 0 in data.fractions leaves none
+                scores |= self.trainer.test(model, **options)[0]
         if self.trainer.is_global_zero:
             self._report(scores, Path(best) if best else None)
 

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from project.data.cache import Cache, key_of
 from project.data.images import Picture
@@ -16,6 +15,7 @@ from project.data.pixels import PixelFile, PixelStore, pixel_file
 from project.data.sources import find_entries, read_exclusions
 from project.data.splits import PARTS, split_pictures
 from project.data.statistics import Statistics, measure
+from project.data.tell import tell
 from project.errors import UserError
 
 
@@ -77,8 +77,9 @@ class Settings:
 
     @property
     def split_key(self) -> str:
-        """Changes with what a split depends on: where the pictures are, the shares and the seed."""
-        return key_of(self.source if self.root is None else "folder", self._places(), self.fractions, self.split_seed)
+        """Names the deal: SHARES-PLACE, which change with fractions and seed, and with where the pictures are."""
+        place = key_of(self.source if self.root is None else "folder", self._places())
+        return f"{key_of(self.fractions, self.split_seed)}-{place}"
 
     def _places(self) -> dict:
         roots = [self.root] if isinstance(self.root, str) else list(self.root or [])
@@ -185,7 +186,7 @@ def read_catalogue(settings: Settings, cache: Cache) -> Catalogue:
 def _without(splits: dict[str, list[Picture]], excluded: set[str], settings: Settings) -> dict[str, list[Picture]]:
     left = {part: [picture for picture in splits[part] if picture.name not in excluded] for part in PARTS}
     gone = sum(map(len, splits.values())) - sum(map(len, left.values()))
-    rank_zero_info(f"{gone} pictures were left out (--data.exclude {settings.exclude}).")
+    tell(f"{gone} pictures were left out (--data.exclude {settings.exclude}).")
     emptied = [part for part in PARTS if splits[part] and not left[part]]
     if emptied:
         raise UserError(

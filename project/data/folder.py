@@ -7,9 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
-
 from project.data.images import EXTENSIONS, Entry, is_picture_name
+from project.data.tell import tell
 from project.errors import UserError
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # folder's name -> part
@@ -18,17 +17,23 @@ PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "t
 class Folder:
     """Pictures below one folder or several, at any depth; with a second folder of partners, pairs.
 
-    A folder that holds train/ and one of val/ (valid/, validation/) or test/ is taken as ready-made parts. Symbolic
-    links are followed; hidden files and folders are left aside.
+    A folder that holds train/ and one of val/ (valid/, validation/) or test/, in either case, is taken as ready-made
+    parts. Symbolic links are followed; hidden files and folders are left aside.
 
     Args:
         root: One folder, or several to merge; then the folders' names are the tags.
         target_root: The partners' folder: the same relative paths, whatever the extension.
+
+    Raises:
+        UserError: For an empty name, or several folders with a target_root.
     """
 
     def __init__(self, root: str | Sequence[str], target_root: str | None = None) -> None:
-        self.several = not isinstance(root, str | Path)
-        self.roots = [Path(one).expanduser().absolute() for one in (root if self.several else [root])]
+        roots = [root] if isinstance(root, str) else list(root)
+        # An empty word is a shell's unset variable; as a path it would be the working directory.
+        if not roots or "" in roots or target_root == "":
+            raise UserError("--data.root and --data.target_root must name a folder; an empty name was given.")
+        self.roots = [Path(one).expanduser().absolute() for one in roots]
         self.target_root = Path(target_root).expanduser().absolute() if target_root else None
         if self.target_root and len(self.roots) > 1:
             raise UserError("--data.target_root goes with one folder in --data.root, not with several.")
@@ -41,21 +46,21 @@ class Folder:
 
     def _find_in(self, root: Path, tag: str) -> list[Entry]:
         files = walk(root, "--data.root")
-        ready = _has_ready_parts(files)
+        ready = _has_ready_parts(root)
         entries, beside = [], 0
         for name, path, problem in files:
             folders = PurePosixPath(name).parts[:-1]
             part = "all"
             if ready:
-                if not folders or folders[0] not in PARTS:
+                if not folders or folders[0].lower() not in PARTS:
                     beside += 1
                     continue
-                part, folders = PARTS[folders[0]], folders[1:]
+                part, folders = PARTS[folders[0].lower()], folders[1:]
             own_tag = tag or (folders[0] if folders else "")
             full_name = f"{tag}/{name}" if tag else name
             entries.append(Entry(path, full_name, tag=own_tag, part=part, problem=problem))
         if beside:
-            rank_zero_info(f"{root} holds ready-made parts; {beside} pictures beside them were left aside.")
+            tell(f"{root} holds ready-made parts; {beside} pictures beside them were left aside.")
         return entries
 
     def _with_partners(self, entries: list[Entry]) -> list[Entry]:
@@ -123,7 +128,7 @@ def walk(folder: Path, key: str) -> list[tuple[str, str, str]]:
             f"Pictures are files that end in {' '.join(sorted(EXTENSIONS))}, at any depth."
         )
     if others:
-        rank_zero_info(f"{folder}: {others.total()} files that are no pictures were left aside ({aside}).")
+        tell(f"{folder}: {others.total()} files that are no pictures were left aside ({aside}).")
     return sorted(found)
 
 
@@ -151,8 +156,12 @@ def _stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
-def _has_ready_parts(files: list[tuple[str, str, str]]) -> bool:
-    parts = {PARTS.get(name.split("/", 1)[0]) for name, _, _ in files if "/" in name}
+def _has_ready_parts(root: Path) -> bool:
+    """By its folders, empty or not: an empty train/ is a mistake to be said, and no reason to train on test/."""
+    try:
+        parts = {PARTS.get(item.name.lower()) for item in root.iterdir() if item.is_dir()}
+    except OSError:  # `walk` has told it
+        return False
     return "train" in parts and bool(parts & {"val", "test"})
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from pathlib import PurePath
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_only
 
 from project.data.augment import Augment, Augmenter
 from project.data.batch import Pair, Raw
@@ -25,7 +25,12 @@ from project.data.pairs import PairMaker, fitting_pairs
 from project.data.pixels import PixelStore
 from project.data.sampling import EvaluationSampler, TrainingSampler, picture_keys, picture_weights
 from project.data.statistics import Statistics
+from project.data.tell import tell
 from project.errors import UserError
+
+InputRange = Literal["standardise", "zero_one", "minus_one_one"]
+Balance = Literal["none", "tags"]
+Protocol = Literal["seeded", "kair"]
 
 
 class ImageDataModule(LightningDataModule):
@@ -63,7 +68,8 @@ class ImageDataModule(LightningDataModule):
         exclude: text file with names of pictures to leave out, one a line.
         protocol: seeded (noise from the picture and the seed) or kair (the published test noise; test command only:
             every picture of root is a test picture).
-        cache_dir: where everything computed once is kept; safe to delete.
+        cache_dir: where everything computed once is kept. Deleted, it is made again, but for one thing: a folder that
+            has grown since its first run is then split anew.
         seed: what the order, the augmentation and evaluation's noise follow from; null: seed_everything's, else 42.
 
     Raises:
@@ -80,7 +86,7 @@ class ImageDataModule(LightningDataModule):
         crop: int | None = 64,
         channels: int = 3,
         resize: int | None = None,
-        input_range: Literal["standardise", "zero_one", "minus_one_one"] = "standardise",
+        input_range: InputRange = "standardise",
         fractions: tuple[float, float, float] = (0.7, 0.2, 0.1),
         split_seed: int = 42,
         batch_size: int = 16,
@@ -92,13 +98,14 @@ class ImageDataModule(LightningDataModule):
         statistics_images: int | None = None,
         decoded_cache_gb: float = 2.0,
         weights: dict[str, float] | None = None,
-        balance: Literal["none", "tags"] = "none",
+        balance: Balance = "none",
         exclude: str | None = None,
-        protocol: Literal["seeded", "kair"] = "seeded",
+        protocol: Protocol = "seeded",
         cache_dir: str = ".cache",
         seed: int | None = None,
     ) -> None:
         super().__init__()
+        root, target_root, exclude, cache_dir = map(_plain, (root, target_root, exclude, cache_dir))
         self.save_hyperparameters()
         # From the command line these two are plain class paths and numbers; objects made in Python would end up
         # pickled in the checkpoint, which then no longer loads with weights_only=True.
@@ -145,8 +152,12 @@ class ImageDataModule(LightningDataModule):
             value = self.hparams[name]
             if value is not None and value < 1:
                 raise UserError(f"data.{name} is {value}: it must be at least 1.")
-        if self.num_workers is not None and self.num_workers < 0:
-            raise UserError(f"data.num_workers is {self.num_workers}: it must be 0 or more, or null.")
+        for name in ("num_workers", "seed"):
+            if (value := self.hparams[name]) is not None and value < 0:
+                raise UserError(f"data.{name} is {value}: it must be 0 or more, or null.")
+        for name, kind in (("input_range", InputRange), ("balance", Balance), ("protocol", Protocol)):
+            if (value := self.hparams[name]) not in get_args(kind):  # the command line looks at types, Python does not
+                raise UserError(f"data.{name} is {value!r}: it must be one of {', '.join(get_args(kind))}.")
         resize = self.settings.resize
         if self.crop is not None and resize is not None and self.crop > resize:
             raise UserError(
@@ -162,6 +173,8 @@ class ImageDataModule(LightningDataModule):
         """Indexes, splits, measures and decodes, in one process; later runs only look whether files changed."""
         if self.trainer is not None and self.trainer.state.fn is not None:
             self._refuse_protocol(self.trainer.state.fn.value)
+        if self._catalogue is not None:  # a fit's own test: the pictures stay those that it was trained with
+            return
         workers = usable_cores() if self.num_workers is None else max(self.num_workers, 1)
         build_catalogue(self.settings, Cache(self.cache_dir), workers=workers)
 
@@ -172,7 +185,7 @@ class ImageDataModule(LightningDataModule):
             stage: fit, validate, test or predict.
 
         Raises:
-            UserError: nothing prepared; protocol kair outside the test command; weights for unknown tags.
+            UserError: nothing prepared; protocol kair outside the test command.
         """
         self._refuse_protocol(stage)
         if self._catalogue is not None:
@@ -193,12 +206,11 @@ class ImageDataModule(LightningDataModule):
                 "python -m project test --ckpt_path FILE --data.protocol kair --data.root FOLDER"
             )
 
-    @rank_zero_only
     def _announce(self) -> None:
         numbers = ", ".join(f"{len(paths)} {split}" for split, paths in self.splits.items())
         assert self.statistics is not None
         mean, std = (" ".join(f"{value:.3f}" for value in part) for part in (self.statistics.mean, self.statistics.std))
-        print(f"Pictures: {numbers}; training mean {mean}, std {std}; cache: {self.cache_dir}", flush=True)
+        tell(f"Pictures: {numbers}; training mean {mean}, std {std}; cache: {self.cache_dir}")
 
     # Normalisation
 
@@ -244,7 +256,11 @@ class ImageDataModule(LightningDataModule):
     # Batches
 
     def train_dataloader(self) -> ResumableLoader:
-        """Random crops in an order that follows from (seed, epoch)."""
+        """Random crops in an order that follows from (seed, epoch).
+
+        Raises:
+            UserError: weights for unknown tags; without a crop, pictures of several sizes.
+        """
         dataset = self.dataset("train", training=True)
         if self.crop is None and self.batch_size > 1:
             check_sizes(dataset.store, None, self.augment.quarter_turns, training=True)
@@ -253,16 +269,15 @@ class ImageDataModule(LightningDataModule):
             weights = picture_weights([picture.tag for picture in self._catalogue.splits["train"]], self.weights or {})
         sampler = TrainingSampler(len(dataset), self._seed(), self.crops_per_image, weights)
         loader = self._loader(dataset, sampler, self.batch_size, drop_last=len(sampler) >= self.batch_size)
-
-        def batches_done() -> int:
-            trainer = self.trainer
-            if trainer is None or trainer.train_dataloader is not loader:
-                return 0  # somebody else looks at training batches
-            loop = trainer.fit_loop.epoch_loop
-            return loop.batch_progress.current.completed if loop.restarting else 0
-
-        loader.batches_done = batches_done
+        loader.batches_done = self._batches_done
         return loader
+
+    def _batches_done(self, loader: ResumableLoader) -> int:
+        trainer = self.trainer
+        if trainer is None or trainer.train_dataloader is not loader:
+            return 0  # somebody else looks at training batches
+        loop = trainer.fit_loop.epoch_loop
+        return loop.batch_progress.current.completed if loop.restarting else 0
 
     def val_dataloader(self) -> ResumableLoader:
         """Every validation picture once, the same every time."""
@@ -309,11 +324,16 @@ class ImageDataModule(LightningDataModule):
 
     def _evaluation_loader(self, split: str) -> ResumableLoader:
         dataset = self.dataset(split)
+        if len(dataset) == 0:
+            raise UserError(
+                f"There is no {split} picture: data.fractions are {list(self.settings.fractions)}.\n"
+                "Give each part a share, such as --data.fractions '[0.7, 0.2, 0.1]', or a folder of its own."
+            )
         processes = self.trainer.world_size if self.trainer is not None else 1
         if len(dataset) < processes:  # one without any would leave the others waiting
             raise UserError(
                 f"The {split} split has {len(dataset)} pictures, fewer than the {processes} processes.\n"
-                f"Use --trainer.devices {max(len(dataset), 1)}, or give more pictures."
+                f"Use --trainer.devices {len(dataset)}, or give more pictures."
             )
         if self.eval_batch_size > 1:
             check_sizes(dataset.store, self.eval_crop, False, training=False)
@@ -346,3 +366,10 @@ class ImageDataModule(LightningDataModule):
 
     def _seed(self) -> int:
         return int(os.environ.get("PL_GLOBAL_SEED", "42")) if self.seed is None else self.seed
+
+
+def _plain(value: Any) -> Any:
+    """Paths as text: as objects they would be pickled in the checkpoint, like the pair maker."""
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return str(value) if isinstance(value, PurePath) else value

@@ -14,10 +14,10 @@ from typing import Literal
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Generator, Tensor
 
 from project.data.batch import Pair
+from project.data.tell import tell
 from project.errors import UserError
 
 
@@ -193,21 +193,19 @@ def fitting_pairs(pairs: PairMaker | None, target_root: str | None) -> PairMaker
     if target_root is None and pairs.partner == "must":
         raise UserError(f"data.pairs {type(pairs).__name__} wants two folders: set --data.target_root FOLDER.")
     if target_root is not None and pairs.partner == "never":
-        rank_zero_only(print)(
-            f"data.target_root is set: pairs come from the two folders, {type(pairs).__name__} is off."
-        )
+        tell(f"data.target_root is set: pairs come from the two folders, {type(pairs).__name__} is off.")
         return Given()
     return pairs
 
 
 def _range(value: float | tuple[float, float], name: str, least: float, most: float) -> tuple[float, float]:
     """One number or [low, high] as (low, high), checked."""
-    low, high = value if isinstance(value, tuple | list) else (value, value)
-    if not least <= low <= high <= most:
+    bounds = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(bounds) != 2 or not least <= bounds[0] <= bounds[1] <= most:
         raise UserError(
             f"data.pairs.{name} is {value}: it must be a number, or [low, high], between {least:g} and {most:g}."
         )
-    return float(low), float(high)
+    return float(bounds[0]), float(bounds[1])
 
 
 def _draw(bounds: tuple[float, float], image: Tensor, generator: Generator | None) -> Tensor:

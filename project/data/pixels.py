@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from project.data.cache import Cache, key_of
 from project.data.images import BadPicture, Picture, decode, resize_shorter, resized
 from project.data.parallel import run_parallel
+from project.data.tell import tell
 from project.errors import UserError
 
 
@@ -171,7 +171,7 @@ def pixel_file(
     file = PixelFile(pictures, channels, resize, cache)
     if file.bytes > limit_gb * 1e9:
         if limit_gb > 0:
-            rank_zero_info(
+            tell(
                 f"Decoded pixels would take {file.bytes / 1e9:.1f} GB, more than --data.decoded_cache_gb {limit_gb:g}: "
                 "pictures are decoded anew each time."
             )

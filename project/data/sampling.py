@@ -7,6 +7,7 @@ and training can go on in the middle of an epoch.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
@@ -152,8 +153,8 @@ def picture_weights(tags: Sequence[str], weights: dict[str, float]) -> np.ndarra
     numbers = Counter(tags)
     known = sorted(numbers)
     for tag, weight in weights.items():
-        if weight < 0:
-            raise UserError(f"data.weights gives {tag!r} a weight of {weight}: it must be 0 or more.")
+        if not 0 <= weight < math.inf:
+            raise UserError(f"data.weights gives {tag!r} a weight of {weight}: it must be a number, 0 or more.")
         if tag not in known:
             close = get_close_matches(tag, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else "."

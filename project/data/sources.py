@@ -48,9 +48,9 @@ def find_entries(
 def _make(
     source: str, root: str | Sequence[str] | None, target_root: str | None, cache: Cache, progress: bool
 ) -> Source:
-    if root:
+    if root is not None:
         return Folder(root, target_root)
-    if target_root:
+    if target_root is not None:
         raise UserError("--data.target_root needs --data.root, the folder of the inputs.")
     if source == "demo":
         return Demo()

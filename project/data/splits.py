@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from project.data.cache import Cache
 from project.data.images import Picture
+from project.data.tell import tell
 from project.errors import UserError
 
 PARTS = ("train", "val", "test")
@@ -33,7 +35,8 @@ def split_pictures(
         fractions: Shares of train, val and test; they sum to 1. A share of 0 leaves that part empty.
         seed: Another seed, another deal.
         manifest: JSON file of an earlier deal, brought up to date here. Pictures that it knows, by content or else by
-            name, keep their part; new ones fill the parts up towards the fractions.
+            name, keep their part; new ones fill the parts up towards the fractions. Files beside it that share its name
+            up to the last "-" are deals of the same fractions and seed: see `_Manifest`.
 
     Returns:
         "train", "val" and "test", each sorted by name; together every picture exactly once.
@@ -76,13 +79,20 @@ def _respect(
     splits: dict[str, list[Picture]] = {part: [] for part in PARTS}
     for picture in pictures:
         splits[picture.part if picture.part in PARTS else "train"].append(picture)
+    if not splits["train"]:
+        raise UserError(
+            f"No picture is left to train on: all {len(pictures)} that can be used lie in the ready-made "
+            f"{' and '.join(part for part in PARTS if part in ready)}.\nMend those in train, or give others."
+        )
+    if loose := sum(picture.part not in PARTS for picture in pictures):
+        tell(f"{loose} pictures come from folders without ready-made parts: they are for training.")
     shares = dict(zip(PARTS, fractions, strict=True))
     cut = [part for part in PARTS if part not in ready and shares[part] > 0]
-    if cut and splits["train"]:
+    if cut:
         kept = {part: share for part, share in shares.items() if part == "train" or part in cut}
         splits |= _deal(splits["train"], {**dict.fromkeys(PARTS, 0.0), **kept}, seed, manifest, only=kept)
         counts = " and ".join(f"{len(splits[part])} for {part}" for part in cut)
-        rank_zero_info(f"The ready-made parts lack {' and '.join(cut)}: {counts} were cut from its train pictures.")
+        tell(f"The ready-made parts lack {' and '.join(cut)}: {counts} were cut from its train pictures.")
     _warn_of_copies(splits)
     return splits
 
@@ -104,7 +114,7 @@ def _deal(
             f"{len(pictures)} pictures{same} are too few: {len(wanted)} are needed, one each for {', '.join(wanted)}.\n"
             "Give more pictures (--data.root FOLDER)."
         )
-    known = _Manifest(manifest)
+    known = _Manifest(manifest, groups.keys())
     splits: dict[str, list[Picture]] = {part: [] for part in only}
     new = []
     for digest, group in groups.items():
@@ -132,14 +142,24 @@ def _deal(
 
 
 class _Manifest:
-    """The saved deal: part by content and by name."""
+    """The saved deal: part by content and by name. A folder without one has that of a smaller folder now within it."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, digests: AbstractSet[str]) -> None:
         self.path = path
         self.cache = Cache(path.parent) if path else None
-        saved = (self.cache.read_json(path.name) if path else None) or {}
-        self.rows: dict[str, list[str]] = saved.get("pictures", {})  # name -> [digest, part]
+        self.rows = self._read(path) if path else {}  # name -> [digest, part]
         self.by_digest = dict(self.rows.values())
+        if path and not path.exists():
+            self.by_digest = self._moved(digests)
+
+    def _read(self, path: Path) -> dict[str, list[str]]:
+        return (self.cache.read_json(path.name) or {}).get("pictures", {})
+
+    def _moved(self, digests: AbstractSet[str]) -> dict[str, str]:
+        """Of the deals of the same shares and seed, the largest whose pictures are all here: maybe the folder moved."""
+        family = self.path.name.rpartition("-")[0]
+        deals = [dict(self._read(other).values()) for other in sorted(self.path.parent.glob(f"{family}-*.json"))]
+        return max((deal for deal in deals if deal.keys() <= digests), key=len, default={})
 
     def part_of(self, group: Sequence[Picture]) -> str | None:
         """The part of a group of identical pictures: by content, else by the first name that is known."""

@@ -61,7 +61,7 @@ def measure(
     digests = [pictures[position].digest for position in positions]
     name = f"statistics-{key_of(digests, store.channels, store.resize, side)}.json"
     kept = cache.read_json(name)
-    if kept is None:
+    if kept is None or kept.keys() != {"mean", "std", "pixels"}:
         histogram = np.zeros((store.channels, 256), dtype=np.int64)
         get = store.__getitem__ if side == "input" else store.target
         counts = run_parallel(

@@ -5,18 +5,20 @@ from __future__ import annotations
 import inspect
 import re
 import shutil
+import socket
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from PIL import Image
 
 from project.data.cache import Cache
 from project.data.folder import Folder
 from project.data.images import Entry
 from project.data.parallel import counted
+from project.data.tell import tell
 from project.errors import UserError
 
 # The names under which torchvision's data sets know their own parts, in the order to try.
@@ -25,13 +27,15 @@ PART_NAMES = {
     "val": ("val", "valid", "validation"),
     "test": ("test",),
 }
+NO_DATA = {"DatasetFolder", "FakeData", "ImageFolder", "VisionDataset"}  # classes to build on, without pictures
+PATIENCE = 20.0  # seconds that a server may be silent
 
 
 def dataset_names() -> list[str]:
     """The names of torchvision's data sets."""
     from torchvision import datasets
 
-    return sorted(name for name in datasets.__all__ if inspect.isclass(getattr(datasets, name, None)))
+    return sorted(name for name in set(datasets.__all__) - NO_DATA if inspect.isclass(getattr(datasets, name, None)))
 
 
 class Torchvision:
@@ -75,7 +79,7 @@ class Torchvision:
                         raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        rank_zero_info(f"{self.name} now lies in {self.folder} as PNG files.")
+        tell(f"{self.name} now lies in {self.folder} as PNG files.")
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
         """(part, data set) for each part there is; a set without parts has one, named ""."""
@@ -107,11 +111,18 @@ class Torchvision:
     def _open(self, kind: type, **part: Any) -> Any:
         download = {"download": True} if "download" in _arguments(kind) else {}
         try:
-            return kind(str(self.downloads), **part, **download)
+            with _patience():
+                return kind(str(self.downloads), **part, **download)
         except Exception as error:  # no network, a wrong checksum, no such file, a missing library
             if isinstance(error, ValueError) and "train" not in part and part:
                 raise  # torchvision's word for a part that it does not have
-            raise self._failed(" ".join(str(error).split())[:200]) from error
+            raise self._failed(_one_line(error)) from error
+
+    def _read(self, dataset: Any, number: int) -> Any:
+        try:
+            return dataset[number]
+        except Exception as error:  # a file that is missing or damaged, whatever the set reads it with
+            raise self._failed(f"its sample {number} cannot be read ({_one_line(error)})") from error
 
     def _failed(self, cause: str) -> UserError:
         return UserError(
@@ -123,7 +134,7 @@ class Torchvision:
         )
 
     def _write(self, dataset: Any, folder: Path, part: str) -> None:
-        samples = (dataset[number] for number in range(len(dataset)))
+        samples = (self._read(dataset, number) for number in range(len(dataset)))
         what = f"Exporting {self.name} {part}".strip()
         for number, sample in enumerate(counted(samples, len(dataset), what, self.progress), start=1):
             image, label = sample[:2] if isinstance(sample, tuple) else (sample, None)
@@ -138,6 +149,21 @@ class Torchvision:
                 (image if image.mode in ("1", "L", "P", "RGB", "RGBA") else image.convert("RGB")).save(
                     path, compress_level=1
                 )
+
+
+def _one_line(error: Exception) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+
+
+@contextmanager
+def _patience() -> Iterator[None]:
+    """Give up a server that says nothing: torchvision sets no limit, and the system's is minutes for every try."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(PATIENCE)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
 
 
 def _arguments(kind: type) -> set[str]:

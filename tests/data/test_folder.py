@@ -24,7 +24,7 @@ def names(entries):
 @pytest.fixture
 def said(monkeypatch):
     lines = []
-    monkeypatch.setattr(folder_module, "rank_zero_info", lines.append)
+    monkeypatch.setattr(folder_module, "tell", lines.append)
     return lines
 
 
@@ -74,6 +74,17 @@ def test_ready_made_parts(tmp_path, val, said):
         "test/d.png": ("test", ""),
     }
     assert "2 pictures beside them were left aside" in said[0]
+
+
+def test_ready_made_parts_in_capitals(tmp_path):
+    make(tmp_path, "Train/a.png", "TEST/b.png")
+    assert [entry.part for entry in Folder(str(tmp_path)).find()] == ["test", "train"]
+
+
+def test_an_empty_train_folder_beside_test_is_not_mixed_with_it(tmp_path):
+    (tmp_path / "train").mkdir()
+    make(tmp_path, "test/b.png")
+    assert [entry.part for entry in Folder(str(tmp_path)).find()] == ["test"]
 
 
 def test_a_train_or_test_folder_alone_is_no_ready_made_part(tmp_path):

@@ -93,7 +93,7 @@ def test_a_pass_goes_on_where_it_was_left():
     loader = training_loader(0)
     loader.sampler.set_epoch(3)
     whole = list(loader)
-    loader.batches_done = lambda: 2
+    loader.batches_done = lambda loader: 2
     assert len(loader) == 5
     rest = list(loader)
     assert len(rest) == 3 and all(same(a, b) for a, b in zip(rest, whole[2:], strict=True))
@@ -142,3 +142,21 @@ def test_sizes_are_looked_at_before_the_first_batch():
 
 def test_there_is_a_core():
     assert usable_cores() >= 1
+
+
+class Gone(Pictures):
+    def __getitem__(self, number):
+        raise UserError("a.png has changed since it was checked. Run again.") from OSError("no such file")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_mistake_that_a_worker_finds_comes_without_its_trace(workers):
+    loader = ResumableLoader(
+        PictureDataset(Gone([(20, 30)] * 10), KEYS),
+        sampler=EvaluationSampler(KEYS),
+        num_workers=workers,
+        collate_fn=whole_batch,
+    )
+    with pytest.raises(UserError) as error:
+        next(iter(loader))
+    assert str(error.value) == "a.png has changed since it was checked. Run again."

@@ -1,6 +1,7 @@
 """The data module: from folders on disk to pairs, alone and under a Trainer."""
 
 import json
+import weakref
 from types import SimpleNamespace
 
 import lightning.pytorch as pl
@@ -10,6 +11,7 @@ import torch
 from PIL import Image
 
 from project.data import ImageDataModule, Pair, Raw
+from project.data import module as module_file
 from project.data.augment import Augment
 from project.data.pairs import GaussianNoise, Given, SaltAndPepper
 from project.errors import UserError
@@ -70,6 +72,15 @@ def test_training_batches(make):
     assert torch.equal(pair.target, batches[0].image / 255)
     assert pair.index.tolist() == batches[0].index.tolist()
     assert not torch.equal(pair.input, module.make_pair(batches[0], training=True).input)
+
+
+def test_a_loader_goes_with_its_last_name(make):
+    """By the garbage collector its workers would be waited for, five seconds each."""
+    loader = make().train_dataloader()
+    next(iter(loader))
+    alive = weakref.ref(loader)
+    del loader
+    assert alive() is None
 
 
 def test_few_pictures_still_make_a_batch(make):
@@ -203,6 +214,13 @@ def test_the_checkpoints_statistics_stand_in(make):
     assert own.statistics is before
 
 
+def test_paths_may_be_path_objects(make, tmp_path):
+    module = make(root=make.folder, cache_dir=tmp_path / "cache")
+    assert module.splits == make().splits
+    assert json.loads(json.dumps(dict(module.hparams)))["root"] == str(make.folder)
+    assert make(root=[make.folder]).hparams["root"] == [str(make.folder)]
+
+
 def test_hyperparameters_are_plain(make):
     module = make(stage=None, pairs=SaltAndPepper(), augment=Augment(hflip=False))
     assert "pairs" not in module.hparams and "augment" not in module.hparams
@@ -216,6 +234,10 @@ def test_hyperparameters_are_plain(make):
         ({"batch_size": 0}, r"data\.batch_size is 0"),
         ({"crop": 0}, r"data\.crop is 0"),
         ({"num_workers": -1}, r"data\.num_workers is -1"),
+        ({"seed": -1}, r"data\.seed is -1"),
+        ({"input_range": "standardize"}, r"data\.input_range is 'standardize': .* standardise, zero_one"),
+        ({"balance": "all"}, r"data\.balance is 'all'"),
+        ({"protocol": "KAIR"}, r"data\.protocol is 'KAIR'"),
         ({"crop": 32, "resize": 20}, r"--data\.crop 20"),
         ({"weights": {"a": 1.0}, "balance": "tags"}, "exclude each other"),
         ({"pairs": Given()}, r"--data\.target_root"),
@@ -239,6 +261,19 @@ def test_unequal_sizes_are_found_before_the_first_batch(make, tmp_path):
     make(eval_batch_size=2, eval_crop=32).val_dataloader()
     with pytest.raises(UserError, match=r"--data\.crop"):
         make(crop=None).train_dataloader()
+
+
+def test_a_share_of_nought_has_no_pictures_to_load(make):
+    module = make(fractions=[0.8, 0.2, 0])
+    assert len(list(module.val_dataloader())) == 2
+    with pytest.raises(UserError, match=r"There is no test picture: data.fractions are \[0.8, 0.2, 0\]"):
+        module.test_dataloader()
+
+
+def test_a_fits_own_test_prepares_nothing_anew(make, monkeypatch):
+    module = make()
+    monkeypatch.setattr(module_file, "build_catalogue", lambda *_, **__: pytest.fail("prepared anew"))
+    module.prepare_data()
 
 
 def test_prepared_comes_first(make):

@@ -160,6 +160,7 @@ def test_which_pairs_fit_the_folders(capsys):
         lambda: GaussianNoise(-1),
         lambda: GaussianNoise((50, 5)),
         lambda: GaussianNoise(eval_sigma=300),
+        lambda: GaussianNoise([0, 25, 50]),
         lambda: PoissonNoise(0),
         lambda: SaltAndPepper(1.5),
     ],

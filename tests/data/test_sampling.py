@@ -85,6 +85,8 @@ def test_wrong_weights():
         picture_weights(["cats", "dogs"], {"cat": 2})
     with pytest.raises(UserError, match="0 or more"):
         picture_weights(["cats"], {"cats": -1})
+    with pytest.raises(UserError, match="weight of nan"):
+        picture_weights(["cats"], {"cats": float("nan")})
     with pytest.raises(UserError, match="nothing would be drawn"):
         picture_weights(["cats"], {"cats": 0})
 

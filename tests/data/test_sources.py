@@ -57,6 +57,13 @@ def test_impossible_combinations_name_their_keys(tmp_path):
         find(tmp_path, "folder", [str(tmp_path), str(tmp_path / "b")], str(tmp_path))
 
 
+@pytest.mark.parametrize(("root", "target_root"), [("", None), ([], None), (["here", ""], None), ("here", "")])
+def test_an_empty_name_is_no_folder(tmp_path, root, target_root):
+    """Such as a shell's unset variable: neither the demo's pictures nor the working directory's."""
+    with pytest.raises(UserError, match="an empty name was given"):
+        find(tmp_path, root=root, target_root=target_root)
+
+
 ENTRIES = [Entry("/here/cat/a.png", "cat/a.png"), Entry("/here/b c.png", "b c.png"), Entry("/here/ü.png", "ü.png")]
 
 

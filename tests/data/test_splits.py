@@ -115,6 +115,23 @@ def test_without_its_manifest_a_grown_folder_is_dealt_anew():
     assert any(large[name] != part for name, part in small.items())
 
 
+def test_a_folder_that_grew_and_moved_keeps_its_parts(tmp_path):
+    """Known by its content: every picture of the earlier deal is here."""
+    split_pictures(pictures(20), manifest=tmp_path / "split-shares-one.json")
+    grown = place_of(split_pictures(pictures(200), manifest=tmp_path / "split-shares-one.json"))
+    moved = split_pictures(pictures(210, place="/elsewhere"), manifest=tmp_path / "split-shares-two.json")
+    assert {name: part for name, part in place_of(moved).items() if name in grown} == grown
+    assert [len(moved[part]) for part in PARTS] == [147, 42, 21]
+
+
+def test_a_part_of_another_folder_or_other_shares_are_dealt_exactly(tmp_path):
+    split_pictures(pictures(200), manifest=tmp_path / "split-shares-one.json")
+    few = split_pictures(pictures(50), manifest=tmp_path / "split-shares-two.json")
+    assert names(few) == names(split_pictures(pictures(50)))
+    other = split_pictures(pictures(200), seed=7, manifest=tmp_path / "split-others-one.json")
+    assert names(other) == names(split_pictures(pictures(200), seed=7))
+
+
 def test_the_manifest_remembers_pictures_that_were_gone_for_a_while(tmp_path):
     manifest = tmp_path / "split.json"
     first = place_of(split_pictures(pictures(50), manifest=manifest))
@@ -178,6 +195,12 @@ def test_copies_across_ready_made_parts_are_warned_of():
         split_pictures(given)
 
 
-def test_pictures_without_a_part_among_ready_made_ones_are_training_pictures():
+def test_ready_made_parts_without_a_training_picture_are_refused():
+    with pytest.raises(UserError, match="all 6 that can be used lie in the ready-made val and test"):
+        split_pictures([picture(n, part=PARTS[1 + n % 2]) for n in range(6)])
+
+
+def test_pictures_without_a_part_among_ready_made_ones_are_training_pictures(capsys):
     splits = split_pictures([*pictures(9), picture(50, part="val"), picture(51, part="test")])
     assert [len(splits[part]) for part in PARTS] == [9, 1, 1]
+    assert "9 pictures come from folders without ready-made parts" in capsys.readouterr().out

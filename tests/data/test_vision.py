@@ -1,6 +1,8 @@
 """torchvision's sets, played by classes that behave like them: no network."""
 
+import socket
 import urllib.error
+import urllib.request
 
 import numpy as np
 import pytest
@@ -86,7 +88,7 @@ def export(tmp_path, monkeypatch):
 
 def test_names_are_torchvisions():
     assert {"CIFAR10", "Flowers102", "MNIST", "OxfordIIITPet"} <= set(dataset_names())
-    assert "wrap_dataset_for_transforms_v2" not in dataset_names()
+    assert not {"wrap_dataset_for_transforms_v2", "FakeData", "ImageFolder"} & set(dataset_names())
 
 
 @pytest.mark.parametrize("kind", [ByTrain, ByInheritedTrain])
@@ -138,6 +140,26 @@ def test_no_network_says_three_ways_out_and_leaves_nothing_half_done(export, tmp
     assert "--data.root FOLDER" in str(error.value)
     assert len(str(error.value).splitlines()) <= 10
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["torchvision"]
+
+
+def test_a_server_that_never_answers_is_given_up(export, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+
+        class Silent:
+            def __init__(self, root, train=True, download=False):
+                urllib.request.urlopen(f"http://127.0.0.1:{silent.getsockname()[1]}/cifar.tar.gz")
+
+        monkeypatch.setattr(vision, "PATIENCE", 0.2)
+        with pytest.raises(UserError, match=r"CIFAR10 could not be had: .*timed out"):
+            export(Silent)
+    assert socket.getdefaulttimeout() is None
+
+
+def test_a_damaged_sample_is_said(export, tmp_path, monkeypatch):
+    monkeypatch.setattr(ByTrain, "__getitem__", lambda self, number: Image.open(tmp_path / "gone.jpg"))
+    with pytest.raises(UserError, match=r"CIFAR10 could not be had: its sample 0 cannot be read .*gone.jpg"):
+        export(ByTrain)
+    assert not (tmp_path / "cache" / "CIFAR10").exists()
 
 
 def test_an_interrupted_export_is_begun_anew(export, tmp_path, monkeypatch):
