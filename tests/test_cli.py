@@ -176,7 +176,40 @@ def test_python_m_project_runs_in_a_process_of_its_own(config):
     assert "Upload to W&B" in done.stdout  # offline, without a prompt
     assert "PSNR (dB)" not in done.stdout or "doing nothing" in done.stdout
     assert list(Path("runs/tiny/latest").glob("wandb/offline-run-*"))
-    assert "Warning" not in done.stderr, done.stderr
+    assert "warning" not in done.stderr.lower(), done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--data.crop", "null"],
+        ["--data.weights.cats", "3"],
+        ["--data.fractions", "[0.8, 0, 0.2]"],
+        ["--data.eval_batch_size", "2"],
+    ],
+)
+def test_pictures_that_cannot_be_loaded_leave_no_run(config, make_pictures, words, capsys):
+    make_pictures(30, width=60, height=41, folder="pictures/wide")
+    assert main(["fit", "--config", str(config), "--wandb", "off", *words]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not list(Path("runs").glob("*/*"))
+
+
+def test_pictures_left_out_are_listed_in_words(config, tmp_path):
+    (tmp_path / "pictures" / "text.jpg").write_text("no picture")
+    command = [sys.executable, "-m", "project", "fit", "--config", str(config), "--wandb", "off"]
+    words = ["--trainer.max_steps", "2", "--data.on_bad_image", "skip"]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[:2] == [
+        "warning: Left out 1 of 11 pictures (--data.on_bad_image skip):",
+        "  text.jpg: not a picture (its bytes are of no known picture format)",
+    ]
+
+
+def test_a_fit_without_test_pictures_ends_well(config):
+    run = _fit(config, "--trainer.max_steps", "10", "--data.fractions", "[0.8, 0.2, 0]")
+    assert _column(run, "val/psnr") and not _column(run, "test/psnr")
 
 
 @pytest.mark.parametrize("name", ["denoise", "denoise_bsd"])
