@@ -125,7 +125,7 @@ def test_the_checkpoint_alone_is_enough(config, tmp_path, capsys):
     assert Image.open("restored/red.png").size == (70, 31)
 
 
-def test_the_published_protocol_takes_the_whole_folder(config, make_pictures, capsys):
+def test_the_published_protocol_takes_the_whole_folder(config, make_pictures, recwarn):
     run = _fit(config, "--data.pairs.init_args.sigma", "25")
     folder = make_pictures(3, width=37, height=50, folder="others")
     words = ["--data.root", str(folder), "--data.protocol", "kair"]
@@ -140,6 +140,7 @@ def test_the_published_protocol_takes_the_whole_folder(config, make_pictures, ca
         noise = np.random.RandomState(0).normal(0, 25 / 255, clean.shape)
         expected.append(-10 * np.log10((noise**2).mean()))
     assert _column(tested, "test/psnr_baseline") == pytest.approx([np.mean(expected)], abs=1e-3)
+    assert not [str(one.message) for one in recwarn if "dirpath" in str(one.message)]
 
 
 def test_resume_goes_on_in_the_same_folder_to_the_same_end(config):
