@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from importlib import import_module
 
@@ -40,6 +41,9 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(HELP.format(commands="\n".join(f"  {name:<10} {text}" for name, (_, text) in COMMANDS.items())))
         return 0
+    as_before = warnings.formatwarning
+    if not debug:
+        warnings.formatwarning = _words_alone
     try:
         return _find(argv[0])(argv)
     except KeyboardInterrupt:
@@ -53,6 +57,13 @@ def main(argv: list[str]) -> int:
             raise
         print(f"error: {message}", file=sys.stderr)
         return 2
+    finally:
+        warnings.formatwarning = as_before
+
+
+def _words_alone(message: Warning | str, *_: object, **__: object) -> str:
+    """A warning without the line of source that it comes from, which tells a user nothing."""
+    return f"warning: {message}\n"
 
 
 def _find(command: str) -> Callable[[list[str]], int]:

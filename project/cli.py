@@ -50,6 +50,7 @@ NOISE = (
     "exists and is not empty",
     "The number of training batches",
     "LightningCLI's args parameter",
+    "The dirpath has changed",  # a test, and a run from another's checkpoint, have folders of their own
     "isinstance\\(treespec, LeafSpec\\)",
 )
 

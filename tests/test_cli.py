@@ -125,7 +125,7 @@ def test_the_checkpoint_alone_is_enough(config, tmp_path, capsys):
     assert Image.open("restored/red.png").size == (70, 31)
 
 
-def test_the_published_protocol_takes_the_whole_folder(config, make_pictures, capsys):
+def test_the_published_protocol_takes_the_whole_folder(config, make_pictures, recwarn):
     run = _fit(config, "--data.pairs.init_args.sigma", "25")
     folder = make_pictures(3, width=37, height=50, folder="others")
     words = ["--data.root", str(folder), "--data.protocol", "kair"]
@@ -140,6 +140,7 @@ def test_the_published_protocol_takes_the_whole_folder(config, make_pictures, ca
         noise = np.random.RandomState(0).normal(0, 25 / 255, clean.shape)
         expected.append(-10 * np.log10((noise**2).mean()))
     assert _column(tested, "test/psnr_baseline") == pytest.approx([np.mean(expected)], abs=1e-3)
+    assert not [str(one.message) for one in recwarn if "dirpath" in str(one.message)]
 
 
 def test_resume_goes_on_in_the_same_folder_to_the_same_end(config):
@@ -176,7 +177,40 @@ def test_python_m_project_runs_in_a_process_of_its_own(config):
     assert "Upload to W&B" in done.stdout  # offline, without a prompt
     assert "PSNR (dB)" not in done.stdout or "doing nothing" in done.stdout
     assert list(Path("runs/tiny/latest").glob("wandb/offline-run-*"))
-    assert "Warning" not in done.stderr, done.stderr
+    assert "warning" not in done.stderr.lower(), done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--data.crop", "null"],
+        ["--data.weights.cats", "3"],
+        ["--data.fractions", "[0.8, 0, 0.2]"],
+        ["--data.eval_batch_size", "2"],
+    ],
+)
+def test_pictures_that_cannot_be_loaded_leave_no_run(config, make_pictures, words, capsys):
+    make_pictures(30, width=60, height=41, folder="pictures/wide")
+    assert main(["fit", "--config", str(config), "--wandb", "off", *words]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not list(Path("runs").glob("*/*"))
+
+
+def test_pictures_left_out_are_listed_in_words(config, tmp_path):
+    (tmp_path / "pictures" / "text.jpg").write_text("no picture")
+    command = [sys.executable, "-m", "project", "fit", "--config", str(config), "--wandb", "off"]
+    words = ["--trainer.max_steps", "2", "--data.on_bad_image", "skip"]
+    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[:2] == [
+        "warning: Left out 1 of 11 pictures (--data.on_bad_image skip):",
+        "  text.jpg: not a picture (its bytes are of no known picture format)",
+    ]
+
+
+def test_a_fit_without_test_pictures_ends_well(config):
+    run = _fit(config, "--trainer.max_steps", "10", "--data.fractions", "[0.8, 0.2, 0]")
+    assert _column(run, "val/psnr") and not _column(run, "test/psnr")
 
 
 @pytest.mark.parametrize("name", ["denoise", "denoise_bsd"])

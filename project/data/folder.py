@@ -94,7 +94,7 @@ def walk(folder: Path, key: str) -> list[tuple[str, str, str]]:
     """
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise UserError(f"{key} {folder} {what}.\nGive the folder that holds the pictures, at any depth.")
+        raise UserError(f"{key} {folder} {what}.\nGive the folder that holds the pictures, or several: '[a, b]'.")
     found: list[tuple[str, str, str]] = []
     others: Counter[str] = Counter()
     visited: set[tuple[int, int]] = set()

@@ -185,7 +185,8 @@ class ImageDataModule(LightningDataModule):
             stage: fit, validate, test or predict.
 
         Raises:
-            UserError: nothing prepared; protocol kair outside the test command.
+            UserError: nothing prepared; protocol kair outside the test command; with a trainer that fits, also what the
+                loaders raise.
         """
         self._refuse_protocol(stage)
         if self._catalogue is not None:
@@ -197,6 +198,10 @@ class ImageDataModule(LightningDataModule):
             self.target_statistics = self._catalogue.target_statistics
         if stage == "fit":
             self._announce()
+            if self.trainer is not None:  # what cannot be loaded is said here, before a run's folder is filled
+                self.train_dataloader()
+                if self.trainer.limit_val_batches:
+                    self.val_dataloader()
 
     def _refuse_protocol(self, stage: str | None) -> None:
         if self.protocol == "kair" and stage in ("fit", "validate"):

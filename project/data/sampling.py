@@ -158,7 +158,7 @@ def picture_weights(tags: Sequence[str], weights: dict[str, float]) -> np.ndarra
         if tag not in known:
             close = get_close_matches(tag, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else "."
-            listed = ", ".join(known[:20])
+            listed = ", ".join(name or "'' (in no folder of their own)" for name in known[:20])
             raise UserError(f"data.weights names {tag!r}, a tag of no training picture{hint}\nTags: {listed}")
     share = {tag: weights.get(tag, 1.0) / numbers[tag] for tag in known}
     if not any(share.values()):

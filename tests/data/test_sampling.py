@@ -83,6 +83,8 @@ def test_weights_are_each_tags_share_whatever_its_size():
 def test_wrong_weights():
     with pytest.raises(UserError, match=r"'cat', a tag .*; did you mean 'cats'\?\nTags: cats, dogs"):
         picture_weights(["cats", "dogs"], {"cat": 2})
+    with pytest.raises(UserError, match=r"Tags: '' \(in no folder of their own\), dogs"):
+        picture_weights(["", "dogs"], {"cat": 2})
     with pytest.raises(UserError, match="0 or more"):
         picture_weights(["cats"], {"cats": -1})
     with pytest.raises(UserError, match="weight of nan"):
