@@ -8,10 +8,12 @@ import sys
 import warnings
 from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 
 from project.errors import UserError, find_user_error
 
-# command -> (module, what it does). A module has main(argv) -> exit code; it is imported when its command is given.
+# command -> (module, what it does). A module has main(argv) -> exit code, where
+# argv starts with the command; it is imported when its command is given.
 COMMANDS = {
     "fit": ("project.cli", "train a model, then test its best checkpoint"),
     "validate": ("project.cli", "score a checkpoint on the validation pictures"),
@@ -36,6 +38,8 @@ def main(argv: list[str]) -> int:
     Returns:
         The exit code: 0 done, 1 failed, 2 a mistake that the user can mend, 130 stopped by Ctrl-C.
     """
+    # torchmetrics imports matplotlib, which looks through all fonts once and keeps the list, else in the user's home.
+    os.environ.setdefault("MPLCONFIGDIR", str(Path(".cache", "matplotlib").absolute()))
     debug = "--debug" in argv or os.environ.get("PROJECT_DEBUG", "") not in ("", "0")
     argv = [word for word in argv if word != "--debug"]
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -46,8 +50,8 @@ def main(argv: list[str]) -> int:
         warnings.formatwarning = _words_alone
     try:
         return _find(argv[0])(argv)
-    except KeyboardInterrupt:
-        print("Stopped.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print("\n".join(["Stopped.", *map(str, stop.args)]), file=sys.stderr)
         return 130
     except Exception as error:
         if debug:
@@ -87,6 +91,13 @@ def _explain(error: BaseException) -> str | None:
         return (
             "The device is out of memory.\nTry a smaller --data.batch_size or --data.crop, "
             f"or --trainer.precision 16-mixed.\n{str(error).splitlines()[0]}"
+        )
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's word for a user's mistake
+        return str(error)[:1000]
+    if type(error).__module__.startswith("wandb."):
+        return (
+            f"Weights & Biases: {str(error)[:500]}\n"
+            "Without it, or without the network: --wandb off, or --wandb offline, which can be uploaded later."
         )
     return None
 

@@ -26,11 +26,11 @@ def complete(argv: list[str]) -> list[str]:
         UserError: If a file is missing, or there is nothing to take a configuration from.
     """
     command, words = argv[0], list(argv[1:])
-    if any(word == "-h" or word.endswith("help") for word in (word.split("=")[0] for word in words)):
+    if any(word == "-h" or (word.startswith("--") and word.split("=")[0].endswith("help")) for word in words):
         return argv
     configs = values(words, "--config") + values(words, "-c")
     for config in configs:
-        _must_exist(config)
+        _check(config)
     added: list[str] = []
     if not values(words, "--name") and configs:
         added += ["--name", Path(configs[0]).stem]
@@ -89,13 +89,25 @@ def _config_of(path: str, keep_trainer: bool) -> str:
     return yaml.safe_dump(config, sort_keys=False)
 
 
-def _must_exist(config: str) -> None:
-    if "\n" in config or Path(config).is_file():
+def _check(config: str) -> None:
+    if "\n" in config:  # the text itself
         return
+    if not Path(config).is_file():
+        raise _no_such_file(config)
+    try:
+        tree = yaml.safe_load(Path(config).read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = "\n".join(str(error).replace("<unicode string>", config).splitlines()[:6])
+        raise UserError(f"{config} cannot be read as YAML:\n{reason}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{config} holds no keys and values; configs/denoise.yaml shows how a configuration looks.")
+
+
+def _no_such_file(config: str) -> UserError:
     from difflib import get_close_matches
 
     folder = Path(config).parent
     there = [str(path) for path in folder.glob("*.y*ml")] if folder.is_dir() else []
     near = get_close_matches(config, there, n=1)
     hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(sorted(there))}." if there else ""
-    raise UserError(f"There is no file {config} to take the configuration from.\n{hint}".rstrip())
+    return UserError(f"There is no file {config} to take the configuration from.\n{hint}".rstrip())

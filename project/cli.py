@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
+import shlex
 import shutil
 import warnings
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -20,11 +22,12 @@ from project.callbacks.histogram import InputHistogram
 from project.callbacks.progress import Progress
 from project.callbacks.record import Record
 from project.callbacks.samples import Samples
+from project.callbacks.stopping import Patience
 from project.data import ImageDataModule
 from project.errors import UserError
-from project.loggers import make_loggers, upload_command
+from project.loggers import finish_wandb, make_loggers, upload_command
 from project.mistakes import Parser
-from project.models.checkpoint import read_checkpoint
+from project.models.checkpoint import misfit, read_checkpoint
 from project.report import print_scores
 from project.runs import Run, find_run, start_run
 
@@ -32,23 +35,22 @@ from project.runs import Run, find_run, start_run
 CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
     "best_checkpoint": (BestCheckpoint, {}),
     "last_checkpoint": (LastCheckpoint, {}),
-    "early_stopping": (
-        EarlyStopping,
-        # Not strict: a run may end before its first validation.
-        {"monitor": "val/psnr", "mode": "max", "patience": 20, "strict": False, "check_on_train_epoch_end": False},
-    ),
+    "early_stopping": (Patience, {}),
     "ema": (EMA, {}),
     "samples": (Samples, {}),
     "input_histogram": (InputHistogram, {}),
-    "learning_rate": (LearningRateMonitor, {}),
+    "learning_rate": (LearningRateMonitor, {"logging_interval": "step"}),
     "progress": (Progress, {}),
 }
+
+SWITCHES = {"enable_progress_bar": ProgressBar, "enable_checkpointing": ModelCheckpoint}
 
 NOISE = (
     "is not able to be used in the current environment",  # tips about other devices and loggers
     "does not have many workers",
     "exists and is not empty",
     "The number of training batches",
+    "You requested to overfit",  # "enabled shuffling": how our sampler looks to Lightning
     "LightningCLI's args parameter",
     "The dirpath has changed",  # a test, and a run from another's checkpoint, have folders of their own
     "isinstance\\(treespec, LeafSpec\\)",
@@ -103,6 +105,21 @@ class CommandLine(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Not Lightning's way, where a checkpoint's hyper-parameters silently win over the command line."""
 
+    def before_instantiate_classes(self) -> None:
+        """Look at the checkpoint before anything is made; say where the pictures are, wherever that is read."""
+        config = self.config[self.subcommand]
+        if config.ckpt_path is not None:
+            if config.get("resume"):
+                raise UserError("--resume and --ckpt_path both say where to go on from; leave one of them out.")
+            read_checkpoint(config.ckpt_path)
+        elif self.subcommand != "fit":
+            raise UserError(
+                f"'{self.subcommand}' scores a checkpoint, and none is given.\n"
+                "Name it: --ckpt_path runs/NAME/latest/checkpoints/best.ckpt"
+            )
+        for key in ("root", "target_root", "exclude"):  # they travel in the checkpoint, which is used from anywhere
+            config.data[key] = _absolute(config.data[key])
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config[self.subcommand]
         if config.trainer.fast_dev_run:
@@ -124,11 +141,17 @@ class CommandLine(LightningCLI):
     def before_fit(self) -> None:
         """Say where the configuration differs from that of the checkpoint that the run goes on from."""
         checkpoint = self.config_init["fit"].ckpt_path
-        if checkpoint is None or not Path(checkpoint).is_file():
+        if checkpoint is None:
             return
         self._dump_config()
-        saved = read_checkpoint(checkpoint).config
-        if found := differences(saved, self.config_dump):
+        found = differences(read_checkpoint(checkpoint).config, self.config_dump)
+        for difference in found:
+            if re.match(r"model\.\S*(optimizer|scheduler)\S*class_path ", difference):
+                raise UserError(
+                    f"A run goes on with the optimiser and the scheduler that it has: {difference}.\n"
+                    f"Start a new run from its weights instead: --model.init_args.init_from {checkpoint}"
+                )
+        if found and self.trainer.is_global_zero:
             print("Other than in the checkpoint: " + ", ".join(found[:8]) + (" ..." if len(found) > 8 else ""))
 
     def _make_trainer(self, **kwargs: Any) -> Trainer:
@@ -136,15 +159,35 @@ class CommandLine(LightningCLI):
             return super().instantiate_trainer(**kwargs)
         except (ValueError, TypeError, MisconfigurationException) as error:
             self._leave_nothing_empty()
-            way_out = "--trainer.accelerator auto --trainer.devices auto takes what this machine has."
-            raise UserError(f"The trainer section does not fit this machine or itself: {error}\n{way_out}") from error
+            message = f"The trainer section does not fit this machine or itself: {error}"
+            if re.search("accelerator|backend|device|gpu", str(error), re.IGNORECASE):
+                message += "\n--trainer.accelerator auto --trainer.devices auto takes what this machine has."
+            raise UserError(message) from error
+
+    def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
+        """Lightning refuses a callback for what is switched off."""
+        off = [kind for key, kind in SWITCHES.items() if config.get(key) is False]
+        return super()._instantiate_trainer(config, [c for c in callbacks if not isinstance(c, tuple(off))])
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
             super()._run_subcommand(subcommand)
-        except BaseException:
-            self._leave_nothing_empty()
+        except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into an exit
+            raise KeyboardInterrupt(*self._how_to_go_on()) from None
+        except RuntimeError as error:
+            if "loading state_dict" in str(error):
+                raise misfit(self.config_init[subcommand].ckpt_path, error) from error
             raise
+        except ValueError as error:
+            if "`val_check_interval`" in str(error):
+                raise UserError(
+                    f"An epoch has fewer than trainer.val_check_interval, {self.trainer.val_check_interval}, batches.\n"
+                    "Set trainer.check_val_every_n_epoch: null to count over epochs, or a smaller interval."
+                ) from error
+            raise
+        finally:
+            finish_wandb()
+            self._leave_nothing_empty()
 
     def _leave_nothing_empty(self) -> None:
         """A run that a mistake ends before it starts leaves no folder behind."""
@@ -156,15 +199,11 @@ class CommandLine(LightningCLI):
         if self.trainer.is_global_zero:
             count = sum(p.numel() for p in model.parameters() if p.requires_grad)
             print(f"{type(model).__name__}: {count:,} parameters; run: {self.run.folder if self.run else 'not kept'}")
-        try:
-            self.trainer.fit(model, **_safe(kwargs))
-        except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into an exit
-            self._say_how_to_go_on()
-            raise KeyboardInterrupt from None
+        self.trainer.fit(model, **_safe(kwargs))
         if self.run is None:
             return
         scores = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
-        best = self.trainer.checkpoint_callback.best_model_path
+        best = next((c.best_model_path for c in self.trainer.callbacks if isinstance(c, BestCheckpoint)), "")
         if best:
             options = _safe({"datamodule": self.datamodule, "ckpt_path": best, "verbose": False})
             scores |= self.trainer.validate(model, **options)[0]
@@ -173,10 +212,12 @@ class CommandLine(LightningCLI):
         if self.trainer.is_global_zero:
             self._report(scores, Path(best) if best else None)
 
-    def _say_how_to_go_on(self) -> None:
-        if self.run is not None and self.run.last_checkpoint.is_file() and self.trainer.is_global_zero:
-            where = "" if self.run.root == Path("runs") else f" --runs_dir {self.run.root}"
-            print(f"Go on with: python -m project fit --name {self.run.name} --resume {self.run.version}{where}")
+    def _how_to_go_on(self) -> list[str]:
+        if self.subcommand != "fit" or self.run is None or not self.run.last_checkpoint.is_file():
+            return []
+        where = [] if self.run.root == Path("runs") else ["--runs_dir", str(self.run.root)]
+        words = ["fit", "--name", self.run.name, "--resume", self.run.version, *where]
+        return [f"Go on with: python -m project {shlex.join(words)}"]
 
     def test(self, model: LightningModule, **kwargs: Any) -> None:
         self._score(self.trainer.test(model, **{**_safe(kwargs), "verbose": False}))
@@ -192,6 +233,7 @@ class CommandLine(LightningCLI):
         folder = self.run.folder
         samples = folder / "samples" / "latest.png"
         facts = {
+            "Stopped early": self._why_stopped_early(),
             "Run": folder,
             "Best checkpoint": best and _short(best),
             "Samples": samples if samples.is_file() else None,
@@ -200,6 +242,10 @@ class CommandLine(LightningCLI):
             and f"python -m project predict --ckpt_path {_short(best)} --input FOLDER --output {folder / 'restored'}",
         }
         print_scores(scores, facts, title=f"{self.run.name} after {self.trainer.global_step} steps (best checkpoint)")
+
+    def _why_stopped_early(self) -> str | None:
+        reasons = [c.stopping_reason_message for c in self.trainer.callbacks if isinstance(c, EarlyStopping)]
+        return next((reason.removesuffix(" Signaling Trainer to stop.") for reason in reasons if reason), None)
 
 
 def main(argv: list[str]) -> int:
@@ -210,8 +256,9 @@ def main(argv: list[str]) -> int:
     """
     for text in NOISE:
         warnings.filterwarnings("ignore", message=f".*{text}.*")
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in ("utilities.rank_zero", "trainer.connectors.signal_connector"):
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
     argv = complete(argv)
     Parser.command, Parser.words, Parser.callbacks = argv[0], argv[1:], list(CALLBACKS)
     CommandLine(argv)
@@ -221,6 +268,12 @@ def main(argv: list[str]) -> int:
 def _safe(options: dict[str, Any]) -> dict[str, Any]:
     """Read checkpoints without running code that may lie in them."""
     return {**options, "weights_only": True}
+
+
+def _absolute(path: str | list[str] | None) -> str | list[str] | None:
+    if isinstance(path, list):
+        return [_absolute(one) for one in path]
+    return str(Path(path).expanduser().absolute()) if path else path
 
 
 def _step_of(checkpoint: Path) -> int:

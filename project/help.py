@@ -61,7 +61,7 @@ def short_help(parser: Any, command: str, callbacks: list[str]) -> str:
 def _entry(action: Any) -> list[str]:
     text = " ".join((action.help or "").replace("%%", "%").split())
     text = text.split("(type:")[0].strip().removesuffix("Default: ``None``.").strip()
-    if action.dest.split(".")[0] in ("ckpt_path", "trainer", "early_stopping", "learning_rate"):
+    if action.dest.split(".")[0] in ("ckpt_path", "trainer", "learning_rate"):
         text = text.split(". ")[0].rstrip(".") + "."  # Lightning's own texts run on
     default = action.default
     if isinstance(default, int | float | str | bool):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
+import re
+import shlex
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +19,8 @@ from project.errors import UserError
 from project.runs import Run
 
 WandbMode = Literal["auto", "online", "offline", "off"]
+WANDB_CLOUD = ("api.wandb.ai", "api.forge.coreweave.com")
+"""One server under the names that older and newer versions of wandb have for it."""
 
 
 class _AppendingWriter(ExperimentWriter):
@@ -63,6 +69,10 @@ class MetricsCSV(CSVLogger):
     def log_hyperparams(self, params: object = None) -> None:
         pass  # config.yaml holds them already
 
+    def after_save_checkpoint(self, checkpoint_callback: object) -> None:
+        """Write what is held back: a run that is killed goes on from this checkpoint, and its curves with it."""
+        self.save()
+
 
 def make_loggers(run: Run, wandb: WandbMode, tensorboard: bool, resume_step: int | None = None) -> list[Logger]:
     """Loggers of a run, the CSV first: Lightning takes the run's folder from the first one.
@@ -89,29 +99,44 @@ def make_loggers(run: Run, wandb: WandbMode, tensorboard: bool, resume_step: int
 def upload_command(run: Run) -> str | None:
     """The command that uploads a run which W&B kept offline; None if there is nothing to upload."""
     folders = sorted((run.folder / "wandb").glob("offline-run-*"))
-    return " ".join(["wandb sync", *map(str, folders)]) if folders else None
+    return shlex.join(["wandb", "sync", *map(str, folders)]) if folders else None
+
+
+def finish_wandb() -> None:
+    """Close the run of this process, if there is one: the next would be taken for a part of it."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and wandb.run is not None:
+        wandb.finish()
 
 
 def _wandb_logger(run: Run, offline: bool) -> Logger:
     from lightning.pytorch.loggers import WandbLogger
 
-    cache = Path(os.environ.get("PROJECT_CACHE", ".cache")).absolute() / "wandb"
-    for variable in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
+    cache = Path(".cache/wandb").absolute()
+    for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
         os.environ.setdefault(variable, str(cache))  # else they land in the user's home
+    if not _wandb_config().is_dir():  # one that is there names the user's own server
+        os.environ.setdefault("WANDB_CONFIG_DIR", str(cache))
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_CONSOLE", "off")  # capturing the terminal breaks a live progress bar
     logger = WandbLogger(
         project=os.environ.get("WANDB_PROJECT", "image-to-image"),
         name=f"{run.name}/{run.version}",
-        id=f"{run.name}-{run.version}",  # the same when resumed, so that the curves go on
+        # The same when resumed, so that the curves go on. W&B takes neither spaces nor /\\#?%: in it.
+        id=re.sub(r"[^\w.-]", "-", f"{run.name}-{run.version}")[-128:],
         save_dir=run.folder,
-        offline=offline,
+        mode="offline" if offline else "online",
     )
     logger._wandb_init.pop("anonymous", None)  # wandb warns about the mere presence of this setting
     return logger
 
 
 def _wandb_mode(wanted: WandbMode) -> str:
+    if wanted == "online" and not _has_credentials():
+        raise UserError(
+            "--wandb online needs credentials of Weights & Biases, and there are none.\n"
+            "Log in with `wandb login`, or take --wandb offline: the run can be uploaded later."
+        )
     if wanted != "auto":
         return wanted
     if os.environ.get("WANDB_MODE") in ("disabled", "dryrun", "offline"):
@@ -120,16 +145,32 @@ def _wandb_mode(wanted: WandbMode) -> str:
 
 
 def _has_credentials() -> bool:
-    if os.environ.get("WANDB_API_KEY"):
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     import netrc
-    from urllib.parse import urlparse
 
-    host = urlparse(os.environ.get("WANDB_BASE_URL", "")).hostname or "api.wandb.ai"
     for name in (".netrc", "_netrc"):
         try:
-            if netrc.netrc(os.environ.get("NETRC") or Path.home() / name).authenticators(host):
-                return True
+            known = netrc.netrc(os.environ.get("NETRC") or Path.home() / name)
         except (OSError, netrc.NetrcParseError):
             continue
+        if any(known.authenticators(host) for host in _wandb_hosts()):
+            return True
     return False
+
+
+def _wandb_config() -> Path:
+    return Path(os.environ.get("WANDB_CONFIG_DIR") or Path.home() / ".config" / "wandb")
+
+
+def _wandb_hosts() -> tuple[str, ...]:
+    """The server's name, with its port, as ``wandb login`` writes it into the netrc file."""
+    from configparser import ConfigParser, Error
+    from urllib.parse import urlsplit
+
+    settings = ConfigParser()
+    with contextlib.suppress(Error, OSError):
+        settings.read(_wandb_config() / "settings")
+    url = os.environ.get("WANDB_BASE_URL") or settings.get("default", "base_url", fallback="")
+    host = urlsplit(url).netloc
+    return (host,) if host and host not in WANDB_CLOUD else WANDB_CLOUD

@@ -56,8 +56,10 @@ def explain(message: str, parser: Any, words: list[str]) -> str:
     trees = _config_trees(words)
     if match := _UNKNOWN.search(message):
         return _unknown_key((match[1] or match[2]).lstrip("-").split("=")[0].rstrip("+"), parser, trees, words)
-    if "arguments are required" in message:
-        return f"{message.replace('fit.', '')}.\nGive a configuration that holds it: --config FILE."
+    if match := re.search(r"arguments are required: (.+)", message):
+        names = [re.sub(r"^(fit|validate|test)\.", "", name.strip()) for name in match[1].split(",")]
+        missing = [_missing_key(name, trees) for name in names]
+        return f"Missing in the configuration: {', '.join(missing)}."
     lines = [line.rstrip() for line in message.splitlines() if line.strip() and not _NOISE.match(line)]
     given = re.search(r"Given value: (.{1,60})$", message, re.MULTILINE)
     key = re.match(r'Parser key "([^"]+)":?\s*(.*)', lines[0]) if lines else None
@@ -69,6 +71,7 @@ def explain(message: str, parser: Any, words: list[str]) -> str:
     text = re.sub(r"Type typing\.Callable.*? expects a function or a callable class: ", "", text)
     text = re.sub(r"Expected a (\w+)\. Got value: (.*)", r"expected a value of type \1, got \2", text)
     text = re.sub(r"\btyping\.", "", text)
+    text = re.sub(r"Expected a Literal(\[.*?\])", r"expected one of \1", text)
     if given and "class_path" not in text:
         text += f"\nGiven was: {given[1]}"
     if match := _NO_ATTRIBUTE.search(text):
@@ -139,6 +142,12 @@ def _class_keys(tree: Any, prefix: str = "") -> Iterator[str]:
             pass
     for key, value in tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ():
         yield from _class_keys(value, f"{prefix}{key}.")
+
+
+def _missing_key(name: str, trees: dict[str, Any]) -> str:
+    given = {key for tree in trees.values() for key in _keys(tree)}
+    found = {key for tree in trees.values() for key in _class_keys(tree) if key.endswith(f".{name}")} - given
+    return found.pop() if len(found) == 1 else name
 
 
 def _full_name(key: str, trees: dict[str, Any]) -> str:

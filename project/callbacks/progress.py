@@ -139,11 +139,15 @@ class Progress(ProgressBar):
         logged = trainer.callback_metrics
         loss = outputs["loss"] if isinstance(outputs, dict) and "loss" in outputs else logged.get("train/loss")
         values = {} if loss is None else {"loss": f"{float(loss):.4f}"}
-        return values | {key: f"{float(logged[key]):.2f}" for key in self.metrics if key in logged}
+        return values | {key: _short(float(logged[key])) for key in self.metrics if key in logged}
 
     def _time_left(self, share: float) -> float | None:
         done = share - self._share_at_start
         return (time.monotonic() - self._started) * (1 - share) / done if done > 0 else None
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.4f}"
 
 
 def _clock(seconds: float | None) -> str:

@@ -36,11 +36,26 @@ class Record(SaveConfigCallback):
                 kept[key] = None
         self.text = parser.dump(kept, skip_none=False, skip_link_targets=False)
 
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if trainer.log_dir is None:
-            return
-        if self.run is not None and stage == "fit":
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Nothing yet: a mistake that shows while data and model are set up leaves no trace of a run."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.save_config(trainer, pl_module, "fit")
+        if self.run is not None and trainer.is_global_zero:
             point_latest_at(self.run)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self.save_config(trainer, pl_module, "validate")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.save_config(trainer, pl_module, "test")
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write both files and tell the loggers, once."""
+        if self.already_saved or trainer.log_dir is None or not trainer.is_global_zero:
+            return
+        self.already_saved = True
         folder = Path(trainer.log_dir)
         (folder / "config.yaml").write_text(self.text, encoding="utf-8")
         facts = environment()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,8 @@ HEADINGS = ["input", "output", "target"]
 
 
 class Samples(Callback):
-    """Saves a grid of sample pictures as ``samples/step_NNNNNN.png`` and the newest as ``samples/latest.png``.
+    """Saves a grid of sample pictures as ``samples/step_NNNNNN.png`` and the newest as ``samples/latest.png``,
+    which in the end is that of the best checkpoint.
 
     Args:
         count: How many pictures; the first of the validation split, always the same. 0 switches the callback off.
@@ -64,10 +64,11 @@ class Samples(Callback):
             return
         folder = Path(trainer.log_dir) / "samples"
         folder.mkdir(exist_ok=True)
-        path = folder / f"step_{trainer.global_step:06d}.png"
-        self._draw(rows).save(path)
-        shutil.copyfile(path, folder / "latest.png")
-        log_picture(trainer, "samples", path)
+        picture = self._draw(rows)
+        picture.save(folder / "latest.png")
+        if trainer.state.fn == "fit":  # else the checkpoint may be of another step than the trainer's
+            picture.save(folder / f"step_{trainer.global_step:06d}.png")
+        log_picture(trainer, "samples", folder / "latest.png")
 
     def _draw(self, rows: list[tuple[torch.Tensor, ...]]) -> Any:
         pictures, captions = [], []

@@ -78,14 +78,26 @@ def load_model(checkpoint: str | Path | Checkpoint) -> LightningModule:
     try:
         model.load_state_dict(checkpoint.weights)
     except RuntimeError as error:
-        details = [line.strip() for line in str(error).splitlines()[1:]]
-        shown = "\n".join(f"  {line[:200]}" for line in details[:4])
         name = checkpoint.config["model"]["class_path"]
         raise UserError(
-            f"{checkpoint.path}: its weights do not fit {name} as it is now:\n{shown}\n"
+            f"{checkpoint.path}: its weights do not fit {name} as it is now:\n{_first_of(error)}\n"
             "The class has changed since; go back to the code that wrote the checkpoint, or train again."
         ) from error
     return model.eval()
+
+
+def misfit(path: str | Path, error: RuntimeError) -> UserError:
+    """What to tell when a checkpoint's weights do not fit the model of a configuration given beside it.
+
+    Args:
+        path: The checkpoint.
+        error: What ``load_state_dict`` raised.
+    """
+    return UserError(
+        f"{path}: its weights do not fit this configuration's model:\n{_first_of(error)}\n"
+        "Leave the model as it was trained; without --config its own configuration is taken.\n"
+        f"A new run from the weights that do fit: fit --model.init_args.init_from {path}"
+    )
 
 
 def _build(checkpoint: Checkpoint) -> LightningModule:
@@ -102,6 +114,10 @@ def _build(checkpoint: Checkpoint) -> LightningModule:
             f"{checkpoint.path}: its model {described['class_path']} cannot be built:\n  {_cause(error)}\n"
             "Is the code of the model here, and unchanged since? Run from the folder that it was trained in."
         ) from error
+
+
+def _first_of(error: RuntimeError) -> str:
+    return "\n".join(f"  {line.strip()[:200]}" for line in str(error).splitlines()[1:5])
 
 
 def _check_is_file(path: Path) -> None:

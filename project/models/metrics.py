@@ -88,7 +88,8 @@ class Scores(nn.Module):
             target: (B, C, H, W) in [0, 1].
             baseline: (B, C, H, W), the do-nothing answer; judged as it is, since noise is defined without clipping.
         """
-        output = as_saved(output)
+        # Metrics from elsewhere may take tensors apart with view(), which fails in channels_last order.
+        output, target, baseline = as_saved(output).contiguous(), target.contiguous(), baseline.contiguous()
         for name, metric in self.answer.items():
             metric.update(output, target)
             other = self.baseline[name]

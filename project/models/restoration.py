@@ -15,7 +15,7 @@ from project.data.batch import Pair
 from project.errors import UserError
 from project.models.hyperparameters import save_plain_hyperparameters
 from project.models.metrics import PSNR, SSIM, Scores
-from project.models.optimization import EVERY, configure_scheduler
+from project.models.optimization import EVERY, build, configure_scheduler, step_plateaus
 from project.models.regularization import l1_penalty, l2_penalty, penalised_weights
 from project.models.weights import load_matching
 from project.networks.choices import choose
@@ -33,7 +33,7 @@ class ImageRestorer(LightningModule):
         loss: Called with output and target, any of torch.nn or project.models; null for L1.
         optimizer: Any of torch.optim.
         scheduler: Any of torch.optim.lr_scheduler or project.models.WarmupCosine; null for a constant learning rate.
-        schedule_every: Step the scheduler after every step or epoch; auto: as the scheduler is meant.
+        schedule_every: Step the scheduler after every step or epoch; auto: as it is meant (a plateau: validation).
         monitor: Logged value that ReduceLROnPlateau watches.
         l1: Weight of the penalty sum |w|, on kernels only; 0 for none.
         l2: Weight of the penalty sum w^2 / 2, on kernels only; 0 for none.
@@ -125,7 +125,7 @@ class ImageRestorer(LightningModule):
         x = batch.input.contiguous(memory_format=self.memory_format)
         output = self.network(x) if self._train_network is None else self._compiled(x)
         loss = self.loss(output, batch.target)
-        self.log("train/loss", loss, prog_bar=True)
+        self.log("train/loss", loss)  # prog_bar=True would wait for the device at every step
         return loss if self.l1 == 0 and self.l2 == 0 else loss + self._penalty(loss)
 
     def _penalty(self, loss: Tensor) -> Tensor:
@@ -165,18 +165,21 @@ class ImageRestorer(LightningModule):
         self.scores[stage].update(output, batch.target, batch.baseline)
 
     def on_validation_epoch_end(self) -> None:
-        """Log the validation scores."""
-        self._log_scores("val")
+        """Log the validation scores, and let a scheduler that waits for them know."""
+        scores = self._log_scores("val")
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            step_plateaus(self.trainer, scores)
 
     def on_test_epoch_end(self) -> None:
         """Log the test scores."""
         self._log_scores("test")
 
-    def _log_scores(self, stage: str) -> None:
+    def _log_scores(self, stage: str) -> dict[str, Tensor]:
         values = {"loss": self.losses[stage].compute(), **self.scores[stage].compute()}
         self.losses[stage].reset()
-        # The metrics have gathered from all ranks: every rank logs the same value.
-        self.log_dict({f"{stage}/{name}": value for name, value in values.items()})
+        scores = {f"{stage}/{name}": value for name, value in values.items()}
+        self.log_dict(scores)  # the metrics have gathered from all ranks: every rank logs the same value
+        return scores
 
     def predict_step(self, batch: Pair | Tensor, batch_idx: int = 0) -> Tensor:
         """A batch, or its input pictures alone -> restored pictures, (B, C', H, W) in [0, 1]."""
@@ -184,7 +187,7 @@ class ImageRestorer(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimiser over the network's trainable parameters, and its scheduler."""
-        optimizer = self.make_optimizer([p for p in self.network.parameters() if p.requires_grad])
+        optimizer = build("optimizer", self.make_optimizer, [p for p in self.network.parameters() if p.requires_grad])
         if self.make_scheduler is None:
             return optimizer
         scheduler = configure_scheduler(

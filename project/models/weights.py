@@ -6,7 +6,7 @@ import pickle
 from pathlib import Path
 
 import torch
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 from project.errors import UserError
@@ -22,7 +22,7 @@ def load_matching(network: nn.Module, path: str) -> str:
         path: A checkpoint of a Lightning module whose network is called ``network``, or a network's plain state_dict.
 
     Returns:
-        What was taken and what was not, in a few lines; also logged.
+        What was taken and what was not, in a few lines; also printed.
 
     Raises:
         UserError: When the file is missing or no checkpoint, or when no parameter of it fits.
@@ -51,7 +51,7 @@ def load_matching(network: nn.Module, path: str) -> str:
     ):
         if names:
             report += f"\n  {len(names)} {what}: {', '.join(names[:4])}{', ...' if len(names) > 4 else ''}"
-    rank_zero_info(report)
+    rank_zero_only(print)(report)
     return report
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -40,11 +39,11 @@ class Report:
     notes: Counter[str] = field(default_factory=Counter)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str]) -> int:
     """Run the command.
 
     Args:
-        argv: What follows ``predict`` on the command line; None for sys.argv.
+        argv: ``predict`` and what follows it on the command line.
 
     Returns:
         The exit code: 0, or 1 when a picture failed, or 130 when stopped by Ctrl-C.
@@ -52,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         UserError: Nothing can be restored at all: wrong options, no pictures, no usable checkpoint or device.
     """
-    options = _parse(argv)
+    options = _parse(list(argv[1:]))
     from project.prediction.jobs import plan
 
     output, checkpoint = Path(options.output).expanduser(), Path(options.ckpt_path).expanduser()
@@ -108,11 +107,10 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _parse(argv: Sequence[str] | None) -> Namespace:
+def _parse(arguments: list[str]) -> Namespace:
     from jsonargparse import ArgumentError
 
     parser = _parser()
-    arguments = sys.argv[1:] if argv is None else list(argv)
     try:
         options = parser.parse_args(arguments)
     except ArgumentError as error:

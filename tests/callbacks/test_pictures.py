@@ -16,7 +16,15 @@ from project.networks import Normalize
 
 
 def _trainer(folder, **more):
-    plain = {"global_step": 0, "is_global_zero": True, "log_dir": str(folder), "loggers": [], "sanity_checking": False}
+    plain = {
+        "state": SimpleNamespace(fn="fit"),
+        "global_step": 0,
+        "is_global_zero": True,
+        "log_dir": str(folder),
+        "loggers": [],
+        "sanity_checking": False,
+    }
+    plain["state"] = SimpleNamespace(fn="fit")
     return SimpleNamespace(**{**plain, **more})
 
 

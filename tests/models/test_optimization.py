@@ -50,13 +50,13 @@ def test_warmup_cosine_follows_the_run_unless_it_has_a_length():
 
 
 def test_plateau_waits_for_a_rise_of_the_psnr():
-    description = configure(partial(lrs.ReduceLROnPlateau, patience=0), check_val_every_n_epoch=3)
+    description = configure(partial(lrs.ReduceLROnPlateau, patience=0), every="epoch", check_val_every_n_epoch=3)
     assert description["scheduler"].mode == "max"
     assert description["scheduler"].patience == 0
     assert (description["monitor"], description["frequency"]) == ("val/psnr", 3)
     assert configure(lrs.ReduceLROnPlateau, every="step")["frequency"] == 7
 
 
-def test_other_value_errors_are_not_swallowed():
-    with pytest.raises(ValueError, match="pct_start"):
+def test_what_a_class_refuses_is_told():
+    with pytest.raises(UserError, match=r"model.scheduler cannot be built: .*pct_start"):
         configure(partial(lrs.OneCycleLR, max_lr=0.1, total_steps=5, pct_start=2.0))

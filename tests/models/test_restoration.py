@@ -132,7 +132,7 @@ def test_statistics_reach_the_network_and_any_wrapped_one(make_trainer, data):
 
 
 def test_statistics_of_other_channels_are_told(make_trainer, data):
-    with pytest.raises(UserError, match="3 values, the network 4 channels"):
+    with pytest.raises(UserError, match="3 channels, but the network is made for 4"):
         make_trainer(max_steps=1).fit(ImageRestorer(tiny(in_channels=4)), data)
 
 

@@ -43,7 +43,7 @@ def files(folder):
 
 def predict(checkpoint, source, output, *more):
     arguments = ["--ckpt_path", checkpoint, "--input", str(source), "--output", str(output), "--device", "cpu", *more]
-    return main(arguments)
+    return main(["predict", *arguments])
 
 
 def test_a_folder_is_restored_under_the_same_names(checkpoint, folder, tmp_path, capsys):
@@ -63,10 +63,9 @@ def test_the_real_command_restores_a_file_with_a_unet(tmp_path, folder):
     described = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network}}
     config = yaml.safe_dump({"model": described, "data": {"channels": 3}})
     torch.save({"state_dict": model.state_dict(), "config": config}, tmp_path / "best.ckpt")
-    code = "import sys; from project.prediction.predict import main; sys.exit(main())"
     given = ["--ckpt_path", "best.ckpt", "--input", str(folder / "b.png"), "--output", "out", "--device", "cpu"]
     done = subprocess.run(
-        [sys.executable, "-c", code, *given],
+        [sys.executable, "-m", "project", "predict", *given],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -171,7 +170,7 @@ def test_the_noise_has_the_strength_that_was_asked_for_and_follows_the_name():
 
 def refusal(*arguments):
     with pytest.raises(UserError) as caught:
-        main(arguments)
+        main(["predict", *arguments])
     message = str(caught.value)
     assert len(message.splitlines()) <= 10
     return message
@@ -193,7 +192,7 @@ def test_mistakes_are_told_in_a_few_lines(checkpoint, folder, tmp_path):
 def test_help_does_not_wait_for_torch():
     code = (
         "import sys\nfrom project.prediction.predict import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "try:\n    main(['predict', '--help'])\nexcept SystemExit:\n    pass\n"
         "sys.exit('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

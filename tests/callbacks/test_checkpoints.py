@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+from torch.utils.data import DataLoader
+
+from project.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+
+
+class Model(L.LightningModule):
+    """Its weight counts the steps; the score rises and falls again."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2, 3))
+        self.scores = iter([1.0, 3.0, 2.0, 1.0, 0.0])
+
+    def training_step(self, batch, batch_idx):
+        return -self.weight.sum()
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/psnr", next(self.scores))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+class FailAt(Callback):
+    def __init__(self, step: int):
+        self.step = step
+
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == self.step:
+            raise ZeroDivisionError
+
+
+def _fit(folder, *callbacks, steps=7, ckpt_path=None, model=None):
+    trainer = L.Trainer(
+        max_steps=steps,
+        val_check_interval=2,
+        check_val_every_n_epoch=None,
+        default_root_dir=folder,
+        callbacks=[BestCheckpoint(), LastCheckpoint(), *callbacks],
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    data = DataLoader(torch.zeros(20, 1))
+    trainer.fit(
+        model or Model(), data, DataLoader(torch.zeros(1, 1)), ckpt_path=ckpt_path, weights_only=bool(ckpt_path) or None
+    )
+
+
+def _saved(folder, name) -> tuple[int, float]:
+    content = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    return content["global_step"], float(content["state_dict"]["weight"][0, 0])
+
+
+def test_best_is_by_the_score_and_last_is_the_last_step(tmp_path):
+    _fit(tmp_path)
+    assert _saved(tmp_path, "best") == (4, 4.0)
+    assert _saved(tmp_path, "last") == (7, 7.0), "later than the last validation, at step 6"
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+
+
+def test_an_error_saves_the_last_step_and_leaves_the_best_alone(tmp_path):
+    with pytest.raises(ZeroDivisionError):
+        _fit(tmp_path, FailAt(5))
+    assert _saved(tmp_path, "best") == (4, 4.0)
+    assert _saved(tmp_path, "last") == (5, 5.0)
+
+
+def test_a_run_that_cannot_be_resumed_leaves_its_checkpoint_as_it_was(tmp_path):
+    _fit(tmp_path, steps=4)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    before = last.read_bytes()
+
+    class Twice(Model):
+        def configure_optimizers(self):
+            groups = [{"params": [self.weight]}, {"params": [nn.Parameter(torch.zeros(1))]}]
+            return torch.optim.SGD(groups, lr=1.0)
+
+    with pytest.raises(ValueError, match="parameter groups"):
+        _fit(tmp_path, ckpt_path=last, model=Twice())
+    assert last.read_bytes() == before
