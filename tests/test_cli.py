@@ -84,7 +84,7 @@ def test_fit_learns_and_leaves_a_whole_run_behind(config, capsys):
         assert (run / name).is_file(), name
     pictures = {path.name for path in (run / "samples").glob("*.png")}
     assert {"latest.png", "input_histogram.png", "step_000010.png", "step_000030.png"} <= pictures
-    assert json.loads((run / "environment.json").read_text())["packages"]["torch"] == torch.__version__
+    assert json.loads((run / "environment.json").read_text())["packages"]["torch"] == torch.__version__.split("+")[0]
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 30
     for text in ("PSNR (dB)", "SSIM", "doing nothing", "best.ckpt", "samples", "python -m project predict"):
         assert text in printed

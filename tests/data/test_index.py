@@ -171,7 +171,7 @@ def test_a_damaged_index_is_made_anew(good, cache):
 
 def test_an_interrupt_keeps_what_was_read(good, cache, monkeypatch):
     real = index._examine
-    monkeypatch.setattr(index, "_examine", lambda path: real(path) if "2" not in path else interrupt())
+    monkeypatch.setattr(index, "_examine", lambda path: real(path) if "good 2" not in path else interrupt())
     with pytest.raises(KeyboardInterrupt):
         run(good, cache, workers=0)
     read = []
