@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
+import shlex
+import signal
 import subprocess
 import sys
+import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -91,9 +97,8 @@ def test_fit_learns_and_leaves_a_whole_run_behind(config, capsys):
 
 
 def test_the_same_command_repeats_the_same_losses(config):
-    first = _column(_fit(config), "train/loss")
-    second = _column(_fit(config), "train/loss")
-    other = _column(_fit(config, "--seed_everything", "7"), "train/loss")
+    seeds = ([], [], ["--seed_everything", "7"])
+    first, second, other = (_column(_fit(config, "--trainer.max_steps", "9", *seed), "train/loss") for seed in seeds)
     assert first == second
     assert first != other
 
@@ -106,15 +111,21 @@ def test_checkpoints_hold_plain_values_only(config):
         assert content["global_step"] == 30
 
 
-def test_the_checkpoint_alone_is_enough(config, tmp_path, capsys):
-    run = _fit(config)
+def test_the_checkpoint_alone_is_enough(config, tmp_path, monkeypatch):
+    run = _fit(config, "--data.root", "pictures")
     scored = _column(run, "test/psnr")[-1]
     config.unlink()
     (run / "config.yaml").unlink()
     checkpoint = str(run / "checkpoints" / "best.ckpt")
-    assert main(["test", "--ckpt_path", checkpoint]) == 0
-    tested = next(path for path in Path("runs/tiny").iterdir() if path.name.endswith("-test"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert main(["test", "--ckpt_path", checkpoint]) == 0
+    (tested,) = Path("runs/tiny").iterdir()
+    assert tested.name.endswith("-test")
     assert _column(tested, "test/psnr")[-1] == pytest.approx(scored, abs=1e-4)
+    monkeypatch.chdir(tmp_path)
     assert Path("runs/tiny/latest").resolve() == run
 
     Image.new("RGB", (70, 31), (200, 40, 90)).save(tmp_path / "red.png")
@@ -150,7 +161,7 @@ def test_resume_goes_on_in_the_same_folder_to_the_same_end(config):
     assert yaml.safe_load((cut / "config.yaml").read_text())["resume"] is None
 
 
-def test_early_stopping_ends_with_the_best_weights(config):
+def test_early_stopping_ends_with_the_best_weights(config, capsys):
     run = _fit(
         config, "--early_stopping.patience", "1", "--early_stopping.min_delta", "50", "--trainer.max_steps", "90"
     )
@@ -159,22 +170,13 @@ def test_early_stopping_ends_with_the_best_weights(config):
     )  # the first validation is a best one, the second is not better by 50 dB
     best = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     assert _column(run, "test/psnr"), "the best checkpoint was tested"
+    assert "Stopped early    Monitored metric val/psnr did not improve" in capsys.readouterr().out
     assert best["global_step"] in (10, 20)
 
 
 def test_a_run_may_end_before_its_first_validation(config):
     run = _fit(config, "--trainer.max_steps", "3")
     assert (run / "checkpoints" / "last.ckpt").is_file()
-
-
-def test_python_m_project_runs_in_a_process_of_its_own(config):
-    command = [sys.executable, "-m", "project", "fit", "--config", str(config), "--trainer.max_steps", "4"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "Upload to W&B" in done.stdout  # offline, without a prompt
-    assert "PSNR (dB)" not in done.stdout or "doing nothing" in done.stdout
-    assert list(Path("runs/tiny/latest").glob("wandb/offline-run-*"))
-    assert "warning" not in done.stderr.lower(), done.stderr
 
 
 @pytest.mark.parametrize(
@@ -236,3 +238,83 @@ def test_another_configuration_than_the_checkpoints_is_said(config, capsys):
     ]
     _fit(config, *words)
     assert "Other than in the checkpoint: data.batch_size 4 -> 3\n" in capsys.readouterr().out
+
+
+def test_in_a_terminal_a_bar_shows_training_and_testing(config, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the output for a terminal
+    monkeypatch.setenv("COLUMNS", "120")
+    run = _fit(config, "--progress.refresh_seconds", "0", "--trainer.max_steps", "12")
+    printed = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
+    for part in (
+        r"training .* left 0:\d\d step \d+  loss 0\.\d{4}  val/psnr 1\d\.\d\d",
+        "validating",
+        "testing .* 100%",
+    ):
+        assert re.search(part, printed), part
+    assert _column(run, "test/psnr")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no process groups with signals")
+def test_ctrl_c_saves_and_says_how_to_go_on(config):
+    command = [sys.executable, "-m", "project", "fit", "--config", str(config), "--trainer.max_steps", "5000"]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while not list(Path("runs").glob("tiny/*/checkpoints/last.ckpt")) and time.monotonic() < deadline:
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does it: W&B's own process gets it as well
+    _, told = process.communicate(timeout=120)
+    assert process.returncode == 130
+    run = Path("runs/tiny/latest").resolve()
+    printed = f"Go on with: python -m project fit --name tiny --resume {run.name}"
+    assert told == f"Stopped.\n{printed}\n"
+
+    step = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    words = [sys.executable, *shlex.split(printed)[4:], "--trainer.max_steps", str(step + 3)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, ""), "no warnings that nobody can do anything about"
+    assert "Upload to W&B    wandb sync runs/tiny/" in done.stdout, "offline, without a prompt"
+    assert len(_column(run, "train/loss")) == step + 3
+    folders = list(run.glob("wandb/offline-run-*"))
+    assert len(folders) == 2
+    assert {folder.name.split("-", 3)[3] for folder in folders} == {f"tiny-{run.name}"}, "one run of W&B"
+
+
+def test_a_saved_config_works_again_and_a_second_one_changes_it(config, tmp_path):
+    first = _fit(config, "--trainer.max_steps", "3")
+    more = tmp_path / "more.yaml"
+    more.write_text("trainer: {max_steps: 2}\nema: {decay: 0.5}\n")
+    assert main(["fit", "--config", str(first / "config.yaml"), "--config", str(more)]) == 0
+    second = Path("runs/tiny/latest").resolve()
+    assert second != first, "under the name that the saved configuration has"
+    before, after = (yaml.safe_load((run / "config.yaml").read_text()) for run in (first, second))
+    assert (after["trainer"]["max_steps"], after["ema"]["decay"]) == (2, 0.5)
+    assert after["data"] == before["data"] and after["model"] == before["model"]
+
+
+def test_bar_and_checkpoints_can_be_switched_off(config, capsys):
+    switches = ["--trainer.enable_progress_bar", "false", "--trainer.enable_checkpointing", "false"]
+    run = _fit(config, "--trainer.max_steps", "10", *switches)
+    assert not (run / "checkpoints").exists()
+    printed = capsys.readouterr().out
+    assert "step 10 " not in printed and "PSNR (dB)" in printed
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--model.init_args.network.init_args.widths", "[8, 16]"], ["do not fit", "init_from"]),
+        (["--model.init_args.optimizer", "torch.optim.SGD"], ["optimizer.class_path torch.optim.Adam ->", "init_from"]),
+    ],
+)
+def test_what_cannot_go_on_is_told_and_stays_as_it_was(config, capsys, words, expected):
+    run = _fit(config, "--trainer.max_steps", "3")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert main(["fit", "--name", "tiny", "--resume", "latest", "--trainer.max_steps", "6", *words]) == 2
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) <= 10
+    for part in expected:
+        assert part in told
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

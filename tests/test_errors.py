@@ -43,6 +43,18 @@ IN_FILE = {
         lambda c: c["model"]["init_args"]["optimizer"]["init_args"].update(lrr=1),
         ["lrr", "Did you mean model.init_args.optimizer.init_args.lr?"],
     ),
+    "missing argument of a scheduler": (
+        lambda c: c["model"]["init_args"].update(scheduler={"class_path": "torch.optim.lr_scheduler.StepLR"}),
+        ["Missing in the configuration: model.init_args.scheduler.init_args.step_size"],
+    ),
+    "impossible value for an optimiser": (
+        lambda c: c["model"]["init_args"]["optimizer"]["init_args"].update(lr=-1.0),
+        ["model.optimizer", "Invalid learning rate: -1.0"],
+    ),
+    "an interval longer than an epoch": (
+        lambda c: c["trainer"].update(check_val_every_n_epoch=1, val_check_interval=10**6),
+        ["val_check_interval, 1000000", "check_val_every_n_epoch: null"],
+    ),
     "unknown key of the trainer": (
         lambda c: c["trainer"].update(max_stepps=3),
         ["mine.yaml: trainer.max_stepps", "Did you mean trainer.max_steps?"],
@@ -100,11 +112,21 @@ def test_mistake_on_the_command_line(case, capsys, tmp_path):
         (["fit", "--config", str(CONFIG).replace("denoise", "denoize")], ["Did you mean", "denoise.yaml?"]),
         (["test", "--ckpt_path", "nope.ckpt"], ["There is no checkpoint nope.ckpt"]),
         (["test", "--ckpt_path", str(CONFIG)], ["is not a checkpoint"]),
+        (["test", "--config", str(CONFIG)], ["none is given", "--ckpt_path"]),
+        (["fit", "--config", str(CONFIG), "--ckpt_path", "nope.ckpt"], ["There is no checkpoint nope.ckpt"]),
+        (["fit", "--config", str(CONFIG), "--ckpt_path", "a.ckpt", "--resume", "latest"], ["leave one of them out"]),
+        (["fit", "--config", str(CONFIG), "--wandb", "online"], ["needs credentials", "--wandb offline"]),
         (["fit", "--resume", "latest"], ["--name NAME"]),
     ],
 )
 def test_mistake_before_anything_is_parsed(words, expected, capsys):
     _check(words, expected, capsys)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("model: [\n", "line 2"), ("\0", "position 0"), ("words", "keys")])
+def test_a_config_that_is_none_is_named(text, expected, capsys):
+    Path("mine.yaml").write_text(text)
+    _check(["fit", "--config", "mine.yaml"], ["mine.yaml", expected], capsys)
 
 
 def test_debug_shows_the_trace():

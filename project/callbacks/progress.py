@@ -59,14 +59,31 @@ class Progress(ProgressBar):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._bar is not None:
             self._bar.update(self._task, description="validating")
+        elif trainer.state.fn == "validate":
+            self._open("validating")
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if trainer.state.fn == "validate":
+            self._show_share((batch_idx + 1) / trainer.num_val_batches[dataloader_idx])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or not self._enabled:
             return
+        if trainer.state.fn == "validate":
+            self._close()
+            return
         if self._bar is not None:
             self._bar.update(self._task, description="training")
             self._show(trainer)
-        elif trainer.state.fn == "fit" and trainer.is_global_zero:
+        elif trainer.is_global_zero:
             share = self._progress()
             text = "  ".join(f"{key} {value}" for key, value in self._values(trainer).items())
             print(
@@ -85,9 +102,7 @@ class Progress(ProgressBar):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if self._bar is not None:
-            total = self.total_test_batches_current_dataloader
-            self._bar.update(self._task, completed=(batch_idx + 1) / total if total else None, left="", values="")
+        self._show_share((batch_idx + 1) / trainer.num_test_batches[dataloader_idx])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._bar is not None:
@@ -134,6 +149,10 @@ class Progress(ProgressBar):
             left=f"left {_clock(self._time_left(share))}",
             values="  ".join(f"{key} {value}" for key, value in values.items()),
         )
+
+    def _show_share(self, share: float) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, completed=share)
 
     def _values(self, trainer: Trainer, outputs: Any = None) -> dict[str, str]:
         logged = trainer.callback_metrics

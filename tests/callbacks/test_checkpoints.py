@@ -88,3 +88,22 @@ def test_a_run_that_cannot_be_resumed_leaves_its_checkpoint_as_it_was(tmp_path):
     with pytest.raises(ValueError, match="parameter groups"):
         _fit(tmp_path, ckpt_path=last, model=Twice())
     assert last.read_bytes() == before
+
+
+def test_a_resumed_run_knows_its_best_also_where_the_folder_has_moved(tmp_path):
+    _fit(tmp_path / "before", steps=4)
+    (tmp_path / "before").rename(tmp_path / "after")
+    model = Model()
+    model.scores = iter([2.0, 1.0])
+    _fit(tmp_path / "after", steps=8, ckpt_path=tmp_path / "after" / "checkpoints" / "last.ckpt", model=model)
+    assert _saved(tmp_path / "after", "best")[0] == 4
+    assert _saved(tmp_path / "after", "last")[0] == 8
+
+
+def test_a_new_run_from_another_ones_checkpoint_has_a_best_of_its_own(tmp_path):
+    _fit(tmp_path / "one", steps=4)
+    model = Model()
+    model.scores = iter([2.0, 1.0])
+    _fit(tmp_path / "two", steps=8, ckpt_path=tmp_path / "one" / "checkpoints" / "last.ckpt", model=model)
+    assert _saved(tmp_path / "two", "best")[0] == 6
+    assert _saved(tmp_path / "one", "last")[0] == 4

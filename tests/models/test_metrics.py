@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torchmetrics import MeanSquaredError
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
 from project.models.metrics import PSNR, SSIM, PictureMean, Scores, as_saved
@@ -117,3 +118,10 @@ def test_a_metric_from_elsewhere_sees_values_in_range():
     scores = Scores({"strict": Strict(data_range=1.0)})
     scores.update(output, target, output)
     assert scores.compute()["strict_baseline"] < 1
+
+
+def test_metrics_from_elsewhere_take_channels_last_tensors():
+    scores = Scores({"mse": MeanSquaredError()})  # takes its input apart with view()
+    output, target = (x.to(memory_format=torch.channels_last) for x in pictures())
+    scores.update(output, target, output)
+    assert scores.compute()["mse"] == pytest.approx(float((as_saved(output) - target).square().mean()))

@@ -273,3 +273,33 @@ def test_a_checkpoint_of_the_command_line_is_plain_and_needs_nothing_else(data, 
     assert isinstance(loaded.loss, Charbonnier) and loaded.loss.eps == 0.01
     x = torch.rand(1, 3, 7, 5)
     assert torch.equal(loaded.restore(x), cli.model.restore(x))
+
+
+def test_a_plateau_scheduler_steps_after_every_validation_and_at_no_other_time(make_trainer, data):
+    rates = []
+
+    class Watch(L.Callback):
+        def on_train_batch_start(self, trainer, *_):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    plateau = partial(lrs.ReduceLROnPlateau, patience=0, factor=0.5, threshold=100.0, threshold_mode="abs")
+    model = ImageRestorer(tiny(), optimizer=partial(torch.optim.SGD, lr=0.08), scheduler=plateau)
+    # Validations after steps 4, 8 and 12; epochs end in between.
+    run = make_trainer(max_steps=14, check_val_every_n_epoch=None, val_check_interval=4, callbacks=[Watch()])
+    run.fit(model, data)
+    assert len(data.batches) not in (1, 2, 4)
+    assert rates == [0.08] * 8 + [0.04] * 4 + [0.02] * 2
+
+
+def test_a_plateau_scheduler_of_an_unknown_value_is_told(make_trainer, data):
+    model = ImageRestorer(tiny(), scheduler=lrs.ReduceLROnPlateau, monitor="val/psmr")
+    with pytest.raises(UserError, match=r"val/psmr.*not logged"):
+        make_trainer(max_epochs=1).fit(model, data)
+
+
+def test_no_training_step_waits_for_the_device(make_trainer, data):
+    model = ImageRestorer(tiny(), l1=1e-6, l2=1e-6)
+    run = make_trainer(max_steps=3, limit_val_batches=0)
+    run.fit(model, data)
+    assert {"train/loss", "train/total"} <= run.callback_metrics.keys()
+    assert not run.progress_bar_metrics, "Lightning turns what the bar shows into numbers at every step"
