@@ -38,7 +38,8 @@ class Parser(LightningArgumentParser):
 
     def format_help(self) -> str:
         if "--all" in self.words or not any(action.dest == "data.root" for action in self._actions):
-            return super().format_help()
+            # Lists of every module and metric that could be named: hundreds of lines.
+            return re.sub(r",\s+known\s+subclasses:[^)]*", "", super().format_help())
         return short_help(self, self.command, self.callbacks)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
