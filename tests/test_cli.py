@@ -213,7 +213,7 @@ def test_a_fit_without_test_pictures_ends_well(config):
 
 
 @pytest.mark.parametrize("name", ["denoise", "denoise_bsd"])
-def test_every_shipped_config_parses_and_trains_two_steps(name, make_pictures):
+def test_every_shipped_config_parses_and_trains_two_steps(name, make_pictures, tmp_path):
     path = Path(__file__).parents[1] / "configs" / f"{name}.yaml"
     words = [
         "--trainer.fast_dev_run",
@@ -224,6 +224,7 @@ def test_every_shipped_config_parses_and_trains_two_steps(name, make_pictures):
         "cpu",
     ]
     assert main(["fit", "--config", str(path), *words]) == 0
+    assert {found.name for found in tmp_path.iterdir()} <= {"pictures", ".cache"}, "a trial leaves no run behind"
 
 
 def test_another_configuration_than_the_checkpoints_is_said(config, capsys):

@@ -72,5 +72,5 @@ class LastCheckpoint(ModelCheckpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the steps since the last validation as well."""
-        if trainer.global_step > self._last_global_step_saved:
+        if not trainer.fast_dev_run and trainer.global_step > self._last_global_step_saved:
             self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
