@@ -84,7 +84,7 @@ class Progress(ProgressBar):
             self._bar.update(self._task, description="training")
             self._show(trainer)
         elif trainer.is_global_zero:
-            share = self._progress()
+            share = min(self._progress(), 1.0)  # a run by the clock ends a moment late
             text = "  ".join(f"{key} {value}" for key, value in self._values(trainer).items())
             print(
                 f"step {trainer.global_step}  {share:4.0%}  left {_clock(self._time_left(share))}  {text}", flush=True
@@ -141,7 +141,7 @@ class Progress(ProgressBar):
             self._bar = None
 
     def _show(self, trainer: Trainer, outputs: Any = None) -> None:
-        share = self._progress()
+        share = min(self._progress(), 1.0)
         values = {"step": str(trainer.global_step), **self._values(trainer, outputs)}
         self._bar.update(
             self._task,

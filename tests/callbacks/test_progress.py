@@ -30,6 +30,10 @@ def test_without_a_terminal_every_validation_is_a_line(capsys):
     line = capsys.readouterr().out
     assert all(part in line for part in ("step 50", "25%", "loss 0.1250", "val/psnr 28.40"))
 
+    progress._progress = lambda: 1.02  # a run by the clock ends a moment late
+    progress.on_validation_end(trainer, None)
+    assert "100%  left 0:00" in capsys.readouterr().out
+
     progress.disable()
     progress.on_validation_end(trainer, None)
     assert capsys.readouterr().out == ""
