@@ -29,6 +29,9 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3, help="rounds of both, in turns")
     arguments.add_argument("rest", nargs="*", help="further options of `fit`, such as --data.batch_size=4")
     given, rest = arguments.parse_known_args()
+    from project.cli import quieten
+
+    quieten()
     rows = []
     for number in range(given.rounds):
         with tempfile.TemporaryDirectory() as runs:
