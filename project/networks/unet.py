@@ -39,7 +39,7 @@ class UNet(nn.Module):
         bias: Bias in the convolutions; null: everywhere except where a norm follows, which has its own.
         down: Halving by strided (2x2 convolution), max or average (pooling).
         up: Doubling by transposed (2x2 convolution), bilinear or pixel_shuffle.
-        stem: Pixel-unshuffle factor before the first level: 1 for none; 2 makes every step some three times cheaper.
+        stem: Pixel-unshuffle factor before the first level: 1 for none; 2 works on a quarter of the places.
         skip: How the way up takes what the way down kept: concat (and a 1x1 convolution) or add.
         stage_residual: Add a block's input to its result; helps most without a norm.
         last_activation: Keep the activation after a block's last convolution; DRUNet's residual blocks leave it out.
