@@ -14,6 +14,7 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
+from project.checkpoint_files import write_whole
 from project.runs import Run, point_latest_at
 
 PACKAGES = ("lightning", "torch", "torchvision", "torchmetrics", "albumentations", "wandb", "numpy", "pillow")
@@ -57,9 +58,9 @@ class Record(SaveConfigCallback):
             return
         self.already_saved = True
         folder = Path(trainer.log_dir)
-        (folder / "config.yaml").write_text(self.text, encoding="utf-8")
+        write_whole(folder / "config.yaml", self.text)
         facts = environment()
-        (folder / "environment.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        write_whole(folder / "environment.json", json.dumps(facts, indent=2) + "\n")
         parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
         for logger in trainer.loggers:
             logger.log_hyperparams({**yaml.safe_load(self.text), "parameters": parameters, "environment": facts})
