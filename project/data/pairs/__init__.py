@@ -10,9 +10,11 @@ A pair maker of one's own is one class that follows `PairMaker`, and one line of
 from project.data.pairs.base import Given, PairMaker, each_alone
 from project.data.pairs.colouring import Colouring, GreyToColour, LinesToColour
 from project.data.pairs.fitting import fitting_pairs
-from project.data.pairs.hints import Hints, NoHints, PaletteHints, Point, SpatialHints
+from project.data.pairs.hints import Hints, NoHints, Point
 from project.data.pairs.lines import AdaptiveThreshold, LineMaker, XDoG
 from project.data.pairs.noise import GaussianNoise, Noise, PoissonNoise, SaltAndPepper
+from project.data.pairs.palette import PaletteHints
+from project.data.pairs.spatial import SpatialHints
 
 __all__ = [
     "AdaptiveThreshold",
