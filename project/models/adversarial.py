@@ -16,7 +16,12 @@ class AdversarialLoss(ABC):
     """Two losses over the discriminator's logits. One of your own: inherit, and write the two.
 
     Logits are (B, 1, h, w) float32, above 0 for real; each of them counts as one judgement.
+
+    Attributes:
+        penalty_weight: The penalty's weight in the discriminator's loss, where there is one.
     """
+
+    penalty_weight: float = 0.0
 
     @abstractmethod
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -35,9 +40,6 @@ class AdversarialLoss(ABC):
             fake: (B, C, H, W), the generator's, detached.
         """
         return None
-
-    penalty_weight: float = 0.0
-    """The penalty's weight in the discriminator's loss."""
 
 
 class Standard(AdversarialLoss):

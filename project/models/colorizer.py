@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
-
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchmetrics import Metric
 
 from project.data.batch import Pair
-from project.errors import UserError
-from project.models.adversarial import AdversarialLoss, Standard, WassersteinGP
-from project.models.base import PictureModel, normalizations
+from project.models.adversarial import AdversarialLoss, Standard
+from project.models.alternation import AlternatingModel, frozen
+from project.models.base import normalizations
 from project.models.colour_metrics import Colourfulness, ColourfulnessRatio, PixelAccuracy
-from project.models.fitting import check_channels, check_no_batch_norm, check_size, check_space, check_strategy
+from project.models.fitting import check_channels, check_settings, check_size, check_space, check_strategy
 from project.models.hyperparameters import save_plain_hyperparameters
 from project.models.metrics import PSNR, SSIM
-from project.models.optimization import Schedule, build, configure_scheduler, step_schedules
 from project.models.stages import Stage, stage_of
 from project.models.weights import load_adversary, load_matching
 from project.networks.choices import choose
 from project.networks.space import SPACES
 
-NETWORKS = ("generator", "discriminator")
 Moments = tuple[list[float], list[float]]
 """Mean and standard deviation, one value a channel."""
 
 
-class GANColorizer(PictureModel):
+class GANColorizer(AlternatingModel):
     """Teach a generator to colour pictures, against a discriminator that tells its colours from true ones.
 
     Logs ``train/loss`` (the generator's, weighted), its parts unweighted: ``train/reconstruction``,
@@ -100,10 +92,15 @@ class GANColorizer(PictureModel):
         init_from: str | None = None,
     ) -> None:
         super().__init__(
-            default_metrics() if metrics is None else metrics, schedule_every, monitor, channels_last, init_from
+            {"generator": generator_optimizer, "discriminator": discriminator_optimizer},
+            {"generator": generator_scheduler, "discriminator": discriminator_scheduler},
+            default_metrics() if metrics is None else metrics,
+            schedule_every=schedule_every,
+            monitor=monitor,
+            channels_last=channels_last,
+            init_from=init_from,
         )
         save_plain_hyperparameters(self, locals())
-        self.automatic_optimization = False
         self.space = SPACES[choose("model.space", space, SPACES)]()
         self.generator = generator.to(memory_format=self.memory_format)
         self.discriminator = None if discriminator is None else discriminator.to(memory_format=self.memory_format)
@@ -114,35 +111,10 @@ class GANColorizer(PictureModel):
         self.feature_matching_weight = feature_matching_weight
         self.perceptual = perceptual
         self.perceptual_weight = perceptual_weight
-        self.make_optimizer = {"generator": generator_optimizer, "discriminator": discriminator_optimizer}
-        self.make_scheduler = {"generator": generator_scheduler, "discriminator": discriminator_scheduler}
         self.generator_steps = generator_steps
         self.generator_epochs = generator_epochs
         self.critic_epochs = critic_epochs
-        self._schedules: list[Schedule] = []
-        self._check()
-
-    def _check(self) -> None:
-        """Tell every impossible number in one error."""
-        weights = ("adversarial_weight", "reconstruction_weight", "feature_matching_weight", "perceptual_weight")
-        faults = [
-            f"{name} must not be negative, but is {getattr(self, name)}" for name in weights if getattr(self, name) < 0
-        ]
-        for name, least in (("generator_steps", 1), ("generator_epochs", 0), ("critic_epochs", 0)):
-            if getattr(self, name) < least:
-                faults.append(f"{name} must be at least {least}, not {getattr(self, name)}")
-        if self.discriminator is None:
-            asked = [name for name in ("critic_epochs", "feature_matching_weight") if getattr(self, name) > 0]
-            faults += [f"{name} is {getattr(self, name)}, but there is no discriminator" for name in asked]
-        elif self.feature_matching_weight > 0 and not hasattr(self.discriminator, "features"):
-            name = type(self.discriminator).__name__
-            faults.append(
-                f"feature_matching_weight wants a discriminator with features(x), such as PatchGAN, not {name}"
-            )
-        if faults:
-            raise UserError("\n".join(["GANColorizer cannot be built:", *(f"- {fault}" for fault in faults)]))
-        if isinstance(self.adversarial, WassersteinGP) and self.discriminator is not None:
-            check_no_batch_norm(self.discriminator)
+        check_settings(self)
 
     # Before the first step
 
@@ -209,7 +181,7 @@ class GANColorizer(PictureModel):
         if stage.generator:
             logged |= self.generator_step(condition, real, fake, batch.target, plays=stage.discriminator)
         self.log_dict({f"train/{name}": value for name, value in logged.items()})
-        self._step_schedules(batch_idx)
+        self.end_batch(batch_idx)
         return {"loss": logged["loss" if stage.generator else "discriminator"]}
 
     def discriminator_step(self, condition: Tensor, real: Tensor, fake: Tensor, counts: bool) -> dict[str, Tensor]:
@@ -235,7 +207,7 @@ class GANColorizer(PictureModel):
         if penalty is not None:
             loss = loss + self.adversarial.penalty_weight * penalty
             logged["gradient_penalty"] = penalty
-        self._descend("discriminator", loss, counts)
+        self.descend("discriminator", loss, counts)
         return {name: value.detach() for name, value in {"discriminator": loss, **logged}.items()}
 
     def generator_step(
@@ -260,7 +232,7 @@ class GANColorizer(PictureModel):
             with frozen(self.discriminator):
                 losses |= self._adversarial_losses(condition, real, fake)
         loss = torch.stack([getattr(self, f"{name}_weight") * value for name, value in losses.items()]).sum()
-        self._descend("generator", loss, counts=True)
+        self.descend("generator", loss, counts=True)
         return {name: value.detach() for name, value in {"loss": loss, **losses}.items()}
 
     def _adversarial_losses(self, condition: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -274,70 +246,10 @@ class GANColorizer(PictureModel):
         matching = torch.stack(distances).mean()
         return {"adversarial": self.adversarial.generator(logits.float()), "feature_matching": matching}
 
-    def _descend(self, name: str, loss: Tensor, counts: bool) -> None:
-        """Backward and one optimiser step; Lightning counts those that a LightningOptimizer makes as global steps."""
-        optimizer = self._optimizer(name)
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        if counts:
-            optimizer.step()
-        else:
-            self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
-
-    def _optimizer(self, name: str) -> LightningOptimizer:
-        found = self.optimizers()
-        return found[NETWORKS.index(name)] if isinstance(found, list) else found
-
     def _stage(self) -> Stage:
         if self.discriminator is None:
             return Stage(generator=True, discriminator=False)
         return stage_of(self.trainer.current_epoch, self.generator_epochs, self.critic_epochs)
-
-    # Optimisers and schedules
-
-    def configure_optimizers(self) -> list[dict[str, Any]]:
-        """For each network the optimiser over its trainable parameters, and its scheduler."""
-        if self.generator_epochs or self.critic_epochs:
-            # Schedules follow the run, so that one may step before its network has.
-            warnings.filterwarnings("ignore", message="Detected call of `lr_scheduler.step\\(\\)` before")
-        self._schedules = []
-        return [self._optimize(name) for name in NETWORKS if getattr(self, name) is not None]
-
-    def _optimize(self, name: str) -> dict[str, Any]:
-        trained = [p for p in getattr(self, name).parameters() if p.requires_grad]
-        optimizer = build(f"{name}_optimizer", self.make_optimizer[name], trained)
-        make = self.make_scheduler[name]
-        if make is None:
-            return {"optimizer": optimizer}
-        higher = self.higher_is_better()
-        options = (self.trainer, self.schedule_every, self.monitor, higher, f"{name}_scheduler")
-        schedule = Schedule.of(configure_scheduler(make, optimizer, *options))
-        self._schedules.append(schedule)
-        # Lightning keeps and saves it, and logs the rate; stepping it is left to this module.
-        kept = {"scheduler": schedule.scheduler, "interval": schedule.interval, "name": f"lr-{name}"}
-        return {"optimizer": optimizer, "lr_scheduler": kept}
-
-    def schedules(self) -> list[Schedule]:
-        """The schedulers that this module steps itself."""
-        return self._schedules
-
-    def _step_schedules(self, batch_idx: int) -> None:
-        step_schedules(self._schedules, "step", self.trainer.global_step)
-        if self.trainer.is_last_batch or batch_idx + 1 == self.trainer.num_training_batches:
-            step_schedules(self._schedules, "epoch", self.trainer.current_epoch + 1)
-
-
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Within it gradients pass through the network, but none are computed for its weights."""
-    trained = [p for p in network.parameters() if p.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
 
 
 def default_metrics() -> dict[str, Metric]:

@@ -10,8 +10,38 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from project.errors import UserError
+from project.models.adversarial import WassersteinGP
 from project.networks.normalize import Normalize
 from project.networks.space import Space
+
+
+def check_settings(model: Any) -> None:
+    """Whether the numbers of a GANColorizer are possible, and its parts go together.
+
+    Raises:
+        UserError: When not; all faults are told at once.
+    """
+    discriminator = model.discriminator
+    least = {"generator_steps": 1, "generator_epochs": 0, "critic_epochs": 0, "adversarial_weight": 0}
+    least |= {"reconstruction_weight": 0, "feature_matching_weight": 0, "perceptual_weight": 0}
+    faults = [
+        f"{name} must be at least {bound}, not {getattr(model, name)}"
+        for name, bound in least.items()
+        if getattr(model, name) < bound
+    ]
+    if discriminator is None:
+        asked = [name for name in ("critic_epochs", "feature_matching_weight") if getattr(model, name) > 0]
+        faults += [f"{name} is {getattr(model, name)}, but there is no discriminator" for name in asked]
+    elif model.feature_matching_weight > 0 and not hasattr(discriminator, "features"):
+        name = type(discriminator).__name__
+        faults.append(f"feature_matching_weight wants a discriminator with features(x), such as PatchGAN, not {name}")
+    if isinstance(model.adversarial, WassersteinGP) and _has_batch_norm(discriminator):
+        faults.append(
+            "WassersteinGP holds each picture's own gradient to length 1, and a batch norm mixes the pictures: set "
+            "norm: instance (or layer, group, none) in the discriminator's init_args"
+        )
+    if faults:
+        raise UserError("\n".join(["GANColorizer cannot be built:", *(f"- {fault}" for fault in faults)]))
 
 
 def check_space(space: Space, pairs: Any) -> None:
@@ -83,19 +113,6 @@ def check_size(discriminator: nn.Module | None, crop: int | None) -> None:
         discriminator.check_size(crop, crop)
 
 
-def check_no_batch_norm(discriminator: nn.Module) -> None:
-    """Whether the discriminator judges each picture by itself, as the gradient penalty takes for granted.
-
-    Raises:
-        UserError: When it has a batch norm.
-    """
-    if any(isinstance(part, _BatchNorm) for part in discriminator.modules()):
-        raise UserError(
-            "WassersteinGP holds each picture's own gradient to length 1, which a batch norm mixes with the others'.\n"
-            "Set norm: instance (or layer, group, none) in the discriminator's init_args, or another adversarial loss."
-        )
-
-
 def check_strategy(trainer: Trainer, discriminator: nn.Module | None) -> None:
     """Whether several processes can train two networks in turns.
 
@@ -110,6 +127,10 @@ def check_strategy(trainer: Trainer, discriminator: nn.Module | None) -> None:
             "In each step of a GAN one of the two networks rests, which plain ddp does not expect.\n"
             "Set --trainer.strategy ddp_find_unused_parameters_true"
         )
+
+
+def _has_batch_norm(network: nn.Module | None) -> bool:
+    return network is not None and any(isinstance(part, _BatchNorm) for part in network.modules())
 
 
 def _channels(network: nn.Module | None, side: str) -> int | None:
