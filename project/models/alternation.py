@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from project.errors import UserError
 from project.models.base import PictureModel
 from project.models.optimization import Schedule, build, configure_scheduler, step_schedules
 
@@ -41,6 +43,27 @@ class AlternatingModel(PictureModel):
         self.make_optimizers = optimizers
         self.make_schedulers = schedulers
         self._schedules: list[Schedule] = []
+
+    def configure_callbacks(self) -> list[Callback]:
+        """None; but the first that Lightning asks for, before it refuses these two with a trace.
+
+        Raises:
+            UserError: For what the Trainer does to gradients only where it steps itself.
+        """
+        trainer, name = self.trainer, type(self).__name__
+        if trainer.state.fn != "fit":
+            return []
+        if trainer.gradient_clip_val:
+            raise UserError(
+                f"trainer.gradient_clip_val does nothing for {name}, which steps its networks itself: leave it out.\n"
+                "The callback GradientClipping clips, by norm or value, each network by itself if you like."
+            )
+        if trainer.accumulate_grad_batches != 1:
+            raise UserError(
+                f"trainer.accumulate_grad_batches does nothing for {name}, which steps its networks itself: leave it "
+                "out.\nFor larger batches set data.batch_size."
+            )
+        return []
 
     @property
     def trained(self) -> list[str]:

@@ -176,7 +176,7 @@ class GANColorizer(AlternatingModel):
         with torch.set_grad_enabled(stage.generator):
             fake = self.generator(condition).float()
         logged = {}
-        if stage.discriminator and (not stage.generator or self.trainer.global_step % self.generator_steps == 0):
+        if self._discriminator_is_due(stage):
             logged |= self.discriminator_step(condition, real, fake.detach(), counts=not stage.generator)
         if stage.generator:
             logged |= self.generator_step(condition, real, fake, batch.target, plays=stage.discriminator)
@@ -250,6 +250,12 @@ class GANColorizer(AlternatingModel):
         if self.discriminator is None:
             return Stage(generator=True, discriminator=False)
         return stage_of(self.trainer.current_epoch, self.generator_epochs, self.critic_epochs)
+
+    def _discriminator_is_due(self, stage: Stage) -> bool:
+        if not (stage.discriminator and stage.generator):
+            return stage.discriminator
+        # The last of so many steps, not the first: Lightning writes logs at the last of log_every_n_steps.
+        return (self.trainer.global_step + 1) % self.generator_steps == 0
 
 
 def default_metrics() -> dict[str, Metric]:

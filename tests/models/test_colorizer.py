@@ -103,7 +103,7 @@ def plain_loop(
                 of.param_groups[0]["lr"] = base * rate
             condition, real = batch.input, encode(batch.target)
             fake = generator(condition)
-            if not alone and (critic or step % generator_steps == 0):
+            if not alone and (critic or (step + 1) % generator_steps == 0):
                 d_optimizer.zero_grad()
                 r, f = (discriminator(torch.cat([condition, y], 1)) for y in (real, fake.detach()))
                 d_loss = judge(r, f)

@@ -87,6 +87,14 @@ def test_the_average_is_the_generators_alone_and_moves_at_the_right_steps(make_t
     assert torch.equal(model.discriminator.tail.weight, record.last)
 
 
+@pytest.mark.parametrize(("options", "way_out"), [
+    ({"gradient_clip_val": 1.0}, "GradientClipping"), ({"accumulate_grad_batches": 2}, "data.batch_size"),
+])  # fmt: skip
+def test_what_lightning_does_only_for_a_single_network_is_told(make_trainer, colour_data, options, way_out):
+    with pytest.raises(UserError, match=f"(?s){next(iter(options))}.*{way_out}"):
+        make_trainer(max_steps=1, **options).fit(colorizer(), colour_data)
+
+
 # Schedules
 
 
@@ -134,7 +142,7 @@ def test_schedules_step_as_told_and_know_the_length_of_the_run(make_trainer, col
 
 
 def test_a_plateau_follows_the_validations(make_trainer, colour_data):
-    plateau = partial(lrs.ReduceLROnPlateau, patience=0, threshold=1e9, factor=0.5)
+    plateau = partial(lrs.ReduceLROnPlateau, patience=0, threshold=1e9, threshold_mode="abs", factor=0.5)
     rates = rates_of(
         make_trainer,
         colour_data,
@@ -142,7 +150,7 @@ def test_a_plateau_follows_the_validations(make_trainer, colour_data):
         monitor="val/loss",
         trainer={"limit_val_batches": 1, "check_val_every_n_epoch": 2, "max_epochs": 6},
     )
-    # The first validation (after epoch 2) is the best so far, the second is no better by a factor of a billion.
+    # The first validation (after epoch 2) is the best so far, the second is not better by a billion.
     assert [g for g, _ in rates] == pytest.approx([0.01] * 12 + [0.005] * 6)
     assert {d for _, d in rates} == {0.02}
 
@@ -374,7 +382,7 @@ def test_two_processes_train_as_one_with_the_whole_batch(tmp_path):
     for epoch in range(4):
         for batch in Halves().batches(slice(None)):
             fake = generator(batch.input)
-            if epoch == 1 or (epoch > 1 and step % 2 == 0):
+            if epoch == 1 or (epoch > 1 and (step + 1) % 2 == 0):
                 r, f = (discriminator(torch.cat([batch.input, y], 1)) for y in (batch.target, fake.detach()))
                 optimizers[1].zero_grad()
                 (0.5 * ((r - 1) ** 2).mean() + 0.5 * (f**2).mean()).backward()
