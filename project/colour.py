@@ -40,7 +40,7 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
         UserError: kornia is not installed.
     """
     color = _kornia_color()
-    with torch.autocast(rgb.device.type, enabled=False):  # its matrix product would run in 16 bits: steps of 0.4 in L
+    with torch.autocast(rgb.device.type, enabled=False):  # its matrix product would run in 16 bits: steps of 0.5 in L
         return color.rgb_to_lab(rgb.float())
 
 
