@@ -1,4 +1,4 @@
-"""Which pair maker fits one folder of pictures, or two."""
+"""Which pair maker fits pictures with partners, or without."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ from project.data.tell import tell
 from project.errors import UserError
 
 
-def fitting_pairs(pairs: PairMaker | None, target_root: str | None) -> PairMaker:
-    """The pair maker that fits one folder or two.
+def fitting_pairs(pairs: PairMaker | None, partners: str | None) -> PairMaker:
+    """The pair maker that fits pictures with partners or without.
 
-    A damage cannot be asked for where the second folder says what the answer is: then the folders win, and it says so,
-    so that any configuration can be pointed at a folder pair.
+    A damage cannot be asked for where a partner says what the answer is: then the partners win, and it says so, so that
+    any configuration can be pointed at a folder pair.
+
+    Args:
+        pairs: What the configuration asks for; None: noise, or the pictures and their partners as they are.
+        partners: Which key gives them, such as "data.target_root"; None: they have none.
     """
     if pairs is None:
-        return GaussianNoise() if target_root is None else Given()
-    if target_root is None and pairs.partner == "must":
+        return GaussianNoise() if partners is None else Given()
+    if partners is None and pairs.partner == "must":
         raise UserError(f"data.pairs {type(pairs).__name__} wants two folders: set --data.target_root FOLDER.")
-    if target_root is not None and pairs.partner == "never":
-        tell(f"data.target_root is set: pairs come from the two folders, {type(pairs).__name__} is off.")
+    if partners is not None and pairs.partner == "never":
+        tell(f"{partners} gives both sides of each pair: {type(pairs).__name__} is off.")
         return Given()
     return pairs
