@@ -14,8 +14,9 @@ from project.networks.choices import choose
 from project.networks.initialize import activation_gain, initialize
 from project.networks.normalize import Normalize
 
-RESIDUAL_TAIL = 0.1
-"""In residual mode the last convolution starts this much smaller: the first answer is close to the input."""
+TAIL = 0.1
+"""The last convolution starts this much smaller: the first answer is close to the input in residual mode, else to the
+targets' mean, and not far worse than either."""
 
 
 class UNet(nn.Module):
@@ -113,9 +114,8 @@ class UNet(nn.Module):
     def _initialize(self, scheme: str, gain: float) -> None:
         for name, part in self.named_children():
             initialize(part, scheme, gain if name in ("encoder", "middle", "decoder") else 1.0)
-        if self.residual:
-            with torch.no_grad():
-                self.tail.weight.mul_(RESIDUAL_TAIL)
+        with torch.no_grad():
+            self.tail.weight.mul_(TAIL)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) around [0, 1] -> (B, out_channels, H, W) around [0, 1], not clipped."""
