@@ -21,11 +21,11 @@ from project.callbacks.clipping import GradientClipping
 from project.callbacks.ema import EMA
 from project.callbacks.hint_curve import HintCurve
 from project.callbacks.hint_sweep import HintSweep
-from project.callbacks.score_curves import ScoreCurves
 from project.callbacks.histogram import InputHistogram
 from project.callbacks.progress import Progress
 from project.callbacks.record import Record
 from project.callbacks.samples import Samples
+from project.callbacks.score_curves import ScoreCurves
 from project.callbacks.stopping import Patience
 from project.data import ImageDataModule
 from project.errors import UserError

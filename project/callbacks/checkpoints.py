@@ -40,9 +40,8 @@ class BestCheckpoint(ModelCheckpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save when this validation was the best one."""
-        if not trainer.sanity_checking:
-            if self.monitor is not None:
-                require_logged(trainer, "best_checkpoint", self.monitor)
+        if not trainer.sanity_checking and self.monitor is not None:
+            require_logged(trainer, "best_checkpoint", self.monitor)
         super().on_validation_end(trainer, pl_module)
 
 
