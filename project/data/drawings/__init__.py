@@ -3,7 +3,10 @@
 Single figures with outlines and flat colours on white. What a thing is says some of its colours: frogs are green,
 flames orange, faces of a skin's colour. The others, of clothes, hats and most hair, follow from nothing in the lines.
 
-    python -c "from project.data.drawings import sheet; sheet(range(24), columns=8).save('docs/drawings.png')"
+A picture of them for the documentation, as the repository has it:
+
+    python -c "from project.data.drawings import sheet
+    sheet(range(24)).quantize(128, dither=0).save('docs/drawings.png', optimize=True)"
 """
 
 from project.data.drawings.characters import draw, sheet
