@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from skimage import color
 
-from project.colour import grey, lab_to_rgb, rgb_to_lab
+from project.colour import grey, lab_to_rgb, lightness_to_grey, rgb_to_lab
 from project.errors import UserError
 
 
@@ -43,6 +43,14 @@ def test_rgb_of_lab_is_scikit_images_also_outside_the_screens_colours():
 def test_there_and_back():
     rgb = picture()
     assert torch.allclose(lab_to_rgb(rgb_to_lab(rgb)), rgb, atol=1e-3)
+
+
+def test_lightness_alone_is_scikit_images_too():
+    lightness = np.linspace(0, 100, 2 * 9 * 11).reshape(2, 1, 9, 11)
+    expected = color.lab2rgb(np.stack([lightness, *[np.zeros_like(lightness)] * 2], axis=-1))
+    found = lightness_to_grey(torch.from_numpy(lightness).float())
+    assert found.shape == (2, 1, 9, 11) and found.min() == 0
+    assert np.allclose(found.numpy()[..., None], expected, atol=1e-3)
 
 
 def test_grey_is_pillows():

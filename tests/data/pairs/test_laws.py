@@ -140,7 +140,9 @@ def test_evaluations_hints_are_the_first_of_more(pictures):
         ({"drop": (0.5, 1.5)}, "drop is (0.5, 1.5): it must be two shares between 0 and 1"),
         ({"drop": (0.5,)}, "drop is (0.5,)"),
         ({"eval_count": -1}, "eval_count is -1: it must be 0 or more"),
-        ({"eval_patch": 0}, "eval_patch is 0: it must be at least 1 pixel"),
+        ({"eval_patch": 0}, "eval_patch is 0: it must be from 1 to 128 pixels"),
+        ({"eval_patch": 129}, "eval_patch is 129"),
+        ({"patch": (9, 500)}, "patch is (9, 500)"),
     ],
 )
 def test_impossible_arguments(options, said):
