@@ -56,25 +56,26 @@ class InputHistogram(Callback):
         for column, (title, values) in enumerate(views.items()):
             condition, hints = values.split([values.shape[1] - hint_channels, hint_channels], dim=1)
             channels = condition.transpose(0, 1).flatten(1)
-            self._plot(axes[0, column], channels, names(len(channels)))
-            axes[0, column].set(title=f"first training batch, {title}", ylabel="pixels")
+            labels = names(len(channels)) if hint_channels == 0 or len(channels) > 1 else ["condition"]
+            self._plot(axes[0, column], channels, labels, "pixels")
+            axes[0, column].set_title(f"first training batch, {title}")
             if mask is None:
                 continue
             # Nearly all of a hint plane is empty, and would bury its colours.
             colours = torch.stack([plane[mask] for plane in slots(hints)[:, :, :3].unbind(2)])
-            self._plot(axes[1, column], colours, names(3))
+            self._plot(axes[1, column], colours, names(3), "pixels with a hint")
             given, covered = mask.flatten(1).any(1).float().mean(), mask.float().mean()
             share = f"in {given:.0%} of the pictures, {covered:.1%} of the plane"
-            axes[1, column].set(title=f"hints, {title}:\n{share}", ylabel="pixels with a hint")
+            axes[1, column].set_title(f"hints, {title}:\n{share}")
         figure.savefig(path)
 
-    def _plot(self, axis: Any, channels: Tensor, labels: list[str]) -> None:
+    def _plot(self, axis: Any, channels: Tensor, labels: list[str], counted: str) -> None:
         """One curve for each row of a (C, N) tensor."""
         from matplotlib import colormaps
 
         few = (*RGB, "black") if len(labels) > 2 else ("tab:gray", "black")
         many = colormaps["viridis"].resampled(len(labels))
-        axis.set_xlabel("value")
+        axis.set(xlabel="value", ylabel=counted)
         if channels.shape[1] == 0:
             axis.text(0.5, 0.5, "none in this batch", ha="center", va="center", transform=axis.transAxes)
             return
@@ -83,9 +84,11 @@ class InputHistogram(Callback):
             if number >= LISTED - 1 and len(labels) > LISTED:
                 text = f"... and {len(labels) - number} more" if number == LISTED - 1 else None
             colour = many(number) if len(labels) > len(few) else few[number]
-            axis.hist(pixels, bins=self.bins, histtype="step", color=colour, label=text)
+            heights, _, _ = axis.hist(pixels, bins=self.bins, histtype="step", color=colour, label=text)
+            if heights.max() > len(pixels) / 2 and self.bins > 2:  # white paper would bury the ink
+                axis.set(yscale="log", ylabel=f"{counted}, logarithmic")
         axis.legend(fontsize="x-small", loc="upper right")
-        axis.margins(y=0.3)
+        axis.margins(y=0.1 + 0.07 * min(len(labels), LISTED))
 
 
 def names(channels: int) -> list[str]:

@@ -13,8 +13,8 @@ from torch import Tensor
 from project.data.pairs import Colouring
 
 GAP = 6
-LEGIBLE = 96
-"""Pixels that a picture should have at least, to be seen beside others on a screen."""
+LEGIBLE = 128
+"""Pixels that small pictures are enlarged to, as far as whole multiples go, to be seen on a screen."""
 
 
 def to_image(picture: Tensor, zoom: int = 1) -> Image.Image:

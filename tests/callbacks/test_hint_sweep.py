@@ -78,7 +78,7 @@ def test_the_picture_shows_swatches_over_outputs_labelled_in_degrees(make_traine
         lambda rows, headings, captions: seen.append((rows, headings)) or real(rows, headings, captions),
     )
     pairs, model = GreyToColour(hints=SpatialHints()), Model()
-    pair = _pair(pairs)
+    pair = _pair(pairs, 40, 52)
     _validate(HintSweep(), make_trainer(pairs), model, pair)
     [(rows, headings)] = seen
     assert headings[1:] == [f"{30 * step}°" for step in range(12)]

@@ -87,7 +87,7 @@ def test_hints_are_counted_where_there_are_any(make_trainer, monkeypatch, hints)
     pair = _pair(3)._replace(input=torch.cat([condition, planes], dim=1))
     InputHistogram().on_train_batch_start(make_trainer(GreyToColour(hints=hints)), SimpleNamespace(), pair, 0)
     above, below = panels
-    assert _texts(above) == ["grey: mean 0.25, std 0.00"]
+    assert _texts(above) == ["condition: mean 0.25, std 0.00"]
     assert _texts(below) == [
         "red: mean 0.80, std 0.00",
         "green: mean 0.60, std 0.00",
@@ -95,6 +95,18 @@ def test_hints_are_counted_where_there_are_any(make_trainer, monkeypatch, hints)
     ]
     covered = 9 / (4 * 63 * hints.channels // 4)
     assert f"in 25% of the pictures, {covered:.1%} of the plane" in below.get_title()
+
+
+def test_paper_does_not_bury_the_ink(make_trainer, monkeypatch):
+    panels = _panels(monkeypatch)
+    for share in (0.3, 0.9):
+        lines = torch.rand(2, 1, 90, 70, generator=torch.Generator().manual_seed(1)).clamp(max=1 - share)
+        pair = _pair(3)._replace(input=lines)
+        InputHistogram().on_train_batch_start(make_trainer(), SimpleNamespace(), pair, 0)
+    assert [(panel.get_yscale(), panel.get_ylabel()) for panel in panels] == [
+        ("linear", "pixels"),
+        ("log", "pixels, logarithmic"),
+    ]
 
 
 def test_a_batch_without_a_single_hint_says_so(make_trainer, monkeypatch):

@@ -29,13 +29,8 @@ def test_an_enlarged_picture_shows_each_pixel_as_a_square():
 
 
 def test_only_pictures_of_few_pixels_are_enlarged():
-    assert [zoom_for(height, width) for height, width in ((32, 32), (28, 20), (48, 40), (96, 20), (49, 500))] == [
-        3,
-        3,
-        2,
-        1,
-        1,
-    ]
+    sizes = ((32, 32), (28, 20), (48, 64), (96, 20), (49, 500))
+    assert [zoom_for(height, width) for height, width in sizes] == [4, 4, 2, 1, 1]
 
 
 def test_a_grid_pastes_pictures_pixel_by_pixel():

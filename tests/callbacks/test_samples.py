@@ -119,7 +119,7 @@ def test_tiny_pictures_of_colouring_are_enlarged(make_trainer, tmp_path):
     model = SimpleNamespace(restore=lambda x: x[:, :1].expand(-1, 3, -1, -1))
     _validate(Samples(count=1), make_trainer(pairs), model, pair)
     pixels = np.asarray(Image.open(tmp_path / "samples" / "latest.png"))
-    assert _contains(pixels, np.asarray(to_image(pair.target[0], 3)))
+    assert _contains(pixels, np.asarray(to_image(pair.target[0], 4)))
 
 
 def test_samples_are_the_same_pictures_every_time_and_can_be_switched_off(make_trainer, tmp_path):
