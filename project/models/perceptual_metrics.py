@@ -49,9 +49,8 @@ class Outside(nn.Module):
             UserError: Its weights or a package cannot be had.
         """
         if not self._made:
-            # Weights made under inference mode could not be used outside of it; and the first weights, which are thrown
-            # away, must not move the random numbers of the training on.
-            with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+            # The first weights, which are thrown away, must not move the random numbers of the training on.
+            with torch.random.fork_rng(devices=[]):
                 self._made.append(self._make().requires_grad_(False).eval())
         return self._made[0]
 

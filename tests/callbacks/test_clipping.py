@@ -292,6 +292,14 @@ def test_without_a_limit_it_measures_and_touches_nothing():
     assert not trainer.logger.column("grad/network_clipped")
 
 
+@pytest.mark.parametrize(("limit", "looks"), [({}, 1 + 3), ({"norm": 0.5}, 6)])
+def test_without_a_limit_it_looks_at_the_first_step_and_those_that_are_logged(limit, looks, monkeypatch):
+    calls, norm = [], torch._foreach_norm
+    monkeypatch.setattr(torch, "_foreach_norm", lambda *args: calls.append(1) or norm(*args))
+    fit(One(), GradientClipping(**limit), log_every_n_steps=2)
+    assert len(calls) == looks
+
+
 def test_the_norm_is_that_before_clipping():
     trainer = fit(One(), GradientClipping(norm=0.01), batches=pictures(1))
     norm = plain(pictures(1), by_norm(math.inf))[1][0]
