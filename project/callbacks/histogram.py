@@ -65,7 +65,7 @@ class InputHistogram(Callback):
             colours = torch.stack([plane[mask] for plane in slots(hints)[:, :, :3].unbind(2)])
             self._plot(axes[1, column], colours, names(3), "pixels with a hint")
             given, covered = mask.flatten(1).any(1).float().mean(), mask.float().mean()
-            share = f"in {given:.0%} of the pictures, {covered:.1%} of the plane"
+            share = f"in {given:.0%} of the pictures, on {covered:.1%} of their planes"
             axes[1, column].set_title(f"hints, {title}:\n{share}")
         figure.savefig(path)
 

@@ -195,6 +195,21 @@ def test_the_ratio_is_that_of_the_outputs_to_the_truths(tmp_path):
     assert 0.2 < outputs / targets < 2
 
 
+def test_an_output_is_judged_as_it_would_be_saved(tmp_path):
+    class Nearly(Model):
+        """Off by less than half a level of 8 bits."""
+
+        def restore(self, image):
+            return image[:, :1].expand(-1, 3, -1, -1) + 0.4 / 255
+
+    pairs = Grey(Told())
+    levels = torch.randint(0, 256, (2, 1, 9, 14), generator=torch.Generator().manual_seed(1)).float() / 255
+    numbers = torch.arange(2)
+    batch = pairs(levels.expand(-1, 3, -1, -1), None, numbers, numbers, training=False)
+    scores = _test(tmp_path, pairs, HintCurve(counts=(0,)), [batch], Nearly())
+    assert scores["test/psnr_hints_0"] == 100
+
+
 def test_each_count_costs_one_pass_a_batch_and_knows_the_runs_precision(tmp_path):
     model = Model()
     _test(tmp_path, Grey(Told()), HintCurve(counts=(0, 50)), model=model, precision="bf16-mixed")

@@ -94,7 +94,7 @@ def test_hints_are_counted_where_there_are_any(make_trainer, monkeypatch, hints)
         "blue: mean 0.20, std 0.00",
     ]
     covered = 9 / (4 * 63 * hints.channels // 4)
-    assert f"in 25% of the pictures, {covered:.1%} of the plane" in below.get_title()
+    assert f"in 25% of the pictures, on {covered:.1%} of their planes" in below.get_title()
 
 
 def test_paper_does_not_bury_the_ink(make_trainer, monkeypatch):

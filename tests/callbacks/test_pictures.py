@@ -7,9 +7,20 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from PIL import Image, ImageFont
 
-from project.callbacks.pictures import GAP, can_show, grid, hint_giver, middle, sample_path, to_image, zoom_for
+from project.callbacks.pictures import (
+    GAP,
+    can_show,
+    grid,
+    hint_giver,
+    log_picture,
+    middle,
+    sample_path,
+    to_image,
+    zoom_for,
+)
 from project.data.batch import Pair
 from project.data.pairs import GaussianNoise, GreyToColour, NoHints, PaletteHints, SpatialHints
 
@@ -98,3 +109,15 @@ def test_every_process_asks_for_the_folder_and_only_the_first_has_a_path(make_tr
     assert (run / "samples").is_dir()
     assert sample_path(Trainer(0, None), "a.png") is None  # a trial run keeps nothing
     assert Trainer.asked == 3
+
+
+def test_pictures_go_to_the_loggers_that_show_pictures(make_trainer, tmp_path):
+    seen = []
+    wandb, tensorboard = WandbLogger.__new__(WandbLogger), TensorBoardLogger(tmp_path)
+    wandb.log_image = lambda key, files: seen.append((key, files))
+    show = lambda key, pixels, step, dataformats: seen.append((key, pixels.tolist(), step, dataformats))  # noqa: E731
+    tensorboard._experiment = SimpleNamespace(add_image=show)
+    path = tmp_path / "one.png"
+    Image.new("RGB", (2, 1), (255, 0, 9)).save(path)
+    log_picture(make_trainer(global_step=7, loggers=[CSVLogger(tmp_path), wandb, tensorboard]), "a", path)
+    assert seen == [("a", [str(path)]), ("a", [[[255, 0, 9]] * 2], 7, "HWC")]
