@@ -185,8 +185,8 @@ class ImageDataModule(LightningDataModule):
             stage: fit, validate, test or predict.
 
         Raises:
-            UserError: nothing prepared; protocol kair outside the test command; with a trainer that fits, also what the
-                loaders raise.
+            UserError: nothing prepared; protocol kair outside the test command; pictures that the pair maker has no use
+                for; with a trainer that fits, also what the loaders raise.
         """
         self._refuse_protocol(stage)
         if self._catalogue is not None:
@@ -196,6 +196,7 @@ class ImageDataModule(LightningDataModule):
         if self._catalogue.statistics is not None:
             self.statistics = self._catalogue.statistics
             self.target_statistics = self._catalogue.target_statistics
+            self.pairs.check(self.statistics, self.target_statistics)
         if stage == "fit":
             self._announce()
             if self.trainer is not None:  # what cannot be loaded is said here, before a run's folder is filled
