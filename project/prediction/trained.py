@@ -90,8 +90,8 @@ def check_wishes(pairs: Colouring | None, wishes: Wishes) -> None:
         )
     if taken.slots is not None and given == "--hints":
         raise UserError(
-            f"This network was trained with palettes of up to {taken.slots} colours, without their places.\n"
-            'Use a palette in place of --hints: --palette "#ff8800,#224466"'
+            f"This network was trained with palettes (at most {taken.slots} colours, without places).\n"
+            'Use one in place of --hints: --palette "#ff8800,#224466"'
         )
     if taken.slots is not None and len(wishes.palette) > taken.slots:
         raise UserError(

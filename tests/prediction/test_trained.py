@@ -90,7 +90,7 @@ def test_wishes_that_the_network_was_trained_for_pass():
         (GreyToColour(), HINTS, "colours on its own. Leave --hints out"),
         (GreyToColour(), PALETTE, "colours on its own. Leave --palette out"),
         (GreyToColour(SpatialHints()), PALETTE, "--hints FILE"),
-        (GreyToColour(PaletteHints(colours=3)), HINTS, "palettes of up to 3 colours"),
+        (GreyToColour(PaletteHints(colours=3)), HINTS, "palettes (at most 3 colours, without places)"),
         (GreyToColour(PaletteHints(colours=2)), PALETTE, "has 3 colours, and this network was trained with at most 2"),
     ],
 )
