@@ -63,8 +63,8 @@ def working_size(data: dict[str, Any], wished: int | None) -> tuple[int, str]:
         return wished, "--size"
     for key in ("resize", "crop"):
         if data.get(key):
-            return data[key], f"as in its training (data.{key})"
-    return UNKNOWN_SIZE, "as its training does not say"
+            return data[key], f"as in its training, data.{key}; --size changes it"
+    return UNKNOWN_SIZE, "what it was trained at is not known; --size changes it"
 
 
 def check_wishes(pairs: Colouring | None, wishes: Wishes) -> None:

@@ -78,7 +78,7 @@ def test_a_folder_of_grey_photographs_gets_colours_and_keeps_its_lightness(
         assert np.abs(lightness(answer) - lightness(pixels(folder / name))).max() < 1.2
         assert answer[..., 0].mean() > answer[..., 2].mean() + 20
     told = capsys.readouterr().out.replace("\n", " ")
-    assert "Colours are found at 32 pixels along the shorter side, as in its training (data.crop)" in told
+    assert "Colours are found at 32 pixels along the shorter side (as in its training, data.crop;" in told
     assert "Coloured 3, skipped 0, failed 0" in told
 
 

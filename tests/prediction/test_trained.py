@@ -61,8 +61,8 @@ def test_a_pair_maker_that_has_changed_is_told():
     [
         ({"resize": 128, "crop": 64}, None, 128, "data.resize"),
         ({"resize": None, "crop": 64}, None, 64, "data.crop"),
-        ({"resize": None, "crop": None}, None, 256, "does not say"),
-        ({}, None, 256, "does not say"),
+        ({"resize": None, "crop": None}, None, 256, "not known"),
+        ({}, None, 256, "not known"),
         ({"resize": 128}, 0, 0, "--size"),
         ({"resize": 128}, 77, 77, "--size"),
     ],
