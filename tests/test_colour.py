@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from skimage import color
 
-from project.colour import grey, lab_to_rgb, rgb_to_lab
+from project.colour import grey, lab_to_rgb, lightness_to_grey, rgb_to_lab
 from project.errors import UserError
 
 
@@ -29,12 +29,12 @@ def test_lab_is_scikit_images():
     assert lab[0, :, 0, 7].tolist() == pytest.approx([100, 0, 0], abs=0.02)  # white
 
 
+@pytest.mark.filterwarnings("ignore:Conversion from CIE-LAB")
 def test_rgb_of_lab_is_scikit_images_also_outside_the_screens_colours():
     generator = np.random.default_rng(1)
     lab = np.stack([generator.uniform(0, 100, (9, 13)), *generator.uniform(-110, 110, (2, 9, 13))])
     rgb = lab_to_rgb(torch.from_numpy(lab)[None])
-    with np.errstate(invalid="ignore"):
-        expected = np.clip(color.lab2rgb(lab.transpose(1, 2, 0)), 0, 1)
+    expected = np.clip(color.lab2rgb(lab.transpose(1, 2, 0)), 0, 1)
     assert rgb.dtype == torch.float32
     assert (expected == 0).any() and (expected == 1).any()
     assert np.allclose(rgb[0].permute(1, 2, 0).numpy(), expected, atol=2e-3)
@@ -43,6 +43,14 @@ def test_rgb_of_lab_is_scikit_images_also_outside_the_screens_colours():
 def test_there_and_back():
     rgb = picture()
     assert torch.allclose(lab_to_rgb(rgb_to_lab(rgb)), rgb, atol=1e-3)
+
+
+def test_lightness_alone_is_scikit_images_too():
+    lightness = np.linspace(0, 100, 2 * 9 * 11).reshape(2, 1, 9, 11)
+    expected = color.lab2rgb(np.stack([lightness, *[np.zeros_like(lightness)] * 2], axis=-1))
+    found = lightness_to_grey(torch.from_numpy(lightness).float())
+    assert found.shape == (2, 1, 9, 11) and found.min() == 0
+    assert np.allclose(found.numpy()[..., None], expected, atol=1e-3)
 
 
 def test_grey_is_pillows():
@@ -68,7 +76,8 @@ def test_16_bits_around_it_do_not_make_it_coarser():
 
 
 def test_gradients_are_finite_everywhere():
-    lab = torch.stack(torch.meshgrid(*[torch.linspace(*span, 9) for span in ((0, 100), (-128, 127), (-128, 127))]))
+    spans = ((0, 100), (-128, 127), (-128, 127))
+    lab = torch.stack(torch.meshgrid(*[torch.linspace(*span, 9) for span in spans], indexing="ij"))
     lab = lab.view(1, 3, 9, 81).requires_grad_()
     lab_to_rgb(lab).square().sum().backward()
     assert lab.grad.isfinite().all() and lab.grad.abs().sum() > 0

@@ -7,7 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from project.colour import LUMA, grey, lab_to_rgb, rgb_to_lab
+from project.colour import LUMA, grey, lightness_to_grey, rgb_to_lab
 from project.data.batch import Pair
 from project.data.pairs.base import PairMaker, each_alone
 from project.data.pairs.hints import Hints, NoHints, Point
@@ -122,8 +122,7 @@ class GreyToColour(Colouring):
         return rgb_to_lab(picture.expand(-1, 3, -1, -1))[:, :1] / 100
 
     def baseline(self, condition: Tensor) -> Tensor:
-        lightness = condition * 100
-        return lab_to_rgb(torch.cat([lightness, torch.zeros_like(lightness).expand(-1, 2, -1, -1)], dim=1))
+        return lightness_to_grey(condition * 100).expand(-1, 3, -1, -1)
 
 
 class LinesToColour(Colouring):

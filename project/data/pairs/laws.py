@@ -9,7 +9,7 @@ from typing import get_args
 import torch
 from torch import Generator, Tensor
 
-from project.data.pairs.patches import Patches, Position, mean_colours, place
+from project.data.pairs.patches import LARGEST, Patches, Position, mean_colours, place
 from project.errors import UserError
 
 BLOCK = 128
@@ -58,8 +58,8 @@ class Law:
             refuse("count_p", "above 0 and at most 1 (1 / count_p is the average number of hints)")
         if self.most < 1:
             refuse("most", "at least 1")
-        if len(self.sides) != 2 or not 1 <= self.sides[0] <= self.sides[1]:
-            refuse("patch", "a side in pixels, or [low, high], at least 1")
+        if len(self.sides) != 2 or not 1 <= self.sides[0] <= self.sides[1] <= LARGEST:
+            refuse("patch", f"a side in pixels, or [low, high], from 1 to {LARGEST}")
         if self.position not in get_args(Position):
             refuse("position", f"one of {', '.join(get_args(Position))}")
         if self.levels < 0 or self.levels == 1:
@@ -68,8 +68,8 @@ class Law:
             refuse("drop", "two shares between 0 and 1: of the pictures, and of their hints")
         if self.eval_count < 0:
             refuse("eval_count", "0 or more")
-        if self.eval_patch < 1:
-            refuse("eval_patch", "at least 1 pixel")
+        if not 1 <= self.eval_patch <= LARGEST:
+            refuse("eval_patch", f"from 1 to {LARGEST} pixels")
         if wrong:
             raise UserError("\n".join(wrong))
 

@@ -53,8 +53,8 @@ class XDoG(LineMaker):
         sigma: float | tuple[float, float] = (0.3, 0.5),
         k: float | tuple[float, float] = (4.5, 8.0),
         gamma: float = 0.95,
-        epsilon: float | tuple[float, float] = (-0.03, -0.005),
-        phi: float | tuple[float, float] = (20.0, 200.0),
+        epsilon: float | tuple[float, float] = (-0.06, -0.02),
+        phi: float | tuple[float, float] = (50.0, 200.0),
         strokes: int = 2,
     ) -> None:
         self.sigma = bounds(sigma, "lines.sigma", 0.1, 20)

@@ -9,9 +9,12 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 Position = Literal["uniform", "gaussian"]
+
+LARGEST = 128  # side in pixels: 65535 times the pixels of a larger one is no 32-bit number any more
 
 
 class Patches(NamedTuple):
@@ -83,7 +86,7 @@ def mean_colours(picture: Tensor, patches: Patches) -> Tensor:
     batch, channels = picture.shape[:2]
     values = picture.flatten(2).gather(2, pixel.flatten(1)[:, None].expand(-1, channels, -1))
     levels = (values * 65535).round_().to(torch.int32).view(batch, channels, *pixel.shape[1:])
-    total = (levels * inside[:, None]).sum(dim=3)
+    total = (levels * inside[:, None]).sum(dim=3, dtype=torch.int32)  # no overflow: LARGEST
     return (total / (patches.side.square() * 65535)[:, None]).transpose(1, 2)
 
 
@@ -105,10 +108,9 @@ def render(colours: Tensor, patches: Patches, size: tuple[int, int]) -> Tensor:
     # The largest number wins whatever order they arrive in, as writing colours at once would not on a GPU.
     top = torch.zeros((batch, height * width), device=pixel.device, dtype=torch.int32)
     top.scatter_reduce_(1, pixel.flatten(1), order.flatten(1), "amax")
-    table = torch.cat([colours, torch.ones_like(colours[..., :1])], dim=2)
-    table = torch.cat([table.new_zeros(batch, 1, 4), table], dim=1)  # row 0: no square
-    row = top.long() + torch.arange(batch, device=top.device)[:, None] * (number + 1)
-    return table.flatten(0, 1)[row].view(batch, height, width, 4).permute(0, 3, 1, 2)
+    table = F.pad(colours.transpose(1, 2), (1, 0, 0, 1))  # (B, 4, 1 + N): column 0 is no square, row 3 the mask
+    table[:, 3, 1:] = 1
+    return table.gather(2, top.long()[:, None].expand(-1, 4, -1)).view(batch, 4, height, width)
 
 
 def _cells(patches: Patches, width: int) -> tuple[Tensor, Tensor]:

@@ -65,8 +65,9 @@ class SpatialHints(Hints):
             patches = moved(patches, away[0], away[1], size)
         planes = render(colours, patches, size)
         if self.law.all:
-            whole = torch.cat([picture, torch.ones_like(picture[:, :1])], dim=1)
-            planes = torch.where(everything[:, None, None, None], whole, planes)
+            share = everything[:, None, None, None].to(planes.dtype)
+            planes[:, :3].lerp_(picture, share)  # 0 or 1, so one or the other to the last bit
+            planes[:, 3:].lerp_(torch.ones_like(share), share)
         return planes
 
     def exact(self, picture: Tensor, seed: Tensor, count: int) -> Tensor:

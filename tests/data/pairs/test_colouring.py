@@ -103,10 +103,12 @@ def test_no_gradients_are_kept(pictures, maker, training):
 
 @pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize("partner", [True, False])
-def test_training_asks_the_device_for_nothing(pictures, maker, partner):
-    image = pictures(device="meta")
-    target = image if partner and maker.partner == "may" else None
-    pair = maker(image, target, INDEX.to("meta"), SEED.to("meta"), True)
+def test_training_asks_the_device_for_nothing(pictures, blind, maker, partner):
+    image, target = pictures(1), pictures(2) if partner and maker.partner == "may" else None
+    with pytest.raises(AssertionError, match="looks at a value"), blind:
+        image.max().item()
+    with blind:
+        pair = maker(image, target, INDEX, SEED, True)
     assert pair.input.shape == (4, 1 + maker.hints.channels, 40, 56)
 
 

@@ -71,11 +71,11 @@ def test_some_pictures_lose_most_of_their_hints():
 
 
 def test_noise_on_colours():
-    _, colours, _ = law(noise=0.05).training(torch.full((200, 3, 4, 5), 0.5))
+    _, colours, _ = law(noise=0.05, count_p=1e-6).training(torch.full((200, 3, 4, 5), 0.5))
     assert colours.std().item() == pytest.approx(0.05, rel=0.02)
     assert colours.mean().item() == pytest.approx(0.5, abs=0.002)
     assert torch.corrcoef(colours.flatten(0, 1).T).fill_diagonal_(0).abs().max() < 0.03
-    _, colours, _ = law(noise=1.0).training(torch.full((20, 3, 4, 5), 0.5))
+    _, colours, _ = law(noise=1.0, count_p=1e-6).training(torch.full((20, 3, 4, 5), 0.5))
     assert colours.min() == 0 and colours.max() == 1
 
 
@@ -140,7 +140,9 @@ def test_evaluations_hints_are_the_first_of_more(pictures):
         ({"drop": (0.5, 1.5)}, "drop is (0.5, 1.5): it must be two shares between 0 and 1"),
         ({"drop": (0.5,)}, "drop is (0.5,)"),
         ({"eval_count": -1}, "eval_count is -1: it must be 0 or more"),
-        ({"eval_patch": 0}, "eval_patch is 0: it must be at least 1 pixel"),
+        ({"eval_patch": 0}, "eval_patch is 0: it must be from 1 to 128 pixels"),
+        ({"eval_patch": 129}, "eval_patch is 129"),
+        ({"patch": (9, 500)}, "patch is (9, 500)"),
     ],
 )
 def test_impossible_arguments(options, said):

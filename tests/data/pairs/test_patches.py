@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from project.data.pairs.patches import Patches, mean_colours, moved, place, render
+from project.data.pairs.patches import LARGEST, Patches, mean_colours, moved, place, render
 
 SIZE = (23, 37)
 
@@ -41,6 +41,12 @@ def test_one_pixels_mean_is_the_pixel(pictures):
     colours = mean_colours(image, patches)
     for picture, number, rows, columns in loop(patches):
         assert torch.equal(colours[picture, number], image[picture, :, rows, columns].flatten())
+
+
+def test_the_largest_square_of_white_is_white():
+    side = torch.tensor([[LARGEST]])
+    patches = Patches(torch.zeros_like(side), torch.zeros_like(side), side, side > 0, LARGEST)
+    assert mean_colours(torch.ones(1, 3, LARGEST, LARGEST + 1), patches).tolist() == [[[1.0] * 3]]
 
 
 def test_the_later_square_lies_on_top():
