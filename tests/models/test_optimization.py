@@ -72,6 +72,7 @@ def test_mistakes_are_told_by_the_key_of_the_scheduler():
 def test_schedules_of_manual_optimisation_step_when_their_interval_ends():
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], 1.0)
     schedule = Schedule.of({"scheduler": lrs.StepLR(optimizer, 1, gamma=0.5), "interval": "epoch", "frequency": 2})
+    optimizer.step()
     rates = []
     for done in range(1, 5):
         step_schedules([schedule], "step", done)
