@@ -40,7 +40,7 @@ class UNet(nn.Module):
         down: Halving by strided (2x2 convolution), max or average (pooling).
         up: Doubling by transposed (2x2 convolution), bilinear or pixel_shuffle.
         stem: Pixel-unshuffle factor before the first level: 1 for none; 2 works on a quarter of the places.
-        skip: How the way up takes what the way down kept: concat (and a 1x1 convolution) or add.
+        skip: How the way up takes what the way down kept: concat (and a 1x1 convolution), add, or none: not at all.
         stage_residual: Add a block's input to its result; helps most without a norm.
         last_activation: Keep the activation after a block's last convolution; DRUNet's residual blocks leave it out.
         residual: Predict the difference to the input (its first out_channels channels): for restoration.
