@@ -16,8 +16,8 @@ from skimage.color import rgb2lab
 
 from project.__main__ import main as project
 from project.errors import UserError
-from project.models import ImageRestorer
-from project.networks import UNet
+from project.models import GANColorizer
+from project.networks import PatchGAN, UNet
 from project.prediction.predict import main
 
 ROOT = Path(__file__).parents[2]
@@ -231,16 +231,21 @@ def test_mistakes_are_told_before_anything_is_written(colouring_checkpoint, chec
 
 
 def test_the_real_command_colours_a_file_with_hints(tmp_path, folder):
-    unet = {"in_channels": 5, "out_channels": 3, "width": 4, "depth": 1}
-    model = ImageRestorer(UNet(**unet))
+    # An untrained generator, which must not touch the lightness.
+    unet = {"in_channels": 5, "out_channels": 2, "width": 4, "depth": 1}
+    model = GANColorizer(UNet(**unet), PatchGAN(in_channels=7, width=4, layers=1), space="lab")
     hints = {"class_path": "project.data.pairs.SpatialHints", "init_args": {"eval_patch": 3}}
-    described = {
-        "model": {
-            "class_path": "project.models.ImageRestorer",
-            "init_args": {"network": {"class_path": "project.networks.UNet", "init_args": unet}},
+    networks = {
+        "generator": {"class_path": "project.networks.UNet", "init_args": unet},
+        "discriminator": {
+            "class_path": "project.networks.PatchGAN",
+            "init_args": {"in_channels": 7, "width": 4, "layers": 1},
         },
+    }
+    described = {
+        "model": {"class_path": "project.models.GANColorizer", "init_args": {**networks, "space": "lab"}},
         "data": {
-            "pairs": {"class_path": "project.data.pairs.LinesToColour", "init_args": {"hints": hints}},
+            "pairs": {"class_path": "project.data.pairs.GreyToColour", "init_args": {"hints": hints}},
             "crop": 32,
         },
     }
@@ -252,7 +257,10 @@ def test_the_real_command_colours_a_file_with_hints(tmp_path, folder):
     done = subprocess.run(command, **about, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "Coloured 1, skipped 0, failed 0" in done.stdout
-    assert pixels(tmp_path / "out/a.png").shape == (60, 90, 3)
+    answer = pixels(tmp_path / "out/a.png")
+    assert answer.shape == (60, 90, 3)
+    assert np.ptp(answer.astype(int), axis=2).max() > 8
+    assert np.abs(lightness(answer) - lightness(pixels(folder / "a.png"))).max() < 1.2
 
 
 def test_a_mistake_in_the_hints_ends_in_a_few_plain_lines(colouring_checkpoint, folder, tmp_path, capsys):

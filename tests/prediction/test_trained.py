@@ -48,6 +48,8 @@ def test_two_folders_win_where_the_pair_maker_has_no_use_for_the_second():
     described = {"class_path": "project.data.pairs.GreyToColour", "init_args": {"hints": None}}
     assert isinstance(colouring_of(checkpoint(described)), GreyToColour)
     assert colouring_of(checkpoint(described, target_root="colours")) is None
+    assert colouring_of(checkpoint(described, source="drawings")) is None
+    assert isinstance(colouring_of(checkpoint(described, source="drawings", root="photos")), GreyToColour)
 
 
 def test_a_pair_maker_that_has_changed_is_told():
@@ -61,6 +63,9 @@ def test_a_pair_maker_that_has_changed_is_told():
     [
         ({"resize": 128, "crop": 64}, None, 128, "data.resize"),
         ({"resize": None, "crop": 64}, None, 64, "data.crop"),
+        ({"source": "drawings", "crop": 64}, None, 96, "data.source"),
+        ({"source": "CIFAR10", "crop": 24, "resize": 48}, None, 48, "data.resize"),
+        ({"source": "drawings", "root": "photos", "crop": 64}, None, 64, "data.crop"),
         ({"resize": None, "crop": None}, None, 256, "not known"),
         ({}, None, 256, "not known"),
         ({"resize": 128}, 0, 0, "--size"),
