@@ -110,7 +110,7 @@ def _load(options: Namespace, wishes: Wishes, report: Report) -> Restorer | Colo
     report.word = "coloured"
     colourist = Colourist(load_model(checkpoint), pairs, size, **how)
     pixels = f"{size} pixels along the shorter side" if size else "the pictures' own size"
-    print(f"Colours are found at {pixels}, {why}" + ("." if wishes.size is not None else "; --size changes that."))
+    print(f"Colours are found at {pixels} ({why}).")
     return colourist
 
 

@@ -13,6 +13,9 @@ from project.models.checkpoint import Checkpoint
 from project.prediction.hints_file import EXAMPLE
 from project.prediction.wishes import Wishes
 
+SIDES = {"drawings": 96, "CIFAR10": 32, "CIFAR100": 32}
+"""Of the pictures of a source, where they are all of one size."""
+
 UNKNOWN_SIZE = 256
 """For a network trained on whole pictures, whose size the configuration does not tell."""
 
@@ -37,8 +40,9 @@ def colouring_of(checkpoint: Checkpoint) -> Colouring | None:
             f"  {' '.join(str(error).split())[:300]}\n"
             "Is the code of the pair maker here, and unchanged since? Run from the folder that it was trained in."
         ) from error
-    # Two folders were taken as they are where the pair maker has no use for the second one.
-    return None if pairs.partner == "never" and data.get("target_root") else pairs
+    # Pictures and partners were taken as they are where the pair maker has no use for the partners.
+    paired = data.get("target_root") or (data.get("root") is None and data.get("source") == "drawings")
+    return None if pairs.partner == "never" and paired else pairs
 
 
 def _is_colouring(class_path: Any) -> bool:
@@ -53,7 +57,8 @@ def _is_colouring(class_path: Any) -> bool:
 def working_size(data: dict[str, Any], wished: int | None) -> tuple[int, str]:
     """Pixels of the shorter side to colour at, and where that comes from.
 
-    The size that pictures were brought to in training; else that of its crops: the network never saw more at once.
+    The size that pictures were brought to in training, or that those of its source have; else that of its crops: the
+    network never saw more at once.
 
     Args:
         data: The data part of the run's configuration.
@@ -61,10 +66,11 @@ def working_size(data: dict[str, Any], wished: int | None) -> tuple[int, str]:
     """
     if wished is not None:
         return wished, "--size"
-    for key in ("resize", "crop"):
-        if data.get(key):
-            return data[key], f"as in its training (data.{key})"
-    return UNKNOWN_SIZE, "as its training does not say"
+    known = SIDES.get(data.get("source")) if data.get("root") is None else None
+    for key, size in (("resize", data.get("resize")), ("source", known), ("crop", data.get("crop"))):
+        if size:
+            return size, f"as in its training, data.{key}; --size changes it"
+    return UNKNOWN_SIZE, "what it was trained at is not known; --size changes it"
 
 
 def check_wishes(pairs: Colouring | None, wishes: Wishes) -> None:
@@ -90,8 +96,8 @@ def check_wishes(pairs: Colouring | None, wishes: Wishes) -> None:
         )
     if taken.slots is not None and given == "--hints":
         raise UserError(
-            f"This network was trained with palettes of up to {taken.slots} colours, without their places.\n"
-            'Use a palette in place of --hints: --palette "#ff8800,#224466"'
+            f"This network was trained with palettes (at most {taken.slots} colours, without places).\n"
+            'Use one in place of --hints: --palette "#ff8800,#224466"'
         )
     if taken.slots is not None and len(wishes.palette) > taken.slots:
         raise UserError(

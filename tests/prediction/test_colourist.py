@@ -152,7 +152,7 @@ HINTS = (Hint(150.7, 20, (255, 0, 51)), Hint(0, 99, (0, 102, 0)))
 
 def test_hints_lie_at_their_places_at_any_size():
     for size in (50, 100, 25):
-        network = make(GreyToColour(SpatialHints(eval_patch=1)), size=size)
+        network = make(GreyToColour(SpatialHints(eval_patch=1)), size=size, tile=256)
         network(smooth(100, 200, 1), hints=HINTS)
         (seen,) = network.model.seen
         assert seen.shape == (1, 5, size, 2 * size)

@@ -14,9 +14,10 @@ import yaml
 from PIL import Image, ImageCms
 from skimage.color import rgb2lab
 
+from project.__main__ import main as project
 from project.errors import UserError
-from project.models import ImageRestorer
-from project.networks import UNet
+from project.models import GANColorizer
+from project.networks import PatchGAN, UNet
 from project.prediction.predict import main
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +78,7 @@ def test_a_folder_of_grey_photographs_gets_colours_and_keeps_its_lightness(
         assert np.abs(lightness(answer) - lightness(pixels(folder / name))).max() < 1.2
         assert answer[..., 0].mean() > answer[..., 2].mean() + 20
     told = capsys.readouterr().out.replace("\n", " ")
-    assert "Colours are found at 32 pixels along the shorter side, as in its training (data.crop)" in told
+    assert "Colours are found at 32 pixels along the shorter side (as in its training, data.crop;" in told
     assert "Coloured 3, skipped 0, failed 0" in told
 
 
@@ -223,23 +224,28 @@ def test_mistakes_are_told_before_anything_is_written(colouring_checkpoint, chec
     assert "--sigma is for networks that remove noise" in refusal(spatial, folder, output, "--sigma", "5")
     assert "for networks that colour" in refusal(checkpoint, folder, output, "--hints", good)
     palette = colouring_checkpoint("GreyToColour", "PaletteHints", planes=4)
-    assert 'palette: --palette "#' in refusal(palette, folder, output, "--hints", good)
+    assert 'place of --hints: --palette "#' in refusal(palette, folder, output, "--hints", good)
     assert "has 2 colours" in refusal(palette, folder, output, "--palette", "red,blue")
     assert "on its own" in refusal(colouring_checkpoint("GreyToColour"), folder, output, "--hints", good)
     assert not output.exists()
 
 
 def test_the_real_command_colours_a_file_with_hints(tmp_path, folder):
-    unet = {"in_channels": 5, "out_channels": 3, "width": 4, "depth": 1}
-    model = ImageRestorer(UNet(**unet))
+    # An untrained generator, which must not touch the lightness.
+    unet = {"in_channels": 5, "out_channels": 2, "width": 4, "depth": 1}
+    model = GANColorizer(UNet(**unet), PatchGAN(in_channels=7, width=4, layers=1), space="lab")
     hints = {"class_path": "project.data.pairs.SpatialHints", "init_args": {"eval_patch": 3}}
-    described = {
-        "model": {
-            "class_path": "project.models.ImageRestorer",
-            "init_args": {"network": {"class_path": "project.networks.UNet", "init_args": unet}},
+    networks = {
+        "generator": {"class_path": "project.networks.UNet", "init_args": unet},
+        "discriminator": {
+            "class_path": "project.networks.PatchGAN",
+            "init_args": {"in_channels": 7, "width": 4, "layers": 1},
         },
+    }
+    described = {
+        "model": {"class_path": "project.models.GANColorizer", "init_args": {**networks, "space": "lab"}},
         "data": {
-            "pairs": {"class_path": "project.data.pairs.LinesToColour", "init_args": {"hints": hints}},
+            "pairs": {"class_path": "project.data.pairs.GreyToColour", "init_args": {"hints": hints}},
             "crop": 32,
         },
     }
@@ -251,12 +257,20 @@ def test_the_real_command_colours_a_file_with_hints(tmp_path, folder):
     done = subprocess.run(command, **about, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "Coloured 1, skipped 0, failed 0" in done.stdout
-    assert pixels(tmp_path / "out/a.png").shape == (60, 90, 3)
-    (tmp_path / "hints.json").write_text('[[10, 10, "pinkk"]]')
-    refused = subprocess.run(command, **about, timeout=300)
-    assert refused.returncode == 2
-    assert 'point 1: "pinkk" is no colour: did you mean pink?' in refused.stderr
-    assert "Traceback" not in refused.stderr
+    answer = pixels(tmp_path / "out/a.png")
+    assert answer.shape == (60, 90, 3)
+    assert np.ptp(answer.astype(int), axis=2).max() > 8
+    assert np.abs(lightness(answer) - lightness(pixels(folder / "a.png"))).max() < 1.2
+
+
+def test_a_mistake_in_the_hints_ends_in_a_few_plain_lines(colouring_checkpoint, folder, tmp_path, capsys):
+    checkpoint = colouring_checkpoint("GreyToColour", "SpatialHints", planes=4)
+    hints = written(tmp_path, {"a.png": [[10, 10, "pinkk"]]})
+    assert (
+        project(["predict", "--ckpt_path", checkpoint, "--input", str(folder), "--output", "out", "--hints", hints])
+        == 2
+    )
+    assert 'point 1: "pinkk" is no colour: did you mean pink?' in capsys.readouterr().err
 
 
 def test_the_help_shows_the_options_and_the_form_of_the_hints(capsys):

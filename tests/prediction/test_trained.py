@@ -48,6 +48,8 @@ def test_two_folders_win_where_the_pair_maker_has_no_use_for_the_second():
     described = {"class_path": "project.data.pairs.GreyToColour", "init_args": {"hints": None}}
     assert isinstance(colouring_of(checkpoint(described)), GreyToColour)
     assert colouring_of(checkpoint(described, target_root="colours")) is None
+    assert colouring_of(checkpoint(described, source="drawings")) is None
+    assert isinstance(colouring_of(checkpoint(described, source="drawings", root="photos")), GreyToColour)
 
 
 def test_a_pair_maker_that_has_changed_is_told():
@@ -61,8 +63,11 @@ def test_a_pair_maker_that_has_changed_is_told():
     [
         ({"resize": 128, "crop": 64}, None, 128, "data.resize"),
         ({"resize": None, "crop": 64}, None, 64, "data.crop"),
-        ({"resize": None, "crop": None}, None, 256, "does not say"),
-        ({}, None, 256, "does not say"),
+        ({"source": "drawings", "crop": 64}, None, 96, "data.source"),
+        ({"source": "CIFAR10", "crop": 24, "resize": 48}, None, 48, "data.resize"),
+        ({"source": "drawings", "root": "photos", "crop": 64}, None, 64, "data.crop"),
+        ({"resize": None, "crop": None}, None, 256, "not known"),
+        ({}, None, 256, "not known"),
         ({"resize": 128}, 0, 0, "--size"),
         ({"resize": 128}, 77, 77, "--size"),
     ],
@@ -90,7 +95,7 @@ def test_wishes_that_the_network_was_trained_for_pass():
         (GreyToColour(), HINTS, "colours on its own. Leave --hints out"),
         (GreyToColour(), PALETTE, "colours on its own. Leave --palette out"),
         (GreyToColour(SpatialHints()), PALETTE, "--hints FILE"),
-        (GreyToColour(PaletteHints(colours=3)), HINTS, "palettes of up to 3 colours"),
+        (GreyToColour(PaletteHints(colours=3)), HINTS, "palettes (at most 3 colours, without places)"),
         (GreyToColour(PaletteHints(colours=2)), PALETTE, "has 3 colours, and this network was trained with at most 2"),
     ],
 )
