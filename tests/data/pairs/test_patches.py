@@ -47,6 +47,8 @@ def test_the_largest_square_of_white_is_white():
     side = torch.tensor([[LARGEST]])
     patches = Patches(torch.zeros_like(side), torch.zeros_like(side), side, side > 0, LARGEST)
     assert mean_colours(torch.ones(1, 3, LARGEST, LARGEST + 1), patches).tolist() == [[[1.0] * 3]]
+    dark = torch.full((1, 3, LARGEST, LARGEST + 1), 0.6 / 65535)  # between two of its levels: to the nearer one
+    assert torch.allclose(mean_colours(dark, patches) * 65535, torch.ones(1, 1, 3))
 
 
 def test_the_later_square_lies_on_top():
