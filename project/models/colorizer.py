@@ -124,6 +124,7 @@ class GANColorizer(AlternatingModel):
 
     def setup(self, stage: str) -> None:
         """Look whether data and networks fit each other; before training, take the data's statistics."""
+        super().setup(stage)
         data = self.trainer.datamodule
         check_space(self.space, getattr(data, "pairs", None))
         if stage != "fit":

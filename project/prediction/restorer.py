@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from project.data.sources import partners
 from project.errors import UserError
 from project.prediction.tiled import TiledModel
 
@@ -51,7 +52,7 @@ class Restorer(TiledModel):
         sigma: float | None = None,
     ) -> None:
         super().__init__(model, device=device, tile=tile, overlap=overlap, batch=batch, precision=precision)
-        self.keeps_colour = bool(data.get("target_root"))
+        self.keeps_colour = has_partners(data)
         self.channels, self.sigma = _channels(model, data, sigma)
 
     def __call__(self, pixels: np.ndarray, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
