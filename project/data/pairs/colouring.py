@@ -17,8 +17,8 @@ from project.errors import UserError
 
 
 HINT_STD = 0.15
-"""Of a hint plane of which some 2 % is filled: ten squares of 6 pixels on 128 x 128. Left at 1, a network takes several
-times as long to look at hints at all. The mean stays 0, so that no hint is no signal."""
+"""Of a hint plane of which some 2 % is filled: ten squares of 6 pixels on 128 x 128. Left at 1, a network is slower
+to look at hints at all. The mean stays 0, so that no hint is no signal."""
 
 
 class Colouring(PairMaker):
