@@ -15,7 +15,6 @@ from project.data.pairs.lines import LineMaker, XDoG
 from project.data.statistics import Statistics
 from project.errors import UserError
 
-
 HINT_STD = 0.15
 """Of a hint plane of which some 2 % is filled: ten squares of 6 pixels on 128 x 128. Left at 1, a network is slower
 to look at hints at all. The mean stays 0, so that no hint is no signal."""
