@@ -27,7 +27,7 @@ class BestCheckpoint(ModelCheckpoint):
         mode: max where higher is better, min where lower is.
     """
 
-    def __init__(self, monitor: str = "val/psnr", mode: Literal["max", "min"] = "max") -> None:
+    def __init__(self, monitor: str | None = "val/psnr", mode: Literal["max", "min"] = "max") -> None:
         super().__init__(
             filename="best",
             monitor=monitor,
@@ -50,7 +50,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save when this validation was the best one."""
-        if not trainer.sanity_checking:
+        if not trainer.sanity_checking and self.monitor is not None:
             require_logged(trainer, "best_checkpoint", self.monitor)
         super().on_validation_end(trainer, pl_module)
 
@@ -97,7 +97,8 @@ class LastCheckpoint(ModelCheckpoint):
             return
         # Gradients that are still collected are in no checkpoint, and schedulers that wait for Lightning to step them
         # after this validation are left out by a resumed run: then after one of the next steps.
-        waiting = any(c.reduce_on_plateau and c.frequency != NEVER for c in trainer.lr_scheduler_configs)
+        stepped = trainer.lr_scheduler_configs if pl_module.automatic_optimization else []
+        waiting = any(config.reduce_on_plateau and config.frequency != NEVER for config in stepped)
         if trainer.fit_loop._should_accumulate() or waiting:
             self._postponed = True
         else:

@@ -54,10 +54,13 @@ class Record(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write both files and tell the loggers, once."""
-        if self.already_saved or trainer.log_dir is None or not trainer.is_global_zero:
+        log_dir = trainer.log_dir  # a broadcast: every process asks, and as often as the others
+        if self.already_saved or log_dir is None:
             return
         self.already_saved = True
-        folder = Path(trainer.log_dir)
+        if not trainer.is_global_zero:
+            return
+        folder = Path(log_dir)
         write_whole(folder / "config.yaml", self.text)
         facts = environment()
         write_whole(folder / "environment.json", json.dumps(facts, indent=2) + "\n")
