@@ -8,6 +8,7 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
+from project.callbacks.checkpoints import BestCheckpoint
 from project.loggers import upload_command
 from project.report import print_scores
 from project.runs import Run
@@ -19,20 +20,25 @@ def summarise(run: Run, trainer: Trainer, scores: dict[str, float], best: Path |
     Args:
         run: The run.
         trainer: Which has trained it.
-        scores: Logged values of the best checkpoint.
-        best: That checkpoint.
+        scores: Logged values of the checkpoint.
+        best: The checkpoint that was tested: the best, or the newest where no score decides.
     """
-    samples = run.folder / "samples" / "latest.png"
+    kind = "best" if any(c.monitor for c in trainer.callbacks if isinstance(c, BestCheckpoint)) else "newest"
     facts = {
         "Stopped early": _why_stopped_early(trainer),
         "Run": run.folder,
-        "Best checkpoint": best and _short(best),
-        "Samples": samples if samples.is_file() else None,
+        f"{kind.capitalize()} checkpoint": best and _short(best),
+        "Samples": _if_there(run.folder / "samples" / "latest.png"),
+        "Hint curve": _if_there(run.folder / "hint_curve.png"),
         "Upload to W&B": upload_command(run),
         "Next": best
         and f"python -m project predict --ckpt_path {_short(best)} --input FOLDER --output {run.folder / 'restored'}",
     }
-    print_scores(scores, facts, title=f"{run.name} after {trainer.global_step} steps (best checkpoint)")
+    print_scores(scores, facts, title=f"{run.name} after {trainer.global_step} steps ({kind} checkpoint)")
+
+
+def _if_there(path: Path) -> Path | None:
+    return path if path.is_file() else None
 
 
 def how_to_go_on(run: Run | None, requeued: bool = False) -> list[str]:

@@ -23,7 +23,8 @@ class BestCheckpoint(ModelCheckpoint):
     """Keeps ``checkpoints/best.ckpt``.
 
     Args:
-        monitor: Logged value to choose by.
+        monitor: Logged value to choose by; null keeps the newest, as for a GAN, whose PSNR falls while its pictures get
+            better.
         mode: max where higher is better, min where lower is.
     """
 
@@ -53,6 +54,11 @@ class BestCheckpoint(ModelCheckpoint):
         if not trainer.sanity_checking and self.monitor is not None:
             require_logged(trainer, "best_checkpoint", self.monitor)
         super().on_validation_end(trainer, pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Of the newest, keep the steps since the last validation as well."""
+        if self.monitor is None and not trainer.fast_dev_run and trainer.global_step > self._last_global_step_saved:
+            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
 
 
 class LastCheckpoint(ModelCheckpoint):

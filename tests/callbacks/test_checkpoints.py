@@ -39,12 +39,12 @@ class FailAt(Callback):
             raise ZeroDivisionError
 
 
-def _fit(folder, *callbacks, steps=7, ckpt_path=None, model=None, data=None, last=None, **options):
+def _fit(folder, *callbacks, steps=7, ckpt_path=None, model=None, data=None, last=None, best=None, **options):
     trainer = L.Trainer(
         max_steps=steps,
         check_val_every_n_epoch=None,
         default_root_dir=folder,
-        callbacks=[*callbacks, BestCheckpoint(), last or LastCheckpoint()],
+        callbacks=[*callbacks, best or BestCheckpoint(), last or LastCheckpoint()],
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
@@ -152,3 +152,9 @@ def test_a_new_run_from_another_ones_checkpoint_has_a_best_of_its_own(tmp_path):
     _fit(tmp_path / "two", steps=8, ckpt_path=tmp_path / "one" / "checkpoints" / "last.ckpt", model=model)
     assert _saved(tmp_path / "two", "best")[0] == 6
     assert _saved(tmp_path / "one", "last")[0] == 4
+
+
+def test_without_a_score_to_choose_by_the_newest_is_kept_the_end_included(tmp_path):
+    _fit(tmp_path, steps=7, best=BestCheckpoint(monitor=None))
+    kept = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    assert kept["global_step"] == 7
