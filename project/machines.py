@@ -42,6 +42,11 @@ def make_trainer(make: Callable[..., Trainer], section: Mapping[str, Any], **opt
             given = ", ".join(f"trainer.{key} {section[key]}" for key in WHERE if section.get(key) is not None)
             message += f"\nGiven are {given}.\n{AUTO}"
         raise UserError(message) from error
+    if trainer.accumulate_grad_batches < 1:  # Lightning divides by it later
+        raise UserError(
+            f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}: it must be at least 1, the number "
+            "of batches whose gradients are added up."
+        )
     device = trainer.strategy.root_device.type
     # Lightning takes bf16-mixed then, and says so where few look.
     if device == "cpu" and str(section.get("precision")) in ("16", "16-mixed"):
