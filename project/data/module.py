@@ -8,6 +8,8 @@ from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.nn import functional as F
 
 from project.data.augment import Augment, Augmenter
 from project.data.batch import Pair, Raw
@@ -51,6 +53,8 @@ class ImageDataModule(LightningDataModule):
         augment: random changes of the training pictures.
         crop: side of the random training crop in pixels; null takes whole pictures, then all of one size.
         channels: 3 for colour, 1 for grey.
+        half_size_epochs: so many epochs train on pictures of half the size first, whose steps take a quarter of the
+            time; 0 for none. Worth it where whole pictures train for long (progressive resizing).
         resize: shrink or grow every picture's shorter side to so many pixels first; null keeps the sizes.
         input_range: what the network sees: standardise (mean 0, std 1 of the training pictures), zero_one ([0, 1]) or
             minus_one_one ([-1, 1]).
@@ -86,6 +90,7 @@ class ImageDataModule(LightningDataModule):
         pairs: PairMaker | None = None,
         augment: Augment = Augment(),  # noqa: B008 it is frozen
         crop: int | None = 64,
+        half_size_epochs: int = 0,
         channels: int = 3,
         resize: int | None = None,
         input_range: InputRange = "standardise",
@@ -116,6 +121,7 @@ class ImageDataModule(LightningDataModule):
         self.pairs = fitting_pairs(pairs, partners(source, root, target_root))
         self.augment = augment
         self.crop = crop
+        self.half_size_epochs = half_size_epochs
         self.input_range = input_range
         self.batch_size = batch_size
         self.eval_batch_size = 1 if protocol == "kair" else eval_batch_size
@@ -154,9 +160,9 @@ class ImageDataModule(LightningDataModule):
             value = self.hparams[name]
             if value is not None and value < 1:
                 raise UserError(f"data.{name} is {value}: it must be at least 1.")
-        for name in ("num_workers", "seed"):
+        for name in ("num_workers", "seed", "half_size_epochs"):
             if (value := self.hparams[name]) is not None and value < 0:
-                raise UserError(f"data.{name} is {value}: it must be 0 or more, or null.")
+                raise UserError(f"data.{name} is {value}: it must be 0 or more.")
         for name, kind in (("input_range", InputRange), ("balance", Balance), ("protocol", Protocol)):
             if (value := self.hparams[name]) not in get_args(kind):  # the command line looks at types, Python does not
                 raise UserError(f"data.{name} is {value!r}: it must be one of {', '.join(get_args(kind))}.")
@@ -315,19 +321,21 @@ class ImageDataModule(LightningDataModule):
         if not isinstance(batch, Raw):
             return batch
         trainer = self.trainer
-        return self.make_pair(batch, training=trainer is not None and trainer.training)
+        training = trainer is not None and trainer.training
+        return self.make_pair(batch, training, half=training and trainer.current_epoch < self.half_size_epochs)
 
-    def make_pair(self, batch: Raw, training: bool = False) -> Pair:
+    def make_pair(self, batch: Raw, training: bool = False, half: bool = False) -> Pair:
         """What the model sees of a batch.
 
         Args:
             batch: as the loader gives it, on any device.
             training: random numbers from the device's generator; else from each picture and the seed.
+            half: at half the size, each pixel the mean of four; noise and hints come after that.
         """
-        image = batch.image.float().div_(255)
+        image = _unit(batch.image, half)
         if self.protocol == "kair":
             return self.pairs.benchmark(image, batch.index)
-        target = None if batch.target is None else batch.target.float().div_(255)
+        target = None if batch.target is None else _unit(batch.target, half)
         return self.pairs(image, target, batch.index, batch.seed, training)
 
     def _evaluation_loader(self, split: str) -> ResumableLoader:
@@ -374,6 +382,12 @@ class ImageDataModule(LightningDataModule):
 
     def _seed(self) -> int:
         return int(os.environ.get("PL_GLOBAL_SEED", "42")) if self.seed is None else self.seed
+
+
+def _unit(pixels: Tensor, half: bool) -> Tensor:
+    """uint8 -> [0, 1]."""
+    values = pixels.float().div_(255)
+    return F.avg_pool2d(values, 2, ceil_mode=True) if half else values
 
 
 def _plain(value: Any) -> Any:

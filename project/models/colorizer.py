@@ -130,7 +130,7 @@ class GANColorizer(AlternatingModel):
         if stage != "fit":
             return
         check_strategy(self.trainer, self.discriminator)
-        check_size(self.discriminator, getattr(data, "crop", None))
+        check_size(self.discriminator, data, self.generator_epochs)
         statistics = getattr(data, "normalization", None)
         if statistics is not None:
             check_channels(self.space, self.generator, self.discriminator, statistics, getattr(data, "pairs", None))

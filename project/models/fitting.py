@@ -103,14 +103,21 @@ def check_channels(
         raise UserError("\n".join([start, *faults, "The discriminator sees the input and the answer together."]))
 
 
-def check_size(discriminator: nn.Module | None, crop: int | None) -> None:
+def check_size(discriminator: nn.Module | None, data: Any, generator_epochs: int) -> None:
     """Whether the training crops are as large as the discriminator needs; whole pictures show it by themselves.
 
+    Args:
+        discriminator: Looked at where it has a ``check_size``.
+        data: Its ``crop``, and its ``half_size_epochs``, after which crops are no longer at half their size.
+        generator_epochs: Before these are over the discriminator sees nothing.
+
     Raises:
-        UserError: What the discriminator's ``check_size`` raises, where it has one.
+        UserError: What the discriminator's ``check_size`` raises.
     """
+    crop = getattr(data, "crop", None)
     if crop is not None and hasattr(discriminator, "check_size"):
-        discriminator.check_size(crop, crop)
+        side = -(-crop // 2) if getattr(data, "half_size_epochs", 0) > generator_epochs else crop
+        discriminator.check_size(side, side)
 
 
 def check_strategy(trainer: Trainer, discriminator: nn.Module | None) -> None:

@@ -67,6 +67,8 @@ def test_a_discriminator_too_deep_for_the_crop_is_told(make_trainer, colour_data
     message = refusal(make_trainer, colorizer(), colour_data)
     assert "layers: 2 needs 12 pixels a side, and they are 11 x 11" in message
     assert "Set layers: 1 " in message and "data.crop: 12" in message
+    colour_data.crop, colour_data.half_size_epochs = 22, 1
+    assert "they are 11 x 11" in refusal(make_trainer, colorizer(), colour_data)
     colour_data.crop = None
     make_trainer(max_steps=1, limit_val_batches=0).fit(colorizer(), colour_data)  # whole pictures are 13 x 22
 
