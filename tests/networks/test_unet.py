@@ -45,6 +45,7 @@ OPTIONS = {
     "down": ["strided", "max", "average"],
     "up": ["transposed", "bilinear", "pixel_shuffle"],
     "skip": ["concat", "add", "none"],
+    "attention": [[0], [1], [0, 1]],
     "init": ["kaiming", "xavier", "orthogonal"],
     "stem": [1, 2, 4],
     "kernel_size": [1, 3, 5],
