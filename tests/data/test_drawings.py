@@ -12,6 +12,7 @@ from project.data import ImageDataModule
 from project.data.cache import Cache
 from project.data.drawings import Drawings, animals, draw, sheet, source
 from project.data.drawings.animals import SPECIES
+from project.data.drawings.characters import GROUND
 from project.data.drawings.colours import FREE
 from project.data.drawings.scene import Scene
 from project.data.drawings.shapes import both, box, curve, limb, oval, symmetric
@@ -55,14 +56,27 @@ def test_both_pictures_have_the_same_lines(drawings):
         assert (lines == 255).mean() > 0.5
 
 
+def outside_of(lines):
+    """Where one comes to from the margin without crossing a line."""
+    paper = Image.fromarray(np.pad(np.uint8(lines > 215) * 255, 1, constant_values=255)).copy()
+    ImageDraw.floodfill(paper, (0, 0), 100)
+    return np.asarray(paper)[1:-1, 1:-1] == 100
+
+
 def test_outlines_are_closed(drawings):
-    """What the paper reaches from outside, without crossing a line, is white: a colour would have leaked."""
+    """What lies outside is of one colour: another would have leaked."""
     for lines, colours in drawings:
-        paper = Image.fromarray(np.pad(np.uint8(lines > 215) * 255, 1, constant_values=255)).copy()
-        ImageDraw.floodfill(paper, (0, 0), 100)
-        outside = np.asarray(paper)[1:-1, 1:-1] == 100
+        outside = outside_of(lines)
         assert outside.mean() > 0.1
-        assert (colours[outside].min(axis=1) < 200).mean() < 0.005
+        ground = np.median(colours[outside & (lines == 255)], axis=0)
+        assert (np.abs(colours[outside] - ground).max(axis=1) > 55).mean() < 0.005
+
+
+def test_some_stand_on_paper_and_others_on_a_card_of_any_colour(drawings):
+    grounds = [tuple(np.median(colours[outside_of(lines)], axis=0).tolist()) for lines, colours in drawings]
+    on_paper = grounds.count((255, 255, 255)) / len(grounds)
+    assert abs(on_paper - (1 - GROUND)) < 0.2
+    assert len(set(grounds)) > 0.9 * (1 - on_paper) * len(grounds)
 
 
 def test_figures_fill_their_square(drawings):
@@ -70,7 +84,7 @@ def test_figures_fill_their_square(drawings):
         rows, columns = np.nonzero(lines < 128)
         assert max(np.ptp(rows), np.ptp(columns)) > 85
         assert min(rows.min(), columns.min()) >= 1 and max(rows.max(), columns.max()) <= 94
-    assert np.mean([(colours.min(axis=2) < 230).mean() for _, colours in drawings]) > 0.4
+    assert np.mean([outside_of(lines).mean() for lines, _ in drawings]) < 0.6
 
 
 def test_colours_are_flat(drawings):

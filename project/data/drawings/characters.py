@@ -10,10 +10,12 @@ from PIL import Image
 
 from project.data.drawings.animals import animal
 from project.data.drawings.beings import being
+from project.data.drawings.colours import WHITE, free, mix
 from project.data.drawings.people import person
 from project.data.drawings.scene import Scene
 
 KINDS = {person: 45, animal: 25, being: 30}  # of a hundred
+GROUND = 0.6  # share of the drawings that stand on a coloured card, of any colour, instead of on paper
 
 
 def draw(number: int, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
@@ -30,6 +32,9 @@ def draw(number: int, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
     scene = Scene(random)
     (character,) = random.choices(list(KINDS), list(KINDS.values()))
     character(scene, random)
+    if random.random() < GROUND:
+        (colour,) = free(random, 1)
+        scene.ground = mix(colour, WHITE, random.uniform(0, 0.6))
     return scene.render(size)
 
 

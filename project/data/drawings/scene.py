@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from project.data.drawings.colours import INKS, Colour
+from project.data.drawings.colours import INKS, WHITE, Colour
 
 FINER = 4  # the canvas has so many pixels for one of the picture's, on each side
 PAPER, INK = 0, 1  # numbers in the canvas; those of the colours follow
@@ -49,6 +49,7 @@ class Scene:
 
     def __init__(self, random: Random) -> None:
         self.marks: list[Mark] = []
+        self.ground = WHITE
         self.ink = random.choice(INKS)
         self.pen = random.uniform(0.01, 0.022)  # of the side
         self.weight = random.choice((0.0, 0.0, 0.4, 0.7))  # how much heavier lines are below and on the right
@@ -103,7 +104,7 @@ class _Canvas:
         self.side = side
         self.scene = scene
         self.image = Image.new("L", (side, side), PAPER)
-        self.colours: list[Colour] = [(255, 255, 255), scene.ink]
+        self.colours: list[Colour] = [scene.ground, scene.ink]
         self.pen = max(FINER / 2, scene.pen * side)
         visible = np.concatenate([self._bent(mark.points) for mark in scene.marks if not mark.within])
         low, high = visible.min(axis=0), visible.max(axis=0)

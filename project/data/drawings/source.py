@@ -25,7 +25,7 @@ class Drawings:
 
     paired = True
 
-    def __init__(self, cache: Cache, count: int = 700, size: int = 96, progress: bool = True) -> None:
+    def __init__(self, cache: Cache, count: int = 2000, size: int = 96, progress: bool = True) -> None:
         self.cache = cache
         self.count = count
         self.size = size
