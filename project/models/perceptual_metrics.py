@@ -167,11 +167,11 @@ def _count_features(network: nn.Module) -> int:
 def _make_inception(feature: int) -> nn.Module:
     from torchmetrics.image.fid import NoTrainInceptionV3
 
-    way_out = "or give a network of your own (metrics.NAME.init_args.feature), or leave FID out of model.metrics."
+    way_out = "Or give a network of your own (metrics.NAME.init_args.feature), or leave FID out of model.metrics."
     try:
         return _Pixels(_fetch("FID", INCEPTION, lambda: NoTrainInceptionV3("inception-v3-compat", [str(feature)])))
     except ModuleNotFoundError as error:
-        raise UserError(f"FID needs torch-fidelity: pip install torch-fidelity;\n{way_out}") from error
+        raise UserError(f"FID needs torch-fidelity: pip install -e '.[fid]'\n{way_out}") from error
 
 
 def _make_lpips(network: str) -> nn.Module:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-HEAD = 32  # channels of a head, about
+HEAD = 32
+"""Channels of a head, about."""
+
+GIVE = 0.3
+"""What attention adds starts so much smaller: at first all places match alike, and it adds their mean."""
 
 
 class SelfAttention(nn.Module):
@@ -24,14 +29,20 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.heads = next(n for n in range(max(1, channels // HEAD), 0, -1) if channels % n == 0)
-        self.norm = nn.GroupNorm(1, channels)
-        self.look = nn.Conv2d(channels, 3 * channels, 1)
-        self.give = nn.Conv2d(channels, channels, 1)
+        self.norm = nn.LayerNorm(channels)
+        self.look = nn.Linear(channels, 3 * channels)
+        self.give = nn.Linear(channels, channels)
+        for layer in (self.look, self.give):
+            nn.init.orthogonal_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        with torch.no_grad():
+            self.give.weight.mul_(GIVE)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) -> the same shape."""
         batch, channels, height, width = x.shape
-        parts = self.look(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, height * width)
-        query, key, value = parts.transpose(-1, -2).unbind(1)
-        taken = F.scaled_dot_product_attention(query, key, value)
-        return x + self.give(taken.transpose(-1, -2).reshape(batch, channels, height, width))
+        places = x.permute(0, 2, 3, 1)  # in channels_last a view
+        parts = self.look(self.norm(places)).view(batch, height * width, 3, self.heads, channels // self.heads)
+        query, key, value = parts.permute(2, 0, 3, 1, 4)
+        taken = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+        return x + self.give(taken.reshape(batch, height, width, channels)).permute(0, 3, 1, 2)

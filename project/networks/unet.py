@@ -18,8 +18,6 @@ from project.networks.normalize import Normalize
 TAIL = 0.1
 """The last convolution starts this much smaller: the first answer is close to the input in residual mode, else to the
 targets' mean, and not far worse than either."""
-GIVE = 0.3
-"""What attention adds starts so much smaller: at first all places match alike, and it adds their mean."""
 
 
 class UNet(nn.Module):
@@ -130,9 +128,6 @@ class UNet(nn.Module):
             initialize(part, scheme, gain if name in ("encoder", "middle", "decoder") else 1.0)
         with torch.no_grad():
             self.tail.weight.mul_(TAIL)
-            for part in self.modules():
-                if isinstance(part, SelfAttention):
-                    part.give.weight.mul_(GIVE)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) around [0, 1] -> (B, out_channels, H, W) around [0, 1], not clipped."""

@@ -100,9 +100,9 @@ def test_an_unknown_layer_is_told():
 def test_inception_without_its_package_is_told_when_needed(monkeypatch):
     monkeypatch.setattr("torchmetrics.image.fid._TORCH_FIDELITY_AVAILABLE", False)
     metric = FID()  # a checkpoint with it must load anywhere
-    with pytest.raises(UserError, match="pip install torch-fidelity"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[fid\]'"):
         metric.prepare()
-    with pytest.raises(UserError, match="pip install torch-fidelity"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[fid\]'"):
         metric.update(*pictures())
 
 

@@ -13,7 +13,7 @@ def by_hand(layer, picture):
     """(C, H, W) -> (C, H, W), in NumPy and float64, one place at a time."""
     channels = len(picture)
     x = picture.reshape(channels, -1)
-    normal = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+    normal = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-5)
     gain, shift, look, give = (
         part.detach().double().numpy().reshape(len(part), -1)
         for part in (layer.norm.weight, layer.norm.bias, layer.look.weight, layer.give.weight)
@@ -33,11 +33,14 @@ def by_hand(layer, picture):
 @pytest.mark.parametrize(("channels", "heads"), [(5, 1), (64, 2), (70, 2), (99, 3)])
 def test_it_is_the_papers_formula(channels, heads):
     torch.manual_seed(0)
-    layer = SelfAttention(channels)
+    layer = SelfAttention(channels).double()
     assert layer.heads == heads
-    pictures = torch.randn(2, channels, 3, 4) * 2 + 1
-    expected = np.stack([by_hand(layer, picture.double().numpy()) for picture in pictures])
-    np.testing.assert_allclose(layer(pictures).detach().numpy(), expected, atol=2e-5)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    pictures = torch.randn(2, channels, 3, 4, dtype=torch.float64) * 2 + 1
+    expected = np.stack([by_hand(layer, picture.numpy()) for picture in pictures])
+    np.testing.assert_allclose(layer(pictures).detach().numpy(), expected, atol=1e-10)
 
 
 def test_a_far_place_is_reached_in_one_layer():
