@@ -29,7 +29,7 @@ class SelfAttention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.heads = next(n for n in range(max(1, channels // HEAD), 0, -1) if channels % n == 0)
-        self.norm = nn.LayerNorm(channels)
+        self.norm = nn.GroupNorm(1, channels)  # not place by place: a hint's place is to stay louder than the others
         self.look = nn.Linear(channels, 3 * channels)
         self.give = nn.Linear(channels, channels)
         for layer in (self.look, self.give):
@@ -41,8 +41,8 @@ class SelfAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, channels, H, W) -> the same shape."""
         batch, channels, height, width = x.shape
-        places = x.permute(0, 2, 3, 1)  # in channels_last a view
-        parts = self.look(self.norm(places)).view(batch, height * width, 3, self.heads, channels // self.heads)
+        places = self.norm(x).permute(0, 2, 3, 1)  # in channels_last a view
+        parts = self.look(places).view(batch, height * width, 3, self.heads, channels // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
         taken = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
         return x + self.give(taken.reshape(batch, height, width, channels)).permute(0, 3, 1, 2)
