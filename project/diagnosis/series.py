@@ -1,0 +1,88 @@
+"""A figure over the steps of a run."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import bisect_left
+from collections.abc import Iterator
+from statistics import median
+
+
+class Series:
+    """Values over steps, oldest first; of a long run neighbours are merged, so that it never grows beyond ``LIMIT``."""
+
+    LIMIT = 1024
+
+    def __init__(self, steps: list[int] | None = None, values: list[float] | None = None) -> None:
+        self.steps = steps or []
+        self.values = values or []
+
+    def add(self, step: int, value: float) -> None:
+        """Append a value; steps never fall."""
+        self.steps.append(step)
+        self.values.append(value)
+        if len(self.steps) > self.LIMIT:
+            # Only the older half: what happened last is what most rules look at, value by value.
+            half = self.LIMIT // 2
+            pairs = list(zip(self.values[0:half:2], self.values[1:half:2], strict=True))
+            self.steps[:half] = self.steps[1:half:2]
+            self.values[:half] = [(a + b) / 2 for a, b in pairs]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __iter__(self) -> Iterator[tuple[int, float]]:
+        return iter(zip(self.steps, self.values, strict=True))
+
+    @property
+    def last(self) -> float:
+        return self.values[-1] if self.values else math.nan
+
+    @property
+    def last_step(self) -> int:
+        return self.steps[-1] if self.steps else -1
+
+    def finite(self) -> Series:
+        """Without NaN and infinities."""
+        kept = [(step, value) for step, value in self if math.isfinite(value)]
+        return Series([step for step, _ in kept], [value for _, value in kept])
+
+    def since(self, step: int) -> Series:
+        """From that step on."""
+        at = bisect_left(self.steps, step)
+        return Series(self.steps[at:], self.values[at:])
+
+    def until(self, step: int) -> Series:
+        """Before that step."""
+        at = bisect_left(self.steps, step)
+        return Series(self.steps[:at], self.values[:at])
+
+    def tail(self, count: int) -> Series:
+        """The last ``count`` values."""
+        return Series(self.steps[-count:], self.values[-count:]) if count else Series()
+
+    def median(self) -> float:
+        """NaN when there is nothing."""
+        return median(self.values) if self.values else math.nan
+
+    def parts(self, count: int) -> list[Series]:
+        """The series cut into ``count`` parts that span as many steps each; some may be empty."""
+        if not self.steps:
+            return [Series() for _ in range(count)]
+        first, length = self.steps[0], (self.steps[-1] + 1 - self.steps[0]) / count
+        edges = [first + math.ceil(length * part) for part in range(count)] + [self.steps[-1] + 1]
+        return [self.since(start).until(end) for start, end in itertools.pairwise(edges)]
+
+
+def spread(series: Series) -> float:
+    """A robust standard deviation: 1.48 times the median distance from the median."""
+    if len(series) < 2:
+        return 0.0
+    middle = series.median()
+    return 1.4826 * median(abs(value - middle) for value in series.values)
+
+
+def error_of_median(series: Series) -> float:
+    """About how far the median would move from one drawing of such values to another (1.25 sigma / sqrt(n))."""
+    return 1.25 * spread(series) / math.sqrt(len(series)) if len(series) else 0.0
