@@ -78,6 +78,7 @@ class Facts:
         losses: Weights of the generator's losses.
         colour: Whether outputs are to be judged by their colours alone, as those of a colouriser.
         higher_is_better: Direction of each metric, by its name.
+        pretrained: Whether training starts from weights that were trained before.
     """
 
     parameters: dict[str, Parameter] = field(default_factory=dict)
@@ -92,6 +93,7 @@ class Facts:
     losses: dict[str, Knob] = field(default_factory=dict)
     colour: bool = False
     higher_is_better: dict[str, bool] = field(default_factory=dict)
+    pretrained: bool = False
 
     def networks(self) -> list[str]:
         """The networks that an optimiser trains, in order."""

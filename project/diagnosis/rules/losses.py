@@ -90,7 +90,8 @@ class LossFlat(Rule[History]):
     def _unknown(self, seen: History, progress: Progress) -> Finding | None:
         if progress.fallen > self.nothing:
             return None
-        return self._name(self.fault, seen, 1 - progress.fallen, 0.98, "The loss is where it began")
+        say = self.note if seen.facts.pretrained else self.fault
+        return self._name(say, seen, 1 - progress.fallen, 0.98, "The loss is where it began")
 
     def _name(self, say, seen: History, value: float, limit: float, what: str) -> Finding:
         network = next(iter(seen.facts.networks()), "network")

@@ -155,7 +155,7 @@ class LearningRateLow(Rule[History]):
                 continue
             if progress.beats_trivial or self._vanishes(seen, network):
                 continue
-            if progress.beats_trivial is None and ratio.median() > self.limit / 10:
+            if progress.beats_trivial is None and (seen.facts.pretrained or ratio.median() > self.limit / 3):
                 continue
             return self.fault(
                 seen.step,
