@@ -18,8 +18,9 @@ class GradientFlow(Monitor):
     over processes, and not yet clipped where this callback comes before the one that clips.
 
     Logged for each network: ``gradient/NETWORK``, the norm of all its gradients, and
-    ``gradient/NETWORK_first_to_last``, the ratio of the first weight's to the last one's. Rules also get to know which tensors have none, where a gradient
-    that is no number came first, and whether gradients are cleared between steps and stay within their network.
+    ``gradient/NETWORK_first_to_last``, the ratio of the first weight's to the last one's. Rules also get to know which
+    tensors have none, where a gradient that is no number came first, and whether gradients are cleared between steps
+    and stay within their network.
 
     Args:
         every_n_steps: Measure at every n-th step, and at each of the first ten; 0 switches it off.
