@@ -9,8 +9,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
-from project.callbacks.facts import PENALTY
-from project.callbacks.recorder import DENSE, Monitor, steps_done
+from project.callbacks.monitors.facts import PENALTY
+from project.callbacks.monitors.monitor import DENSE, Monitor
+from project.callbacks.monitors.recorder import steps_done
 from project.diagnosis import Finding, Judge, Knob, training_rules
 from project.diagnosis.finding import append
 from project.errors import UserError

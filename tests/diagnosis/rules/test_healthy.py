@@ -86,7 +86,7 @@ def test_means_beside_the_middle_without_a_norm(story):
 
 
 def test_a_frozen_encoder_and_a_layer_that_starts_at_zero(story):
-    """What is frozen has no gradient, and is no trainable tensor; a zero tail blocks gradients in the first step only."""
+    """What is frozen is no trainable tensor; a tail of zeros blocks gradients in the first step only."""
     run = story(
         gradient=lambda s, n: 0.0 if s == 0 and "tail" not in n else 0.05,
         ratio=lambda s, n: float("nan") if s == 0 and "tail.weight" in n else 5e-3,

@@ -6,10 +6,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from project.callbacks.looking import Looking, cut, reduce
-from project.callbacks.probe import Probe
-from project.callbacks.tables import tell_layers
-from project.callbacks.taps import Seen
+from project.callbacks.monitors.looking import Looking, cut, reduce
+from project.callbacks.monitors.probe import Probe
+from project.callbacks.monitors.tables import tell_layers
+from project.callbacks.monitors.taps import Seen
 
 CAN_DIE = {"relu": 0.0, "relu6": 0.0, "clamp_min": 0.0, "hardswish": 0.0, "gelu": 1e-6, "silu": 1e-6, "mish": 1e-6}
 """Non-linearities that give nothing, and no gradient, below some input; and up to which output that is so."""

@@ -6,10 +6,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from project.callbacks.looking import Looking
-from project.callbacks.probe import Probe
-from project.callbacks.tables import Histogram, histogram, log_histograms, tell_layers
-from project.callbacks.taps import Seen
+from project.callbacks.monitors.looking import Looking
+from project.callbacks.monitors.probe import Probe
+from project.callbacks.monitors.tables import Histogram, histogram, log_histograms, tell_layers
+from project.callbacks.monitors.taps import Seen
 from project.data.batch import Pair
 
 MEASURES = ("before_mean", "before_std", "after_mean", "after_std", "off_centre", "offset")

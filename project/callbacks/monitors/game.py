@@ -8,8 +8,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from project.callbacks.looking import Looking
-from project.callbacks.probe import Probe
+from project.callbacks.monitors.looking import Looking
+from project.callbacks.monitors.probe import Probe
 from project.data.batch import Pair
 
 LUMA = (0.299, 0.587, 0.114)

@@ -11,8 +11,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
+from project.callbacks.monitors.monitor import Monitor
+from project.callbacks.monitors.recorder import log_values, logs_now
 from project.callbacks.pictures import log_picture
-from project.callbacks.recorder import Monitor, log_values, logs_now
 
 MEBIBYTE = 2**20
 

@@ -13,8 +13,8 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
-from project.callbacks.recorder import Recorder, recorder_of, steps_done
-from project.callbacks.taps import Seen, listening
+from project.callbacks.monitors.recorder import Recorder, recorder_of, steps_done
+from project.callbacks.monitors.taps import Seen, listening
 from project.data.batch import Pair
 from project.diagnosis import Activation
 

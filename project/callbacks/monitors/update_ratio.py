@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from project.callbacks.recorder import Monitor, steps_done
-from project.callbacks.tables import histogram, log_histograms, sample, tell_layers
+from project.callbacks.monitors.monitor import Monitor
+from project.callbacks.monitors.recorder import steps_done
+from project.callbacks.monitors.tables import histogram, log_histograms, sample, tell_layers
 
 SAMPLE = 4096
 """Values of each tensor that are copied and compared: enough for a ratio, and the same cost for any network."""

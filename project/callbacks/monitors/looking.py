@@ -8,9 +8,10 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
-from project.callbacks.probe import EARLY, Probe, probe_of
-from project.callbacks.recorder import Monitor, steps_done
-from project.callbacks.taps import Seen
+from project.callbacks.monitors.monitor import Monitor
+from project.callbacks.monitors.probe import EARLY, Probe, probe_of
+from project.callbacks.monitors.recorder import steps_done
+from project.callbacks.monitors.taps import Seen
 
 
 class Looking(Monitor):

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from project.callbacks.recorder import steps_done
+from project.callbacks.monitors.recorder import steps_done
 
 FILE = "measurements.csv"
 HEADER = ("step", "measure", "layer", "value")

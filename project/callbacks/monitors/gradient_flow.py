@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from project.callbacks.recorder import Monitor, steps_done
+from project.callbacks.monitors.monitor import Monitor
+from project.callbacks.monitors.recorder import steps_done
 
 
 class GradientFlow(Monitor):
