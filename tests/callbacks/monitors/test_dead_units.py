@@ -135,9 +135,10 @@ def _alive_on_one_rank_only(rank: int, folder: str) -> None:
     maps[:, 0] = 1.0
     maps[:, 1 + rank] = 2.0
     monitor.hear(Seen("act", "relu", maps, maps, 1, False, True))
-    put = lambda names, values, step, table=None, log=False: kept.update(
-        zip(names, values.reshape(-1).tolist(), strict=True)
-    )
+
+    def put(names, values, step, table=None, log=False):
+        kept.update(zip(names, values.reshape(-1).tolist(), strict=True))
+
     monitor.recorder = SimpleNamespace(put=put)
     strategy = DDPStrategy()
     trainer = SimpleNamespace(world_size=2, strategy=strategy, is_global_zero=rank == 0)
