@@ -64,7 +64,6 @@ class StepProfile(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that is over before that many steps tells what it has."""
         if self._clock is not None:
-            self._done = self._done - 1
             self._finish(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

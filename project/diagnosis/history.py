@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Literal
 
 from project.diagnosis.series import Series
@@ -146,7 +147,7 @@ class History:
         self.step = max(self.step, step)
         self.scalars.setdefault(name, Series()).add(step, value)
         first = self.first.setdefault(name, [])
-        if len(first) < 5:
+        if len(first) < 10:
             first.append(value)
         is_loss = name == "loss" or name.startswith("train/")
         if is_loss and not math.isfinite(value) and (self.nonfinite is None or step < self.nonfinite[0]):
@@ -165,7 +166,22 @@ class History:
         """A table; empty when it was never measured."""
         return self.tables.get(name, {})
 
-    def start(self, name: str) -> float:
-        """The level at which a scalar began: the median of its first finite values; NaN without any."""
-        values = [value for value in self.first.get(name, []) if math.isfinite(value)][:3]
-        return Series(list(range(len(values))), values).median()
+    def start(self, name: str, count: int = 10) -> float:
+        """The level at which a scalar began: the median of its first values; of fewer, where it shot up at once.
+
+        Args:
+            name: Of the scalar.
+            count: Values to take, at most 10.
+
+        Returns:
+            NaN when none of them is a number.
+        """
+        values = [value for value in self.first.get(name, []) if math.isfinite(value)][:count]
+        if not values:
+            return math.nan
+        level = median(values)
+        for count in (3, 1):
+            earlier = median(values[:count])
+            if level - earlier > 2 * abs(earlier):
+                level = earlier
+        return level

@@ -89,10 +89,10 @@ class Progress:
 
 
 def main_loss(seen: History) -> str:
-    """The loss that tells how well the task is done: of a GAN its reconstruction."""
+    """The loss that tells how well the task is done: of a GAN its reconstruction, beside penalties that of the data."""
     if seen.facts.adversarial and len(seen["train/reconstruction"]):
         return "train/reconstruction"
-    return "loss"
+    return "train/loss" if seen.facts.penalties and len(seen["train/loss"]) else "loss"
 
 
 def trivial_error(seen: History) -> float:

@@ -10,24 +10,41 @@ from statistics import median
 
 
 class Series:
-    """Values over steps, oldest first; of a long run neighbours are merged, so that it never grows beyond ``LIMIT``."""
+    """Values over steps, oldest first; the latest one by one, those of long ago as means of several.
 
-    LIMIT = 1024
+    Args:
+        steps: To begin with; rising.
+        values: One for each.
+    """
+
+    LATEST = 512
+    """At least so many are kept one by one."""
+    OLDER = 512
+    """At most so many means are kept of all before."""
 
     def __init__(self, steps: list[int] | None = None, values: list[float] | None = None) -> None:
         self.steps = steps or []
         self.values = values or []
+        self._means = 0
+        self._each = 2
 
     def add(self, step: int, value: float) -> None:
         """Append a value; steps never fall."""
         self.steps.append(step)
         self.values.append(value)
-        if len(self.steps) > self.LIMIT:
-            # Only the older half: what happened last is what most rules look at, value by value.
-            half = self.LIMIT // 2
-            pairs = list(zip(self.values[0:half:2], self.values[1:half:2], strict=True))
-            self.steps[:half] = self.steps[1:half:2]
-            self.values[:half] = [(a + b) / 2 for a, b in pairs]
+        if len(self.steps) - self._means >= self.LATEST + self._each:
+            self._merge(self._means, self._means + self._each, self._each)
+            self._means += 1
+        if self._means > self.OLDER:
+            self._merge(0, self.OLDER, 2)
+            self._means -= self.OLDER // 2
+            self._each *= 2
+
+    def _merge(self, start: int, end: int, count: int) -> None:
+        """Put the mean in the place of each ``count`` values from ``start`` to ``end``."""
+        parts = [self.values[at : at + count] for at in range(start, end, count)]
+        self.values[start:end] = [sum(part) / count for part in parts]
+        self.steps[start:end] = self.steps[start + count - 1 : end : count]
 
     def __len__(self) -> int:
         return len(self.steps)

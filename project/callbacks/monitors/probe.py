@@ -55,6 +55,11 @@ class Probe:
         """The pictures: of the validation split where they are known, else those of the first training batch."""
         return self.training if self.validation is None else self.validation
 
+    @property
+    def unseen(self) -> bool:
+        """Whether the pictures are ones that the model does not train on."""
+        return self.validation is not None
+
     # Collecting
 
     def take_training(self, batch: Any) -> None:
@@ -109,16 +114,15 @@ class Probe:
         try:
             with _looking(trainer, model), _eager(), listening(model, hear, order):
                 output = model(_input(self.batch))
+            if not facts.activations:
+                facts.activations = _describe(places)
+                facts.parameters = _in_order(facts.parameters, order)
+            with _looking(trainer, model):
+                for reader in self.readers:
+                    reader.finish(trainer, model, self, output)
         except Exception as error:  # a look must never end a run
             self.broken = True
-            warnings.warn(f"The monitors cannot look into this model, and go without: {error}", stacklevel=2)
-            return
-        if not facts.activations:
-            facts.activations = _describe(places)
-            facts.parameters = _in_order(facts.parameters, order)
-        with _looking(trainer, model):
-            for reader in self.readers:
-                reader.finish(trainer, model, self, output)
+            warnings.warn(f"The monitors cannot look into this model, and go without: {error!r}", stacklevel=2)
 
     def _everyone_has_pictures(self, trainer: Trainer, model: LightningModule) -> bool:
         """A split smaller than the number of processes leaves some without; then nobody looks at it."""

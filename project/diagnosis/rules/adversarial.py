@@ -30,7 +30,7 @@ class DiscriminatorTooStrong(Rule[History]):
 
     def look(self, seen: History) -> Finding | None:
         judge, answer = seen["train/discriminator"].tail(self.looks), seen["train/adversarial"].tail(self.looks)
-        start, before = seen.start("train/discriminator"), seen.start("train/adversarial")
+        start, before = seen.start("train/discriminator", 3), seen.start("train/adversarial", 3)
         if not seen.facts.adversarial or seen.step < self.steps or len(judge) < self.looks or not start > 0:
             return None
         share = max(judge.finite().values, default=math.inf) / start
@@ -67,7 +67,7 @@ class DiscriminatorInert(Rule[History]):
         gaps = Series(real.steps, [abs(r - f) for r, f in zip(real.values, fake.values, strict=False)]).finite()
         if not len(gaps) or max(gaps.values) > self.apart:
             return None
-        start, now = seen.start("train/discriminator"), judge.tail(self.looks).finite().median()
+        start, now = seen.start("train/discriminator", 3), judge.tail(self.looks).finite().median()
         if start > 0 and now < 0.95 * start:
             return None
         return self.fault(

@@ -172,7 +172,7 @@ class Overfitting(Rule[History]):
         if (latest - lowest) / scale <= self.limit - 1:
             return None
         train = seen[Progress(seen).loss].finite()
-        before, after = train.until(max(at, 1) + 1).tail(50), train.tail(50)
+        before, after = train.until(max(at, 10) + 1).tail(50), train.tail(50)
         if len(before) < 3 or len(after) < 3 or not rise(before.median(), after.median()) < -0.02:
             return None
         say = self.note if seen.facts.adversarial else self.fault

@@ -10,7 +10,7 @@ from project.diagnosis.finding import Finding
 from project.diagnosis.history import History
 from project.diagnosis.progress import Progress, level, rise, trivial_error
 from project.diagnosis.rule import Floor, Rule
-from project.diagnosis.series import Series
+from project.diagnosis.series import Series, error_of_median
 
 
 def update_ratio(seen: History, network: str, looks: int) -> Series:
@@ -32,7 +32,7 @@ class LearningRateHigh(Rule[History]):
     floor = Floor.RATE
     limit = 0.1
     wild = 1.0
-    """A step as large as the weights themselves: no need to wait and see."""
+    """A step as large as the weights themselves, even a single one: nothing of what they were is left."""
     looks = 10
     settled = 10
     steps = 20
@@ -66,10 +66,9 @@ class LearningRateHigh(Rule[History]):
             return None
         harmed = progress.blown_up or (progress.now > progress.start and not progress.falling)
         steady = ratio.median()
-        if not progress.finite and max(ratio.values, default=0) > self.wild:
-            return self._name(seen, network, max(ratio.values), self.limit)
-        if len(ratio) >= 5 and steady > self.wild and (harmed or progress.poor):
-            return self._name(seen, network, steady, self.limit)
+        wildest = self._wildest(seen, network)
+        if wildest > self.wild and (harmed or progress.poor):
+            return self._name(seen, network, wildest, self.limit)
         settled = ratio.since(self.settled)  # Adam's first steps are as large as its rate, whatever the gradients
         if len(settled) >= 5 and settled.median() > self.limit and (harmed or progress.poor):
             return self._name(seen, network, settled.median(), self.limit)
@@ -113,6 +112,11 @@ class LearningRateHigh(Rule[History]):
         return rising and rise(progress.start, level(loss)) > self.climb
 
     @staticmethod
+    def _wildest(seen: History, network: str) -> float:
+        """Of all steps so far: weights that were replaced once are large from then on, and steps small against them."""
+        return max(update_ratio(seen, network, len(seen["loss"]) or 1).values, default=0.0)
+
+    @staticmethod
     def _peak(seen: History, progress: Progress) -> float:
         return max(seen[progress.loss].finite().tail(10).values, default=math.nan)
 
@@ -151,7 +155,7 @@ class LearningRateLow(Rule[History]):
             if len(ratio) < self.looks or ratio.median() >= self.limit:
                 continue
             needed = self.steps if ratio.median() < self.limit / 3 else 4 * self.steps
-            if seen.step - since < needed or progress.fallen > self.moved or progress.blown_up:
+            if seen.step - since < needed or self._moves(seen, progress) or progress.blown_up:
                 continue
             if progress.beats_trivial or self._vanishes(seen, network):
                 continue
@@ -166,6 +170,13 @@ class LearningRateLow(Rule[History]):
                 f"{seen.facts.lower_rate(network, min(max(ratio.median() / 1e-3, 1e-4), 0.1))}.",
             )
         return None
+
+    def _moves(self, seen: History, progress: Progress) -> bool:
+        """Whether the loss has moved by more than its own noise."""
+        first, *_, last = seen[progress.loss].finite().parts(4)
+        fall = first.median() - last.median()
+        noise = 2 * math.hypot(error_of_median(first), error_of_median(last))
+        return fall > max(self.moved * abs(first.median()), noise)
 
     @staticmethod
     def _warm_since(seen: History, network: str) -> int | None:

@@ -7,7 +7,7 @@ import math
 from statistics import median
 
 from project.diagnosis.finding import Finding
-from project.diagnosis.history import History
+from project.diagnosis.history import History, Knob
 from project.diagnosis.progress import Progress
 from project.diagnosis.rule import Floor, Rule
 from project.diagnosis.series import Series
@@ -20,6 +20,7 @@ class RegularisationDominates(Rule[History]):
     floor = Floor.RATE
     limit = 1.0
     looks = 8
+    """So many measured steps; not the last ones: once the weights are gone, so is the penalty."""
     steps = 30
 
     def look(self, seen: History) -> Finding | None:
@@ -29,23 +30,27 @@ class RegularisationDominates(Rule[History]):
 
     def _of_penalties(self, seen: History) -> Finding | None:
         """Penalties that are logged beside the loss."""
-        data = seen["train/loss"].tail(self.looks).finite()
+        data = dict(seen["train/loss"].finite())
         for name, knob in seen.facts.penalties.items():
-            penalty = seen[name].tail(self.looks).finite()
-            if len(penalty) < self.looks or len(data) < self.looks or data.median() == 0:
-                continue
-            ratio = penalty.median() / abs(data.median())
-            if ratio > self.limit:
-                return self._name(seen, name, ratio, knob.key, (knob.value or 0) / 100)
+            ratios = [value / abs(data[step]) for step, value in seen[name].finite() if data.get(step)]
+            finding = self._judge(seen, name, ratios, knob)
+            if finding is not None:
+                return finding
         return None
 
     def _of_decay(self, seen: History) -> Finding | None:
         """The optimiser's own decay: its part of a step against the rest of it."""
         for network, knob in seen.facts.weight_decay.items():
-            share = seen[f"decay/{network}"].tail(self.looks).finite()
-            if len(share) == self.looks and share.median() > self.limit:
-                return self._name(seen, network, share.median(), knob.key, (knob.value or 0) / 100)
+            finding = self._judge(seen, network, seen[f"decay/{network}"].finite().values, knob)
+            if finding is not None:
+                return finding
         return None
+
+    def _judge(self, seen: History, where: str, ratios: list[float], knob: Knob) -> Finding | None:
+        above = [ratio for ratio in ratios if ratio > self.limit]
+        if len(above) < self.looks:
+            return None
+        return self._name(seen, where, median(above), knob.key, (knob.value or 0) / 100)
 
     def _name(self, seen: History, where: str, ratio: float, key: str, value: float) -> Finding:
         say = self.fault if Progress(seen).poor else self.note
@@ -64,8 +69,11 @@ class WeightsAbnormal(Rule[History]):
     code = "weights-abnormal"
     floor = Floor.SYMPTOM
     limit = 10.0
-    doublings = 3
-    looks = 4
+    parts = 4
+    growth = 1.3
+    """From each part of the run to the next."""
+    grown = 4.0
+    """Over the whole run; and against what the fan-in asks for."""
     steps = 20
 
     def look(self, seen: History) -> Finding | None:
@@ -93,14 +101,14 @@ class WeightsAbnormal(Rule[History]):
 
     def _doubling(self, seen: History, network: str) -> Finding | None:
         for name, series in self._scales(seen, network, "weight"):
-            values = series.finite().parts(self.doublings + 1)
+            values = series.finite().parts(self.parts)
             if any(not len(part) for part in values):
                 continue
             levels = [part.last for part in values]
-            doubled = all(after > 2 * before for before, after in itertools.pairwise(levels))
+            steady = all(after > self.growth * before for before, after in itertools.pairwise(levels))
             # A tail that starts near 0 on purpose grows for a while as well.
-            if doubled and self._size(seen, name, levels[-1]) > 4:
-                return self._name(seen, network, name, levels[-1] / levels[0], "times what it was, and doubling on")
+            if steady and levels[-1] > self.grown * levels[0] and self._size(seen, name, levels[-1]) > self.grown:
+                return self._name(seen, network, name, levels[-1] / levels[0], "times what it was, and grows on")
         return None
 
     @staticmethod

@@ -108,8 +108,8 @@ class LabelsSwapped(Rule[History]):
     code = "labels-swapped"
     floor = Floor.WIRING
     steps = 30
-    content = 0.6
-    """Share of its first level below which a loss says that its side is winning."""
+    content = 0.45
+    """Share of its first level below which a loss says that its side is winning; LSGAN is at half of it in balance."""
     both = 0.2
     """The same for both sides at once."""
     looks = 6
@@ -120,7 +120,7 @@ class LabelsSwapped(Rule[History]):
             return None
         gaps = [r - f for r, f in zip(real.values, fake.values, strict=False)][-2 * self.looks :]
         reversed_share = sum(gap < 0 for gap in gaps) / len(gaps)
-        start, now = seen.start("train/discriminator"), judge.tail(2 * self.looks).finite().median()
+        start, now = seen.start("train/discriminator", 3), judge.tail(2 * self.looks).finite().median()
         won = start > 0 and now < self.content * start
         # A critic without bounds (Wasserstein) wins by a loss below 0.
         won = won or (start <= 0 and now < 0)
@@ -141,7 +141,7 @@ class LabelsSwapped(Rule[History]):
         """Whether both losses are near 0, which no game allows whose sides want the opposite."""
         for name in ("train/discriminator", "train/adversarial"):
             latest = seen[name].tail(2 * self.looks)
-            if len(latest) < 2 * self.looks or not 0 <= max(latest.values) < self.both * seen.start(name):
+            if len(latest) < 2 * self.looks or not 0 <= max(latest.values) < self.both * seen.start(name, 3):
                 return False
         return True
 

@@ -8,7 +8,7 @@ import pytest
 
 @pytest.mark.parametrize("ratio", [40.0, 3.0])
 def test_a_rate_that_throws_the_weights_about(story, ratio):
-    run = story(ratio=lambda s, n: ratio, loss=lambda s: 0.08 + 5 * min(s, 20), error=lambda s: 1e3)
+    run = story(ratio=lambda s, n: ratio, loss=lambda s: 0.08 + 5 * min(s, 20), error=lambda s: 1e3 * s + 0.0096)
     found = [f for f in run.tell() if f.is_fault]
     assert [f.code for f in found] == ["learning-rate-high"]
     assert found[0].step <= 20

@@ -74,7 +74,7 @@ def test_a_loss_that_is_no_number(story):
     )
     found = [f for f in run.tell() if f.is_fault]
     assert [f.code for f in found] == ["nonfinite-loss"]
-    assert found[0].step == 123 and "network.tail" in found[0].where
+    assert found[0].step == 123
 
 
 def test_weights_of_another_size(story):
