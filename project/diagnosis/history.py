@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Literal
+from typing import Any, Literal
 
 from project.diagnosis.series import Series
+
+ROW = 64
+"""Values that are kept one by one of each layer, of which there may be hundreds."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +133,7 @@ class History:
 
     Attributes:
         step: Optimiser steps done.
+        cache: What was worked out from the measurements; forgotten with the next one.
         nonfinite: Step, name and detail of the first loss that was no number.
     """
 
@@ -139,6 +143,7 @@ class History:
         self.scalars: dict[str, Series] = {}
         self.tables: dict[str, dict[str, Series]] = {}
         self.first: dict[str, list[float]] = {}
+        self.cache: dict[str, Any] = {}
         self.nonfinite: tuple[int, str] | None = None
         self.nonfinite_gradient: tuple[int, str] | None = None
 
@@ -146,6 +151,7 @@ class History:
         """Append to a scalar."""
         self.step = max(self.step, step)
         self.scalars.setdefault(name, Series()).add(step, value)
+        self.cache.clear()
         first = self.first.setdefault(name, [])
         if len(first) < 10:
             first.append(value)
@@ -156,7 +162,11 @@ class History:
     def add_row(self, table: str, name: str, step: int, value: float) -> None:
         """Append to one layer's series of a table."""
         self.step = max(self.step, step)
-        self.tables.setdefault(table, {}).setdefault(name, Series()).add(step, value)
+        rows = self.tables.setdefault(table, {})
+        if name not in rows:
+            rows[name] = Series(kept=ROW)
+        rows[name].add(step, value)
+        self.cache.clear()
 
     def __getitem__(self, name: str) -> Series:
         """A scalar; empty when it was never measured."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cached_property
 
 from project.diagnosis.history import History
 from project.diagnosis.series import Series, error_of_median
@@ -15,6 +16,13 @@ LEARNT = 0.1
 """Share of its first level by which a loss has to have fallen where nothing is known of trivial answers."""
 PATIENCE = 30
 """Steps before which nobody can tell."""
+
+
+def progress_of(seen: History) -> Progress:
+    """How far a run has come by now; worked out once for all rules that ask."""
+    if "progress" not in seen.cache:
+        seen.cache["progress"] = Progress(seen)
+    return seen.cache["progress"]
 
 
 class Progress:
@@ -56,7 +64,7 @@ class Progress:
     def _game_alone(self) -> bool:
         return self.seen.facts.adversarial and self.loss == "loss"
 
-    @property
+    @cached_property
     def falling(self) -> bool:
         """Whether the loss still falls by more than its own noise."""
         series = self.seen[self.loss].finite()

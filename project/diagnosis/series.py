@@ -15,16 +15,13 @@ class Series:
     Args:
         steps: To begin with; rising.
         values: One for each.
+        kept: At least so many are kept one by one, and at most so many means of all before; an even number.
     """
 
-    LATEST = 512
-    """At least so many are kept one by one."""
-    OLDER = 512
-    """At most so many means are kept of all before."""
-
-    def __init__(self, steps: list[int] | None = None, values: list[float] | None = None) -> None:
+    def __init__(self, steps: list[int] | None = None, values: list[float] | None = None, kept: int = 512) -> None:
         self.steps = steps or []
         self.values = values or []
+        self.kept = kept
         self._means = 0
         self._each = 2
 
@@ -32,12 +29,12 @@ class Series:
         """Append a value; steps never fall."""
         self.steps.append(step)
         self.values.append(value)
-        if len(self.steps) - self._means >= self.LATEST + self._each:
+        if len(self.steps) - self._means >= self.kept + self._each:
             self._merge(self._means, self._means + self._each, self._each)
             self._means += 1
-        if self._means > self.OLDER:
-            self._merge(0, self.OLDER, 2)
-            self._means -= self.OLDER // 2
+        if self._means > self.kept:
+            self._merge(0, self.kept, 2)
+            self._means -= self.kept // 2
             self._each *= 2
 
     def _merge(self, start: int, end: int, count: int) -> None:
@@ -61,7 +58,9 @@ class Series:
         return self.steps[-1] if self.steps else -1
 
     def finite(self) -> Series:
-        """Without NaN and infinities."""
+        """Without NaN and infinities; itself, where there are none."""
+        if math.isfinite(sum(self.values)):  # what rules call most, of series without any most of the time
+            return self
         kept = [(step, value) for step, value in self if math.isfinite(value)]
         return Series([step for step, _ in kept], [value for _, value in kept])
 

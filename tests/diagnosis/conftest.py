@@ -7,6 +7,7 @@ import random
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 import pytest
@@ -98,6 +99,7 @@ class Story:
 
     def _measure(self, history: History, step: int) -> None:
         total: dict[str, float] = {}
+        ratios: dict[str, list[float]] = {}
         for name, parameter in self.facts.parameters.items():
             gradient = self.gradient(step, name)
             if gradient is None:
@@ -107,7 +109,12 @@ class Story:
             history.add_row("update", name, step, self.ratio(step, name))
             history.add_row("moved", name, step, self.moved(step, name))
             history.add_row("scale", name, step, self.scale(step, name))
+            if parameter.role == "weight":
+                ratios.setdefault(parameter.network, []).append(self.ratio(step, name))
             total[parameter.network] = math.hypot(total.get(parameter.network, 0.0), gradient)
+        for network, values in ratios.items():
+            numbers = [value for value in values if not math.isnan(value)]
+            history.add(f"update/{network}", step, median(numbers) if numbers else math.nan)
         for network, value in total.items():
             history.add(f"gradient/{network}", step, value)
             history.add_row("carried", network, step, self.carried(step))

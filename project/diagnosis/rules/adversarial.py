@@ -10,7 +10,7 @@ import math
 
 from project.diagnosis.finding import Finding
 from project.diagnosis.history import History
-from project.diagnosis.progress import Progress
+from project.diagnosis.progress import progress_of
 from project.diagnosis.rule import Floor, Rule
 from project.diagnosis.series import Series
 
@@ -37,7 +37,7 @@ class DiscriminatorTooStrong(Rule[History]):
         rise = answer.finite().median() / before if before > 0 else math.nan
         if share > self.near_0 or not rise > self.rising:
             return None
-        say = self.fault if Progress(seen).poor else self.note
+        say = self.fault if progress_of(seen).poor else self.note
         return say(
             seen.step,
             JUDGE,
@@ -98,7 +98,7 @@ class DiscriminatorOverfits(Rule[History]):
         if min(known.values) <= self.limit or max(unknown.values) > min(known.values) - self.gap:
             return None
         # With few pictures most discriminators end here; it does harm where the generator gets nowhere.
-        say = self.fault if max(unknown.values) < 0 or Progress(seen).poor else self.note
+        say = self.fault if max(unknown.values) < 0 or progress_of(seen).poor else self.note
         return say(
             seen.step,
             JUDGE,
@@ -132,7 +132,7 @@ class ModeCollapse(Rule[History]):
         if seen.facts.colour:
             harmless = not len(strength) or min(strength.values) < self.painted
         else:
-            harmless = bool(Progress(seen).beats_trivial)
+            harmless = bool(progress_of(seen).beats_trivial)
         say = self.note if harmless else self.fault
         weight = seen.facts.losses.get("reconstruction")
         more = f" or a larger {weight.set((weight.value or 1) * 3)}" if weight else ""

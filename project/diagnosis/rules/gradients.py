@@ -6,7 +6,7 @@ import math
 
 from project.diagnosis.finding import Finding
 from project.diagnosis.history import History
-from project.diagnosis.progress import Progress, trivial_error
+from project.diagnosis.progress import Progress, progress_of, trivial_error
 from project.diagnosis.rule import Floor, Rule
 from project.diagnosis.rules.units import blocked_units
 from project.diagnosis.series import Series
@@ -48,7 +48,7 @@ class VanishingGradients(Rule[History]):
             if values[0] >= self.limit * last and len(weak) < self.share * len(values):
                 continue
             name = names[0] if values[0] < self.limit * last else min(norms, key=norms.__getitem__)
-            say = self.fault if Progress(seen).poor and network not in seen.facts.discriminators else self.note
+            say = self.fault if progress_of(seen).poor and network not in seen.facts.discriminators else self.note
             return say(
                 seen.step,
                 name,
@@ -73,7 +73,7 @@ class ExplodingGradients(Rule[History]):
     steps = 20
 
     def look(self, seen: History) -> Finding | None:
-        progress = Progress(seen)
+        progress = progress_of(seen)
         for network in seen.facts.networks():
             if network in seen.facts.discriminators:
                 continue

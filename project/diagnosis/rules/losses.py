@@ -7,7 +7,7 @@ import math
 
 from project.diagnosis.finding import Finding
 from project.diagnosis.history import History
-from project.diagnosis.progress import Progress, rise
+from project.diagnosis.progress import Progress, progress_of, rise
 from project.diagnosis.rule import Floor, Rule
 from project.diagnosis.series import Series, error_of_median, spread
 
@@ -25,7 +25,7 @@ class LossSurge(Rule[History]):
     """Steps of which one look takes the median."""
 
     def look(self, seen: History) -> Finding | None:
-        progress = Progress(seen)
+        progress = progress_of(seen)
         if seen.facts.adversarial and progress.loss == "loss":
             return None
         loss = seen[progress.loss].finite()
@@ -66,7 +66,7 @@ class LossFlat(Rule[History]):
     """Steps after which any error above that of doing nothing counts."""
 
     def look(self, seen: History) -> Finding | None:
-        progress = Progress(seen)
+        progress = progress_of(seen)
         rates = [seen[f"lr/{name}"] for name in seen.facts.networks()]
         warming = any(len(r) > 10 and r.last == max(r.values) and r.last > r.values[-10] for r in rates)
         if seen.step < self.steps or warming or not progress.poor or seen.facts.adversarial:
@@ -122,7 +122,7 @@ class LossOscillates(Rule[History]):
     """Steps of which one look takes the median: a swing shows only where its period is longer."""
 
     def look(self, seen: History) -> Finding | None:
-        progress = Progress(seen)
+        progress = progress_of(seen)
         if seen.facts.adversarial:
             return None
         loss = seen["loss"].finite()
@@ -171,7 +171,7 @@ class Overfitting(Rule[History]):
         scale = max(abs(lowest), 1e-12)
         if (latest - lowest) / scale <= self.limit - 1:
             return None
-        train = seen[Progress(seen).loss].finite()
+        train = seen[progress_of(seen).loss].finite()
         before, after = train.until(max(at, 10) + 1).tail(50), train.tail(50)
         if len(before) < 3 or len(after) < 3 or not rise(before.median(), after.median()) < -0.02:
             return None

@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from statistics import median
 
 from project.diagnosis.finding import Finding
 from project.diagnosis.history import History
-from project.diagnosis.progress import Progress, level, rise, trivial_error
+from project.diagnosis.progress import Progress, level, progress_of, rise, trivial_error
 from project.diagnosis.rule import Floor, Rule
 from project.diagnosis.series import Series, error_of_median
 
 
-def update_ratio(seen: History, network: str, looks: int) -> Series:
-    """The median over a network's weights of |step| / |weight|, at each of the last measured steps."""
-    table = seen.table("update")
-    weights = [table[name].finite() for name in seen.facts.of(network, "weight") if name in table]
-    at: dict[int, list[float]] = {}
-    for series in weights:
-        for step, value in series.tail(looks):
-            at.setdefault(step, []).append(value)
-    steps = sorted(at)[-looks:]
-    return Series(steps, [median(at[step]) for step in steps])
+def update_ratio(seen: History, network: str) -> Series:
+    """The median over a network's weights of |step| / |weight|, at each measured step."""
+    return seen[f"update/{network}"].finite()
 
 
 class LearningRateHigh(Rule[History]):
@@ -44,9 +36,9 @@ class LearningRateHigh(Rule[History]):
     """Factor on the rate from one step to a later one that explains a loss which goes off right after it."""
 
     def look(self, seen: History) -> Finding | None:
-        progress = Progress(seen)
+        progress = progress_of(seen)
         for network in seen.facts.networks():
-            ratio = update_ratio(seen, network, self.looks)
+            ratio = update_ratio(seen, network).tail(self.looks)
             if network in seen.facts.discriminators:
                 finding = self._of_discriminator(seen, progress, network, ratio)
             else:
@@ -114,7 +106,7 @@ class LearningRateHigh(Rule[History]):
     @staticmethod
     def _wildest(seen: History, network: str) -> float:
         """Of all steps so far: weights that were replaced once are large from then on, and steps small against them."""
-        return max(update_ratio(seen, network, len(seen["loss"]) or 1).values, default=0.0)
+        return max(update_ratio(seen, network).values, default=0.0)
 
     @staticmethod
     def _peak(seen: History, progress: Progress) -> float:
@@ -146,12 +138,12 @@ class LearningRateLow(Rule[History]):
     """Share of its first level by which the loss has to have moved to be on its way."""
 
     def look(self, seen: History) -> Finding | None:
-        progress = Progress(seen)
+        progress = progress_of(seen)
         for network in seen.facts.networks():
             since = self._warm_since(seen, network)
             if since is None or network in seen.facts.discriminators:
                 continue
-            ratio = update_ratio(seen, network, 20).since(since)
+            ratio = update_ratio(seen, network).tail(20).since(since)
             if len(ratio) < self.looks or ratio.median() >= self.limit:
                 continue
             needed = self.steps if ratio.median() < self.limit / 3 else 4 * self.steps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from project.diagnosis.finding import Finding
 from project.diagnosis.history import History
-from project.diagnosis.progress import Progress
+from project.diagnosis.progress import progress_of
 from project.diagnosis.rule import Floor, Rule
 from project.diagnosis.series import Series
 
@@ -39,7 +39,7 @@ class DeadUnits(Rule[History]):
         whole = [entry for entry in trained if entry[1] >= self.all_but]
         name, share = (trained or layers)[0]
         others = f"; further layers: {', '.join(layer for layer, _ in layers[1:4])}" if len(layers) > 1 else ""
-        say = self.fault if whole or (trained and Progress(seen).poor) else self.note
+        say = self.fault if whole or (trained and progress_of(seen).poor) else self.note
         network = seen.facts.activations[name].network if name in seen.facts.activations else "network"
         return say(
             seen.step,
@@ -66,7 +66,7 @@ class SaturatedUnits(Rule[History]):
             return None
         trained = [entry for entry in layers if _is_trained(seen, entry[0])]
         name, share = (trained or layers)[0]
-        say = self.fault if trained and Progress(seen).poor else self.note
+        say = self.fault if trained and progress_of(seen).poor else self.note
         return say(
             seen.step,
             name,
@@ -106,7 +106,7 @@ class ActivationsOffCentre(Rule[History]):
         if not layers:
             return None
         name, offset = layers[0]
-        if offset > self.far and Progress(seen).poor:
+        if offset > self.far and progress_of(seen).poor:
             say = self.fault
         elif offset > self.far:
             say = self.note

@@ -8,7 +8,7 @@ from statistics import median
 
 from project.diagnosis.finding import Finding
 from project.diagnosis.history import History, Knob
-from project.diagnosis.progress import Progress
+from project.diagnosis.progress import progress_of
 from project.diagnosis.rule import Floor, Rule
 from project.diagnosis.series import Series
 
@@ -53,7 +53,7 @@ class RegularisationDominates(Rule[History]):
         return self._name(seen, where, median(above), knob.key, (knob.value or 0) / 100)
 
     def _name(self, seen: History, where: str, ratio: float, key: str, value: float) -> Finding:
-        say = self.fault if Progress(seen).poor else self.note
+        say = self.fault if progress_of(seen).poor else self.note
         return say(
             seen.step,
             where,
@@ -122,7 +122,7 @@ class WeightsAbnormal(Rule[History]):
         return value * math.sqrt(fan_in) if fan_in else value
 
     def _name(self, seen: History, network: str, where: str, ratio: float, what: str) -> Finding:
-        say = self.fault if Progress(seen).poor else self.note
+        say = self.fault if progress_of(seen).poor else self.note
         return say(
             seen.step,
             where,
