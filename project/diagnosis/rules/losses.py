@@ -200,21 +200,19 @@ class MetricDisagrees(Rule[History]):
     looks = 3
 
     def look(self, seen: History) -> Finding | None:
-        loss = seen["val/loss"].finite()
-        if len(loss) < self.looks:
-            return None
-        fall = -rise(max(loss.values[:-2]), max(loss.tail(2).values))
-        if fall < self.limit:
-            return None
+        losses = dict(seen["val/loss"].finite())
         for name, higher in seen.facts.higher_is_better.items():
             metric = seen[f"val/{name}"].finite()
-            if len(metric) < self.looks:
+            if len(metric) < self.looks or metric.last_step not in losses:
                 continue
             sign = 1 if higher else -1
-            best = max(sign * value for value in metric.values[:-2])
+            # What both were when the metric was best, against the better of the last two validations.
+            best, at = max((sign * value, step) for step, value in list(metric)[:-2])
             now = max(sign * value for value in metric.tail(2).values)
             change = (now - best) / max(abs(best), 1e-12)
-            if change < -self.worse:
+            latest = max(losses.get(step, math.inf) for step in metric.tail(2).steps)
+            fall = -rise(losses.get(at, latest), latest)
+            if change < -self.worse and fall > self.limit:
                 say = self.note if seen.facts.adversarial else self.fault
                 return say(
                     seen.step,

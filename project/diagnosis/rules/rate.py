@@ -23,8 +23,8 @@ class LearningRateHigh(Rule[History]):
     code = "learning-rate-high"
     floor = Floor.RATE
     limit = 0.1
-    wild = 1.0
-    """A step as large as the weights themselves, even a single one: nothing of what they were is left."""
+    wild = 2.0
+    """A step larger than the weights themselves, even a single one: nothing of what they were is left."""
     looks = 10
     settled = 10
     steps = 20
