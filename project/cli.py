@@ -17,11 +17,15 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from project.arguments import complete, differences
 from project.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from project.callbacks.clipping import GradientClipping
 from project.callbacks.ema import EMA
+from project.callbacks.hint_curve import HintCurve
+from project.callbacks.hint_sweep import HintSweep
 from project.callbacks.histogram import InputHistogram
 from project.callbacks.progress import Progress
 from project.callbacks.record import Record
 from project.callbacks.samples import Samples
+from project.callbacks.score_curves import ScoreCurves
 from project.callbacks.stopping import Patience
 from project.data import ImageDataModule
 from project.errors import UserError
@@ -36,8 +40,12 @@ CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
     "best_checkpoint": (BestCheckpoint, {}),
     "last_checkpoint": (LastCheckpoint, {}),
     "early_stopping": (Patience, {}),
+    "gradient_clipping": (GradientClipping, {}),
     "ema": (EMA, {}),
     "samples": (Samples, {}),
+    "hint_curve": (HintCurve, {}),
+    "hint_sweep": (HintSweep, {}),
+    "score_curves": (ScoreCurves, {}),
     "input_histogram": (InputHistogram, {}),
     "learning_rate": (LearningRateMonitor, {"logging_interval": "step"}),
     "progress": (Progress, {}),

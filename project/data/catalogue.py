@@ -24,7 +24,7 @@ class Settings:
     """Everything that the catalogue depends on: plain values, named as the configuration's `data` keys.
 
     Args:
-        source: "demo", "folder", a torchvision data set's name or a source's class path.
+        source: "demo", "drawings", "folder", a torchvision data set's name or a source's class path.
         root: A folder or several; wins over the source.
         target_root: The partners' folder of a folder pair.
         exclude: Text file that names pictures to leave out.
@@ -96,7 +96,7 @@ class Catalogue:
     Attributes:
         splits: "train", "val" and "test": pictures sorted by name.
         statistics: Of the training pictures; None where there are none (Settings.whole).
-        target_statistics: Of their partners in a folder pair; else the same object as `statistics`.
+        target_statistics: Of their partners, where they have some; else the same object as `statistics`.
     """
 
     splits: dict[str, list[Picture]]

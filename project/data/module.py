@@ -24,6 +24,7 @@ from project.data.loader import (
 from project.data.pairs import PairMaker, fitting_pairs
 from project.data.pixels import PixelStore
 from project.data.sampling import EvaluationSampler, TrainingSampler, picture_keys, picture_weights
+from project.data.sources import partners
 from project.data.statistics import Statistics
 from project.data.tell import tell
 from project.errors import UserError
@@ -40,12 +41,13 @@ class ImageDataModule(LightningDataModule):
     `target_statistics` (mean and std of the training pictures, for pixels in [0, 1]) and `normalization`.
 
     Args:
-        source: "demo" (photographs that come with scikit-image), "folder", or a torchvision image data set such as
-            CIFAR10 or Flowers102. A given root comes first.
+        source: "demo" (photographs that come with scikit-image), "drawings" (cartoon characters that the project draws
+            itself: lines, and their colours as the target), "folder", or a torchvision image data set such as CIFAR10
+            or Flowers102. A given root comes first.
         root: folder of pictures, of any depth, or a list of such folders; train, val and test in it are kept.
         target_root: second folder of a folder pair: what the pictures of root, under the same names, should become.
         pairs: how a picture becomes input and target (class_path of a PairMaker); null: Gaussian noise of sigma 25, or
-            the two folders as they are where target_root is set.
+            both sides as they are where the source gives both (target_root, drawings).
         augment: random changes of the training pictures.
         crop: side of the random training crop in pixels; null takes whole pictures, then all of one size.
         channels: 3 for colour, 1 for grey.
@@ -111,7 +113,7 @@ class ImageDataModule(LightningDataModule):
         # pickled in the checkpoint, which then no longer loads with weights_only=True.
         objects = [name for name, value in self.hparams.items() if isinstance(value, PairMaker | Augment)]
         self.save_hyperparameters(ignore=objects)
-        self.pairs = fitting_pairs(pairs, target_root)
+        self.pairs = fitting_pairs(pairs, partners(source, root, target_root))
         self.augment = augment
         self.crop = crop
         self.input_range = input_range
@@ -185,8 +187,8 @@ class ImageDataModule(LightningDataModule):
             stage: fit, validate, test or predict.
 
         Raises:
-            UserError: nothing prepared; protocol kair outside the test command; with a trainer that fits, also what the
-                loaders raise.
+            UserError: nothing prepared; protocol kair outside the test command; pictures that the pair maker has no use
+                for; with a trainer that fits, also what the loaders raise.
         """
         self._refuse_protocol(stage)
         if self._catalogue is not None:
@@ -196,6 +198,7 @@ class ImageDataModule(LightningDataModule):
         if self._catalogue.statistics is not None:
             self.statistics = self._catalogue.statistics
             self.target_statistics = self._catalogue.target_statistics
+            self.pairs.check(self.statistics, self.target_statistics)
         if stage == "fit":
             self._announce()
             if self.trainer is not None:  # what cannot be loaded is said here, before a run's folder is filled

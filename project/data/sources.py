@@ -1,7 +1,7 @@
 """Where pictures come from: each source is a class whose `find()` lists files without opening them.
 
 A source of your own is a class with `find() -> list[Entry]` and no required arguments, named by its class path:
-`--data.source my_package.MySource`.
+`--data.source my_package.MySource`. Where its entries have partners (`target_path`) it says so by `paired = True`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Protocol
 
 from project.data.cache import Cache
 from project.data.demo import Demo
+from project.data.drawings import Drawings
 from project.data.folder import Folder
 from project.data.images import Entry
 from project.data.vision import Torchvision, dataset_names
@@ -33,7 +34,7 @@ def find_entries(
     """List what a configuration names.
 
     Args:
-        source: "demo", "folder", a torchvision data set's name ("CIFAR10") or the class path of a source.
+        source: "demo", "drawings", "folder", a torchvision data set's name ("CIFAR10") or the class path of a source.
         root: One folder or several; it wins over the source, so that `--data.root` points any configuration elsewhere.
         target_root: The folder of the partners, for a folder pair.
         cache: Where data sets are downloaded and exported to.
@@ -45,6 +46,25 @@ def find_entries(
     return _make(source, root, target_root, cache, progress).find()
 
 
+def partners(source: str, root: str | Sequence[str] | None, target_root: str | None) -> str | None:
+    """Which key gives the pictures their partners, as in "data.target_root"; None where they have none.
+
+    Args:
+        source: As for `find_entries`.
+        root: Likewise; then the source does not count.
+        target_root: Likewise.
+
+    Raises:
+        UserError: For a class path that leads to no source.
+    """
+    if target_root is not None:
+        return "data.target_root"
+    if root is not None:
+        return None
+    paired = Drawings.paired if source == "drawings" else "." in source and getattr(_import(source), "paired", False)
+    return f"data.source {source}" if paired else None
+
+
 def _make(
     source: str, root: str | Sequence[str] | None, target_root: str | None, cache: Cache, progress: bool
 ) -> Source:
@@ -54,6 +74,8 @@ def _make(
         raise UserError("--data.target_root needs --data.root, the folder of the inputs.")
     if source == "demo":
         return Demo()
+    if source == "drawings":
+        return Drawings(cache, progress=progress)
     if source == "folder":
         raise UserError("--data.source folder needs --data.root FOLDER, the folder of your pictures.")
     if "." in source:
@@ -61,11 +83,12 @@ def _make(
     names = dataset_names()
     if source in names:
         return Torchvision(source, cache, progress)
-    nearest = difflib.get_close_matches(source.lower(), [name.lower() for name in ("demo", "folder", *names)], n=1)
-    meant = [name for name in ("demo", "folder", *names) if name.lower() in nearest]
+    known = ("demo", "drawings", "folder", *names)
+    nearest = difflib.get_close_matches(source.lower(), [name.lower() for name in known], n=1)
+    meant = [name for name in known if name.lower() in nearest]
     raise UserError(
         f"--data.source {source} is unknown" + (f"; did you mean {meant[0]}?" if meant else ".") + "\n"
-        "It takes demo, folder (with --data.root FOLDER), a torchvision image data set (CIFAR10), or a class path."
+        "It takes demo, drawings, folder (with --data.root), a torchvision image data set (CIFAR10), or a class path."
     )
 
 

@@ -14,8 +14,9 @@ from project.networks.choices import choose
 from project.networks.initialize import activation_gain, initialize
 from project.networks.normalize import Normalize
 
-RESIDUAL_TAIL = 0.1
-"""In residual mode the last convolution starts this much smaller: the first answer is close to the input."""
+TAIL = 0.1
+"""The last convolution starts this much smaller: the first answer is close to the input in residual mode, else to the
+targets' mean, and not far worse than either."""
 
 
 class UNet(nn.Module):
@@ -40,7 +41,7 @@ class UNet(nn.Module):
         down: Halving by strided (2x2 convolution), max or average (pooling).
         up: Doubling by transposed (2x2 convolution), bilinear or pixel_shuffle.
         stem: Pixel-unshuffle factor before the first level: 1 for none; 2 works on a quarter of the places.
-        skip: How the way up takes what the way down kept: concat (and a 1x1 convolution) or add.
+        skip: How the way up takes what the way down kept: concat (and a 1x1 convolution), add, or none: not at all.
         stage_residual: Add a block's input to its result; helps most without a norm.
         last_activation: Keep the activation after a block's last convolution; DRUNet's residual blocks leave it out.
         residual: Predict the difference to the input (its first out_channels channels): for restoration.
@@ -113,9 +114,8 @@ class UNet(nn.Module):
     def _initialize(self, scheme: str, gain: float) -> None:
         for name, part in self.named_children():
             initialize(part, scheme, gain if name in ("encoder", "middle", "decoder") else 1.0)
-        if self.residual:
-            with torch.no_grad():
-                self.tail.weight.mul_(RESIDUAL_TAIL)
+        with torch.no_grad():
+            self.tail.weight.mul_(TAIL)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) around [0, 1] -> (B, out_channels, H, W) around [0, 1], not clipped."""

@@ -5,7 +5,7 @@ import pytest
 from project.data.cache import Cache
 from project.data.demo import PHOTOGRAPHS
 from project.data.images import Entry
-from project.data.sources import find_entries, read_exclusions
+from project.data.sources import find_entries, partners, read_exclusions
 from project.errors import UserError
 
 
@@ -31,9 +31,14 @@ def test_a_class_path(tmp_path, monkeypatch):
         "    def find(self):\n"
         "        return [Entry('/somewhere/a.png', 'a.png')]\n"
         "class Other: pass\n"
+        "class Pairs(Mine):\n"
+        "    paired = True\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert [entry.name for entry in find(tmp_path, "own_pictures.Mine")] == ["a.png"]
+    assert partners("own_pictures.Mine", None, None) is None
+    assert partners("own_pictures.Pairs", None, None) == "data.source own_pictures.Pairs"
+    assert partners("own_pictures.Pairs", "pictures", None) is None
     with pytest.raises(UserError, match="no find"):
         find(tmp_path, "own_pictures.Other")
     with pytest.raises(UserError, match=r"own_pictures.Nothing cannot be made"):
@@ -42,10 +47,20 @@ def test_a_class_path(tmp_path, monkeypatch):
         find(tmp_path, "no_such_module.X")
 
 
-@pytest.mark.parametrize(("typo", "meant"), [("CIFAR1O", "CIFAR10"), ("flowers102", "Flowers102"), ("dem", "demo")])
+@pytest.mark.parametrize(
+    ("typo", "meant"), [("CIFAR1O", "CIFAR10"), ("flowers102", "Flowers102"), ("dem", "demo"), ("Drawing", "drawings")]
+)
 def test_a_typo_gets_the_nearest_name(tmp_path, typo, meant):
     with pytest.raises(UserError, match=rf"--data.source {typo} is unknown; did you mean {meant}\?"):
         find(tmp_path, typo)
+
+
+def test_which_key_gives_the_partners():
+    assert partners("demo", None, None) is None
+    assert partners("CIFAR10", None, None) is None
+    assert partners("drawings", None, None) == "data.source drawings"
+    assert partners("drawings", "pictures", None) is None
+    assert partners("drawings", "pictures", "colours") == "data.target_root"
 
 
 def test_impossible_combinations_name_their_keys(tmp_path):

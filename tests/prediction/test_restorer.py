@@ -7,7 +7,8 @@ from torch import nn
 
 from project.errors import UserError
 from project.networks import UNet
-from project.prediction.restorer import Restorer, choose_device
+from project.prediction.restorer import Restorer
+from project.prediction.tiled import choose_device
 
 CPU = torch.device("cpu")
 random = np.random.default_rng(0)

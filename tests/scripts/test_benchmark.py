@@ -9,12 +9,32 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
-def test_the_benchmark_prints_both_and_their_ratio():
-    command = [sys.executable, str(REPOSITORY / "scripts" / "benchmark.py"), "--steps", "2", "--rounds", "1"]
-    words = ["--config", str(REPOSITORY / "configs" / "denoise.yaml"), "--data.batch_size=2", "--data.crop=32"]
-    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=600)
+def benchmark(*words: str) -> str:
+    command = [sys.executable, str(REPOSITORY / "scripts" / "benchmark"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert "wall: project" in done.stdout
-    assert "CPU: project" in done.stdout
-    assert "ratio" in done.stdout
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", ["denoise.yaml", "colorize.yaml"])
+def test_a_step_is_timed_against_a_bare_loop(config):
+    path = str(REPOSITORY / "configs" / config)
+    small = ["--data.batch_size=2", *(["--data.crop=32"] if config == "denoise.yaml" else [])]
+    printed = benchmark("step", "--config", path, "--steps", "2", "--rounds", "1", *small)
+    for side in ("everything on", "callbacks off", "bare loop"):
+        assert side in printed
+
+
+@pytest.mark.slow
+def test_the_loader_is_timed_against_decoding():
+    printed = benchmark("loader", "--pictures", "20", "--rounds", "1")
+    assert printed.count("decoding alone") == 2
+    assert printed.count("Dataset of torchvision") == 2
+
+
+@pytest.mark.slow
+def test_the_start_is_timed_against_the_imports():
+    printed = benchmark("start", "--config", str(REPOSITORY / "configs" / "denoise.yaml"), "--rounds", "1")
+    assert "first step, cold" in printed
+    assert "most memory" in printed

@@ -1,0 +1,57 @@
+"""How much time and memory the project takes, against doing the same by hand.
+
+    python scripts/benchmark                  all three parts: step (denoiser and GAN), loader, start
+    python scripts/benchmark step --config configs/denoise.yaml --steps 200 --rounds 5
+    python scripts/benchmark loader
+    python scripts/benchmark start
+
+Both sides of every comparison run in turns, in one go on one machine. Printed are medians over the rounds of wall time
+and of the CPU time of all threads, and the medians of the ratios round by round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python scripts/benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", nargs="?", choices=("all", "step", "loader", "start"), default="all")
+    parser.add_argument("--config", action="append", help="step, start: configuration to time; may be given twice")
+    parser.add_argument("--steps", type=int, default=100, help="step: timed steps a round")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of both sides, in turns")
+    parser.add_argument("--pictures", type=int, default=300, help="loader: number of photographs (ten times the icons)")
+    given, rest = parser.parse_known_args()
+    sys.path[:0] = [str(REPOSITORY), str(Path(__file__).parent)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
+    configs = given.config or [str(REPOSITORY / "configs" / name) for name in ("denoise.yaml", "colorize.yaml")]
+    print(f"{os.cpu_count()} cores; load before: {_load()}")
+    if given.part in ("all", "step"):
+        from step import compare_steps
+
+        for config in configs:
+            compare_steps(config, given.steps, given.rounds, rest)
+    if given.part in ("all", "loader"):
+        from loader import compare_loaders
+
+        compare_loaders(given.pictures, given.rounds)
+    if given.part in ("all", "start"):
+        from start import compare_starts
+
+        for config in configs:
+            compare_starts(config, given.rounds, rest)
+
+
+def _load() -> str:
+    return f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown"
+
+
+if __name__ == "__main__":
+    main()
