@@ -18,7 +18,7 @@ class Parameter:
     """A tensor that is meant to be trained.
 
     Attributes:
-        network: The part of the model that it belongs to: the first part of its name.
+        network: What it is trained with: the name of the part of the model that its optimiser holds.
         role: weight (two dimensions or more), bias, or gain (all else: norms, slopes).
         fan_in: Values that one output of its layer sums up; 0 where it is no weight.
         optimizer: Number of the optimiser that holds it; None: no optimiser does.

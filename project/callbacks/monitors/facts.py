@@ -24,11 +24,8 @@ def gather(trainer: Trainer, model: LightningModule) -> Facts:
     facts.discriminators = frozenset(name for name in facts.networks() if DISCRIMINATOR.search(name))
     facts.adversarial = bool(facts.discriminators)
     arguments = inspect.signature(type(model).__init__).parameters
-    for number, optimizer in enumerate(trainer.optimizers):
-        networks = {p.network for p in facts.parameters.values() if p.optimizer == number}
-        for network in networks:
-            _take_optimizer(facts, network, optimizer, arguments)
-    facts.decoupled = frozenset(facts.decoupled)
+    for optimizer in trainer.optimizers:
+        _take_optimizer(facts, network_name(model, optimizer), optimizer, arguments)
     if not model.automatic_optimization:
         facts.clipping = Knob("gradient_clipping.norm")
     for name in ("l1", "l2"):
@@ -42,6 +39,13 @@ def gather(trainer: Trainer, model: LightningModule) -> Facts:
     facts.higher_is_better = _directions(model)
     facts.pretrained = bool(model.hparams.get("init_from") or trainer.ckpt_path)
     return facts
+
+
+def network_name(model: LightningModule, optimizer: Optimizer) -> str:
+    """What an optimiser trains: the model's part whose parameters it holds, or several, as ``encoder+decoder``."""
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    parts = [name.split(".")[0] for name, parameter in model.named_parameters() if id(parameter) in held]
+    return "+".join(dict.fromkeys(parts)) or "model"
 
 
 def _take_optimizer(facts: Facts, network: str, optimizer: Optimizer, arguments: dict) -> None:
@@ -64,6 +68,7 @@ def _parameters(trainer: Trainer, model: LightningModule) -> dict[str, Parameter
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
+    networks = [network_name(model, optimizer) for optimizer in trainer.optimizers]
     all_in_eval = not any(module.training for module in model.modules())
     found: dict[str, Parameter] = {}
     for path, module in model.named_modules():
@@ -73,8 +78,9 @@ def _parameters(trainer: Trainer, model: LightningModule) -> dict[str, Parameter
                 continue
             helper = bool(HELPER.search(path)) or (not module.training and not all_in_eval)
             role, fan_in = _role(module, own, parameter)
-            network = name.split(".")[0]
-            found[name] = Parameter(network, role, fan_in, holders.get(id(parameter)), helper)
+            holder = holders.get(id(parameter))
+            network = name.split(".")[0] if holder is None else networks[holder]
+            found[name] = Parameter(network, role, fan_in, holder, helper)
     return found
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from project.callbacks.monitors.facts import network_name
 from project.callbacks.monitors.monitor import Monitor
 from project.callbacks.monitors.recorder import steps_done
 
@@ -146,7 +147,6 @@ class GradientFlow(Monitor):
         known = self._named.get(id(optimizer))
         if known is None or known[0] != len(held):  # the first step, or layers were unfrozen
             pairs = [(name, p) for name, p in self._model.named_parameters() if id(p) in held]
-            network = pairs[0][0].split(".")[0] if pairs else "model"
-            known = len(held), network, [name for name, _ in pairs], [p for _, p in pairs]
+            known = len(held), network_name(self._model, optimizer), [name for name, _ in pairs], [p for _, p in pairs]
             self._named[id(optimizer)] = known
         return known

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from project.callbacks.monitors.facts import network_name
 from project.callbacks.monitors.monitor import Monitor
 from project.callbacks.monitors.recorder import steps_done
 from project.callbacks.monitors.tables import histogram, log_histograms, sample, tell_layers
@@ -40,6 +41,7 @@ class UpdateRatio(Monitor):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._names = {id(p): name for name, p in pl_module.named_parameters()}
+        self._networks: dict[int, str] = {}
         self._copies: list[tuple[str, list[Parameter], list[Tensor], dict[str, Any]]] = []
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
@@ -47,11 +49,13 @@ class UpdateRatio(Monitor):
         if self.recorder is None or not trainer.is_global_zero:
             return
         step, due = steps_done(trainer), self.due(trainer)
+        if id(optimizer) not in self._networks:
+            self._networks[id(optimizer)] = network_name(pl_module, optimizer)
+        network = self._networks[id(optimizer)]
         for number, group in enumerate(optimizer.param_groups):
             parameters = [p for p in group["params"] if p.grad is not None and p.is_floating_point()]
             if not parameters:
                 continue
-            network = self._names.get(id(parameters[0]), "model").split(".")[0]
             rate = group["lr"]
             if number == 0 and not isinstance(rate, Tensor):
                 self.recorder.history.add(f"lr/{network}", step, float(rate))

@@ -25,6 +25,8 @@ class DiscriminatorTooStrong(Rule[History]):
     near_0 = 0.05
     """Share of its first level below which the discriminator's loss is near 0."""
     rising = 3.0
+    smallest = 0.4
+    """Level of the generator's loss below which a rise is not measured against it."""
     looks = 12
     steps = 100
 
@@ -34,7 +36,8 @@ class DiscriminatorTooStrong(Rule[History]):
         if not seen.facts.adversarial or seen.step < self.steps or len(judge) < self.looks or not start > 0:
             return None
         share = max(judge.finite().values, default=math.inf) / start
-        rise = answer.finite().median() / before if before > 0 else math.nan
+        # Hinge's begins at about 0.
+        rise = 1 + (answer.finite().median() - before) / max(abs(before), self.smallest)
         if share > self.near_0 or not rise > self.rising:
             return None
         say = self.fault if progress_of(seen).poor else self.note
@@ -62,7 +65,7 @@ class DiscriminatorInert(Rule[History]):
     def look(self, seen: History) -> Finding | None:
         real, fake = seen["train/score_real"], seen["train/score_fake"]
         judge = seen["train/discriminator"]
-        if not seen.facts.adversarial or seen.step < self.steps or len(real) < self.looks:
+        if not seen.facts.adversarial or len(real) < self.looks or real.last_step - real.steps[0] < self.steps:
             return None
         gaps = Series(real.steps, [abs(r - f) for r, f in zip(real.values, fake.values, strict=False)]).finite()
         if not len(gaps) or max(gaps.values) > self.apart:
@@ -157,8 +160,11 @@ class AdversarialImbalance(Rule[History]):
     steps = 10
 
     def look(self, seen: History) -> Finding | None:
-        ratio = seen["game/gradient_ratio"].tail(self.looks).finite()
-        if seen.step < self.steps or len(ratio) < self.looks:
+        played = seen["train/adversarial"]  # a generator that trains alone at first is not judged yet
+        if seen.step < self.steps or not len(played):
+            return None
+        ratio = seen["game/gradient_ratio"].since(played.steps[0]).tail(self.looks).finite()
+        if len(ratio) < self.looks:
             return None
         drowned = min(ratio.values) > self.limit or max(ratio.values) < 1 / self.limit
         if not drowned:

@@ -40,18 +40,23 @@ class LearningRateHigh(Rule[History]):
         for network in seen.facts.networks():
             ratio = update_ratio(seen, network).tail(self.looks)
             if network in seen.facts.discriminators:
-                finding = self._of_discriminator(seen, progress, network, ratio)
+                finding = self._of_discriminator(seen, progress, network)
             else:
                 finding = self._of(seen, progress, network, ratio)
             if finding is not None:
                 return finding
         return None
 
-    def _of_discriminator(self, seen: History, progress: Progress, network: str, ratio: Series) -> Finding | None:
+    def _of_discriminator(self, seen: History, progress: Progress, network: str) -> Finding | None:
         """How a game goes says little about a rate; only steps as large as the weights are no matter of taste."""
-        if len(ratio) < self.looks or ratio.median() < self.wild or not progress.poor:
+        wildest = self._wildest(seen, network)
+        if wildest < self.wild:
             return None
-        return self._name(seen, network, ratio.median(), self.limit)
+        judge = seen["train/discriminator"]
+        off = rise(seen.start("train/discriminator", 3), level(judge)) > self.climb if len(judge) else False
+        if off or progress.poor:
+            return self._name(seen, network, wildest, self.limit)
+        return None
 
     def _of(self, seen: History, progress: Progress, network: str, ratio: Series) -> Finding | None:
         if _blown_from_start(seen):
