@@ -114,7 +114,7 @@ class Facts:
 
     def lower_rate(self, network: str, by: float = 10.0) -> str:
         """How to lower (or with ``by`` below 1 raise) a network's learning rate."""
-        knob = self.learning_rate.get(network)
+        knob = next((knob for name, knob in self.learning_rate.items() if network in (name, *name.split("+"))), None)
         if knob is None:
             return f"the learning rate of {network} {'divided' if by >= 1 else 'multiplied'} by {max(by, 1 / by):g}"
         if knob.value is None:
