@@ -12,6 +12,8 @@ BETTER = 0.98
 """Share of the trivial answers' error below which a network has learnt something."""
 FALL = 0.02
 """Share of its level by which a loss has to fall, from one third of the run to the next, to count as falling."""
+IMPROVED = 0.03
+"""Share by which the error on the probe has to fall to count as improving."""
 LEARNT = 0.1
 """Share of its first level by which a loss has to have fallen where nothing is known of trivial answers."""
 PATIENCE = 30
@@ -77,6 +79,13 @@ class Progress:
         noise = 2 * math.hypot(error_of_median(before), error_of_median(after))
         return fall > max(FALL * abs(before.median()), noise)
 
+    @cached_property
+    def improving(self) -> bool:
+        """Whether the error on the probe, whose pictures stay the same, is below that of the first two thirds."""
+        ratios = error_ratios(self.seen)
+        before = ratios.until(round(self.steps * 2 / 3))
+        return len(before) > 0 and ratios.last < (1 - IMPROVED) * min(before.values)
+
     @property
     def fallen(self) -> float:
         """By which share of its first level the loss has fallen; below 0 when it has risen."""
@@ -87,7 +96,7 @@ class Progress:
         """Whether the run gets nowhere: no better than the trivial answers, and not on its way there."""
         if self.blown_up:
             return True
-        if self.steps < PATIENCE or self.falling:
+        if self.steps < PATIENCE or self.falling or self.improving:
             return False
         beats = self.beats_trivial
         # A colouriser may well be further from the truth than grey, and still be right: there the loss decides.
@@ -107,6 +116,15 @@ def trivial_error(seen: History) -> float:
     """The probe's error of the better of two answers that need no network; NaN: unknown."""
     values = [seen[name].last for name in ("probe/nothing", "probe/mean") if len(seen[name])]
     return min((value for value in values if math.isfinite(value)), default=math.nan)
+
+
+def error_ratios(seen: History) -> Series:
+    """The probe's error over that of the better of two answers that need no network, at each look."""
+    trivial = {step: value for step, value in seen["probe/nothing"]}
+    for step, value in seen["probe/mean"]:
+        trivial[step] = min(value, trivial.get(step, value))
+    found = [(step, value / trivial[step]) for step, value in seen["probe/error"] if trivial.get(step, 0) > 0]
+    return Series([step for step, _ in found], [value for _, value in found]).finite()
 
 
 def level(series: Series) -> float:
