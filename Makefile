@@ -12,7 +12,7 @@ endif
 READY := .venv/.ready
 ARGS ?=
 
-.PHONY: help setup train train-bsd colorize test test-all lint format benchmark clean
+.PHONY: help setup train train-bsd colorize test test-all lint format benchmark soak clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -56,6 +56,9 @@ format: $(READY) ## put the code into the project's format
 
 benchmark: $(READY) ## time a step, the loader and the start, each against doing it by hand
 	@$(BIN)/python scripts/benchmark $(ARGS)
+
+soak: $(READY) ## kill a small run at 50 random moments, resume it, compare its end (half an hour): ARGS="--kills 5"
+	@$(BIN)/python scripts/soak.py $(ARGS)
 
 clean: ## remove the cache of indexed pictures and test leftovers (keeps runs/ and .venv/)
 	@rm -rf .cache .pytest_cache .ruff_cache build *.egg-info

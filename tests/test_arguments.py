@@ -57,6 +57,18 @@ def test_a_resumed_run_brings_its_own_configuration():
     assert words[:3] == ["fit", "--config", str(run.folder / "config.yaml")]
 
 
+def test_a_part_for_a_machine_does_not_hide_what_the_run_was(checkpoint, tmp_path):
+    run = start_run("runs", "sharp")
+    run.last_checkpoint.parent.mkdir()
+    run.last_checkpoint.write_bytes(b"")
+    (tmp_path / "ddp.yaml").write_text("trainer: {devices: 2}")
+    part = ["--config", "ddp.yaml"]
+    words = complete(["fit", "--name", "sharp", "--resume", run.version, *part])
+    assert words[:3] == ["fit", "--config", str(run.folder / "config.yaml")] and words[-2:] == part
+    words = complete(["test", "--ckpt_path", checkpoint, *part])
+    assert _added_config(words)["name"] == "sharp" and words[-2:] == part
+
+
 @pytest.mark.parametrize(
     "argv",
     [

@@ -88,12 +88,12 @@ class InputHistogram(Callback):
             if heights.max() > len(pixels) / 2 and self.bins > 2:  # white paper would bury the ink
                 axis.set(yscale="log", ylabel=f"{counted}, logarithmic")
         axis.legend(fontsize="x-small", loc="upper right")
-        axis.margins(y=0.1 + 0.07 * min(len(labels), LISTED))
+        axis.margins(y=0.15 + 0.1 * min(len(labels), LISTED))  # room for the legend
 
 
 def names(channels: int) -> list[str]:
-    """What the channels of a picture are called."""
-    colours = ["grey"] if channels < 3 else ["red", "green", "blue"]
+    """What the channels of an input are called: a picture's, and perhaps a map of its noise behind them."""
+    colours = ["grey"] if channels < 3 else ["red", "green", "blue"] if channels < 5 else []
     return [*colours, *(f"channel {number}" for number in range(len(colours), channels))]
 
 

@@ -47,6 +47,14 @@ class Samples(Callback):
         self._validations = 0
         self._rows: list[Row] = []
 
+    def state_dict(self) -> dict[str, Any]:
+        """How many validations there were: a resumed run draws at the ones that were due."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._validations = state_dict["validations"]
+
     def on_validation_batch_end(
         self,
         trainer: Trainer,

@@ -284,8 +284,8 @@ class ImageDataModule(LightningDataModule):
         trainer = self.trainer
         if trainer is None or trainer.train_dataloader is not loader:
             return 0  # somebody else looks at training batches
-        loop = trainer.fit_loop.epoch_loop
-        return loop.batch_progress.current.completed if loop.restarting else 0
+        # Not only while the loop restarts: after a checkpoint of a validation that is over by the first batch.
+        return trainer.fit_loop.epoch_loop.batch_progress.current.completed
 
     def val_dataloader(self) -> ResumableLoader:
         """Every validation picture once, the same every time."""

@@ -79,6 +79,12 @@ class PictureModel(LightningModule, ABC):
 
     # Scores
 
+    def setup(self, stage: str) -> None:
+        """Have metrics that need pretrained weights load them: what is missing is told before the first step."""
+        for part in self.scores.modules():
+            if isinstance(part, Metric) and hasattr(part, "prepare"):
+                part.prepare()
+
     def restore(self, image: Tensor) -> Tensor:
         """(B, C, H, W) float pictures around [0, 1] -> (B, C', H, W) in [0, 1], without gradients."""
         with torch.inference_mode():

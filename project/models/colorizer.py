@@ -124,6 +124,7 @@ class GANColorizer(AlternatingModel):
 
     def setup(self, stage: str) -> None:
         """Look whether data and networks fit each other; before training, take the data's statistics."""
+        super().setup(stage)
         data = self.trainer.datamodule
         check_space(self.space, getattr(data, "pairs", None))
         if stage != "fit":
@@ -169,7 +170,12 @@ class GANColorizer(AlternatingModel):
     # Training: forward, the discriminator's step, the generator's step
 
     def training_step(self, batch: Pair, batch_idx: int) -> dict[str, Tensor]:
-        """One batch: colour it, then improve who is due."""
+        """One batch: colour it, then improve who is due.
+
+        Returns:
+            ``loss`` (the generator's, or the discriminator's where that one trains alone), and whatever else there is
+            to log, by its name without ``train/``, for callbacks that want it of every batch: detached, on the device.
+        """
         stage = self._stage()
         condition = self.in_order(batch.input)
         real = self.in_order(self.space.encode(batch.target))
@@ -180,9 +186,8 @@ class GANColorizer(AlternatingModel):
             logged |= self.discriminator_step(condition, real, fake.detach(), counts=not stage.generator)
         if stage.generator:
             logged |= self.generator_step(condition, real, fake, batch.target, plays=stage.discriminator)
-        self.log_dict({f"train/{name}": value for name, value in logged.items()})
-        self.end_batch(batch_idx)
-        return {"loss": logged["loss" if stage.generator else "discriminator"]}
+        self.end_batch(batch_idx, logged)
+        return logged if stage.generator else {"loss": logged["discriminator"], **logged}
 
     def discriminator_step(self, condition: Tensor, real: Tensor, fake: Tensor, counts: bool) -> dict[str, Tensor]:
         """Learn to tell true colours from the generator's, which are detached: it learns nothing from this.

@@ -76,6 +76,7 @@ class ImageRestorer(PictureModel):
 
     def setup(self, stage: str) -> None:
         """Before training: take the data's statistics, and compile."""
+        super().setup(stage)
         if stage != "fit":
             return
         self._take_normalization(getattr(self.trainer.datamodule, "normalization", None))

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from project.colour import LUMA
+from project.data.sources import partners
 from project.errors import UserError
 from project.prediction.tiled import TiledModel
-
-LUMA = (0.299, 0.587, 0.114)
-"""Grey from colour, ITU-R BT.601, as in training."""
 
 
 class Restorer(TiledModel):
@@ -51,7 +50,7 @@ class Restorer(TiledModel):
         sigma: float | None = None,
     ) -> None:
         super().__init__(model, device=device, tile=tile, overlap=overlap, batch=batch, precision=precision)
-        self.keeps_colour = bool(data.get("target_root"))
+        self.keeps_colour = partners(data.get("source", "demo"), data.get("root"), data.get("target_root")) is not None
         self.channels, self.sigma = _channels(model, data, sigma)
 
     def __call__(self, pixels: np.ndarray, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser
 
 from project.data.pairs import Colouring, PairMaker
+from project.data.sources import partners
 from project.errors import UserError
 from project.models.checkpoint import Checkpoint
 from project.prediction.hints_file import EXAMPLE
@@ -41,7 +42,7 @@ def colouring_of(checkpoint: Checkpoint) -> Colouring | None:
             "Is the code of the pair maker here, and unchanged since? Run from the folder that it was trained in."
         ) from error
     # Pictures and partners were taken as they are where the pair maker has no use for the partners.
-    paired = data.get("target_root") or (data.get("root") is None and data.get("source") == "drawings")
+    paired = partners(data.get("source", "demo"), data.get("root"), data.get("target_root")) is not None
     return None if pairs.partner == "never" and paired else pairs
 
 

@@ -3,9 +3,11 @@
 import copy
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
@@ -309,6 +311,28 @@ def test_what_is_logged(make_trainer, colour_data):
     assert set(trainer.callback_metrics) == {f"train/{n}" for n in (*names, "score_real", "score_fake")}
     _, trainer = train(make_trainer, colour_data, *networks(), critic_epochs=2)
     assert set(trainer.callback_metrics) == {"train/discriminator", "train/score_real", "train/score_fake"}
+
+
+def test_logs_are_written_at_the_steps_that_lightning_writes_and_callbacks_get_every_batch(
+    make_trainer, colour_data, tmp_path
+):
+    class Record(Callback):
+        def __init__(self):
+            self.fake = []
+
+        def on_train_batch_end(self, trainer, pl_module, outputs, *_):
+            assert not any(value.requires_grad for value in outputs.values())
+            self.fake.append((outputs["loss"].item(), outputs["score_fake"].item()))
+
+    record, logger = Record(), CSVLogger(tmp_path)
+    trainer = {"callbacks": [record], "logger": logger, "log_every_n_steps": 2, "max_epochs": 3}
+    train(make_trainer, colour_data, *networks(), trainer=trainer)
+    logger.save()
+    rows = np.genfromtxt(tmp_path / "lightning_logs" / "version_0" / "metrics.csv", delimiter=",", names=True)
+    assert rows["step"].tolist() == [1, 3, 5, 7]
+    written = list(zip(rows["trainloss"].tolist(), rows["trainscore_fake"].tolist(), strict=True))
+    assert len(record.fake) == 9
+    assert written == [pytest.approx(pair) for pair in record.fake[1::2]]
 
 
 def test_scores_are_the_discriminators_mean_logits(make_trainer, colour_data):

@@ -166,10 +166,18 @@ def test_what_a_person_looks_at(pictures):
 def test_normalisation():
     mean, std = GreyToColour(PaletteHints(2)).normalization([0.5, 0.4, 0.3], [0.2, 0.1, 0.3])
     assert mean == pytest.approx([0.299 * 0.5 + 0.587 * 0.4 + 0.114 * 0.3] + [0.0] * 8)
-    assert std == pytest.approx([0.299 * 0.2 + 0.587 * 0.1 + 0.114 * 0.3] + [1.0] * 8)
+    assert std == pytest.approx([0.299 * 0.2 + 0.587 * 0.1 + 0.114 * 0.3] + [0.15] * 8)
     assert LinesToColour().normalization([0.5], [0.25]) == ([0.5], [0.25])
-    identity = LinesToColour(SpatialHints()).normalization([0.0] * 3, [1.0] * 3)
-    assert identity == ([0.0] * 5, pytest.approx([1.0] * 5))
+    picture_as_it_is = LinesToColour(SpatialHints()).normalization([0.0] * 3, [1.0] * 3)
+    assert picture_as_it_is == ([0.0] * 5, pytest.approx([1.0] + [0.15] * 4))
+
+
+def test_hint_planes_are_standardised():
+    """Ten exact hints of bright colours on 128 x 128, as most networks see them in the test."""
+    pictures = torch.rand(4, 3, 1, 1).expand(-1, -1, 128, 128).clamp_min(0.7)
+    planes = SpatialHints().exact(pictures, torch.arange(4), 10)
+    _, std = LinesToColour(SpatialHints()).normalization([0.5], [0.25])
+    assert 0.5 < float(planes.std(dim=(0, 2, 3)).mean()) / std[-1] < 2
 
 
 def test_a_colouring_of_ones_own_is_two_methods(pictures):
@@ -246,7 +254,7 @@ def test_through_the_data_module(tmp_path, input_range):
     assert pair.input.shape == (3, 5, 16, 16) and pair.target.shape == (3, 3, 16, 16)
     assert torch.equal(pair.target, raw.target / 255) and torch.equal(pair.seed, raw.seed)
     mean, std = data.normalization["input"]
-    assert len(mean) == len(std) == 5 and mean[1:] == [0.0] * 4 and std[1:] == [1.0] * 4
+    assert len(mean) == len(std) == 5 and mean[1:] == [0.0] * 4 and std[1:] == [0.15] * 4
     expected = data.statistics.mean[0].item() if input_range == "standardise" else 0.0
     assert mean[0] == pytest.approx(expected, abs=1e-6)
 
