@@ -67,7 +67,8 @@ class ImageDataModule(LightningDataModule):
         weights: sampling weight of each tag (folder or category), such as {cats: 3, dogs: 1}: how often it is drawn
             against the others, whatever its number of pictures; tags left out weigh 1.
         balance: tags draws from every folder or category equally often; none as many as there are.
-        exclude: text file with names of pictures to leave out, one a line.
+        exclude: file with names of pictures to leave out, one a line, or a table with a column file (worst.csv of the
+            inspect command, cut to the rows that are to go); all others stay in their splits.
         protocol: seeded (noise from the picture and the seed) or kair (the published test noise; test command only:
             every picture of root is a test picture).
         cache_dir: where everything computed once is kept. Deleted, it is made again, but for one thing: a folder that
