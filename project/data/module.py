@@ -290,11 +290,11 @@ class ImageDataModule(LightningDataModule):
 
     def val_dataloader(self) -> ResumableLoader:
         """Every validation picture once, the same every time."""
-        return self._evaluation_loader("val")
+        return self.evaluation_dataloader("val")
 
     def test_dataloader(self) -> ResumableLoader:
         """Every test picture once, the same every time."""
-        return self._evaluation_loader("test")
+        return self.evaluation_dataloader("test")
 
     def dataset(self, split: str, training: bool = False) -> PictureDataset:
         """The pictures of one split.
@@ -310,6 +310,12 @@ class ImageDataModule(LightningDataModule):
         if training:
             return PictureDataset(store, keys, augmenter=Augmenter(self.augment, self.crop))
         return PictureDataset(store, keys, crop=self.eval_crop)
+
+    def names(self, split: str) -> list[str]:
+        """What the pictures of a split are called, as `exclude` takes it: the same wherever their folder lies."""
+        if self._catalogue is None:
+            raise UserError("The pictures are not read yet: run prepare_data() and setup() first.")
+        return [picture.name for picture in self._catalogue.splits[split]]
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Raw -> Pair, on the device. Other batches, of a loader of somebody's own, go through as they are."""
@@ -331,7 +337,15 @@ class ImageDataModule(LightningDataModule):
         target = None if batch.target is None else batch.target.float().div_(255)
         return self.pairs(image, target, batch.index, batch.seed, training)
 
-    def _evaluation_loader(self, split: str) -> ResumableLoader:
+    def evaluation_dataloader(self, split: str) -> ResumableLoader:
+        """Every picture of a split once, the same every time, as validation looks at them.
+
+        Args:
+            split: train, val or test.
+
+        Raises:
+            UserError: the split has no pictures, or fewer than there are processes; a batch would hold several sizes.
+        """
         dataset = self.dataset(split)
         if len(dataset) == 0:
             raise UserError(
