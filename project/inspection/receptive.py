@@ -64,25 +64,34 @@ def measure(network: nn.Module, name: str, channels: int, most: int) -> Receptiv
         # Deep down, the corner of a field weighs less than single precision can tell from 0.
         x = torch.ones(1, channels, side, side, dtype=torch.float64, requires_grad=True)
         maps = twin(x)
-        box = _seen(maps, x, 1)
+        box = _seen(maps, x)
         if side >= most or (min(box[:2]) > 0 and max(box[2:]) < side):
             break
         side *= 2
-    stride = tuple(Fraction(side, units) for units in maps.shape[2:])
-    step = math.lcm(step, *(each.numerator for each in stride))
-    middle = [units // 2 for units in maps.shape[2:]]
-    beside = _seen(maps, x, 1, 1)
-    shifts = [stride[0], stride[1]] * 2
-    if any(other - own != shift for own, other, shift in zip(box, beside, shifts, strict=True)):
-        box = _seen(maps, x, max(1, math.ceil(step / min(stride))))
+    units = maps.shape[2:]
+    stride = tuple(Fraction(side, number) for number in units)
+    shifts = [other - own for own, other in zip(box, _seen(maps, x, 1), strict=True)]
+    if shifts == [max(1, round(each)) for each in stride] * 2:
+        stride = tuple(Fraction(shift) for shift in shifts[:2])  # the last pixels of a side may be left over
+        step = math.lcm(step, *shifts)
+    else:
+        step = math.lcm(step, *(each.numerator for each in stride))
+        period = range(min(math.ceil(step / min(stride)), min(units) // 2))
+        alike = [
+            [edge - shift * place for edge, shift in zip(_seen(maps, x, place), stride * 2, strict=True)]
+            for place in period
+        ]
+        first, last = ([function(edges) for edges in zip(*alike, strict=True)] for function in (min, max))
+        box = (*map(math.floor, first[:2]), *map(math.ceil, last[2:]))
+    middle = [number // 2 for number in units]
     start = tuple(box[axis] - math.floor(stride[axis] * middle[axis]) for axis in (0, 1))
     return ReceptiveField(stride, start, (box[2] - box[0], box[3] - box[1]), step)
 
 
-def _seen(maps: Tensor, x: Tensor, units: int, offset: int = 0) -> Box:
-    """The pixels that a square of units in the middle sees."""
-    places = (slice(side // 2 + offset, side // 2 + offset + units) for side in maps.shape[2:])
-    (gradient,) = torch.autograd.grad(maps[(0, slice(None), *places)].sum(), x, retain_graph=True)
+def _seen(maps: Tensor, x: Tensor, offset: int = 0) -> Box:
+    """The pixels that a unit sees, so many rows and columns behind the middle one."""
+    y, column = (side // 2 + offset for side in maps.shape[2:])
+    (gradient,) = torch.autograd.grad(maps[0, :, y, column].sum(), x, retain_graph=True)
     seen = gradient[0].ne(0).any(dim=0)
     rows, columns = (seen.any(dim=axis).nonzero().flatten().tolist() or [0] for axis in (1, 0))
     return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
