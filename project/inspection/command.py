@@ -97,8 +97,7 @@ def main(argv: Sequence[str]) -> int:
     analysis = _pass(subject, look)
     if look is not None:
         written |= _save(_features(subject, look, options.maps), output)
-    worst = analysis.draw(f"The worst pictures ({options.split}), by their mean squared error")
-    written |= _save({"worst.png": worst}, output)
+    written |= _save({"worst.png": analysis.draw(options.split)}, output)
     analysis.write(output / "worst.csv")
     _tell(analysis, options.split, {**written, "worst.csv": output / "worst.csv"})
     return 0
@@ -135,6 +134,7 @@ def _open(options: Namespace, words: list[str]) -> Subject:
             "Inherit from project.models.base.PictureModel."
         )
     data = open_data(checkpoint, words)
+    data.evaluation_dataloader(options.split)  # says so where there are no pictures
     return Subject(model, answering_network(model), data, options.split, device)
 
 
@@ -144,7 +144,6 @@ def _choose(subject: Subject, wanted: str | None) -> Look:
     from project.inspection.layers import choose_layer, feature_layers, stages
     from project.inspection.receptive import measure
 
-    subject.data.evaluation_dataloader(subject.split)  # says so where there are no pictures
     x = subject.pair(0).input
     layers = feature_layers(subject.network, x)
     if not layers:
@@ -172,7 +171,7 @@ def _filters(subject: Subject) -> dict[str, Image.Image]:
     pair = subject.pair(0)
     given = {"filters.png": (subject.network, pair.input)}
     judge = getattr(subject.model, "discriminator", None)
-    if judge is not None:
+    if judge is not None and hasattr(subject.model, "space"):
         colours = subject.model.space.encode(pair.target)
         given["filters_discriminator.png"] = (judge, torch.cat([pair.input, colours], dim=1))
     drawn = {}

@@ -139,6 +139,25 @@ class Shown(NamedTuple):
     view: Tensor
 
 
+class Reason(NamedTuple):
+    """What of a picture a unit answers to.
+
+    Attributes:
+        values: (h, w), of a part of the picture; 0 elsewhere.
+        top: Row of the picture at which the part begins.
+        left: Column.
+    """
+
+    values: Tensor
+    top: int
+    left: int
+
+    def within(self, box: Box) -> Box:
+        """A box of the picture, counted from the part's own corner."""
+        top, left, bottom, right = box
+        return top - self.top, left - self.left, bottom - self.top, right - self.left
+
+
 def draw_features(
     finds: dict[int, list[Find]],
     field: ReceptiveField,
@@ -160,7 +179,7 @@ def draw_features(
         title: To stand above.
     """
     wanted = [(number, find) for number, places in finds.items() for find in places]
-    reasons: dict[tuple[int, Find], Tensor] = {}
+    reasons: dict[tuple[int, Find], Reason] = {}
     for one in track(sorted({find.picture for _, find in wanted}), "Reasons", transient=True):
         whole = get(one).input
         with norms_of(features, whole):
@@ -174,7 +193,7 @@ def draw_features(
         for find in places:
             view, reason = get(find.picture).view, reasons[number, find]
             box = _around(_middle(field, find), reach, view.shape[-2:])
-            part = window(reason, box, fill=0.0)
+            part = window(reason.values, reason.within(box), fill=0.0)
             largest = part.abs().flatten().quantile(LOUD).clamp_min(1e-12)
             patches.append(picture(window(view, box), CELL))
             whys.append(fit(coloured(part / largest, BOTH_WAYS), CELL))
@@ -199,14 +218,13 @@ def _middle(field: ReceptiveField, find: Find) -> tuple[int, int]:
     return (top + bottom) // 2, (left + right) // 2
 
 
-def _by_distance(reason: Tensor, middle: tuple[int, int]) -> Tensor:
+def _by_distance(reason: Reason, middle: tuple[int, int]) -> Tensor:
     """The share of an explanation in each square frame around a place, the innermost first."""
-    rows, columns = (
-        (torch.arange(side, device=reason.device) - place).abs()
-        for side, place in zip(reason.shape, middle, strict=True)
-    )
+    height, width = reason.values.shape
+    rows = (torch.arange(reason.top, reason.top + height) - middle[0]).abs()
+    columns = (torch.arange(reason.left, reason.left + width) - middle[1]).abs()
     distance = torch.maximum(rows[:, None], columns)
-    frames = torch.bincount(distance.flatten(), reason.abs().flatten().double())
+    frames = torch.bincount(distance.flatten(), reason.values.abs().flatten().double())
     return frames / frames.sum().clamp_min(1e-12)
 
 
@@ -232,14 +250,12 @@ def _reason(
     features: UpTo,
     nothing: Tensor,
     whole: Tensor,
-) -> Tensor:
-    """What of the picture a unit answers to, (H, W); found on a part that holds all that it sees."""
+) -> Reason:
+    """What of the picture a unit answers to; found on a part that holds all that it sees."""
     box = field.box(find.y, find.x)
     top, left = (max(0, edge) // field.step * field.step for edge in box[:2])
     bottom, right = (-(-edge // field.step) * field.step for edge in box[2:])
     part = whole[..., top:bottom, left:right]
     unit = (number, find.y - int(top / field.stride[0]), find.x - int(left / field.stride[1]))
     reason = explain(features, part, nothing.expand_as(part), unit)
-    everywhere = torch.zeros(whole.shape[-2:])
-    everywhere[top:bottom, left:right] = reason.cpu()
-    return everywhere
+    return Reason(reason.cpu(), top, left)

@@ -84,8 +84,8 @@ def rank_correlations(errors: Sequence[float], measures: dict[str, Sequence[floa
 
 
 def what_chance_gives(pictures: int) -> float:
-    """The rho that 19 of 20 pairs of measures that have nothing to do with each other stay below, roughly."""
-    return 1.96 / math.sqrt(max(1, pictures - 1))
+    """The rho that, in 19 of 20 sets of so many pictures, none of MEASURES reaches by chance alone, roughly."""
+    return 2.64 / math.sqrt(max(1, pictures - 1))  # 1 - 0.05 / 2 / 6 of the normal distribution
 
 
 def in_words(correlations: dict[str, float], pictures: int) -> str:

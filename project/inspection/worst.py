@@ -84,7 +84,7 @@ class Analysis:
         height, width = target.shape[-2:]
         row = Row(
             file,
-            mse=float(error.double().square().mean()),
+            mse=float(error.square().mean()),
             psnr=_psnr(output, target),
             psnr_baseline=_psnr(baseline, target),
             width=width,
@@ -113,8 +113,12 @@ class Analysis:
             writer.writerow([row.file, *figures, *(f"{value:.6g}" for value in row.measures.values())])
         write_whole(path, text.getvalue())
 
-    def draw(self, title: str) -> Image.Image:
-        """The worst pictures: given, answer, truth and the error, of two pictures side by side."""
+    def draw(self, what: str) -> Image.Image:
+        """The worst pictures: given, answer, truth and the error, of two pictures side by side.
+
+        Args:
+            what: The pictures are called, in the title.
+        """
         worst = sorted(self._worst, reverse=True)
         # One scale for all, so that they can be compared; a few odd pixels must not make all others black.
         brightest = float(
@@ -135,6 +139,7 @@ class Analysis:
             for part in (slice(half), slice(half, None))
             if cells[part]
         ]
+        title = f"The {len(worst)} worst of {len(self._rows)} {what} pictures, by their mean squared error"
         return framed(under(stack([legend, beside(halves, gap=24)]), title))
 
 

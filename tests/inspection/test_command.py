@@ -186,6 +186,7 @@ def checkpoint(make_pictures, tmp_path) -> Path:
         (["--data.rot", "x"], "Did you mean data.root?"),
         (["--data.root", "nowhere"], "The pictures of this checkpoint's run cannot be had: --data.root"),
         (["--data.exclude", "nowhere.txt"], "nowhere.txt cannot be read"),
+        (["--split", "test", "--data.fractions", "[0.8, 0.2, 0]", "--maps", "0"], "There is no test picture"),
         (["--output", "file.txt"], "--output file.txt cannot be made"),
     ],
 )

@@ -5,9 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.stats import spearmanr
+from scipy.stats import norm, spearmanr
 
-from project.inspection.measures import MEASURES, edge_density, high_frequencies, in_words, rank_correlations
+from project.inspection.measures import (
+    MEASURES,
+    edge_density,
+    high_frequencies,
+    in_words,
+    rank_correlations,
+    what_chance_gives,
+)
 
 
 def test_edges_are_where_the_brightness_steps():
@@ -66,6 +73,7 @@ def test_in_words_chance_is_not_taken_for_a_cause():
     found = {"edge_density": 0.71, "contrast": -0.5, "pixels": 0.2, "brightness": math.nan}
     text = in_words(found, 40)
     assert text.startswith("Worse with more edge density (+0.71), less contrast (-0.50);")
-    assert "pixels" not in text and "0.31 may be chance" in text
+    assert "pixels" not in text and "0.42 may be chance" in text
+    assert what_chance_gives(40) == pytest.approx(norm.ppf(1 - 0.05 / 2 / len(MEASURES)) / 39**0.5, abs=1e-3)
     assert "Nothing measured" in in_words({"contrast": 0.2}, 40)
     assert "too few" in in_words(found, 9)

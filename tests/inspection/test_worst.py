@@ -54,7 +54,7 @@ def test_the_worst_are_drawn_all_within_the_picture(total):
         add(analysis, name, 0.3 * ((7 * number) % 31) / 31, size=(12, 17) if number % 2 else (300, 100))
     kept = sorted((kept.row.file for kept in analysis._worst), key=[row.file for row in analysis.rows].index)
     assert kept == [row.file for row in analysis.rows[:16]]
-    drawn = np.asarray(analysis.draw("title"))
+    drawn = np.asarray(analysis.draw("val"))
     assert (drawn[:, [0, -1]] == 255).all() and (drawn[[0, -1]] == 255).all(), "nothing is cut off at the sides"
     shown = min(total, 16)
     down = shown if shown < 3 else -(-shown // 2)
@@ -68,7 +68,7 @@ def test_the_error_map_is_bright_where_the_error_is():
     output = target.clone()
     output[:, 10:20, 30:50] = 0.5
     analysis.add("a.png", target, output, target, target)
-    drawn = np.asarray(analysis.draw("title")).astype(int)
+    drawn = np.asarray(analysis.draw("val")).astype(int)
     brightest = (np.abs(drawn - [252, 255, 164]).sum(axis=2) < 6).sum()  # inferno's upper end
     zoom = SIDE // 60
     assert brightest == pytest.approx(200 * zoom**2, abs=60)
