@@ -76,7 +76,7 @@ def measure(network: nn.Module, name: str, channels: int, most: int) -> Receptiv
         step = math.lcm(step, *shifts)
     else:
         step = math.lcm(step, *(each.numerator for each in stride))
-        period = range(min(math.ceil(step / min(stride)), min(units) // 2))
+        period = range(max(1, min(math.ceil(step / min(stride)), min(units) // 2)))
         alike = [
             [edge - shift * place for edge, shift in zip(_seen(maps, x, place), stride * 2, strict=True)]
             for place in period
@@ -90,7 +90,7 @@ def measure(network: nn.Module, name: str, channels: int, most: int) -> Receptiv
 
 def _seen(maps: Tensor, x: Tensor, offset: int = 0) -> Box:
     """The pixels that a unit sees, so many rows and columns behind the middle one."""
-    y, column = (side // 2 + offset for side in maps.shape[2:])
+    y, column = (min(units // 2 + offset, units - 1) for units in maps.shape[2:])
     (gradient,) = torch.autograd.grad(maps[0, :, y, column].sum(), x, retain_graph=True)
     seen = gradient[0].ne(0).any(dim=0)
     rows, columns = (seen.any(dim=axis).nonzero().flatten().tolist() or [0] for axis in (1, 0))

@@ -59,6 +59,14 @@ def test_a_field_larger_than_any_picture_is_not_searched_to_its_end():
     assert min(field.size) >= 40
 
 
+@pytest.mark.parametrize(("depth", "units"), [(5, 2), (6, 1)])
+def test_a_deep_network_leaves_few_units_or_one(depth, units):
+    network = nn.Sequential(*(nn.Conv2d(1 if n == 0 else 2, 2, 3, stride=2, padding=1) for n in range(depth)))
+    assert network(torch.rand(1, 1, 64, 64)).shape[2] == units
+    field = measure(network, str(depth - 1), 1, most=64)
+    assert min(field.size) >= 32 and field.stride == (2**depth, 2**depth)
+
+
 @pytest.mark.parametrize("name", ["encoder.1", "middle", "join.0", "decoder.1"])
 def test_a_unit_changes_with_the_pixels_in_its_box_alone(name):
     torch.manual_seed(3)
