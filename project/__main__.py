@@ -21,6 +21,7 @@ COMMANDS = {
     "validate": ("project.cli", "score a checkpoint on the validation pictures"),
     "test": ("project.cli", "score a checkpoint on the test pictures"),
     "predict": ("project.prediction.predict", "run a checkpoint over a picture or a folder of pictures"),
+    "inspect": ("project.inspection.command", "show a checkpoint's filters and features, and where it fails"),
 }
 
 HELP = """usage: python -m project COMMAND [options]

@@ -71,7 +71,8 @@ class ImageDataModule(LightningDataModule):
         weights: sampling weight of each tag (folder or category), such as {cats: 3, dogs: 1}: how often it is drawn
             against the others, whatever its number of pictures; tags left out weigh 1.
         balance: tags draws from every folder or category equally often; none as many as there are.
-        exclude: text file with names of pictures to leave out, one a line.
+        exclude: file with names of pictures to leave out, one a line, or a table with a column file (worst.csv of the
+            inspect command, cut to the rows that are to go); all others stay in their splits.
         protocol: seeded (noise from the picture and the seed) or kair (the published test noise; test command only:
             every picture of root is a test picture).
         cache_dir: where everything computed once is kept. Deleted, it is made again, but for one thing: a folder that
@@ -295,11 +296,11 @@ class ImageDataModule(LightningDataModule):
 
     def val_dataloader(self) -> ResumableLoader:
         """Every validation picture once, the same every time."""
-        return self._evaluation_loader("val")
+        return self.evaluation_dataloader("val")
 
     def test_dataloader(self) -> ResumableLoader:
         """Every test picture once, the same every time."""
-        return self._evaluation_loader("test")
+        return self.evaluation_dataloader("test")
 
     def dataset(self, split: str, training: bool = False) -> PictureDataset:
         """The pictures of one split.
@@ -315,6 +316,12 @@ class ImageDataModule(LightningDataModule):
         if training:
             return PictureDataset(store, keys, augmenter=Augmenter(self.augment, self.crop))
         return PictureDataset(store, keys, crop=self.eval_crop)
+
+    def names(self, split: str) -> list[str]:
+        """What the pictures of a split are called, as `exclude` takes it: the same wherever their folder lies."""
+        if self._catalogue is None:
+            raise UserError("The pictures are not read yet: run prepare_data() and setup() first.")
+        return [picture.name for picture in self._catalogue.splits[split]]
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Raw -> Pair, on the device. Other batches, of a loader of somebody's own, go through as they are."""
@@ -338,7 +345,15 @@ class ImageDataModule(LightningDataModule):
         target = None if batch.target is None else _unit(batch.target, half)
         return self.pairs(image, target, batch.index, batch.seed, training)
 
-    def _evaluation_loader(self, split: str) -> ResumableLoader:
+    def evaluation_dataloader(self, split: str) -> ResumableLoader:
+        """Every picture of a split once, the same every time, as validation looks at them.
+
+        Args:
+            split: train, val or test.
+
+        Raises:
+            UserError: the split has no pictures, or fewer than there are processes; a batch would hold several sizes.
+        """
         dataset = self.dataset(split)
         if len(dataset) == 0:
             raise UserError(

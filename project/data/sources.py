@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 from project.data.cache import Cache
@@ -101,35 +100,3 @@ def _import(path: str) -> Source:
     if not callable(getattr(source, "find", None)):
         raise UserError(f"--data.source {path} is no source: it has no find() that lists entries.")
     return source
-
-
-def read_exclusions(file: str, entries: Sequence[Entry]) -> set[str]:
-    """The names of the entries that a text file lists, one a line: names as in the errors here, or paths.
-
-    Raises:
-        UserError: When the file cannot be read, or naming the lines that fit no entry, with the nearest names.
-    """
-    try:
-        lines = Path(file).expanduser().read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--data.exclude {file} cannot be read: {error}.") from error
-    wanted = [line.strip() for line in lines if line.strip()]
-    names = {entry.name for entry in entries}
-    by_path = {entry.path: entry.name for entry in entries}
-    excluded, unknown = set(), []
-    for line in wanted:
-        name = line if line in names else by_path.get(str(Path(line).expanduser().absolute()))
-        if name is None:
-            unknown.append(line)
-        else:
-            excluded.add(name)
-    if unknown:
-        shown = "".join(f"\n  {line}{_nearest(line, names)}" for line in unknown[:5])
-        more = f"\n  ... and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        raise UserError(f"--data.exclude {file} names {len(unknown)} pictures that are not there:{shown}{more}")
-    return excluded
-
-
-def _nearest(line: str, names: set[str]) -> str:
-    close = difflib.get_close_matches(line, names, n=1)
-    return f" (nearest: {close[0]})" if close else ""

@@ -23,7 +23,6 @@ _COLOURS = f"""networks that colour:
   A picture is coloured at the size of the training, and its colours are carried over to its own size: a photograph
   keeps its own lightness, line art its own lines. --size 0 colours at the full size, tile by tile.
 """
-_HELP = "All options: python -m project predict --help"
 
 
 class _Formatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -40,7 +39,7 @@ def parse(arguments: list[str]) -> Namespace:
     try:
         options = parser.parse_args(arguments)
     except ArgumentError as error:
-        raise UserError(_explain(parser, arguments, str(error))) from error
+        raise UserError(explain(parser, arguments, str(error))) from error
     for name, least in (("tile", 0), ("overlap", 0), ("batch", 1), ("sigma", 0), ("noise", 0), ("size", 0)):
         if options[name] is not None and options[name] < least:
             raise UserError(f"--{name} {options[name]} is too small: at least {least}.")
@@ -78,13 +77,22 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _explain(parser: ArgumentParser, arguments: list[str], message: str) -> str:
+def explain(parser: ArgumentParser, arguments: list[str], message: str) -> str:
+    """What a parser without words of its own says of a mistake, in words for a person.
+
+    Args:
+        parser: Of a command; its program's name ends with that command.
+        arguments: What was typed behind the command.
+        message: What the parser said.
+    """
+    help = f"All options: {parser.prog} --help"
     known = sorted(option for option in parser._option_string_actions if option.startswith("--"))
     unknown = [argument.split("=")[0] for argument in arguments if argument.startswith("--")]
     unknown = [option for option in unknown if option not in known]
     if unknown:
         near = difflib.get_close_matches(unknown[0], known, n=1)
-        return f"predict has no option {unknown[0]}." + (f" Did you mean {near[0]}?" if near else "") + f"\n{_HELP}"
+        hint = f" Did you mean {near[0]}?" if near else ""
+        return f"{parser.prog.split()[-1]} has no option {unknown[0]}.{hint}\n{help}"
     message = re.sub(r'Parser key "(\w+)":\s*', r"--\1: ", message)
     message = re.sub(r"<class '(\w+)'>", r"\1", message).replace("a typing.Literal", "one of ")
-    return "\n".join([line for line in message.splitlines() if line.strip()][:8]) + f"\n{_HELP}"
+    return "\n".join([line for line in message.splitlines() if line.strip()][:8]) + f"\n{help}"

@@ -4,8 +4,7 @@ import pytest
 
 from project.data.cache import Cache
 from project.data.demo import PHOTOGRAPHS
-from project.data.images import Entry
-from project.data.sources import find_entries, partners, read_exclusions
+from project.data.sources import find_entries, partners
 from project.errors import UserError
 
 
@@ -77,26 +76,3 @@ def test_an_empty_name_is_no_folder(tmp_path, root, target_root):
     """Such as a shell's unset variable: neither the demo's pictures nor the working directory's."""
     with pytest.raises(UserError, match="an empty name was given"):
         find(tmp_path, root=root, target_root=target_root)
-
-
-ENTRIES = [Entry("/here/cat/a.png", "cat/a.png"), Entry("/here/b c.png", "b c.png"), Entry("/here/ü.png", "ü.png")]
-
-
-def test_exclusions_by_name_and_by_path(tmp_path):
-    entries = [*ENTRIES, Entry(str(tmp_path / "d.png"), "d.png")]
-    (tmp_path / "out.txt").write_text(f"cat/a.png\n\n  ü.png  \n{tmp_path / 'd.png'}\n", encoding="utf-8")
-    assert read_exclusions(str(tmp_path / "out.txt"), entries) == {"cat/a.png", "ü.png", "d.png"}
-
-
-def test_unknown_exclusions_get_the_nearest_names(tmp_path):
-    (tmp_path / "out.txt").write_text("cat/a.jpg\n" + "".join(f"nothing {n}\n" for n in range(8)))
-    with pytest.raises(UserError, match=r"names 9 pictures that are not there") as error:
-        read_exclusions(str(tmp_path / "out.txt"), ENTRIES)
-    assert "cat/a.jpg (nearest: cat/a.png)" in str(error.value)
-    assert "... and 4 more" in str(error.value)
-    assert len(str(error.value).splitlines()) <= 10
-
-
-def test_an_exclusion_file_that_cannot_be_read(tmp_path):
-    with pytest.raises(UserError, match=r"--data.exclude .*nothing.txt cannot be read"):
-        read_exclusions(str(tmp_path / "nothing.txt"), ENTRIES)
