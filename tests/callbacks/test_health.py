@@ -16,6 +16,7 @@ from project.callbacks.health import Health
 from project.callbacks.monitors.activations import Activations
 from project.callbacks.monitors.dead_units import DeadUnits
 from project.callbacks.monitors.gradient_flow import GradientFlow
+from project.callbacks.monitors.recorder import Recorder
 from project.callbacks.monitors.update_ratio import UpdateRatio
 from project.data.batch import Pair
 from project.diagnosis.finding import read
@@ -63,7 +64,7 @@ class Watched:
         self.folder = folder
 
     def __call__(self, model, steps=80, spoil=lambda pair, step: pair, callbacks=(), on_fault="continue", **options):
-        monitors = [GradientFlow(), UpdateRatio(bins=0), DeadUnits(), Activations(bins=0)]
+        monitors = [GradientFlow(), UpdateRatio(), DeadUnits(), Activations()]
         self.health = Health(on_fault=on_fault)
         quiet = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
         quiet |= {"accelerator": "cpu", "max_epochs": 1, "enable_checkpointing": False, "val_check_interval": 40}
@@ -202,16 +203,16 @@ def test_an_alert_goes_to_weights_and_biases(watched, monkeypatch):
     logger = object.__new__(WandbLogger)
     monkeypatch.setattr(WandbLogger, "experiment", SimpleNamespace(alert=lambda **given: alerts.append(given)))
     health = Health()
+    health.recorder = Recorder(nn.Linear(1, 1))
     finding = health.judge.rules[0].fault(3, "network", 1.0, 0.0, "Mend it.")
     trainer = SimpleNamespace(loggers=[logger], is_global_zero=False, progress_bar_callback=None)
     health._tell(trainer, [finding])
     assert alerts == [{"title": finding.code, "text": finding.sentence(), "level": "WARN"}]
 
 
-def test_a_resumed_run_repeats_nothing_and_knows_where_it_began():
+def test_a_resumed_run_repeats_nothing():
     health, resumed = Health(), Health()
     health.judge.faults.append("loss-flat")
-    health._first = {"loss": [1.0, 0.9]}
     resumed.load_state_dict(health.state_dict())
     assert resumed.judge.faults == ["loss-flat"] and resumed.state_dict() == health.state_dict()
 
@@ -229,7 +230,7 @@ def test_switched_off_it_writes_nothing(watched):
     assert not (watched.folder / "off" / "findings.jsonl").exists()
 
 
-@pytest.mark.parametrize("options", [{"on_fault": "explode"}, {"every_n_steps": -1}, {"record_every_n_steps": 0}])
+@pytest.mark.parametrize("options", [{"on_fault": "explode"}, {"every_n_steps": -1}])
 def test_impossible_options_are_told(options):
     with pytest.raises(UserError, match="health"):
         Health(**options)
