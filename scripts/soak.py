@@ -238,7 +238,8 @@ def different(one: Any, other: Any, where: str) -> list[str]:
         return [
             found for i, pair in enumerate(zip(one, other, strict=True)) for found in different(*pair, f"{where}.{i}")
         ]
-    return [] if type(one) is type(other) and one == other else [where]
+    both_nan = isinstance(one, float) and isinstance(other, float) and one != one and other != other
+    return [] if both_nan or (type(one) is type(other) and one == other) else [where]
 
 
 if __name__ == "__main__":

@@ -19,9 +19,7 @@ def measure(parameters: list[Parameter]) -> list[Tensor]:
 
 def leave(optimizer: Optimizer, parameters: list[Parameter], norms: list[Tensor]) -> None:
     """Leave norms for the callback that comes next in the same step."""
-    _LEFT[optimizer] = {
-        id(p): (id(p.grad), p.grad._version, norm) for p, norm in zip(parameters, norms, strict=True)
-    }
+    _LEFT[optimizer] = {id(p): (id(p.grad), p.grad._version, norm) for p, norm in zip(parameters, norms, strict=True)}
 
 
 def take(optimizer: Optimizer) -> dict[int, tuple[int, int, Tensor]]:

@@ -32,7 +32,7 @@ class StepProfile(Callback):
     steps that are timed slower.
 
     Args:
-        steps: Time so many steps, after the first five, then train on as usual; 0 switches it off.
+        steps: Time so many steps, after the first five, then train on as usual; 0 for none. --profile alone: 50.
 
     Raises:
         UserError: When ``steps`` is negative.
