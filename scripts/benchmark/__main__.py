@@ -25,9 +25,7 @@ def main() -> None:
         prog="python scripts/benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("part", nargs="?", choices=("all", "step", "monitors", "loader", "start"), default="all")
-    parser.add_argument(
-        "--config", action="append", help="configuration to time; may be given twice"
-    )
+    parser.add_argument("--config", action="append", help="configuration to time; may be given twice")
     parser.add_argument("--steps", type=int, default=100, help="step, monitors: timed steps a round")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of both sides, in turns")
     parser.add_argument("--pictures", type=int, default=300, help="loader: number of photographs (ten times the icons)")

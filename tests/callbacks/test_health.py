@@ -234,3 +234,23 @@ def test_switched_off_it_writes_nothing(watched):
 def test_impossible_options_are_told(options):
     with pytest.raises(UserError, match="health"):
         Health(**options)
+
+
+def test_the_command_stops_at_a_fault_with_everything_kept(small, capsys):
+    run = small("stopped", "--model.init_args.optimizer.init_args.lr", "30", "--health.on_fault", "stop")
+    out = capsys.readouterr().out
+    assert out.count("FAULT ") == 1 and "FAULT learning-rate-high" in out
+    assert "The run ends at step 10 because of that fault" in out
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 10
+    assert [finding.code for finding in read(run / "findings.jsonl")] == ["learning-rate-high"]
+
+
+def test_profile_names_the_parts_of_a_step_in_one_table(small, capsys):
+    run = small("timed", "--profile")
+    out = capsys.readouterr().out
+    assert out.count("A step takes") == 1
+    for part in ("forward", "backward", "optimiser", "data: waiting for the loader", "rest: logging, Lightning"):
+        assert f"  {part} " in out
+    assert "A step takes" in (run / "profile.txt").read_text()
+    assert (run / "findings.jsonl").is_file()
