@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -240,9 +241,9 @@ def test_the_command_stops_at_a_fault_with_everything_kept(small, capsys):
     run = small("stopped", "--model.init_args.optimizer.init_args.lr", "30", "--health.on_fault", "stop")
     out = capsys.readouterr().out
     assert out.count("FAULT ") == 1 and "FAULT learning-rate-high" in out
-    assert "The run ends at step 10 because of that fault" in out
+    step = int(re.search(r"The run ends at step (\d+) because of that fault", out)[1])
     saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    assert saved["global_step"] == 10
+    assert saved["global_step"] == step < 18
     assert [finding.code for finding in read(run / "findings.jsonl")] == ["learning-rate-high"]
 
 
