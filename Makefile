@@ -12,7 +12,7 @@ endif
 READY := .venv/.ready
 ARGS ?=
 
-.PHONY: help setup train train-bsd colorize test test-all lint format benchmark soak clean
+.PHONY: help setup train train-bsd colorize test test-all lint format benchmark soak faults clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ benchmark: $(READY) ## time a step, the loader and the start, each against doing
 
 soak: $(READY) ## kill a small run at 50 random moments, resume it, compare its end (half an hour): ARGS="--kills 5"
 	@$(BIN)/python scripts/soak.py $(ARGS)
+
+faults: $(READY) ## plant faults into small runs and print which are found, and the false alarms (ARGS="--seeds 1")
+	@$(BIN)/python scripts/faults $(ARGS)
 
 clean: ## remove the cache of indexed pictures and test leftovers (keeps runs/ and .venv/)
 	@rm -rf .cache .pytest_cache .ruff_cache build *.egg-info

@@ -11,12 +11,16 @@ import yaml
 from project.errors import UserError
 from project.runs import find_run
 
+PROFILED = 50
+"""Steps that ``--profile`` times where no number is given."""
+
 
 def complete(argv: list[str]) -> list[str]:
     """Add to a command line what need not be typed.
 
     - the run's name: the file name of the first config;
     - ``fit --resume``: the configuration of that run;
+    - ``--profile`` alone: how many steps to time;
     - ``test`` and ``validate`` with ``--ckpt_path``: the configuration that travels in the checkpoint, without its
       trainer part, since the machine may be another.
 
@@ -26,6 +30,9 @@ def complete(argv: list[str]) -> list[str]:
         UserError: If a file is missing, or there is nothing to take a configuration from.
     """
     command, words = argv[0], list(argv[1:])
+    for place, word in enumerate(words):
+        if word == "--profile" and (place + 1 == len(words) or words[place + 1].startswith("-")):
+            words[place] = f"--profile.steps={PROFILED}"
     if any(word == "-h" or (word.startswith("--") and word.split("=")[0].endswith("help")) for word in words):
         return argv
     configs = values(words, "--config") + values(words, "-c")

@@ -16,10 +16,18 @@ from project.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from project.callbacks.clipping import GradientClipping
 from project.callbacks.effective import EffectiveBatch
 from project.callbacks.ema import EMA
+from project.callbacks.health import Health
 from project.callbacks.hint_curve import HintCurve
 from project.callbacks.hint_sweep import HintSweep
 from project.callbacks.histogram import InputHistogram
+from project.callbacks.monitors.activations import Activations
+from project.callbacks.monitors.dead_units import DeadUnits
+from project.callbacks.monitors.game import Game
+from project.callbacks.monitors.gradient_flow import GradientFlow
+from project.callbacks.monitors.throughput import Throughput
+from project.callbacks.monitors.update_ratio import UpdateRatio
 from project.callbacks.place import Place
+from project.callbacks.profile import StepProfile
 from project.callbacks.progress import Progress
 from project.callbacks.random_states import RandomStates
 from project.callbacks.record import Record
@@ -44,6 +52,7 @@ CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
     "best_checkpoint": (BestCheckpoint, {}),
     "last_checkpoint": (LastCheckpoint, {}),
     "early_stopping": (Patience, {}),
+    "gradient_flow": (GradientFlow, {}),  # before what clips
     "gradient_clipping": (GradientClipping, {}),
     "ema": (EMA, {}),
     "samples": (Samples, {}),
@@ -51,6 +60,13 @@ CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
     "hint_sweep": (HintSweep, {}),
     "score_curves": (ScoreCurves, {}),
     "input_histogram": (InputHistogram, {}),
+    "dead_units": (DeadUnits, {}),
+    "activations": (Activations, {}),
+    "update_ratio": (UpdateRatio, {}),
+    "game": (Game, {}),
+    "throughput": (Throughput, {}),
+    "health": (Health, {}),  # behind what measures
+    "profile": (StepProfile, {}),
     "learning_rate": (LearningRateMonitor, {"logging_interval": "step"}),
     "progress": (Progress, {}),
 }

@@ -207,7 +207,7 @@ def compare(one: Path, other: Path) -> list[str]:
             content["loops"]["fit_loop"].pop("epoch_loop.val_loop.batch_progress")
         for key in ("global_step", "state_dict", "current_model_state", "optimizer_states", "lr_schedulers"):
             faults += [f"{name}.ckpt: {found}" for found in different(first.get(key), second.get(key), key)]
-        for key in ("loops", "random_states", "place"):
+        for key in ("loops", "random_states", "place", "monitors", "probe"):
             faults += [f"{name}.ckpt: {found}" for found in different(first[key], second[key], key)]
     tables = [(run / "metrics.csv").read_text().splitlines() for run in (one, other)]
     if tables[0] != tables[1]:
@@ -215,6 +215,9 @@ def compare(one: Path, other: Path) -> list[str]:
             (i for i, rows in enumerate(zip(*tables, strict=False)) if rows[0] != rows[1]), min(map(len, tables))
         )
         faults.append(f"metrics.csv: of {len(tables[0])} and {len(tables[1])} lines, the first to differ is {row}")
+    for name in ("findings.jsonl", "measurements.csv"):
+        if (one / name).read_bytes() != (other / name).read_bytes():
+            faults.append(f"{name} differs")
     names = [{path.name for path in (run / "samples").glob("*.png")} for run in (one, other)]
     if names[0] != names[1]:
         faults.append(f"sample pictures differ: {sorted(names[0] ^ names[1])}")
@@ -227,14 +230,16 @@ def compare(one: Path, other: Path) -> list[str]:
 def different(one: Any, other: Any, where: str) -> list[str]:
     """The places where two nested structures are not equal to the last bit."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return [] if one.dtype == other.dtype and torch.equal(one, other) else [where]
+        same = one.dtype == other.dtype and one.shape == other.shape
+        return [] if same and bool(((one == other) | (one.isnan() & other.isnan())).all()) else [where]
     if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
         return [found for key in one for found in different(one[key], other[key], f"{where}.{key}")]
     if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
         return [
             found for i, pair in enumerate(zip(one, other, strict=True)) for found in different(*pair, f"{where}.{i}")
         ]
-    return [] if type(one) is type(other) and one == other else [where]
+    both_nan = isinstance(one, float) and isinstance(other, float) and one != one and other != other
+    return [] if both_nan or (type(one) is type(other) and one == other) else [where]
 
 
 if __name__ == "__main__":

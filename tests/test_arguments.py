@@ -29,6 +29,14 @@ def test_values_in_both_spellings():
     assert values(words, "--name") == ["a", "b=c"]
 
 
+def test_profile_alone_times_some_steps(tmp_path):
+    (tmp_path / "one.yaml").write_text("{}")
+    argv = ["fit", "--config", "one.yaml", "--name", "mine"]
+    assert complete([*argv, "--profile"])[-1] == "--profile.steps=50"
+    assert complete([argv[0], "--profile", *argv[1:]])[1] == "--profile.steps=50"
+    assert complete([*argv, "--profile", "own.yaml"])[-2:] == ["--profile", "own.yaml"]
+
+
 def test_the_first_config_names_the_run_before_what_the_configs_themselves_say(tmp_path):
     for name in ("one.yaml", "two.yaml"):
         (tmp_path / name).write_text("{}")

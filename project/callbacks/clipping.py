@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from project.callbacks.gradients import found_or_measured, take
 from project.errors import UserError
 from project.networks.choices import choose
 
@@ -110,11 +111,12 @@ class GradientClipping(Callback):
         if not self._whole:
             return
         self._stepped = True
+        left = take(optimizer)
         for network in self._of(pl_module, optimizer):
             # A network that is not trained in every batch may never be in one that is logged.
             overdue = trainer.global_step - network.looked >= (trainer.log_every_n_steps or math.inf)
             if network.limit is not None or overdue or _logs_now(trainer):
-                network.look()
+                network.look(left)
                 network.looked = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
@@ -156,13 +158,17 @@ class _Network:
         self._dropped: Tensor | int = 0
 
     @torch.no_grad()
-    def look(self) -> None:
-        """Measure the gradients, and clip them where there is a limit; nothing waits for the device."""
+    def look(self, left: dict[int, tuple[int, int, Tensor]]) -> None:
+        """Measure the gradients, unless it is done, and clip them where there is a limit; nothing waits for the device.
+
+        Args:
+            left: Norms that another callback has measured in this step.
+        """
         parameters = [parameter for parameter in self.parameters if parameter.grad is not None]
         if not parameters:
             return
         gradients = [parameter.grad for parameter in parameters]
-        norms = torch._foreach_norm(gradients)
+        norms = found_or_measured(parameters, left)
         norm = torch.linalg.vector_norm(torch.stack(norms))
         kernels = [of_one for parameter, of_one in zip(parameters, norms, strict=True) if parameter.ndim > 1]
         self._norms = {"norm": norm}

@@ -13,13 +13,14 @@ from project.callbacks.monitors.facts import PENALTY
 from project.callbacks.monitors.monitor import DENSE, Monitor
 from project.callbacks.monitors.recorder import steps_done
 from project.diagnosis import Finding, Judge, Knob, training_rules
-from project.diagnosis.finding import append
 from project.errors import UserError
 
 OnFault = Literal["continue", "stop"]
 FILE = "findings.jsonl"
 EARLY = (10, 20, 35, 50)
 """Steps after which it looks as well: most faults show at once."""
+RECORDED = 5
+"""What the model logs is taken into the measurements at every fifth step."""
 
 
 class Health(Monitor):
@@ -31,26 +32,22 @@ class Health(Monitor):
     Args:
         every_n_steps: Look at every n-th step, and at validations; 0 switches it off.
         on_fault: stop ends the run at the first fault, with its checkpoint saved; continue only tells.
-        record_every_n_steps: Take what the model logs into the measurements at every n-th step.
     """
 
-    def __init__(self, every_n_steps: int = 50, on_fault: OnFault = "continue", record_every_n_steps: int = 5) -> None:
+    def __init__(self, every_n_steps: int = 50, on_fault: OnFault = "continue") -> None:
         super().__init__("health", every_n_steps)
         if on_fault not in get_args(OnFault):
             raise UserError(f"health.on_fault is {on_fault!r}; it must be one of {', '.join(get_args(OnFault))}.")
-        if record_every_n_steps < 1:
-            raise UserError(f"health.record_every_n_steps must be at least 1, not {record_every_n_steps}.")
         self.on_fault = on_fault
-        self.record_every_n_steps = record_every_n_steps
         self.judge = Judge(training_rules())
         self.findings: list[Finding] = []
-        self._first: dict[str, list[float]] = {}
+        self._known: dict[str, Tensor] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         if self.recorder is not None:
-            self.recorder.history.first.update(self._first)
-            self._write(trainer, [])
+            self._known = {}
+            self.recorder.files.append(FILE, [])
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -70,12 +67,23 @@ class Health(Monitor):
         if isinstance(loss, Tensor) and loss.numel() == 1:
             accumulated = trainer.accumulate_grad_batches  # Lightning has divided by it
             self.recorder.put(["loss"], loss if accumulated == 1 else loss * accumulated, step)
-        if step < DENSE or step % self.record_every_n_steps == 0:
-            self._take_logged(trainer, "train/", step)
+        if step >= DENSE and (step + 1) % RECORDED:
+            return
+        # A model that writes its figures to the log now and then alone gives them here in every batch.
+        given = outputs if isinstance(outputs, dict) else {}
+        found = {f"train/{name}": value for name, value in given.items() if name != "loss"}
+        self._take({**self._logged(trainer, "train/"), **found}, step)
 
-    def _take_logged(self, trainer: Trainer, prefix: str, step: int) -> None:
-        for name, value in trainer.callback_metrics.items():
-            if name.startswith(prefix) and isinstance(value, Tensor) and value.numel() == 1:
+    def _logged(self, trainer: Trainer, prefix: str) -> dict[str, Any]:
+        """What was logged since the last time; Lightning goes on showing what was logged once."""
+        values = {name: value for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}
+        fresh = {name: value for name, value in values.items() if value is not self._known.get(name)}
+        self._known |= fresh
+        return fresh
+
+    def _take(self, values: dict[str, Any], step: int) -> None:
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.numel() == 1:
                 self.recorder.put([name], value, step)
                 if PENALTY.search(name):
                     self.recorder.history.facts.penalties.setdefault(name, Knob(name))
@@ -85,7 +93,7 @@ class Health(Monitor):
         if self.recorder is None or trainer.sanity_checking:
             return
         if trainer.is_global_zero:
-            self._take_logged(trainer, "val/", steps_done(trainer))
+            self._take(self._logged(trainer, "val/"), steps_done(trainer))
         self.look(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -105,7 +113,7 @@ class Health(Monitor):
 
     def _tell(self, trainer: Trainer, found: list[Finding]) -> None:
         self.findings += found
-        self._write(trainer, found)
+        self.recorder.files.append(FILE, [finding.line() for finding in found])
         for finding in found:
             if not finding.is_fault:
                 continue
@@ -113,12 +121,6 @@ class Health(Monitor):
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
                     logger.experiment.alert(title=finding.code, text=finding.sentence(), level="WARN")
-
-    def _write(self, trainer: Trainer, found: list[Finding]) -> None:
-        if trainer.is_global_zero and trainer.log_dir is not None and not trainer.fast_dev_run:
-            folder = Path(trainer.log_dir)
-            folder.mkdir(parents=True, exist_ok=True)
-            append(folder / FILE, found)
 
     def _stop(self, trainer: Trainer, stop: bool) -> None:
         if trainer.world_size > 1:
@@ -136,14 +138,12 @@ class Health(Monitor):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """What was named already, which a resumed run does not repeat; and where its losses began."""
-        first = self._first if self.recorder is None else self.recorder.history.first
-        return {"faults": list(self.judge.faults), "notes": list(self.judge.notes), "first": dict(first)}
+        """What was named already, which a resumed run does not repeat."""
+        return {"faults": list(self.judge.faults), "notes": list(self.judge.notes)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on without repeating what was named."""
         self.judge.faults, self.judge.notes = list(state_dict["faults"]), list(state_dict["notes"])
-        self._first = {name: list(values) for name, values in state_dict["first"].items()}
 
 
 def _say(trainer: Trainer, line: str) -> None:

@@ -32,7 +32,7 @@ class StepProfile(Callback):
     steps that are timed slower.
 
     Args:
-        steps: Time so many steps, after the first five, then train on as usual; 0 switches it off.
+        steps: Time so many steps, after the first five, then train on as usual; 0 for none. --profile alone: 50.
 
     Raises:
         UserError: When ``steps`` is negative.
@@ -44,11 +44,14 @@ class StepProfile(Callback):
         self.steps = steps
         self._clock: _Clock | None = None
         self._before: Profiler | None = None
+        self._folder: Path | None = None
         self._done = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Be ready to count."""
         self._done, self._clock = 0, None
+        folder = trainer.log_dir if self.steps and trainer.loggers and not trainer.fast_dev_run else None  # all ask
+        self._folder = None if folder is None else Path(folder)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Start and end at the same place of a step."""
@@ -81,9 +84,9 @@ class StepProfile(Callback):
         trainer.profiler, self._clock = self._before, None
         bar = trainer.progress_bar_callback
         (bar.print if bar is not None else print)(text)
-        if trainer.log_dir is not None and not trainer.fast_dev_run:
-            Path(trainer.log_dir).mkdir(parents=True, exist_ok=True)
-            (Path(trainer.log_dir) / "profile.txt").write_text(text + "\n", encoding="utf-8")
+        if self._folder is not None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            (self._folder / "profile.txt").write_text(text + "\n", encoding="utf-8")
 
 
 class _Clock(Profiler):

@@ -4,6 +4,7 @@ from project.diagnosis.finding import Finding
 from project.diagnosis.history import Activation, Facts, History, Knob, Parameter
 from project.diagnosis.rule import Floor, Judge, Rule
 from project.diagnosis.rules import training_rules
+from project.diagnosis.series import Series
 
 __all__ = [
     "Activation",
@@ -15,5 +16,6 @@ __all__ = [
     "Knob",
     "Parameter",
     "Rule",
+    "Series",
     "training_rules",
 ]

@@ -83,6 +83,8 @@ class Facts:
         colour: Whether outputs are to be judged by their colours alone, as those of a colouriser.
         higher_is_better: Direction of each metric, by its name.
         pretrained: Whether training starts from weights that were trained before.
+        arguments: Names that the model's class takes.
+        batch_size: Pictures in a batch.
     """
 
     parameters: dict[str, Parameter] = field(default_factory=dict)
@@ -98,6 +100,8 @@ class Facts:
     colour: bool = False
     higher_is_better: dict[str, bool] = field(default_factory=dict)
     pretrained: bool = False
+    arguments: frozenset[str] = frozenset()
+    batch_size: int | None = None
 
     def networks(self) -> list[str]:
         """The networks that an optimiser trains, in order."""
@@ -111,6 +115,16 @@ class Facts:
             for name, p in self.parameters.items()
             if p.network == network and p.optimizer is not None and (role is None or p.role == role)
         ]
+
+    def option(self, network: str, name: str, value: object) -> str:
+        """How to set an argument of a network's class: ``--key value``."""
+        if network in self.arguments:
+            return f"--model.init_args.{network}.init_args.{name} {value}"
+        return f"{name}: {value} in the network's init_args"
+
+    def larger_batches(self) -> str:
+        """How to take batches of twice the size."""
+        return f"--data.batch_size {2 * (self.batch_size or 16)}"
 
     def lower_rate(self, network: str, by: float = 10.0) -> str:
         """How to lower (or with ``by`` below 1 raise) a network's learning rate."""

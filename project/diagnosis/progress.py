@@ -120,7 +120,7 @@ def trivial_error(seen: History) -> float:
 
 def error_ratios(seen: History) -> Series:
     """The probe's error over that of the better of two answers that need no network, at each look."""
-    trivial = {step: value for step, value in seen["probe/nothing"]}
+    trivial = dict(seen["probe/nothing"])
     for step, value in seen["probe/mean"]:
         trivial[step] = min(value, trivial.get(step, value))
     found = [(step, value / trivial[step]) for step, value in seen["probe/error"] if trivial.get(step, 0) > 0]

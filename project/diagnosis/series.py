@@ -37,6 +37,18 @@ class Series:
             self._means -= self.kept // 2
             self._each *= 2
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """What a series is beside its values: ``kept``, how many means it begins with, and of how many values each."""
+        return self.kept, self._means, self._each
+
+    @classmethod
+    def restored(cls, steps: list[int], values: list[float], shape: tuple[int, int, int]) -> Series:
+        """The series that had these steps, values and shape."""
+        series = cls(steps, values)
+        series.kept, series._means, series._each = shape
+        return series
+
     def _merge(self, start: int, end: int, count: int) -> None:
         """Put the mean in the place of each ``count`` values from ``start`` to ``end``."""
         parts = [self.values[at : at + count] for at in range(start, end, count)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from project.callbacks.health import Health
 from project.callbacks.monitors.activations import Activations
 from project.callbacks.monitors.dead_units import DeadUnits
 from project.callbacks.monitors.gradient_flow import GradientFlow
+from project.callbacks.monitors.recorder import Recorder
 from project.callbacks.monitors.update_ratio import UpdateRatio
 from project.data.batch import Pair
 from project.diagnosis.finding import read
@@ -63,7 +65,7 @@ class Watched:
         self.folder = folder
 
     def __call__(self, model, steps=80, spoil=lambda pair, step: pair, callbacks=(), on_fault="continue", **options):
-        monitors = [GradientFlow(), UpdateRatio(bins=0), DeadUnits(), Activations(bins=0)]
+        monitors = [GradientFlow(), UpdateRatio(), DeadUnits(), Activations()]
         self.health = Health(on_fault=on_fault)
         quiet = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
         quiet |= {"accelerator": "cpu", "max_epochs": 1, "enable_checkpointing": False, "val_check_interval": 40}
@@ -202,16 +204,16 @@ def test_an_alert_goes_to_weights_and_biases(watched, monkeypatch):
     logger = object.__new__(WandbLogger)
     monkeypatch.setattr(WandbLogger, "experiment", SimpleNamespace(alert=lambda **given: alerts.append(given)))
     health = Health()
+    health.recorder = Recorder(nn.Linear(1, 1))
     finding = health.judge.rules[0].fault(3, "network", 1.0, 0.0, "Mend it.")
     trainer = SimpleNamespace(loggers=[logger], is_global_zero=False, progress_bar_callback=None)
     health._tell(trainer, [finding])
     assert alerts == [{"title": finding.code, "text": finding.sentence(), "level": "WARN"}]
 
 
-def test_a_resumed_run_repeats_nothing_and_knows_where_it_began():
+def test_a_resumed_run_repeats_nothing():
     health, resumed = Health(), Health()
     health.judge.faults.append("loss-flat")
-    health._first = {"loss": [1.0, 0.9]}
     resumed.load_state_dict(health.state_dict())
     assert resumed.judge.faults == ["loss-flat"] and resumed.state_dict() == health.state_dict()
 
@@ -229,7 +231,27 @@ def test_switched_off_it_writes_nothing(watched):
     assert not (watched.folder / "off" / "findings.jsonl").exists()
 
 
-@pytest.mark.parametrize("options", [{"on_fault": "explode"}, {"every_n_steps": -1}, {"record_every_n_steps": 0}])
+@pytest.mark.parametrize("options", [{"on_fault": "explode"}, {"every_n_steps": -1}])
 def test_impossible_options_are_told(options):
     with pytest.raises(UserError, match="health"):
         Health(**options)
+
+
+def test_the_command_stops_at_a_fault_with_everything_kept(small, capsys):
+    run = small("stopped", "--model.init_args.optimizer.init_args.lr", "30", "--health.on_fault", "stop")
+    out = capsys.readouterr().out
+    assert out.count("FAULT ") == 1 and "FAULT learning-rate-high" in out
+    step = int(re.search(r"The run ends at step (\d+) because of that fault", out)[1])
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == step < 18
+    assert [finding.code for finding in read(run / "findings.jsonl")] == ["learning-rate-high"]
+
+
+def test_profile_names_the_parts_of_a_step_in_one_table(small, capsys):
+    run = small("timed", "--profile")
+    out = capsys.readouterr().out
+    assert out.count("A step takes") == 1
+    for part in ("forward", "backward", "optimiser", "data: waiting for the loader", "rest: logging, Lightning"):
+        assert f"  {part} " in out
+    assert "A step takes" in (run / "profile.txt").read_text()
+    assert (run / "findings.jsonl").is_file()

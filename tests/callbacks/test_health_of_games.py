@@ -63,7 +63,7 @@ def play(cls=GANColorizer, lr=(5e-4, 2e-4), steps=80, adversarial=None, **option
     }
     model = cls(generator, discriminator, space="rgb", adversarial=adversarial, metrics={}, **makers, **options)
     health = Health()
-    monitors = [GradientFlow(), UpdateRatio(bins=0), DeadUnits(), Activations(bins=0), Game(), health]
+    monitors = [GradientFlow(), UpdateRatio(), DeadUnits(), Activations(), Game(), health]
     trainer = L.Trainer(
         callbacks=monitors, logger=False, max_epochs=1, accelerator="cpu", num_sanity_val_steps=0,
         val_check_interval=20, enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False,
@@ -116,10 +116,9 @@ def test_a_discriminator_that_does_not_learn():
 def test_a_discriminator_without_an_optimiser():
     class Forgotten(GANColorizer):
         def configure_optimizers(self):
-            found = super().configure_optimizers()
-            optimizers = found[0] if isinstance(found, tuple) else found
-            optimizers[1].param_groups[0]["params"] = [nn.Parameter(torch.zeros(1))]
-            return found
+            generator, discriminator = super().configure_optimizers()
+            discriminator["optimizer"].param_groups[0]["params"] = [nn.Parameter(torch.zeros(1))]
+            return [generator, discriminator]
 
     codes = play(Forgotten)
     assert codes[0] == "parameters-unchanged"

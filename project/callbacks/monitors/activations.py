@@ -8,7 +8,7 @@ from torch import Tensor
 
 from project.callbacks.monitors.looking import Looking
 from project.callbacks.monitors.probe import Probe
-from project.callbacks.monitors.tables import Histogram, histogram, log_histograms, tell_layers
+from project.callbacks.monitors.tables import Histogram, histogram, log_histograms, shows_histograms, tell_layers
 from project.callbacks.monitors.taps import Seen
 from project.data.batch import Pair
 
@@ -25,14 +25,17 @@ class Activations(Looking):
 
     Args:
         every_n_validations: Look at every n-th validation; 0 switches it off.
-        bins: Bins of the histograms; 0 for none.
     """
 
-    def __init__(self, every_n_validations: int = 1, bins: int = 64) -> None:
+    def __init__(self, every_n_validations: int = 1) -> None:
         super().__init__("activations", every_n_validations)
-        self.bins = bins
+        self._draws = False
         self._found: dict[str, Tensor] = {}
         self._histograms: dict[str, Histogram] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._draws = shows_histograms(trainer)
 
     def hear(self, seen: Seen) -> None:
         """Measure on both sides."""
@@ -54,9 +57,9 @@ class Activations(Looking):
                 far.median(),
             ]
         )
-        if self.bins and seen.name not in self._histograms:
-            self._histograms[f"before/{seen.name}"] = histogram(before, self.bins)
-            self._histograms[f"after/{seen.name}"] = histogram(after, self.bins)
+        if self._draws:
+            self._histograms[f"before/{seen.name}"] = histogram(before)
+            self._histograms[f"after/{seen.name}"] = histogram(after)
 
     def finish(self, trainer: Trainer, model: LightningModule, probe: Probe, output: Tensor) -> None:
         """Hand over what was measured."""
@@ -86,5 +89,6 @@ class Activations(Looking):
             return
         self.recorder.flush(trainer)
         tables = {table: self.recorder.history.table(table) for table in MEASURES}
-        tell_layers(trainer, {t: {name: series.last for name, series in rows.items()} for t, rows in tables.items()})
+        latest = {table: {name: series.last for name, series in rows.items()} for table, rows in tables.items()}
+        tell_layers(trainer, self.recorder, latest)
         log_histograms(trainer, histograms)

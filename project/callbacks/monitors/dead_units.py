@@ -85,4 +85,4 @@ class DeadUnits(Looking):
         for table in ("dead", "saturated"):
             layers = {name: series.last for name, series in self.recorder.history.table(table).items()}
             values[table] = dict(sorted(layers.items(), key=lambda entry: -entry[1]))
-        tell_layers(trainer, values, charts=("dead", "saturated"))
+        tell_layers(trainer, self.recorder, values, charts=("dead", "saturated"))

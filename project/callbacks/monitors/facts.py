@@ -24,6 +24,8 @@ def gather(trainer: Trainer, model: LightningModule) -> Facts:
     facts.discriminators = frozenset(name for name in facts.networks() if DISCRIMINATOR.search(name))
     facts.adversarial = bool(facts.discriminators)
     arguments = inspect.signature(type(model).__init__).parameters
+    facts.arguments = frozenset(arguments)
+    facts.batch_size = getattr(getattr(trainer.datamodule, "hparams", None), "batch_size", None)
     for optimizer in trainer.optimizers:
         _take_optimizer(facts, network_name(model, optimizer), optimizer, arguments)
     if not model.automatic_optimization:

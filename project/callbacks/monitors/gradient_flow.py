@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from project.callbacks.gradients import leave, measure
 from project.callbacks.monitors.facts import network_name
 from project.callbacks.monitors.monitor import Monitor
 from project.callbacks.monitors.recorder import steps_done
@@ -19,10 +20,11 @@ class GradientFlow(Monitor):
     """Measures the norm of every tensor's gradient right before the optimiser uses it: unscaled, accumulated, averaged
     over processes, and not yet clipped where this callback comes before the one that clips.
 
-    Logged for each network: ``gradient/NETWORK``, the norm of all its gradients, and
-    ``gradient/NETWORK_first_to_last``, the ratio of the first weight's to the last one's. Rules also get to know which
-    tensors have none, where a gradient that is no number came first, and whether gradients are cleared between steps
-    and stay within their network.
+    Logged for each network: ``grad/NETWORK_first_to_last``, the ratio of the first weight's norm to the last one's, in
+    the order in which the network uses its layers; the norms themselves are logged by ``gradient_clipping``, and those
+    of every layer written into measurements.csv at validations, and charted. Rules also get to know which tensors have
+    none, where a gradient that is no number came first, and whether gradients are cleared between steps and stay within
+    their network.
 
     Args:
         every_n_steps: Measure at every n-th step, and at each of the first ten; 0 switches it off.
@@ -30,12 +32,15 @@ class GradientFlow(Monitor):
 
     def __init__(self, every_n_steps: int = 10) -> None:
         super().__init__("gradient_flow", every_n_steps)
+        self._watched: dict[int, list[Tensor | None]] = {}  # by the optimiser's number
+        self._loaded: dict[int, list[Tensor | None]] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._model = pl_module
         self._named: dict[int, tuple[int, str, list[str], list[Parameter]]] = {}
-        self._watched: dict[int, list[Tensor | None]] = {}
+        self._numbers = {id(optimizer): number for number, optimizer in enumerate(trainer.optimizers)}
+        self._watched, self._loaded = self._loaded, {}
         self._before: dict[int, Tensor | None] = {}
         self._forget_passes()
 
@@ -48,13 +53,12 @@ class GradientFlow(Monitor):
         """Look what is left of the gradients of the step before."""
         if self.recorder is None:
             return
-        optimizers = {id(optimizer): optimizer for optimizer in trainer.optimizers}
         for number, seen in self._watched.items():
-            seen.append(self._norm(optimizers[number]))
+            seen.append(self._norm(trainer.optimizers[number]))
         if self._is_game and self.due(trainer):
             self._leaks |= self._suspects
             self._suspects = {}
-            self._before = {number: self._norm(optimizer) for number, optimizer in optimizers.items()}
+            self._before = {id(optimizer): self._norm(optimizer) for optimizer in trainer.optimizers}
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Look whose gradients this backward pass has changed."""
@@ -78,30 +82,34 @@ class GradientFlow(Monitor):
         if self.recorder is None or not trainer.is_global_zero:
             return
         step, (_, network, names, parameters) = steps_done(trainer), self._of(optimizer)
-        self._finish_watch(id(optimizer), network, step)
+        self._finish_watch(self._numbers[id(optimizer)], network, step)
         if not self.due(trainer):
             return
         if not (parameters and any(p.grad is not None for p in parameters)):
             for name in names:
                 self.recorder.history.add_row("missing", name, step, 1.0)
             return
-        self._watched[id(optimizer)] = []
+        self._watched[self._numbers[id(optimizer)]] = []
         if self._is_game:
             self._judge_leaks(trainer, network)
-        self._measure(network, names, parameters, step)
+        self._measure(optimizer, network, names, parameters, step)
 
-    def _measure(self, network: str, names: list[str], parameters: list[Parameter], step: int) -> None:
+    def _measure(
+        self, optimizer: Optimizer, network: str, names: list[str], parameters: list[Parameter], step: int
+    ) -> None:
         present = [(name, p) for name, p in zip(names, parameters, strict=True) if p.grad is not None]
         for name, parameter in zip(names, parameters, strict=True):
             if parameter.grad is None:
                 self.recorder.history.add_row("missing", name, step, 1.0)
-        norms = torch.stack(torch._foreach_norm([p.grad for _, p in present])).float()
+        found = measure([p for _, p in present])
+        leave(optimizer, [p for _, p in present], found)
+        norms = torch.stack(found).float()
         self.recorder.put([name for name, _ in present], norms, step, table="gradient")
         kernels = [n for n, (_, p) in enumerate(present) if p.ndim > 1]
-        self.recorder.put([f"gradient/{network}"], torch.linalg.vector_norm(norms), step, log=True)
+        self.recorder.put([f"gradient/{network}"], torch.linalg.vector_norm(norms), step)
         if len(kernels) > 1:
             ratio = norms[kernels[0]] / norms[kernels[-1]]
-            self.recorder.put([f"gradient/{network}_first_to_last"], ratio, step, log=True)
+            self.recorder.put([f"grad/{network}_first_to_last"], ratio, step, log=True)
 
     def _finish_watch(self, number: int, network: str, step: int) -> None:
         """Between two steps of an optimiser its gradients have to be found cleared, at least once."""
@@ -136,6 +144,14 @@ class GradientFlow(Monitor):
         self._before = {}
         self._forget_passes()
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was seen between two steps of an optimiser, which a checkpoint may come between."""
+        return {"watched": {number: list(seen) for number, seen in self._watched.items()}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on watching."""
+        self._loaded = {number: list(seen) for number, seen in state_dict["watched"].items()}
 
     def _norm(self, optimizer: Optimizer) -> Tensor | None:
         gradients = [p.grad for p in self._of(optimizer)[3] if p.grad is not None]

@@ -6,10 +6,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from project.callbacks.monitors.monitor import Monitor
-from project.callbacks.monitors.probe import EARLY, Probe, probe_of
+from project.callbacks.monitors.probe import EARLY, KEY, Probe, probe_of
 from project.callbacks.monitors.recorder import steps_done
 from project.callbacks.monitors.taps import Seen
 
@@ -33,6 +34,7 @@ class Looking(Monitor):
         if self.recorder is not None:
             self.probe = probe_of(trainer, pl_module)
             self.probe.readers.append(self)
+            self.probe.move(pl_module.device)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Keep the first pictures; before the first validation look early and often, since most faults show there."""
@@ -60,9 +62,29 @@ class Looking(Monitor):
         if self.probe is None or trainer.sanity_checking:
             return
         self._validations += 1
+        self.probe.settle()
         if (self._validations - 1) % self.every_n_steps == 0:
-            self.probe.settle()
             self.probe.look(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep which pictures the probe began with."""
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if self.probe is not None and trainer.is_global_zero and KEY not in checkpoint:
+            checkpoint[KEY] = self.probe.state_dict()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on with them."""
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        if trainer.state.fn == TrainerFn.FITTING and self.every_n_steps and KEY in checkpoint:
+            probe_of(trainer, pl_module).load_state_dict(checkpoint[KEY])
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many validations there were."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._validations = state_dict["validations"]
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let go of the run."""

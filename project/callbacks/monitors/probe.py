@@ -15,9 +15,12 @@ from torch import Tensor, nn
 
 from project.callbacks.monitors.recorder import Recorder, recorder_of, steps_done
 from project.callbacks.monitors.taps import Seen, listening
+from project.callbacks.random_states import capture, restore
 from project.data.batch import Pair
 from project.diagnosis import Activation
 
+KEY = "probe"
+"""Where a checkpoint holds it."""
 PICTURES = 16
 """At most so many; of large ones fewer, so that a look costs no more than a step or two."""
 PIXELS = 16 * 64 * 64
@@ -44,8 +47,10 @@ class Probe:
         self.readers: list[Reader] = []
         self.validation: Any = None
         self.settled = False
+        """Whether the first validation is over; of a resumed run it may be so before the pictures are there again."""
         self.training: Any = None
         self._tiles: list[list[Pair]] = []
+        self._collected = False
         self.looked_at = -1
         self.step = 0
         self.broken = False
@@ -69,7 +74,7 @@ class Probe:
 
     def collect(self, batch: Any) -> None:
         """Take of each picture of a validation batch the middle, and keep some corners in case there are few."""
-        if self.settled or not isinstance(batch, Pair) or not isinstance(self.training, Pair):
+        if self._collected or not isinstance(batch, Pair) or not isinstance(self.training, Pair):
             return
         size = self.training.input.shape[-2:]
         for number in range(len(batch.input)):
@@ -80,16 +85,33 @@ class Probe:
                 self._tiles.append(tiles)
 
     def settle(self) -> None:
-        """After the first validation: from now on these are the pictures."""
-        if self._tiles and not self.settled:
+        """After a validation: from the first one on these are the pictures."""
+        if self._tiles and not self._collected:
             corners = [tile for tiles in self._tiles for tile in tiles[1:]]
             chosen = [tiles[0] for tiles in self._tiles] + corners
             self.validation = _join(chosen[: self.count(self.training.input.shape[-2:])])
-        self._tiles, self.settled = [], True
+        self._tiles, self.settled, self._collected = [], True, True
 
     def count(self, size: tuple[int, int]) -> int:
         """How many pictures of that size to look at."""
         return max(FEWEST, min(PICTURES, PIXELS // (size[0] * size[1])))
+
+    # Stopping and going on
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run cannot find again: pictures of the first batch. Those of the validation come again."""
+        pictures = self.training._asdict() if isinstance(self.training, Pair) else None
+        return {"settled": self.settled, "looked_at": self.looked_at, "pictures": pictures}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on with the pictures of the first batch."""
+        self.settled, self.looked_at = state["settled"], state["looked_at"]
+        self.training = None if state["pictures"] is None else Pair(**state["pictures"])
+
+    def move(self, device: torch.device) -> None:
+        """Bring what was loaded to the device, which is not known at once."""
+        if isinstance(self.training, Pair):
+            self.training = Pair(*(part if part is None else part.to(device) for part in self.training))
 
     # Looking
 
@@ -143,17 +165,17 @@ def probe_of(trainer: Trainer, model: LightningModule) -> Probe:
 
 @contextlib.contextmanager
 def untouched(model: nn.Module) -> Iterator[None]:
-    """Within this context the model is in eval mode; afterwards its modes and the random numbers are as before."""
+    """Within this context the model is in eval mode; afterwards its modes and all random numbers are as before."""
     modes = [(module, module.training) for module in model.modules()]
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        model.eval()
-        try:
-            yield
-        finally:
-            for module, mode in modes:
-                module.training = mode
+    states = capture(device)
+    model.eval()
+    try:
+        yield
+    finally:
+        restore(states, device)
+        for module, mode in modes:
+            module.training = mode
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from pathlib import Path
+import io
 from typing import NamedTuple
 
 import torch
@@ -11,10 +11,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from project.callbacks.monitors.recorder import steps_done
+from project.callbacks.monitors.recorder import Recorder, steps_done
 
 FILE = "measurements.csv"
-HEADER = ("step", "measure", "layer", "value")
+HEADER = "step,measure,layer,value"
+BINS = 64
 SHOWN = 20_000
 """Values that a histogram is made of."""
 
@@ -41,7 +42,12 @@ def _dense(values: Tensor) -> bool:
     return values.is_contiguous() or (values.ndim == 4 and values.is_contiguous(memory_format=torch.channels_last))
 
 
-def histogram(values: Tensor, bins: int) -> Histogram:
+def shows_histograms(trainer: Trainer) -> bool:
+    """Whether one of the trainer's loggers does."""
+    return any(isinstance(logger, WandbLogger | TensorBoardLogger) for logger in trainer.loggers)
+
+
+def histogram(values: Tensor, bins: int = BINS) -> Histogram:
     """Of a sample of the values that are numbers, between the least and the greatest of them."""
     values = sample(values, SHOWN).reshape(-1).float()
     values = torch.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
@@ -99,32 +105,24 @@ def _to_tensorboard(logger: TensorBoardLogger, names: list[str], parts: object, 
         )
 
 
-def tell_layers(trainer: Trainer, values: dict[str, dict[str, float]], charts: tuple[str, ...] = ()) -> None:
+def tell_layers(
+    trainer: Trainer, recorder: Recorder, values: dict[str, dict[str, float]], charts: tuple[str, ...] = ()
+) -> None:
     """Write figures of single layers into ``measurements.csv`` in the run's folder, and chart some of them.
 
     Args:
         trainer: The running trainer.
+        recorder: The run's.
         values: Measure -> layer -> value.
         charts: Measures that loggers get too, as MEASURE/LAYER; but no CSV, where each would be a column.
     """
     if not trainer.is_global_zero:
         return
-    step = steps_done(trainer)
-    _append(trainer, [(step, m, layer, value) for m, found in values.items() for layer, value in found.items()])
+    step, text = steps_done(trainer), io.StringIO()
+    rows = [(m, layer, value) for m, found in values.items() for layer, value in found.items()]
+    csv.writer(text, lineterminator="\n").writerows((step, m, layer, f"{value:.6g}") for m, layer, value in rows)
+    recorder.files.append(FILE, text.getvalue().splitlines(), HEADER)
     shown = {f"{m}/{layer}": value for m in charts for layer, value in values.get(m, {}).items()}
     for logger in trainer.loggers:
         if shown and not isinstance(logger, CSVLogger):
             logger.log_metrics(shown, step=step)
-
-
-def _append(trainer: Trainer, rows: list[tuple[int, str, str, float]]) -> None:
-    if trainer.log_dir is None or not rows:
-        return
-    path = Path(trainer.log_dir) / FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = not path.is_file()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        if fresh:
-            writer.writerow(HEADER)
-        writer.writerows((step, measure, layer, f"{value:.6g}") for step, measure, layer, value in rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import sys
 import time
 from pathlib import Path
@@ -9,19 +10,25 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
 from project.callbacks.monitors.monitor import Monitor
-from project.callbacks.monitors.recorder import log_values, logs_now
+from project.callbacks.monitors.recorder import logs_now, steps_done
 from project.callbacks.pictures import log_picture
 
+FILE = "throughput.csv"
+HEADER = "step,minutes,pictures_per_second,host_mib,device_mib"
 MEBIBYTE = 2**20
 
 
 class Throughput(Monitor):
     """Logs, whenever Lightning logs, ``throughput/pictures_per_second`` (of all processes together, validations left
     out), ``memory/host_mib`` (of the main process, without its data workers) and ``memory/device_mib`` (the most that
-    tensors took since the last log); draws them over time as ``samples/throughput.png`` when the run ends.
+    tensors took since the last log); draws them over time as ``throughput.png`` when the run ends.
+
+    They go to Weights & Biases and TensorBoard, and into ``throughput.csv``; not into metrics.csv, which is the same to
+    the last figure whenever the run is repeated.
 
     Args:
         enabled: Whether to measure.
@@ -29,12 +36,14 @@ class Throughput(Monitor):
 
     def __init__(self, enabled: bool = True) -> None:
         super().__init__("throughput", int(enabled))
-        self._rows: list[tuple[float, float, float | None, float | None]] = []
+        self._before = 0.0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._began = time.perf_counter()
-        self._rows = []
+        if self.recorder is not None:  # a resumed run goes on in time as well
+            rows = _read(self.recorder.files.read(FILE))
+            self._before = rows[-1]["minutes"] if rows else 0.0
         self._start_over()
 
     def _start_over(self) -> None:
@@ -57,9 +66,14 @@ class Throughput(Monitor):
         if self._pictures and seconds > 0 and trainer.is_global_zero:
             speed = self._pictures * trainer.world_size / seconds
             host, on_device = host_memory(), device_memory(device)
-            self._rows.append((time.perf_counter() - self._began, speed, host, on_device))
+            minutes = self._before + (time.perf_counter() - self._began) / 60
+            row = [f"{minutes:.4f}", *("" if value is None else f"{value:.1f}" for value in (speed, host, on_device))]
+            self.recorder.files.append(FILE, [",".join([str(steps_done(trainer)), *row])], HEADER)
             values = {"throughput/pictures_per_second": speed, "memory/host_mib": host, "memory/device_mib": on_device}
-            log_values(trainer, {name: value for name, value in values.items() if value is not None})
+            known = {name: value for name, value in values.items() if value is not None}
+            for logger in trainer.loggers:
+                if not isinstance(logger, CSVLogger):
+                    logger.log_metrics(known, step=steps_done(trainer))
         self._start_over()
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -73,12 +87,11 @@ class Throughput(Monitor):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw."""
-        if self.recorder is None or len(self._rows) < 2 or trainer.log_dir is None or not trainer.is_global_zero:
-            return
-        path = Path(trainer.log_dir) / "samples" / "throughput.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _draw(self._rows, path)
-        log_picture(trainer, "throughput", path)
+        files = self.recorder.files if self.recorder is not None else None
+        rows = _read(files.read(FILE)) if files is not None else []
+        if len(rows) > 1:
+            _draw(rows, files.folder / "throughput.png")
+            log_picture(trainer, "throughput", files.folder / "throughput.png")
 
 
 def host_memory() -> float | None:
@@ -112,17 +125,26 @@ def _length(batch: Any) -> int:
     return next((n for n in map(_length, batch) if n), 0) if isinstance(batch, list | tuple) else 0
 
 
-def _draw(rows: list[tuple[float, float, float | None, float | None]], path: Path) -> None:
+def _read(lines: list[str]) -> list[dict[str, float]]:
+    """Rows of the file by their columns; without what was not known."""
+    return [
+        {name: float(value) for name, value in row.items() if value and name}
+        for row in csv.DictReader(lines)
+        if None not in row.values() and row["minutes"]
+    ]
+
+
+def _draw(rows: list[dict[str, float]], path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    minutes = [row[0] / 60 for row in rows]
-    memory = {"host": [row[2] for row in rows], "device": [row[3] for row in rows]}
+    minutes = [row["minutes"] for row in rows]
+    memory = {name: [row.get(f"{name}_mib") for row in rows] for name in ("host", "device")}
     memory = {name: values for name, values in memory.items() if None not in values}
     figure = Figure(figsize=(8, 5), layout="constrained")
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True)
-    above.plot(minutes, [row[1] for row in rows])
+    above.plot(minutes, [row["pictures_per_second"] for row in rows])
     above.set(title="training speed, validations left out", ylabel="pictures / s")
     above.set_ylim(bottom=0)
     for name, values in memory.items():

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from project.callbacks.monitors.facts import network_name
 from project.callbacks.monitors.monitor import Monitor
 from project.callbacks.monitors.recorder import steps_done
-from project.callbacks.monitors.tables import histogram, log_histograms, sample, tell_layers
+from project.callbacks.monitors.tables import histogram, log_histograms, sample, shows_histograms, tell_layers
 
 SAMPLE = 4096
 """Values of each tensor that are copied and compared: enough for a ratio, and the same cost for any network."""
@@ -31,12 +31,10 @@ class UpdateRatio(Monitor):
 
     Args:
         every_n_steps: Measure at every n-th step, and at each of the first ten; 0 switches it off.
-        bins: Bins of the histograms; 0 for none.
     """
 
-    def __init__(self, every_n_steps: int = 10, bins: int = 64) -> None:
+    def __init__(self, every_n_steps: int = 10) -> None:
         super().__init__("update_ratio", every_n_steps)
-        self.bins = bins
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -136,9 +134,9 @@ class UpdateRatio(Monitor):
         }
         for table in ("gradient", "update"):
             values[table] = {name: series.last for name, series in self.recorder.history.table(table).items()}
-        tell_layers(trainer, values, charts=("gradient", "update"))
-        if self.bins:
-            log_histograms(trainer, {f"weights/{name}": histogram(p, self.bins) for name, p in parameters.items()})
+        tell_layers(trainer, self.recorder, values, charts=("gradient", "update"))
+        if shows_histograms(trainer):
+            log_histograms(trainer, {f"weights/{name}": histogram(p) for name, p in parameters.items()})
 
 
 def _statistics(values: Tensor) -> list[Tensor]:

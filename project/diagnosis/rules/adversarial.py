@@ -47,8 +47,8 @@ class DiscriminatorTooStrong(Rule[History]):
             share,
             self.near_0,
             f"Its loss stays near 0 while the generator's has risen to {rise:.1f} times its first value. Slow it down: "
-            f"{seen.facts.lower_rate(JUDGE, 4)}, real_label: 0.9 in model.init_args.adversarial's init_args, "
-            "--model.init_args.generator_steps 2, or --gradient_clipping.networks.",
+            f"{seen.facts.lower_rate(JUDGE, 4)}, real_label: 0.9 in the adversarial loss's init_args, "
+            "--model.init_args.generator_steps 2, or --gradient_clipping.networks '{discriminator: 0.1}'.",
         )
 
 
@@ -79,8 +79,8 @@ class DiscriminatorInert(Rule[History]):
             max(gaps.values),
             self.apart,
             "Its scores for true and made pictures have been the same from the start. See that its optimiser steps and "
-            f"that it sees both; then a larger rate, {seen.facts.lower_rate(JUDGE, 0.25)}, or a larger width in "
-            "model.init_args.discriminator's init_args.",
+            f"that it sees both; then a larger rate, {seen.facts.lower_rate(JUDGE, 0.25)}, or a larger network, "
+            f"{seen.facts.option(JUDGE, 'width', 64)}.",
         )
 
 
@@ -108,9 +108,9 @@ class DiscriminatorOverfits(Rule[History]):
             known.median(),
             self.limit,
             f"It says real of {_share(known.median())} of the training pictures' places, but of only "
-            f"{_share(unknown.median())} of unseen ones'. More pictures or augmentation (--data.augment), "
-            "a smaller discriminator (width), or a smaller rate for it: "
-            f"{seen.facts.lower_rate(JUDGE, 4)}.",
+            f"{_share(unknown.median())} of unseen ones'. More pictures or augmentation "
+            f"(--data.augment.rotate_degrees 15), a smaller discriminator, {seen.facts.option(JUDGE, 'width', 24)}, "
+            f"or a smaller rate for it: {seen.facts.lower_rate(JUDGE, 4)}.",
         )
 
 

@@ -54,8 +54,10 @@ class VanishingGradients(Rule[History]):
                 name,
                 norms[name] / last,
                 self.limit,
-                f"Its gradient is {norms[name] / last:.1e} of the last layer's, so it hardly learns. Take norm: group, "
-                "activation: relu, stage_residual: true and init: kaiming in the network's init_args, or fewer layers.",
+                f"Its gradient is {norms[name] / last:.1e} of the last layer's, so it hardly learns. Try "
+                f"{seen.facts.option(network, 'norm', 'group')}, "
+                f"{seen.facts.option(network, 'activation', 'relu')} and "
+                f"{seen.facts.option(network, 'stage_residual', 'true')}, or fewer layers.",
             )
         return None
 
@@ -120,14 +122,14 @@ class ExplodingGradients(Rule[History]):
         return self._name(seen, network, off, self.far_off, True, what)
 
     def _name(self, seen: History, where: str, value: float, limit: float, harmed: bool, what: str) -> Finding:
-        say = self.fault if harmed else self.note
+        say, network = self.fault if harmed else self.note, where.partition(".")[0]
         return say(
             seen.step,
             where,
             value,
             limit,
-            f"The gradient {what}. Clip it, {seen.facts.clipping.set(0.1)}, and start smaller: init: kaiming and "
-            "norm: group in the network's init_args.",
+            f"The gradient {what}. Clip it, {seen.facts.clipping.set(0.1)}, and start smaller: "
+            f"{seen.facts.option(network, 'init', 'kaiming')} and {seen.facts.option(network, 'norm', 'group')}.",
         )
 
 
@@ -151,7 +153,7 @@ class NonfiniteLoss(Rule[History]):
             "nan or inf",
             "a number",
             "Look at the batch of that step (NaN in the pictures?) and for log, sqrt or a division at 0 in the loss; "
-            "with --trainer.precision 16-mixed try bf16-mixed. --trainer.detect_anomaly true names the operation.",
+            "instead of 16-mixed try --trainer.precision bf16-mixed. --trainer.detect_anomaly true names the place.",
         )
 
 

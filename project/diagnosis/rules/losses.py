@@ -102,7 +102,7 @@ class LossFlat(Rule[History]):
             limit,
             f"{what} after {seen.step} steps. See that input and target belong together (look at samples/latest.png), "
             f"try another rate ({seen.facts.lower_rate(network, 0.3)} or {seen.facts.lower_rate(network, 3)}), and a "
-            "larger network (width in its init_args).",
+            f"larger network: {seen.facts.option(network, 'width', 64)}.",
         )
 
 
@@ -146,8 +146,8 @@ class LossOscillates(Rule[History]):
                     share,
                     self.limit,
                     f"It swings by {size:.0%} of its level at every other look. Lower the rate, "
-                    f"{seen.facts.lower_rate(network, 3)}, take larger batches (--data.batch_size), and see that "
-                    "batches are shuffled.",
+                    f"{seen.facts.lower_rate(network, 3)}, take larger batches, {seen.facts.larger_batches()}, and see "
+                    "that batches are shuffled.",
                 )
         return None
 
@@ -183,7 +183,7 @@ class Overfitting(Rule[History]):
             self.limit,
             f"The validation loss was lowest at step {at} and is {(latest - lowest) / scale:.0%} above that, while the "
             "training loss falls. checkpoints/best.ckpt holds the best; use more pictures, more augmentation "
-            "(--data.augment), --model.init_args.l2 1e-5 or a smaller network, or stop earlier: "
+            "(--data.augment.rotate_degrees 15), --model.init_args.l2 1e-5 or a smaller network, or stop earlier: "
             "--early_stopping.patience 5.",
         )
 

@@ -52,8 +52,9 @@ class LearningRateHigh(Rule[History]):
         wildest = self._wildest(seen, network)
         if wildest < self.wild:
             return None
-        judge = seen["train/discriminator"]
-        off = rise(seen.start("train/discriminator", 3), level(judge)) > self.climb if len(judge) else False
+        # It may find its way back, as a network that starts anew with whatever weights the wild steps have left.
+        highest = max(seen["train/discriminator"].finite().values, default=math.nan)
+        off = rise(seen.start("train/discriminator", 3), highest) > self.climb
         if off or progress.poor:
             return self._name(seen, network, wildest, self.limit)
         return None

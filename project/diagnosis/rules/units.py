@@ -40,15 +40,15 @@ class DeadUnits(Rule[History]):
         name, share = (trained or layers)[0]
         others = f"; further layers: {', '.join(layer for layer, _ in layers[1:4])}" if len(layers) > 1 else ""
         say = self.fault if whole or (trained and progress_of(seen).poor) else self.note
-        network = seen.facts.activations[name].network if name in seen.facts.activations else "network"
+        network = _network(seen, name)
         return say(
             seen.step,
             name,
             share,
             self.limit,
             f"{share:.0%} of its channels are zero for every picture of the probe{others}. Lower the rate, "
-            f"{seen.facts.lower_rate(network, 3)}, or let units recover: activation: leaky_relu in the network's "
-            "init_args; look at biases far below 0.",
+            f"{seen.facts.lower_rate(network, 3)}, or let units recover: "
+            f"{seen.facts.option(network, 'activation', 'leaky_relu')}. Look for biases far below 0.",
         )
 
 
@@ -73,8 +73,8 @@ class SaturatedUnits(Rule[History]):
             share,
             self.limit,
             f"{share:.0%} of its channels are at an end of the non-linearity nearly everywhere, where gradients are "
-            "0. Put a norm before it (norm: group in the network's init_args), start with smaller weights (init: "
-            "xavier), or take activation: relu.",
+            f"0. Put a norm before it, {_option(seen, name, 'norm', 'group')}, start with smaller weights, "
+            f"{_option(seen, name, 'init', 'xavier')}, or take another: {_option(seen, name, 'activation', 'relu')}.",
         )
 
 
@@ -118,9 +118,17 @@ class ActivationsOffCentre(Rule[History]):
             offset,
             self.limit,
             f"Before it, the mean is {offset:.1f} times the spread in the median channel, so that the non-linearity "
-            "bends nothing. Put a norm before it (norm: group in the network's init_args), and see that the input is "
+            f"bends nothing. Put a norm before it, {_option(seen, name, 'norm', 'group')}, and see that the input is "
             "normalised: --data.input_range standardise.",
         )
+
+
+def _network(seen: History, layer: str) -> str:
+    return seen.facts.activations[layer].network if layer in seen.facts.activations else "network"
+
+
+def _option(seen: History, layer: str, name: str, value: str) -> str:
+    return seen.facts.option(_network(seen, layer), name, value)
 
 
 def _is_trained(seen: History, layer: str) -> bool:

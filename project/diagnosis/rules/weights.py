@@ -128,7 +128,7 @@ class WeightsAbnormal(Rule[History]):
             where,
             ratio,
             self.limit,
-            f"The mean size of its values is {ratio:.0f} {what}. Look at how it is initialised (init in the network's "
-            f"init_args) and lower the rate, {seen.facts.lower_rate(network, 3)}; weight_decay: 1e-4 in the "
-            "optimiser's init_args holds weights down.",
+            f"The mean size of its values is {ratio:.0f} {what}. Look at how it is initialised, "
+            f"{seen.facts.option(network, 'init', 'kaiming')}, and lower the rate, "
+            f"{seen.facts.lower_rate(network, 3)}; weight_decay: 1e-4 in the optimiser's init_args holds weights down.",
         )

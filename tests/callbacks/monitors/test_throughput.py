@@ -22,12 +22,12 @@ def test_pictures_a_second_without_the_time_of_validations(fit, make_restorer, c
             clock.now += 0.3
 
     fit(Slow(convs()), Throughput(), val_check_interval=4)
-    with (fit.folder / "metrics.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row.get("throughput/pictures_per_second")]
-    speeds = [float(row["throughput/pictures_per_second"]) for row in rows]
+    with (fit.folder / "throughput.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    speeds = [float(row["pictures_per_second"]) for row in rows]
     assert speeds == pytest.approx([100.0] * 4)  # two pictures in 20 ms
-    assert float(rows[-1]["memory/host_mib"]) > 50
-    assert Image.open(fit.folder / "samples" / "throughput.png").size[0] > 500
+    assert float(rows[-1]["host_mib"]) > 50
+    assert Image.open(fit.folder / "throughput.png").size[0] > 500
 
 
 @pytest.mark.skipif(host_memory() is None, reason="this system does not tell")
@@ -46,4 +46,4 @@ def test_pictures_of_a_batch_are_counted(make_pair):
 
 def test_it_can_be_switched_off(fit, make_restorer, convs):
     fit(make_restorer(convs()), Throughput(False))
-    assert not (fit.folder / "samples").exists()
+    assert not (fit.folder / "throughput.csv").exists()
