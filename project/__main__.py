@@ -20,6 +20,7 @@ COMMANDS = {
     "fit": ("project.cli", "train a model, then test its best checkpoint"),
     "validate": ("project.cli", "score a checkpoint on the validation pictures"),
     "test": ("project.cli", "score a checkpoint on the test pictures"),
+    "check": ("project.check.command", "look at data and model of a configuration before the first step"),
     "predict": ("project.prediction.predict", "run a checkpoint over a picture or a folder of pictures"),
 }
 

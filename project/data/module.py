@@ -13,6 +13,7 @@ from project.data.augment import Augment, Augmenter
 from project.data.batch import Pair, Raw
 from project.data.cache import Cache
 from project.data.catalogue import Catalogue, Settings, build_catalogue, read_catalogue
+from project.data.images import Picture
 from project.data.loader import (
     PictureDataset,
     ResumableLoader,
@@ -294,6 +295,11 @@ class ImageDataModule(LightningDataModule):
     def test_dataloader(self) -> ResumableLoader:
         """Every test picture once, the same every time."""
         return self._evaluation_loader("test")
+
+    @property
+    def pictures(self) -> dict[str, list[Picture]]:
+        """What is known of every picture of every split, in the order of its dataset; empty before `setup`."""
+        return {} if self._catalogue is None else self._catalogue.splits
 
     def dataset(self, split: str, training: bool = False) -> PictureDataset:
         """The pictures of one split.
