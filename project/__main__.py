@@ -28,6 +28,7 @@ HELP = """usage: python -m project COMMAND [options]
 
 {commands}
 
+  python -m project check --config configs/denoise.yaml      before the main job
   python -m project fit --config configs/denoise.yaml        the main job
   python -m project fit --name denoise --resume latest       go on with the newest run
   python -m project test --ckpt_path runs/denoise/latest/checkpoints/best.ckpt

@@ -20,7 +20,16 @@ from project.errors import UserError
 from project.machines import make_trainer
 from project.runs import Run, start_run
 
-UNUSED = ("logger", "callbacks", "plugins", "profiler", "fast_dev_run", "barebones", "default_root_dir", "model_registry")
+UNUSED = (
+    "logger",
+    "callbacks",
+    "plugins",
+    "profiler",
+    "fast_dev_run",
+    "barebones",
+    "default_root_dir",
+    "model_registry",
+)
 """Of the trainer's settings: what says how a run is watched and kept."""
 ONE_PROCESS = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
 
@@ -36,20 +45,29 @@ class _Halt(Callback):
         raise _Ready
 
 
+def halting_trainer(**settings: Any) -> Trainer:
+    """A trainer whose ``fit`` sets everything up, and leaves no trace, up to the first step."""
+    quiet = {"enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
+    return Trainer(**{**settings, **quiet, "logger": False, "callbacks": [_Halt()]})
+
+
 class Building(CommandLine):
     """A fit's command line that builds everything, and does not train."""
 
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+    def before_instantiate_classes(self) -> None:
+        """Refuse a training that has begun."""
         config = self.config[self.subcommand]
         if config.ckpt_path is not None or config.get("resume"):
             raise UserError(
                 "'check' looks at a model before its first step: leave --ckpt_path and --resume out.\n"
                 "To start from a checkpoint's weights: --model.init_args.init_from FILE."
             )
+        super().before_instantiate_classes()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self.config[self.subcommand]
         settings = {key: value for key, value in config.trainer.items() if key not in UNUSED} | ONE_PROCESS
-        settings |= {"enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
-        settings |= {"logger": False, "callbacks": [_Halt()]}
-        return make_trainer(lambda: Trainer(**settings), settings)
+        return make_trainer(lambda: halting_trainer(**settings), settings)
 
     def open_run(self) -> Run:
         """The folder of this check: ``runs/NAME/VERSION-check``."""
@@ -73,7 +91,7 @@ def prepare(
     Args:
         model: As it was built.
         data: Likewise.
-        trainer: With :class:`_Halt` among its callbacks.
+        trainer: Of :func:`halting_trainer`.
         config: The resolved configuration as plain values.
 
     Raises:
@@ -110,7 +128,5 @@ def bad_files(data: ImageDataModule) -> list[str]:
     entries = find_entries(settings.source, settings.root, settings.target_root, cache)
     excluded = read_exclusions(settings.exclude, entries) if settings.exclude else set()
     workers = usable_cores() if data.num_workers is None else max(data.num_workers, 1)
-    _, bad = judge_pictures(
-        entries, cache=cache, min_size=settings.min_size, workers=workers, excluded=excluded
-    )
+    _, bad = judge_pictures(entries, cache=cache, min_size=settings.min_size, workers=workers, excluded=excluded)
     return bad

@@ -65,9 +65,8 @@ def _report(outcomes: Sequence[Outcome], run: Run, started: float, facts: dict[s
     append(run.folder / "findings.jsonl", findings)
     faults = sum(finding.is_fault for finding in findings)
     passed = sum(isinstance(outcome, Passed) for outcome in outcomes)
-    facts |= {
-        "Result": f"{faults} faults, {len(findings) - faults} notes, {passed} passed in {time.monotonic() - started:.0f} s",
-        "Folder": run.folder,
-    }
+    seconds = time.monotonic() - started
+    result = f"{faults} faults, {len(findings) - faults} notes, {passed} passed in {seconds:.0f} s"
+    facts |= {"Result": result, "Folder": run.folder}
     print_table(outcomes, facts, title=f"{run.name} before the first step")
     return 1 if faults else 0

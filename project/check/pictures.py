@@ -12,6 +12,7 @@ from project.callbacks.histogram import InputHistogram
 from project.callbacks.pictures import grid, middle, to_image, zoom_for
 from project.data.batch import Pair
 from project.diagnosis.checks import Subject
+from project.errors import UserError
 
 COUNT = 6
 SIDE = 192
@@ -20,7 +21,7 @@ BINS = 100
 
 
 def draw_pictures(seen: Subject, folder: Path) -> list[Path]:
-    """Write ``batch.png``, ``second_batch.png``, ``train_and_val.png`` and ``samples/input_histogram.png``.
+    """Write ``batch.png``, ``second_batch.png``, ``train_and_val.png`` and ``input_histogram.png``.
 
     Returns:
         The files.
@@ -49,7 +50,7 @@ def _two_batches(seen: Subject) -> list[Pair]:
 
 
 def _batch(pair: Pair, normalize: nn.Module | None, seen: Subject) -> Image.Image:
-    """A row for each picture: as the network gets it (-2 black, 2 white), the same de-normalised, what it should answer."""
+    """A row for each picture: as the network gets it (-2 black, 2 white), the same de-normalised, and its target."""
     given = pair.input[:COUNT].float()
     with torch.no_grad():
         inside = given if normalize is None else normalize(given)
@@ -61,7 +62,8 @@ def _batch(pair: Pair, normalize: nn.Module | None, seen: Subject) -> Image.Imag
     if seen.hint_channels and hasattr(views, "views"):
         shown |= {name: view for name, view in views.views(part).items() if name not in ("input", "condition")}
     shown["target"] = pair.target[:COUNT].float()
-    return table_of(shown, [[f"mean {x.mean():.2f}, std {x.std():.2f}"] for x in inside])
+    seen_pictures = inside[:, : seen.picture_channels]
+    return table_of(shown, [[f"mean {x.mean():.2f}, std {x.std():.2f}"] for x in seen_pictures])
 
 
 def _train_and_val(seen: Subject) -> Image.Image:
@@ -74,7 +76,7 @@ def _train_and_val(seen: Subject) -> Image.Image:
             found.append(seen.pair(raw, training=False))
             if number + 1 == COUNT or sum(len(pair.input) for pair in found) >= COUNT:
                 break
-    except Exception:  # noqa: BLE001 without a validation split there is nothing to put beside
+    except UserError:  # without a validation split there is nothing to put beside
         found = []
     rows: list[list[Image.Image]] = []
     headings = ["training input", "training target"] + (["validation input", "validation target"] if found else [])
@@ -111,8 +113,7 @@ def table_of(columns: dict[str, Tensor], captions: list[list[str]]) -> Image.Ima
 
 
 def _histogram(seen: Subject, normalize: nn.Module | None, path: Path) -> None:
-    alike = [pair.input for pair in seen.pairs if pair.input.shape[1:] == seen.pairs[0].input.shape[1:]]
-    given = torch.cat(alike)[:256]
+    given = seen.pairs[0].input
     views = {"pixels": given}
     if normalize is not None:
         with torch.no_grad():

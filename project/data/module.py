@@ -321,7 +321,9 @@ class ImageDataModule(LightningDataModule):
         if not isinstance(batch, Raw):
             return batch
         trainer = self.trainer
-        return self.make_pair(batch, training=trainer is not None and trainer.training)
+        # With trainer.overfit_batches the same few pairs have to come again, to be learnt by heart.
+        drawn_anew = trainer is not None and trainer.training and not trainer.overfit_batches
+        return self.make_pair(batch, training=drawn_anew)
 
     def make_pair(self, batch: Raw, training: bool = False) -> Pair:
         """What the model sees of a batch.

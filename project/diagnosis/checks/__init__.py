@@ -9,10 +9,10 @@ from project.diagnosis.checks.batches import (
     BatchRepeated,
     InputConstant,
     InputNonfinite,
-    InputNotCentred,
     InputRange,
 )
 from project.diagnosis.checks.check import Check, Outcome, Passed, Skipped, examine
+from project.diagnosis.checks.entrance import InputNotCentred
 from project.diagnosis.checks.images import (
     DuplicateImages,
     OutlierImages,
@@ -22,15 +22,11 @@ from project.diagnosis.checks.images import (
 )
 from project.diagnosis.checks.learning import CannotOverfit, InitialLoss, LossNotMean
 from project.diagnosis.checks.pairs import PairMisaligned, TargetGrey
+from project.diagnosis.checks.structure import MissingNonlinearity, OutputRange
 from project.diagnosis.checks.subject import Subject
-from project.diagnosis.checks.weights import FrozenParameters, ParametersNotOptimised, WeightsConstant, WeightsScale
-from project.diagnosis.checks.wiring import (
-    BatchMixing,
-    EvalNotDeterministic,
-    InputIgnored,
-    MissingNonlinearity,
-    OutputRange,
-)
+from project.diagnosis.checks.trained import FrozenParameters, ParametersNotOptimised
+from project.diagnosis.checks.weights import WeightsConstant, WeightsScale
+from project.diagnosis.checks.wiring import BatchMixing, EvalNotDeterministic, InputIgnored
 
 __all__ = ["Check", "Outcome", "Passed", "Skipped", "Subject", "all_checks", "examine"]
 
@@ -54,9 +50,9 @@ def all_checks() -> list[Check]:
         WeightsScale(),
         EvalNotDeterministic(),
         BatchMixing(),
+        OutputRange(),
         InputIgnored(),
         MissingNonlinearity(),
-        OutputRange(),
         LossNotMean(),
         FrozenParameters(),
         ParametersNotOptimised(),

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import itertools
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from project.diagnosis.checks.check import Check, Outcome
 from project.diagnosis.checks.images import listed
 from project.diagnosis.checks.subject import Subject
 from project.diagnosis.rule import Floor
-
-WITH_WEIGHTS = (nn.modules.conv._ConvNd, nn.Linear)
 
 
 class InputNonfinite(Check):
@@ -141,45 +139,6 @@ class InputConstant(Check):
         )
 
 
-class InputNotCentred(Check):
-    """What reaches the first layer with weights: near mean 0 and standard deviation 1 is what layers start for."""
-
-    code = "input-not-centred"
-    floor = Floor.DATA
-    follows = frozenset({"input-nonfinite", "input-range", "input-constant", "statistics-not-from-train"})
-    mean = 0.2
-    spread = (0.5, 2.0)
-    off = 1.0
-    """A mean further off than this is a fault, where the spread is right: statistics go by pixels, batches by pictures,
-    so that small sets of unlike pictures are seldom centred."""
-    far = 2.0
-    """The same for [-1, 1], which somebody asked for, and for line art, whose few dark strokes lie far from the mean.
-    """
-
-    def look(self, seen: Subject) -> Outcome:
-        found = first_inputs(seen)
-        if found is None:
-            return self.skipped("no layer with weights was met on the way through the network")
-        layer, mean, std = found
-        value = f"mean {mean:.2f}, std {std:.2f}"
-        limit = f"mean within {self.mean}, std {self.spread[0]} to {self.spread[1]}"
-        if abs(mean) <= self.mean and self.spread[0] <= std <= self.spread[1]:
-            return self.passed(value, limit)
-        declared = getattr(seen.data, "input_range", "standardise") == "minus_one_one"
-        tolerated = self.spread[0] <= std <= self.spread[1] and abs(mean) <= self.off
-        if declared or seen.colours:
-            tolerated = abs(mean) <= self.far and std >= 0.1
-        say = self.note if tolerated else self.fault
-        return say(
-            0,
-            layer,
-            value,
-            limit,
-            "What the first layer gets is not centred on 0 with a spread of 1. Set --data.input_range standardise, and "
-            "wrap a network of your own in project.networks.normalize.Normalized.",
-        )
-
-
 class BatchRepeated(Check):
     """The same pictures again and again, in the same order, or with the same noise."""
 
@@ -215,7 +174,7 @@ class BatchRepeated(Check):
             for pair in pairs
             if pair.input[:, :channels].shape == pair.target.shape
         ]
-        for one, other in zip(residuals, residuals[1:], strict=False):
+        for one, other in itertools.pairwise(residuals):
             if one.std() > 1e-3 and (one - other).abs().max() < 1e-5:
                 return self._fault("the noise of two training batches", "the same")
         return None
@@ -252,39 +211,3 @@ def _name(seen: Subject, pair: Any, position: int) -> str:
     pictures = seen.pictures.get("train", [])
     number = int(index[position]) if isinstance(index, Tensor) else -1
     return pictures[number].name if 0 <= number < len(pictures) else f"picture {position}"
-
-
-class _Heard(Exception):
-    """Ends a pass at the first layer: the rest of the network would only take time."""
-
-
-def first_inputs(seen: Subject) -> tuple[str, float, float] | None:
-    """The name of the first layer with weights, and mean and std of the picture channels that it gets."""
-    part = seen.parts[0]
-    network = part.woken().train()
-    heard: list[tuple[str, Tensor]] = []
-
-    def listen(name: str) -> Any:
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            heard.append((name, args[0]))
-            raise _Heard
-
-        return hook
-
-    for name, module in network.named_modules():
-        if isinstance(module, WITH_WEIGHTS):
-            module.register_forward_pre_hook(listen(name))
-    values, layer = [], ""
-    for pair in seen.pairs:
-        heard.clear()
-        with torch.no_grad(), seen.autocast(), contextlib.suppress(_Heard):
-            network(seen.in_order(pair.input))
-        if not heard:
-            return None
-        layer, given = heard[0]
-        if given.ndim == 4 and given.shape[1] % pair.input.shape[1] == 0:
-            stacked = given.shape[1] // pair.input.shape[1]  # by a pixel-unshuffle
-            given = given[:, : part.pictures * stacked]
-        values.append(given.float().flatten().cpu())
-    everything = torch.cat(values)
-    return f"{part.name}.{layer}".rstrip("."), everything.mean().item(), everything.std().item()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from project.diagnosis.finding import Finding
 from project.diagnosis.rule import Floor, Rule
+from project.errors import UserError
 
 if TYPE_CHECKING:
     from project.diagnosis.checks.subject import Subject
@@ -91,7 +92,13 @@ def examine(
             yield Skipped(check.code, f"would follow from {cause}")
             continue
         say(check)
-        outcome = check.look(subject)
+        try:
+            outcome: Outcome = check.look(subject)
+        except UserError:
+            raise
+        except Exception as error:  # somebody's own network may not bear to be looked at: the other checks go on
+            reason = " ".join(str(error).split())[:120]
+            outcome = Skipped(check.code, f"could not be made: {type(error).__name__}: {reason}")
         if isinstance(outcome, Finding) and outcome.is_fault:
             faults[check.code] = check
         yield outcome

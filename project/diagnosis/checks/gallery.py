@@ -18,12 +18,16 @@ SIDE = 32
 MOST = 2500
 """Pictures of all splits that are looked at, evenly spread."""
 SECONDS = 25.0
-CORRELATED = 0.98
-"""The correlation of two thumbnails at half their size, above which they are compared by their pixels."""
-ALIKE = 0.12
-"""The difference of two thumbnails against their own contrast, root mean square, below which they show the same."""
+COARSE = 16
+"""Pixels a side that pictures are compared at: what a lossy format does to edges and colours is averaged out."""
+APART = (0.05, 0.2)
+"""Least and largest distance (root mean square, against the contrast) below which two pictures are taken for copies:
+between these a quarter of what the third nearest neighbour of a picture is away, the median over all pictures. Drawings
+and digits resemble each other more than photographs do."""
 TONE = 0.04
 """The difference of their means that goes with it, on the scale of 0 to 1."""
+STRONGER = 1.5
+"""How much more contrast one may have than the other."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Gallery:
         names: Of the pictures that were looked at.
         splits: Where each lies.
         small: float32, (N, C, 32, 32), in [0, 1]; of a folder pair the input's channels, then the target's.
-        spread: float32, (N,), the standard deviation of each whole picture; the smaller of a pair's two.
+        spread: float32, (N,), the standard deviation of each picture's liveliest channel; the smaller of a pair's two.
         sharp: float32, (N,), the mean absolute Laplacian of each picture at its own size.
         area: Pixels of each file.
         aspect: Width by height of each file.
@@ -87,7 +91,7 @@ class Gallery:
             store, picture = stores[split], pictures[split][number]
             sides = [store[number], *([store.target(number)] if store.has_targets else [])]
             small.append(np.concatenate([thumbnail(side) for side in sides]))
-            spread = min(float(side[::2, ::2].std()) / 255 for side in sides)
+            spread = min(float(side[::2, ::2].std((0, 1)).max()) / 255 for side in sides)
             rows.append((spread, sharpness(sides[0]), picture.width * picture.height, picture.width / picture.height))
             gallery.names.append(picture.name)
             gallery.splits.append(split)
@@ -108,32 +112,35 @@ class Gallery:
                 found.append(Copy(group[0][0], name, (group[0][1], split), exact=True))
         for one, other in self._close():
             names = self.names[one], self.names[other]
-            if frozenset(names) in known or not self._same(one, other):
-                continue
-            found.append(Copy(*names, (self.splits[one], self.splits[other]), exact=False))
+            if frozenset(names) not in known and self._same_tone(one, other):
+                found.append(Copy(*names, (self.splits[one], self.splits[other]), exact=False))
         return found
 
     def _close(self) -> list[tuple[int, int]]:
-        """Pairs whose coarse patterns of light and dark agree: what is compared by its pixels then."""
-        if len(self.names) < 2:
+        """Pairs whose patterns of light and colour differ by next to nothing."""
+        total = len(self.names)
+        if total < 2:
             return []
-        coarse = self.small.reshape(len(self.small), -1, SIDE // 2, 2, SIDE // 2, 2).mean((3, 5)).reshape(len(self.small), -1)
-        coarse = coarse - coarse.mean(1, keepdims=True)
-        coarse /= np.maximum(np.linalg.norm(coarse, axis=1, keepdims=True), 1e-6)
-        found = []
-        for start in range(0, len(coarse), 256):
-            rows, columns = np.nonzero(coarse[start : start + 256] @ coarse.T > CORRELATED)
-            found += [(start + row, column) for row, column in zip(rows, columns, strict=True) if start + row < column]
-        return found
+        step = SIDE // COARSE
+        rows = self.small.reshape(total, -1, COARSE, step, COARSE, step).mean((3, 5)).reshape(total, -1)
+        rows = rows - rows.mean(1, keepdims=True)
+        rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
+        found, thirds = [], []
+        for start in range(0, total, 256):
+            # Of two vectors of length 1, c apart in correlation: the distance is sqrt(2 - 2c).
+            distance = np.sqrt(np.maximum(2 - 2 * (rows[start : start + 256] @ rows.T), 0))
+            thirds.append(np.partition(distance, min(3, total - 1), axis=1)[:, min(3, total - 1)])
+            ones, others = np.nonzero(distance < APART[1])
+            found += [(distance[one, other], start + one, other) for one, other in zip(ones, others, strict=True)]
+        limit = float(np.clip(np.median(np.concatenate(thirds)) / 4, *APART))
+        return [(int(one), int(other)) for apart, one, other in found if one < other and apart < limit]
 
-    def _same(self, one: int, other: int) -> bool:
+    def _same_tone(self, one: int, other: int) -> bool:
         a, b = self.small[one], self.small[other]
-        difference = (a - a.mean((1, 2), keepdims=True)) - (b - b.mean((1, 2), keepdims=True))
-        contrast = (a.std((1, 2)) + b.std((1, 2))) / 2
-        if contrast.max() < 0.02:  # blank ones are alike, and copies of nothing
+        low, high = sorted((float(a.std()), float(b.std())))
+        if low < 0.02:  # blank ones are alike, and copies of nothing
             return False
-        apart = np.sqrt((difference**2).mean((1, 2))) / np.maximum(contrast, 0.02)
-        return bool(apart.max() < ALIKE and np.abs(a.mean((1, 2)) - b.mean((1, 2))).max() < TONE)
+        return high < STRONGER * low and bool(np.abs(a.mean((1, 2)) - b.mean((1, 2))).max() < TONE)
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:

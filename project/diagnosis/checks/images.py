@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from project.data.pixels import PixelStore
 from project.diagnosis.checks.check import Check, Outcome
 from project.diagnosis.checks.gallery import Copy
 from project.diagnosis.checks.subject import Subject
@@ -113,7 +114,7 @@ class OutlierImages(Check):
     code = "outlier-images"
     floor = Floor.DATA
     harms_learning = False
-    limit = 7.0
+    limit = 6.0
     """Robust standard deviations (1.4826 times the median absolute deviation) from the median."""
     enough = 8
 
@@ -173,10 +174,8 @@ class StatisticsNotFromTrain(Check):
         for side, kept in (("input", statistics), ("target", getattr(seen.data, "target_statistics", None))):
             if kept is None or (side == "target" and not store.has_targets):
                 continue
-            mean, std, allowed = self._measure(store, side)
-            apart = max(
-                float(np.abs(kept.mean.numpy() - mean).max()), float(np.abs(kept.std.numpy() - std).max())
-            )
+            mean, std, allowed = self._measure(store, side, getattr(seen.data.settings, "statistics_images", None))
+            apart = max(float(np.abs(kept.mean.numpy() - mean).max()), float(np.abs(kept.std.numpy() - std).max()))
             if apart / allowed > worst / limit:
                 worst, where, limit = apart, f"data.statistics of the {side}", allowed
         apart, name = self._buffers(seen)
@@ -194,8 +193,8 @@ class StatisticsNotFromTrain(Check):
             "files were replaced.",
         )
 
-    def _measure(self, store: object, side: str) -> tuple[np.ndarray, np.ndarray, float]:
-        """Mean, standard deviation, and how far off those of all pictures may be."""
+    def _measure(self, store: PixelStore, side: str, most: int | None) -> tuple[np.ndarray, np.ndarray, float]:
+        """Mean, standard deviation, and how far off those of all pictures may be, of which ``most`` are measured."""
         total = len(store)
         pixels = sum(store.width(number) * store.height(number) for number in range(total))
         whole = pixels <= self.everything
@@ -210,7 +209,8 @@ class StatisticsNotFromTrain(Check):
         mean = sums / count
         std = np.sqrt(np.maximum(squares / count - mean**2, 0))
         # A sample's mean is off by the pictures' own differences; five standard errors are next to impossible.
-        error = 0.0 if whole else 5 * float(np.std(means, axis=0).max()) / len(means) ** 0.5
+        fewest = min(len(means) if not whole else total, most or total)
+        error = 0.0 if fewest == total else 5 * float(np.std(means, axis=0).max()) / fewest**0.5
         return mean, std, self.limit + error
 
     @staticmethod

@@ -32,6 +32,10 @@ class PairMisaligned(Check):
     margin = 0.1
     """By how much the correlation has to be better."""
     enough = 4
+    floor = 0.3
+    """And that high, at least: among thousands of shifts some noise fits by chance."""
+    busy = 0.6
+    """How unevenly the edges of a picture are spread, at least: deviation against mean. Noise has them everywhere."""
     near = 3
     """Pixels of 64 that input and target may be apart."""
 
@@ -44,11 +48,12 @@ class PairMisaligned(Check):
         others = torch.stack([self._at_home(correlation(inputs, targets.roll(n, 0))) for n in self._shuffles(inputs)])
         closer = (own > others).float().mean().item()
         where, apart = self._moved(inputs, targets, own, surface)
-        if max(own.median().item(), surface.flatten(1).amax(1).median().item()) < 0.1:
-            return self.skipped("input and target share no edges, neither here nor there")
         if apart > self.turned:
             return self._fault(f"{apart:.0%} of the pairs", f"fit better {where}", f"at most {self.turned:.0%}")
         if closer < self.limit:
+            uneven = (inputs.flatten(1).std(1) / inputs.flatten(1).mean(1).clamp_min(1e-8)).median().item()
+            if uneven < self.busy:
+                return self.skipped("the inputs are too noisy to compare their edges")
             return self._fault("training pairs", closer, self.limit)
         return self.passed(closer, self.limit)
 
@@ -81,8 +86,8 @@ class PairMisaligned(Check):
 
     def _at_home(self, surface: Tensor) -> Tensor:
         """The correlation where both lie upon each other, but for a few pixels."""
-        n = self.near
-        return torch.cat([surface[:, : n + 1], surface[:, -n:]], 1)[:, :, list(range(n + 1)) + list(range(-n, 0))].flatten(1).amax(1)
+        near = [*range(self.near + 1), *range(-self.near, 0)]
+        return surface[:, near][:, :, near].flatten(1).amax(1)
 
     def _moved(self, inputs: Tensor, targets: Tensor, own: Tensor, surface: Tensor) -> tuple[str, float]:
         """How the target has to be changed so that more pairs fit, and how many then fit better."""
@@ -97,9 +102,9 @@ class PairMisaligned(Check):
         ):
             changes[name] = self._at_home(correlation(inputs, turned))
         best = torch.stack(list(changes.values()))
-        better = (best > own + self.margin).float().mean(1)
-        number = int(better.argmax())
-        apart = (best.amax(0) > own + self.margin).float().mean().item()
+        better = (best > own + self.margin) & (best > self.floor)
+        number = int(better.float().mean(1).argmax())
+        apart = better.any(0).float().mean().item()
         return list(changes)[number], apart
 
 

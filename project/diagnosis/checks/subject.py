@@ -182,6 +182,8 @@ class Subject:
         return found
 
     def in_order(self, x: Tensor) -> Tensor:
+        """As the networks take it: in the model's memory order, and in its precision where all of it is 16 bits."""
+        x = self.trainer.precision_plugin.convert_input(x)
         return self.model.in_order(x) if hasattr(self.model, "in_order") else x
 
     def encode(self, target: Tensor) -> Tensor:
