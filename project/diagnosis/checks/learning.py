@@ -15,6 +15,7 @@ from project.diagnosis.checks.check import Check, Outcome
 from project.diagnosis.checks.overfit import Trial, answer_of, error_of, overfit, quiet
 from project.diagnosis.checks.subject import Subject
 from project.diagnosis.rule import Floor
+from project.models.alternation import AlternatingModel
 
 SPOILT = frozenset({"input-nonfinite", "input-range", "input-constant"})
 
@@ -166,6 +167,10 @@ class CannotOverfit(Check):
     halfway = 0.6
     """Of the mean picture's error and of the first answer's: the same, where doing nothing is hard to beat."""
     rate = 1e-3
+    clear = 0.1
+    """How often a discriminator may take a made picture for a true one: reached, its trial ends."""
+    confused = 0.35
+    """The same, above which it has learnt nothing; 0.5 is chance."""
 
     def look(self, seen: Subject) -> Outcome:
         pair = self._handful(seen)
@@ -176,7 +181,7 @@ class CannotOverfit(Check):
         state = copy.deepcopy(seen.model.state_dict())
         own = overfit(seen.pristine, state, pair, seen.trainer, **options)
         if self._learnt(own, reference, highest):
-            return self.passed(self._share(own, reference), self.limit)
+            return self._adversary(seen, pair, state) or self.passed(self._share(own, reference), self.limit)
         other = own if own.problem else overfit(seen.pristine, state, pair, seen.trainer, rate=self.rate, **options)
         where = f"{len(pair.input)} pictures, {own.steps} steps"
         if self._learnt(other, reference, highest):
@@ -216,6 +221,27 @@ class CannotOverfit(Check):
         except Exception:  # whole pictures of several sizes
             raw = first
         return seen.pair(raw, training=False)
+
+    def _adversary(self, seen: Subject, pair: Pair, state: dict[str, Tensor]) -> Outcome | None:
+        """What there is to say of a discriminator, alone against the generator's first answers."""
+        model = seen.model
+        if not isinstance(model, AlternatingModel) or getattr(model, "discriminator", None) is None:
+            return None
+        options = {"enough": self.clear, "steps": self.steps, "seconds": self.seconds, "adversary": True}
+        trial = overfit(seen.pristine, state, pair, seen.trainer, **options)
+        if not trial.last <= self.confused:
+            trial = overfit(seen.pristine, state, pair, seen.trainer, rate=self.rate, **options)
+        if trial.last <= self.confused:
+            return None
+        return self.fault(
+            0,
+            "discriminator",
+            trial.last,
+            self.confused,
+            "The discriminator does not learn to tell a few true pictures from the generator's first, empty ones. "
+            "Look for swapped labels, detached logits, and model.init_args.adversarial; "
+            "model.init_args.discriminator_optimizer.init_args.lr: 4.0e-4 is usual.",
+        )
 
     def _learnt(self, trial: Trial, reference: float, highest: float) -> bool:
         if not trial.errors or trial.problem:

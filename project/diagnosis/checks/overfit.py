@@ -7,7 +7,7 @@ import copy
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +29,7 @@ class Trial:
     """How it went.
 
     Attributes:
-        errors: The root mean square error of the answers, at the start and every few steps.
+        errors: What was measured at the start and every few steps; the less the better.
         steps: Steps that were done.
         problem: The error that ended it; empty where none did.
     """
@@ -39,16 +39,20 @@ class Trial:
     problem: str = ""
 
     @property
+    def last(self) -> float:
+        return self.errors[-1] if self.errors else float("nan")
+
+    @property
     def best(self) -> float:
         finite = [error for error in self.errors if error == error]
         return min(finite, default=float("nan"))
 
 
 class _Watch(Callback):
-    """Measures the answer's error, and ends the trial when it is small enough or the time is up."""
+    """Measures the error, and ends the trial when it is small enough or the time is up."""
 
-    def __init__(self, pair: Pair, enough: float, seconds: float) -> None:
-        self.pair = pair
+    def __init__(self, measure: Callable[[LightningModule], float], enough: float, seconds: float) -> None:
+        self.measure = measure
         self.enough = enough
         self.seconds = seconds
         self.errors: list[float] = []
@@ -66,7 +70,7 @@ class _Watch(Callback):
 
     def _measure(self, model: LightningModule) -> None:
         with torch.no_grad():  # in training mode: what a batch norm has gathered by now is of other steps
-            self.errors.append(error_of(answer_of(model, self.pair), self.pair.target))
+            self.errors.append(self.measure(model))
 
 
 def answer_of(model: LightningModule, pair: Pair) -> Tensor:
@@ -79,6 +83,16 @@ def error_of(answer: Tensor, target: Tensor) -> float:
     return float((answer.detach().float() - target.float()).square().mean().sqrt())
 
 
+def confusion(model: LightningModule, pair: Pair) -> float:
+    """How often a discriminator takes a made picture for truer than a true one: 0.5 is chance, 0 never."""
+    condition, real = model.in_order(pair.input), model.space.encode(pair.target)
+    made = model.generator(condition).float()
+    true, false = (
+        model.discriminator(torch.cat([condition, model.in_order(y)], dim=1)).float().flatten() for y in (real, made)
+    )
+    return float((true[:, None] <= false[None, :]).float().mean())
+
+
 def overfit(
     pristine: LightningModule,
     state: dict[str, Tensor],
@@ -89,6 +103,7 @@ def overfit(
     steps: int,
     seconds: float,
     rate: float | None = None,
+    adversary: bool = False,
 ) -> Trial:
     """Train a copy of a model on one batch, by its own training_step.
 
@@ -100,16 +115,21 @@ def overfit(
         state: The weights and statistics to start from.
         pair: The batch.
         trainer: Whose device, precision and clipping are used.
-        enough: The root mean square error at which it ends.
+        enough: The root mean square error at which it ends; of an adversary, the confusion.
         steps: At most so many.
         seconds: For at most so long.
         rate: Of an Adam that replaces the model's own optimisers; None keeps them, at their full rates.
+        adversary: Train the discriminator alone, to tell the true pictures from the generator's first ones.
     """
     model = copy.deepcopy(pristine)
     model.load_state_dict(state, strict=False)
-    _free(model)
+    _free(model, adversary)
     _optimise(model, rate)
-    watch = _Watch(pair, enough, seconds)
+
+    def error(model: LightningModule) -> float:
+        return confusion(model, pair) if adversary else error_of(answer_of(model, pair), pair.target)
+
+    watch = _Watch(error, enough, seconds)
     clipping = trainer.gradient_clip_val if model.automatic_optimization else None
     with quiet():
         small = Trainer(
@@ -139,13 +159,13 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _free(model: LightningModule) -> None:
+def _free(model: LightningModule, adversary: bool) -> None:
     """Switch off what holds a model back from learning by heart."""
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
     off = {"l1": 0.0, "l2": 0.0, "compile_network": False, "init_from": None}
-    off |= {"generator_epochs": FOREVER, "critic_epochs": 0, "make_scheduler": None}
+    off |= {"generator_epochs": 0 if adversary else FOREVER, "critic_epochs": FOREVER, "make_scheduler": None}
     for name, value in off.items():
         if hasattr(model, name):
             setattr(model, name, value)

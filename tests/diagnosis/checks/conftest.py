@@ -106,7 +106,7 @@ def restorer(network: nn.Module | None = None, **more: Any) -> ImageRestorer:
     return ImageRestorer(network or small_unet(), optimizer=more.pop("optimizer", adam), **more)
 
 
-def colorizer(**more: Any) -> GANColorizer:
+def colorizer(kind: type[GANColorizer] = GANColorizer, **more: Any) -> GANColorizer:
     """Lines and four planes of hints in, red, green and blue out."""
     torch.manual_seed(0)
     plain = {
@@ -115,7 +115,7 @@ def colorizer(**more: Any) -> GANColorizer:
         "space": "rgb",
         "generator_optimizer": partial(torch.optim.Adam, lr=2e-3),
     }
-    return GANColorizer(**{**plain, **more})
+    return kind(**{**plain, **more})
 
 
 @pytest.fixture

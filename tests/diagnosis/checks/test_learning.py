@@ -10,9 +10,10 @@ from torch import nn
 
 from project.data.pairs import LinesToColour, SpatialHints
 from project.diagnosis.checks import learning
-from project.models import ImageRestorer
+from project.models import GANColorizer, ImageRestorer
+from project.models.adversarial import Hinge, LeastSquares, WassersteinGP
 from project.models.losses import Charbonnier, PSNRLoss
-from project.networks import UNet
+from project.networks import PatchGAN, UNet
 
 LINES = {"pairs": LinesToColour(hints=SpatialHints())}
 
@@ -151,3 +152,38 @@ def test_the_trial_leaves_the_model_as_it_was(kit, make_data):
     kit.examined(subject, without=())
     after = subject.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+class Swapped(GANColorizer):
+    def discriminator_step(self, condition, real, fake, counts):
+        return super().discriminator_step(condition, fake, real, counts)
+
+
+class Deaf(nn.Module):
+    """A discriminator whose logits its weights do not move."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = PatchGAN(in_channels=8, width=8, layers=2)
+
+    def forward(self, x):
+        return self.network(x).detach() + 0 * sum(p.sum() for p in self.network.parameters())
+
+
+def test_a_discriminator_that_learns_the_wrong_way_round(look, kit):
+    found = look(model=kit.colorizer(kind=Swapped), without=(), **LINES)
+    assert kit.faults(found) == ["cannot-overfit"]
+    assert found[-1].where == "discriminator"
+
+
+def test_a_discriminator_that_does_not_learn(look, kit):
+    found = look(model=kit.colorizer(discriminator=Deaf()), without=(), **LINES)
+    assert kit.faults(found) == ["cannot-overfit"]
+    assert found[-1].where == "discriminator"
+
+
+@pytest.mark.parametrize("adversarial", [Hinge(), LeastSquares(), WassersteinGP()])
+def test_games_of_every_kind(look, kit, adversarial):
+    critic = PatchGAN(in_channels=8, width=8, layers=2, norm="instance")
+    found = look(model=kit.colorizer(discriminator=critic, adversarial=adversarial), without=(), **LINES)
+    assert kit.faults(found) == []
