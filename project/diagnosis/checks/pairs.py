@@ -34,8 +34,9 @@ class PairMisaligned(Check):
     enough = 4
     floor = 0.3
     """And that high, at least: among thousands of shifts some noise fits by chance."""
-    busy = 0.6
-    """How unevenly the edges of a picture are spread, at least: deviation against mean. Noise has them everywhere."""
+    busy = 1.3
+    """How unevenly edges are spread, at least: deviation against mean, in units of what noise has. Noise has edges
+    everywhere: their strength over n channels follows a chi distribution of 2n, whose ratio is near 0.5 / sqrt(n)."""
     near = 3
     """Pixels of 64 that input and target may be apart."""
 
@@ -51,7 +52,8 @@ class PairMisaligned(Check):
         if apart > self.turned:
             return self._fault(f"{apart:.0%} of the pairs", f"fit better {where}", f"at most {self.turned:.0%}")
         if closer < self.limit:
-            uneven = (inputs.flatten(1).std(1) / inputs.flatten(1).mean(1).clamp_min(1e-8)).median().item()
+            spread = inputs.flatten(1).std(1) / inputs.flatten(1).mean(1).clamp_min(1e-8)
+            uneven = spread.median().item() * 2 * seen.picture_channels**0.5
             if uneven < self.busy:
                 return self.skipped("the inputs are too noisy to compare their edges")
             return self._fault("training pairs", closer, self.limit)

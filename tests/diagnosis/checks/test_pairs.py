@@ -72,4 +72,4 @@ def test_a_healthy_game_of_lines_hints_and_colours(look, kit):
 
 
 def test_noise_that_buries_all_edges_is_no_other_pair(look, kit):
-    assert kit.faults(look(pairs=kit.Spoilt(lambda x, y: (x, y), sigma=200.0), crops_per_image=8)) == []
+    assert kit.faults(look(pairs=kit.Spoilt(lambda x, y: (x, y), sigma=150.0), crops_per_image=8)) == []
