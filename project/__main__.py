@@ -20,6 +20,7 @@ COMMANDS = {
     "fit": ("project.cli", "train a model, then test its best checkpoint"),
     "validate": ("project.cli", "score a checkpoint on the validation pictures"),
     "test": ("project.cli", "score a checkpoint on the test pictures"),
+    "check": ("project.check.command", "look at data and model of a configuration before the first step"),
     "predict": ("project.prediction.predict", "run a checkpoint over a picture or a folder of pictures"),
     "inspect": ("project.inspection.command", "show a checkpoint's filters and features, and where it fails"),
 }
@@ -28,6 +29,7 @@ HELP = """usage: python -m project COMMAND [options]
 
 {commands}
 
+  python -m project check --config configs/denoise.yaml      before the main job
   python -m project fit --config configs/denoise.yaml        the main job
   python -m project fit --name denoise --resume latest       go on with the newest run
   python -m project test --ckpt_path runs/denoise/latest/checkpoints/best.ckpt

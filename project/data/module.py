@@ -15,6 +15,7 @@ from project.data.augment import Augment, Augmenter
 from project.data.batch import Pair, Raw
 from project.data.cache import Cache
 from project.data.catalogue import Catalogue, Settings, build_catalogue, read_catalogue
+from project.data.images import Picture
 from project.data.loader import (
     PictureDataset,
     ResumableLoader,
@@ -302,6 +303,11 @@ class ImageDataModule(LightningDataModule):
         """Every test picture once, the same every time."""
         return self.evaluation_dataloader("test")
 
+    @property
+    def pictures(self) -> dict[str, list[Picture]]:
+        """What is known of every picture of every split, in the order of its dataset; empty before `setup`."""
+        return {} if self._catalogue is None else self._catalogue.splits
+
     def dataset(self, split: str, training: bool = False) -> PictureDataset:
         """The pictures of one split.
 
@@ -329,7 +335,9 @@ class ImageDataModule(LightningDataModule):
             return batch
         trainer = self.trainer
         training = trainer is not None and trainer.training
-        return self.make_pair(batch, training, half=training and trainer.current_epoch < self.half_size_epochs)
+        # With trainer.overfit_batches the same few pairs have to come again, to be learnt by heart.
+        drawn_anew = training and not trainer.overfit_batches
+        return self.make_pair(batch, drawn_anew, half=training and trainer.current_epoch < self.half_size_epochs)
 
     def make_pair(self, batch: Raw, training: bool = False, half: bool = False) -> Pair:
         """What the model sees of a batch.
