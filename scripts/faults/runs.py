@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Callable, Sequence
@@ -143,7 +145,7 @@ def _watch(
     monitors = [GradientFlow(), UpdateRatio(), DeadUnits(), Activations(), Game(), *callbacks, health]
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0, "logger": False}
     quiet |= {"accelerator": "cpu", "max_epochs": 1, "enable_checkpointing": False, "val_check_interval": every}
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # what is found is told in the table
         warnings.simplefilter("ignore")
         L.Trainer(callbacks=monitors, **{**quiet, **more}).fit(model, data)
     return health.findings
