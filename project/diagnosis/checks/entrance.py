@@ -48,14 +48,16 @@ class InputNotCentred(Check):
         if declared or seen.colours:
             tolerated = abs(mean) <= self.far and std >= 0.1
         say = self.note if tolerated else self.fault
-        return say(
-            0,
-            layer,
-            value,
-            limit,
+        advice = (
             "What the first layer gets is not centred on 0 with a spread of 1. Set --data.input_range standardise, and "
-            "wrap a network of your own in project.networks.normalize.Normalized.",
+            "wrap a network of your own in project.networks.normalize.Normalized."
         )
+        if tolerated and getattr(seen.data, "input_range", "") == "standardise":
+            advice = (
+                "What the first layer gets is a little off: statistics go by pixels, batches by pictures. Where their "
+                "sizes differ much, bring them to one: --data.resize 256. Strong noise and white paper do it too."
+            )
+        return say(0, layer, value, limit, advice)
 
 
 class _Heard(Exception):
