@@ -20,6 +20,7 @@ import yaml
 from PIL import Image
 
 from project.__main__ import main
+from project.data.drawings import Drawings
 
 PINNED = [0.15836, 0.15684, 0.14516, 0.13727]
 """The training loss at steps 0, 9, 18 and 27."""
@@ -217,8 +218,14 @@ def test_a_fit_without_test_pictures_ends_well(config):
 SHIPPED = sorted(path.stem for path in (REPOSITORY / "configs").glob("*.yaml"))
 
 
+class FewDrawings(Drawings):
+    def __init__(self, cache, **options):
+        super().__init__(cache, count=20, **options)
+
+
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name != "denoise_bsd_hour"])
-def test_every_shipped_config_parses_and_trains_two_steps(name, make_pictures, tmp_path):
+def test_every_shipped_config_parses_and_trains_two_steps(name, make_pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr("project.data.sources.Drawings", FewDrawings)
     path = REPOSITORY / "configs" / f"{name}.yaml"
     words = ["--trainer.fast_dev_run", "2", "--trainer.accelerator", "cpu", "--data.batch_size", "2"]
     if name != "colorize":  # which draws its own pictures

@@ -12,9 +12,10 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from project.cli import CommandLine
 from project.data import ImageDataModule
 from project.data.cache import Cache
+from project.data.exclusions import read_exclusions
 from project.data.index import judge_pictures
 from project.data.loader import usable_cores
-from project.data.sources import find_entries, read_exclusions
+from project.data.sources import find_entries
 from project.diagnosis.checks import Subject
 from project.errors import UserError
 from project.machines import make_trainer
