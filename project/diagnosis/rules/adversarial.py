@@ -60,7 +60,7 @@ class DiscriminatorInert(Rule[History]):
     apart = 0.05
     """Difference of the mean scores, in logits, that counts as telling apart."""
     looks = 12
-    steps = 200
+    steps = 100
 
     def look(self, seen: History) -> Finding | None:
         real, fake = seen["train/score_real"], seen["train/score_fake"]
