@@ -43,10 +43,17 @@ class InputHistogram(Callback):
         pairs = hint_giver(trainer)
         hint_channels = 0 if pairs is None else pairs.hints.channels
         # Hints of somebody's own may be other things than colours with their mask.
-        self._draw(views, hint_channels if hint_channels % SLOT == 0 else 0, path)
+        self.draw(views, hint_channels if hint_channels % SLOT == 0 else 0, path)
         log_picture(trainer, "input/histogram", path)
 
-    def _draw(self, views: dict[str, Tensor], hint_channels: int, path: Path) -> None:
+    def draw(self, views: dict[str, Tensor], hint_channels: int, path: Path) -> None:
+        """Write the histograms as a picture.
+
+        Args:
+            views: Title and values of each, (B, C, H, W).
+            hint_channels: So many of the last channels are hints, a second row; 0 for none.
+            path: The PNG file.
+        """
         views = {title: values.detach().float().cpu() for title, values in views.items()}
         rows = 2 if hint_channels else 1
         figure = new_figure(4.5 * len(views), 3.2 * rows)

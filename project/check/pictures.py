@@ -119,4 +119,4 @@ def _histogram(seen: Subject, normalize: nn.Module | None, path: Path) -> None:
         with torch.no_grad():
             views["as the network sees them"] = normalize(given)
     hints = seen.hint_channels if seen.hint_channels % 4 == 0 else 0
-    InputHistogram(BINS)._draw(views, hints, path)
+    InputHistogram(BINS).draw(views, hints, path)

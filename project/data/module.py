@@ -323,12 +323,6 @@ class ImageDataModule(LightningDataModule):
             return PictureDataset(store, keys, augmenter=Augmenter(self.augment, self.crop))
         return PictureDataset(store, keys, crop=self.eval_crop)
 
-    def names(self, split: str) -> list[str]:
-        """What the pictures of a split are called, as `exclude` takes it: the same wherever their folder lies."""
-        if self._catalogue is None:
-            raise UserError("The pictures are not read yet: run prepare_data() and setup() first.")
-        return [picture.name for picture in self._catalogue.splits[split]]
-
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Raw -> Pair, on the device. Other batches, of a loader of somebody's own, go through as they are."""
         if not isinstance(batch, Raw):

@@ -208,7 +208,7 @@ def _pass(subject: Subject, look: Look | None) -> Analysis:
     from project.inspection.layers import listening
     from project.inspection.worst import Analysis
 
-    analysis, names = Analysis(), subject.data.names(subject.split)
+    analysis, names = Analysis(), [picture.name for picture in subject.data.pictures[subject.split]]
     loader = subject.data.evaluation_dataloader(subject.split)
     with listening(subject.network, look.layer) if look else nullcontext([]) as heard:
         for pair in track(_pairs(subject, loader), "Pictures", total=len(loader), transient=True):

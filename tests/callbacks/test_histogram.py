@@ -42,7 +42,7 @@ def _texts(panel) -> list[str]:
 @pytest.mark.parametrize("name", ["network", "generator"])
 def test_the_histogram_counts_what_the_network_gets(make_trainer, monkeypatch, name):
     seen = {}
-    monkeypatch.setattr(InputHistogram, "_draw", lambda self, views, hints, path: seen.update(views))
+    monkeypatch.setattr(InputHistogram, "draw", lambda self, views, hints, path: seen.update(views))
     monkeypatch.setattr("project.callbacks.histogram.log_picture", lambda *_: None)
     network = nn.Module()
     network.normalize_input = Normalize(3, [0.5, 0.4, 0.3], [0.25, 0.2, 0.1])
