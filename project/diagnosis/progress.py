@@ -64,6 +64,12 @@ class Progress:
         return self.first_error > FAR_OFF or self.first_error == math.inf
 
     @property
+    def still_off(self) -> bool:
+        """Whether they were far off before the first step, and have not come near since."""
+        now = self.seen["probe/error"].last / max(self.worst_trivial, 1e-12)
+        return self.far_off and not (self.finite and now < FAR_OFF / 3)
+
+    @property
     def first_error(self) -> float:
         """The outputs' error before the first step over that of the worse of two trivial answers; NaN: unknown."""
         error, worst = self.seen["probe/error"], self.worst_trivial

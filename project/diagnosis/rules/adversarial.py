@@ -62,7 +62,7 @@ class DiscriminatorInert(Rule[History]):
     """Difference of the mean scores, in logits, that counts as telling apart."""
     still = 0.5
     """The same where its weights do not move: what it has drawn at the start may tell apart a little by chance."""
-    faint = 1e-5
+    faint = 1e-4
     """Steps of such a share of its weights do not move them."""
     looks = 12
     steps = 100
@@ -102,7 +102,7 @@ class DiscriminatorOverfits(Rule[History]):
     limit = 0.6
     gap = 0.6
     looks = 4
-    steps = 150
+    steps = 100
 
     def look(self, seen: History) -> Finding | None:
         known, unknown = seen["game/sign_train"].tail(self.looks), seen["game/sign_val"].tail(self.looks)

@@ -8,7 +8,7 @@ from project.diagnosis.finding import Finding
 from project.diagnosis.history import History
 from project.diagnosis.progress import FAR_OFF, Progress, progress_of
 from project.diagnosis.rule import Floor, Rule
-from project.diagnosis.rules.units import blocked_units
+from project.diagnosis.rules.units import blocked_units, off_centre_at_the_entrance
 from project.diagnosis.rules.weights import swells
 from project.diagnosis.series import Series
 
@@ -111,14 +111,13 @@ class ExplodingGradients(Rule[History]):
         return self._name(seen, name, ratio, self.ratio, progress.poor, f"is {ratio:.0f} times that of the last layer")
 
     def _far_off(self, seen: History, progress: Progress) -> Finding | None:
-        if seen.step < self.steps or not progress.far_off:
-            return None
-        off, still = progress.first_error, seen["probe/error"].last / max(progress.worst_trivial, 1e-12)
-        if progress.finite and still < FAR_OFF / 3:
+        if seen.step < self.steps or not progress.still_off:
             return None
         if any(series.values[0] >= 0.5 for series in seen.table("saturated").values()):
             return None  # units at their ends before the first step keep it from coming back
-        network = next(iter(seen.facts.networks()), "network")
+        if off_centre_at_the_entrance(seen):
+            return None
+        network, off = next(iter(seen.facts.networks()), "network"), progress.first_error
         what = f"is as far off as the outputs, whose error was {off:.0f} times a trivial answer's before the first step"
         return self._name(seen, network, off, FAR_OFF, True, what)
 

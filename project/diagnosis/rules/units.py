@@ -21,6 +21,13 @@ def blocked_units(seen: History) -> bool:
     return any(series.last >= 0.5 for table in tables for series in table)
 
 
+def off_centre_at_the_entrance(seen: History) -> bool:
+    """Whether the values before the first non-linearity were far off 0 before the first step: an input that is off."""
+    name = next(iter(seen.facts.activations), "")
+    offset = seen.table("offset").get(name, Series())
+    return len(offset) > 0 and not _is_normed(seen, name) and offset.values[0] > ActivationsOffCentre.far
+
+
 class DeadUnits(Rule[History]):
     """Channels behind a ReLU that are zero on the whole probe: nothing gets through, and no gradient comes back."""
 
@@ -112,7 +119,8 @@ class ActivationsOffCentre(Rule[History]):
         if not layers:
             return None
         name, offset = layers[0]
-        if offset > self.far and progress_of(seen).poor:
+        progress = progress_of(seen)
+        if offset > self.far and (progress.poor or (progress.far_off and progress.beats_trivial is False)):
             say = self.fault
         elif offset > self.far:
             say = self.note

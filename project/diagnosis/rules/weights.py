@@ -104,7 +104,8 @@ class WeightsAbnormal(Rule[History]):
         return self._name(seen, network, name, ratio, "times what it was, and grows on") if name else None
 
     def _name(self, seen: History, network: str, where: str, ratio: float, what: str) -> Finding:
-        say = self.fault if progress_of(seen).poor else self.note
+        progress = progress_of(seen)
+        say = self.fault if progress.poor or progress.still_off else self.note
         return say(
             seen.step,
             where,

@@ -81,44 +81,32 @@ class Upside(PictureMean):
 
 
 PLANTS = [
-    Plant("loss-surge", "noise x 5 from step 150 on", lambda s: restore(s, spoil=since(150, louder), steps=220)),
+    Plant("loss-surge", "noise x 5 from step 80 on", lambda s: restore(s, spoil=since(80, louder), steps=140)),
     Plant(
         "loss-surge",
-        "targets of the next picture from step 150 on",
-        lambda s: restore(s, spoil=since(150, mixed), steps=220),
+        "targets of the next picture from step 80 on",
+        lambda s: restore(s, spoil=since(80, mixed), steps=140),
     ),
-    Plant("loss-surge", "pictures / 255 from step 150 on", lambda s: restore(s, spoil=since(150, darker), steps=220)),
+    Plant("loss-surge", "pictures / 255 from step 80 on", lambda s: restore(s, spoil=since(80, darker), steps=140)),
     Plant(
         "loss-oscillates",
         "sorted: ten batches, ten negatives",
-        lambda s: restore(s, spoil=in_turns(10, negative), steps=240),
+        lambda s: restore(s, spoil=in_turns(10, negative), steps=140),
     ),
     Plant(
         "loss-oscillates",
         "sorted: four batches, four negatives",
-        lambda s: restore(s, spoil=in_turns(4, negative), steps=200),
+        lambda s: restore(s, spoil=in_turns(4, negative), steps=120),
     ),
     Plant(
         "overfitting",
         "four pictures, noisy targets",
-        lambda s: restore(s, large(s), lr=4e-3, few=1, steps=320, spoil=noisy_targets(1)),
+        lambda s: restore(s, large(s), lr=4e-3, few=1, steps=240, spoil=noisy_targets(1)),
     ),
     Plant(
         "overfitting",
         "eight pictures, noisy targets",
-        lambda s: restore(s, large(s), lr=4e-3, few=2, steps=320, spoil=noisy_targets(2)),
-    ),
-    Plant(
-        "overfitting",
-        "eight pictures, shuffled targets",
-        lambda s: restore(
-            s,
-            large(s),
-            lr=4e-3,
-            few=2,
-            steps=320,
-            spoil=lambda p, n: shuffled(p, n) if n >= 0 else p,
-        ),
+        lambda s: restore(s, large(s), lr=4e-3, few=2, steps=280, spoil=noisy_targets(2)),
     ),
     Plant(
         "metric-disagrees", "an error counted as a score", lambda s: restore(s, steps=160, metrics={"error": Error()})
@@ -133,6 +121,6 @@ PLANTS = [
         "target upside down in the score",
         lambda s: restore(s, steps=160, metrics={"psnr": Upside()}),
     ),
-    Plant("loss-flat", "targets that are noise", lambda s: restore(s, spoil=unrelated, steps=300)),
-    Plant("loss-flat", "targets of the next picture", lambda s: restore(s, spoil=shuffled, steps=300)),
+    Plant("loss-flat", "targets that are noise", lambda s: restore(s, spoil=unrelated, steps=170)),
+    Plant("loss-flat", "targets of the next picture", lambda s: restore(s, spoil=shuffled, steps=170)),
 ]

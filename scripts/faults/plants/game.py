@@ -19,6 +19,13 @@ class Same(GANColorizer):
         return super().discriminator_step(condition, real, real, counts)
 
 
+BY_HEART: dict[str, Any] = {
+    "lr": (2e-5, 2e-3),
+    "reconstruction_weight": 2.0,
+    "steps": 140,
+    "discriminator": {"width": 16, "norm": "none"},
+}
+"""A discriminator that is large and fast against its few pictures and its generator."""
 PLANTS = [
     Plant(
         "mode-collapse",
@@ -40,26 +47,26 @@ PLANTS = [
     Plant(
         "discriminator-too-strong",
         "GAN: its rate x 25, no reconstruction",
-        lambda s: play(s, lr=(1e-4, 5e-3), reconstruction_weight=0.0, steps=200),
+        lambda s: play(s, lr=(1e-4, 5e-3), reconstruction_weight=0.0, steps=120),
     ),
     Plant(
         "discriminator-too-strong",
         "GAN: the same, least squares",
-        lambda s: play(s, lr=(1e-4, 5e-3), reconstruction_weight=0.0, steps=200, adversarial=LeastSquares()),
+        lambda s: play(s, lr=(1e-4, 5e-3), reconstruction_weight=0.0, steps=120, adversarial=LeastSquares()),
     ),
     Plant(
         "discriminator-too-strong",
         "GAN: its rate x 100 against a slow generator",
-        lambda s: play(s, lr=(2e-5, 5e-3), reconstruction_weight=2.0, steps=200),
+        lambda s: play(s, lr=(2e-5, 5e-3), reconstruction_weight=2.0, steps=120),
     ),
     Plant(
         "discriminator-overfits",
         "GAN: four pictures",
-        lambda s: play(s, few=1, lr=(5e-4, 2e-3), steps=180, discriminator={"width": 16, "norm": "none"}),
+        lambda s: play(s, few=1, **BY_HEART),
     ),
     Plant(
         "discriminator-overfits",
         "GAN: eight pictures",
-        lambda s: play(s, few=2, lr=(5e-4, 2e-3), steps=180, discriminator={"width": 16, "norm": "none"}),
+        lambda s: play(s, few=2, **BY_HEART),
     ),
 ]

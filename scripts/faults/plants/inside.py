@@ -125,8 +125,8 @@ PLANTS = [
     ),
     Plant(
         "weights-abnormal",
-        "one layer starts 300 times as large",
-        lambda s: restore(s, scaled(unet(s), "decoder.0.0.body.0", 300.0)),
+        "one layer starts 1000 times as large",
+        lambda s: restore(s, scaled(unet(s), "decoder.0.0.body.0", 1000.0)),
     ),
     Plant("weights-abnormal", "biases of the decoder at 300", lambda s: restore(s, filled(s, "decoder", 300.0))),
     Plant(
