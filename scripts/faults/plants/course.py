@@ -10,7 +10,7 @@ from torch import Tensor
 
 from plants.plant import Plant
 from project.data.batch import Pair
-from project.models.metrics import PSNR, PictureMean
+from project.models.metrics import PictureMean
 
 
 def unrelated(pair: Pair, step: int) -> Pair:
@@ -73,13 +73,6 @@ class Sharpness(PictureMean):
         return output.diff(dim=-1).abs().flatten(1).mean(1)
 
 
-class Upside(PictureMean):
-    """Compares with the target upside down."""
-
-    def values(self, output: Tensor, target: Tensor) -> Tensor:
-        return PSNR().values(output, target.flip(2))
-
-
 PLANTS = [
     Plant("loss-surge", "noise x 5 from step 80 on", lambda s: restore(s, spoil=since(80, louder), steps=140)),
     Plant(
@@ -109,17 +102,12 @@ PLANTS = [
         lambda s: restore(s, large(s), lr=4e-3, few=2, steps=280, spoil=noisy_targets(2)),
     ),
     Plant(
-        "metric-disagrees", "an error counted as a score", lambda s: restore(s, steps=160, metrics={"error": Error()})
+        "metric-disagrees", "an error counted as a score", lambda s: restore(s, steps=120, metrics={"error": Error()})
     ),
     Plant(
         "metric-disagrees",
         "sharpness of a denoiser",
-        lambda s: restore(s, steps=160, metrics={"sharpness": Sharpness()}),
-    ),
-    Plant(
-        "metric-disagrees",
-        "target upside down in the score",
-        lambda s: restore(s, steps=160, metrics={"psnr": Upside()}),
+        lambda s: restore(s, steps=120, metrics={"sharpness": Sharpness()}),
     ),
     Plant("loss-flat", "targets that are noise", lambda s: restore(s, spoil=unrelated, steps=170)),
     Plant("loss-flat", "targets of the next picture", lambda s: restore(s, spoil=shuffled, steps=170)),
