@@ -111,7 +111,7 @@ class DiscriminatorOverfits(Rule[History]):
         if min(known.values) <= self.limit or max(unknown.values) > min(known.values) - self.gap:
             return None
         # With few pictures most discriminators end here; it does harm where the generator gets nowhere.
-        say = self.fault if max(unknown.values) < 0 or progress_of(seen).poor else self.note
+        say = self.fault if unknown.median() < 0 or progress_of(seen).poor else self.note
         return say(
             seen.step,
             JUDGE,

@@ -109,6 +109,6 @@ PLANTS = [
         "sharpness of a denoiser",
         lambda s: restore(s, steps=120, metrics={"sharpness": Sharpness()}),
     ),
-    Plant("loss-flat", "targets that are noise", lambda s: restore(s, spoil=unrelated, steps=170)),
-    Plant("loss-flat", "targets of the next picture", lambda s: restore(s, spoil=shuffled, steps=170)),
+    Plant("loss-flat", "targets that are noise", lambda s: restore(s, spoil=unrelated, steps=220)),
+    Plant("loss-flat", "targets of the next picture", lambda s: restore(s, spoil=shuffled, steps=220)),
 ]
