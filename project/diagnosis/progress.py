@@ -16,6 +16,8 @@ IMPROVED = 0.03
 """Share by which the error on the probe has to fall to count as improving."""
 LEARNT = 0.1
 """Share of its first level by which a loss has to have fallen where nothing is known of trivial answers."""
+FAR_OFF = 30.0
+"""Error before the first step against the worse of the trivial answers, from which on the start is to blame."""
 PATIENCE = 30
 """Steps before which nobody can tell."""
 
@@ -57,13 +59,39 @@ class Progress:
         return bool(error.last < BETTER * trivial)
 
     @property
+    def far_off(self) -> bool:
+        """Whether the outputs were far off before the first step: then no rate is to blame for what the loss does."""
+        return self.first_error > FAR_OFF or self.first_error == math.inf
+
+    @property
+    def still_off(self) -> bool:
+        """Whether they were far off before the first step, and have not come near since."""
+        now = self.seen["probe/error"].last / max(self.worst_trivial, 1e-12)
+        return self.far_off and not (self.finite and now < FAR_OFF / 3)
+
+    @property
+    def first_error(self) -> float:
+        """The outputs' error before the first step over that of the worse of two trivial answers; NaN: unknown."""
+        error, worst = self.seen["probe/error"], self.worst_trivial
+        if not len(error) or error.steps[0] > 1 or math.isnan(worst):
+            return math.nan
+        return error.values[0] / max(worst, 1e-12) if math.isfinite(error.values[0]) else math.inf
+
+    @property
+    def worst_trivial(self) -> float:
+        """The probe's error of the worse of two answers that need no network; NaN: unknown."""
+        known = [self.seen[name].last for name in ("probe/nothing", "probe/mean") if len(self.seen[name])]
+        return max((value for value in known if math.isfinite(value)), default=math.nan)
+
+    @property
     def blown_up(self) -> bool:
         """Whether the loss is far above where it began, or no number at all."""
         # What a game alone is worth may drift anywhere.
-        return not self.finite or (not self._game_alone and rise(self.start, self.now) > 1)
+        return not self.finite or (not self.game_alone and rise(self.start, self.now) > 1)
 
     @property
-    def _game_alone(self) -> bool:
+    def game_alone(self) -> bool:
+        """Whether nothing but an adversary tells how well the task is done."""
         return self.seen.facts.adversarial and self.loss == "loss"
 
     @cached_property
@@ -101,14 +129,16 @@ class Progress:
         beats = self.beats_trivial
         # A colouriser may well be further from the truth than grey, and still be right: there the loss decides.
         if beats is None or (self.seen.facts.adversarial and not beats):
-            return not self._game_alone and self.fallen < LEARNT
+            return not self.game_alone and self.fallen < LEARNT
         return not beats
 
 
 def main_loss(seen: History) -> str:
     """The loss that tells how well the task is done: of a GAN its reconstruction, beside penalties that of the data."""
-    if seen.facts.adversarial and len(seen["train/reconstruction"]):
-        return "train/reconstruction"
+    if seen.facts.adversarial:
+        weight = seen.facts.losses.get("reconstruction")
+        alone = not len(seen["train/reconstruction"]) or (weight is not None and weight.value == 0)
+        return "loss" if alone else "train/reconstruction"
     return "train/loss" if seen.facts.penalties and len(seen["train/loss"]) else "loss"
 
 

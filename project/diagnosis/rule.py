@@ -28,10 +28,13 @@ class Rule(ABC, Generic[Evidence]):
     Attributes:
         code: The finding's code, which is a section of docs/faults.md.
         floor: Where the fault sits.
+        follows: Codes of the faults that this one would follow from, whatever their floor: after one of them was named,
+            the rule is silent.
     """
 
     code: ClassVar[str]
     floor: ClassVar[Floor]
+    follows: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def look(self, seen: Evidence) -> Finding | None:
@@ -54,7 +57,8 @@ class Judge(Generic[Evidence]):
     """Lets the rules look, again and again, and says everything once.
 
     A named fault silences the rules of all higher floors: what they would see follows from it. Among symptoms, which
-    follow from each other, it silences those that come later in the list.
+    follow from each other, it silences those that come later in the list. And it silences the rules that say so
+    themselves: weights that were thrown about by a rate may well leave tensors that get no gradient any more.
 
     Args:
         rules: In the order in which causes come before what follows from them; sorted by floor here.
@@ -80,6 +84,8 @@ class Judge(Generic[Evidence]):
 
     def _silenced(self, position: int) -> bool:
         rule = self.rules[position]
+        if not rule.follows.isdisjoint(self.faults):
+            return True
         for earlier in self.rules[:position]:
             if earlier.code in self.faults and (earlier.floor < rule.floor or rule.floor == Floor.SYMPTOM):
                 return True

@@ -42,13 +42,14 @@ class Waves(L.LightningDataModule):
         steps: Batches of the one epoch.
         seed: Of the pictures.
         spoil: Called with each batch and its step; -1 in validation.
+        few: So many different batches, which come again and again; None: each is new.
     """
 
     crop = SIDE
 
-    def __init__(self, steps: int, seed: int, spoil: Spoil = keep) -> None:
+    def __init__(self, steps: int, seed: int, spoil: Spoil = keep, few: int | None = None) -> None:
         super().__init__()
-        self.steps, self.seed, self.spoil = steps, seed, spoil
+        self.steps, self.seed, self.spoil, self.few = steps, seed, spoil, few or steps
 
     def pair(self, number: int) -> Pair:
         raise NotImplementedError
@@ -61,7 +62,7 @@ class Waves(L.LightningDataModule):
         return angle, way + phase, torch.randn(BATCH, 3, SIDE, SIDE, generator=generator)
 
     def train_dataloader(self) -> DataLoader:
-        return DataLoader([self.spoil(self.pair(n), n) for n in range(self.steps)], batch_size=None)
+        return DataLoader([self.spoil(self.pair(n % self.few), n) for n in range(self.steps)], batch_size=None)
 
     def val_dataloader(self) -> DataLoader:
         return DataLoader([self.spoil(self.pair(10**6 + n), -1) for n in range(4)], batch_size=None)
@@ -70,12 +71,13 @@ class Waves(L.LightningDataModule):
 class Noisy(Waves):
     """Smooth waves of three colours, and noise on them."""
 
+    sigma = 0.1
     normalization = {"input": ([0.5] * 3, [0.25] * 3), "target": ([0.5] * 3, [0.25] * 3)}  # noqa: RUF012
 
     def pair(self, number: int) -> Pair:
         _, way, noise = self._directions(number, 3)
         target = 0.5 + 0.4 * torch.sin(way)
-        noisy = target + 0.1 * noise
+        noisy = target + self.sigma * noise
         return Pair(noisy, target, noisy, torch.arange(BATCH))
 
 
@@ -91,6 +93,19 @@ class Grey(Waves):
         target = (0.5 + 0.25 * torch.sin(2 * way) + 0.2 * colour).clamp(0, 1)
         grey = (target * LUMA).sum(dim=1, keepdim=True)
         return Pair(grey, target, grey.expand(-1, 3, -1, -1), torch.arange(BATCH))
+
+
+class Hinted(Grey):
+    """The same, with the true colour of a square in four further planes: the colour, and where it is known."""
+
+    normalization = {"input": ([0.5, 0, 0, 0, 0], [0.25, 1, 1, 1, 1]), "target": ([0.5] * 3, [0.25] * 3)}  # noqa: RUF012
+    pairs = SimpleNamespace(keeps_lightness=True, hints=SimpleNamespace(channels=4))
+
+    def pair(self, number: int) -> Pair:
+        pair = super().pair(number)
+        mask = torch.zeros(BATCH, 1, SIDE, SIDE)
+        mask[..., 9:15, 5:11] = 1
+        return pair._replace(input=torch.cat([pair.input, pair.target * mask, mask], dim=1))
 
 
 def unet(seed: int, **more: Any) -> UNet:
@@ -110,11 +125,14 @@ def restore(
     callbacks: Sequence[L.Callback] = (),
     trainer: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
+    data: Callable[..., Waves] = Noisy,
+    few: int | None = None,
+    every: int = 40,
     **more: Any,
 ) -> list[Finding]:
-    """Train a denoiser; what was found, in order."""
+    """Train a single network, to denoise where nothing else is said; what was found, in order."""
     built = model(network or unet(seed), optimizer=lambda p: optimizer(p, lr=lr, **(options or {})), **more)
-    return _watch(built, Noisy(steps, seed, spoil), 40, callbacks, trainer or {})
+    return _watch(built, data(steps, seed, spoil, few), every, callbacks, trainer or {})
 
 
 def play(
@@ -124,17 +142,24 @@ def play(
     steps: int = 80,
     spoil: Spoil = keep,
     generator: dict[str, Any] | None = None,
+    discriminator: dict[str, Any] | None = None,
+    wrap: Callable[[torch.nn.Module], torch.nn.Module] = lambda network: network,
+    data: Callable[..., Waves] = Grey,
+    few: int | None = None,
+    trainer: dict[str, Any] | None = None,
     **more: Any,
 ) -> list[Finding]:
-    """Train a small GAN; what was found, in order."""
-    painter = unet(seed, in_channels=1, residual=False, **(generator or {}))
-    judge = PatchGAN(4, width=8, layers=2, norm="instance")
+    """Train a small GAN, whose generator may be wrapped in a network of one's own; what was found, in order."""
+    made = data(steps, seed, spoil, few)
+    known = len(made.normalization["input"][0])
+    painter = wrap(unet(seed, in_channels=known, residual=False, **(generator or {})))
+    judge = PatchGAN(known + 3, **{"width": 8, "layers": 2, "norm": "instance", **(discriminator or {})})
     makers = {
         f"{name}_optimizer": lambda p, rate=rate: torch.optim.Adam(p, lr=rate, betas=(0.5, 0.99))
         for name, rate in zip(("generator", "discriminator"), lr, strict=True)
     }
     built = model(painter, judge, space="rgb", metrics={}, **makers, **more)
-    return _watch(built, Grey(steps, seed, spoil), 20, (), {})
+    return _watch(built, made, 20, (), trainer or {})
 
 
 def _watch(

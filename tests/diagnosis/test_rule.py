@@ -43,6 +43,14 @@ def test_faults_of_one_floor_do_not_silence_each_other_but_symptoms_do():
     assert codes(judge, 1) == [("a", "fault")]
 
 
+def test_a_rule_is_silent_after_what_it_says_that_it_follows():
+    late = rule("unchanged", Floor.WIRING, {1: "note", 2: "fault"})
+    type(late).follows = frozenset({"rate"})
+    judge = Judge([late, rule("rate", Floor.RATE, {1: "fault"})])
+    assert codes(judge, 1) == [("unchanged", "note"), ("rate", "fault")]
+    assert codes(judge, 2) == []
+
+
 def test_everything_is_said_once_and_a_note_may_become_a_fault():
     judge = Judge([rule("a", Floor.SYMPTOM, {1: "note", 2: "note", 3: "fault", 4: "fault"})])
     assert [codes(judge, n) for n in range(1, 5)] == [[("a", "note")], [], [("a", "fault")], []]

@@ -43,8 +43,7 @@ class Activations(Looking):
             return
         before, after = seen.before.float(), seen.after.float()
         variance, mean = torch.var_mean(before, seen.others(), correction=0)
-        spread = variance.sqrt()
-        far = mean.abs() / spread.clamp_min(1e-12)
+        far = _offsets(before, seen)
         after_variance, after_mean = torch.var_mean(after, correction=0)
         self._found[seen.name] = torch.stack(
             [
@@ -92,3 +91,16 @@ class Activations(Looking):
         latest = {table: {name: series.last for name, series in rows.items()} for table, rows in tables.items()}
         tell_layers(trainer, self.recorder, latest)
         log_histograms(trainer, histograms)
+
+
+def _offsets(before: Tensor, seen: Seen) -> Tensor:
+    """|mean| / standard deviation of each channel, away from the borders: padding with 0 is a spread of its own.
+
+    0 for a channel without any spread: what is constant is not off the middle, it does not see its input.
+    """
+    if before.ndim == 4 and seen.dim == 1 and min(before.shape[2:]) >= 8:
+        height, width = before.shape[2:]
+        before = before[..., height // 8 : height - height // 8, width // 8 : width - width // 8]
+    variance, mean = torch.var_mean(before, seen.others(), correction=0)
+    spread = variance.sqrt()
+    return torch.where(spread > 1e-5 * mean.abs(), mean.abs() / spread, 0.0)

@@ -52,11 +52,10 @@ class Check(Rule["Subject"]):
     Attributes:
         code: The finding's code, which is a section of docs/faults.md.
         floor: Where the fault sits; a SYMPTOM is silent after any fault further down that ``harms_learning``.
-        follows: Codes of the faults that this one would follow from: after one of them, the check is silent.
+        follows: Codes of the faults that this one would follow from.
         harms_learning: Whether a fault of this kind shows in how a network learns.
     """
 
-    follows: ClassVar[frozenset[str]] = frozenset()
     harms_learning: ClassVar[bool] = True
 
     @abstractmethod

@@ -6,8 +6,6 @@ fault only when the pictures suffer, and else a note.
 
 from __future__ import annotations
 
-import math
-
 from project.diagnosis.finding import Finding
 from project.diagnosis.history import History
 from project.diagnosis.progress import progress_of
@@ -24,10 +22,11 @@ class DiscriminatorTooStrong(Rule[History]):
     floor = Floor.SYMPTOM
     near_0 = 0.05
     """Share of its first level below which the discriminator's loss is near 0."""
-    rising = 3.0
-    smallest = 0.4
-    """Level of the generator's loss below which a rise is not measured against it."""
+    lost = 0.7
+    """Share of its first level that the generator's loss still has at least: it gains nothing."""
     looks = 12
+    staying = 9
+    """Of so many looks, how many are near 0: single batches may surprise it."""
     steps = 100
 
     def look(self, seen: History) -> Finding | None:
@@ -35,18 +34,20 @@ class DiscriminatorTooStrong(Rule[History]):
         start, before = seen.start("train/discriminator", 3), seen.start("train/adversarial", 3)
         if not seen.facts.adversarial or seen.step < self.steps or len(judge) < self.looks or not start > 0:
             return None
-        share = max(judge.finite().values, default=math.inf) / start
-        # Hinge's begins at about 0.
-        rise = 1 + (answer.finite().median() - before) / max(abs(before), self.smallest)
-        if share > self.near_0 or not rise > self.rising:
+        share = sorted(judge.values)[self.staying - 1] / start
+        if not share <= self.near_0 or min(judge.values) < 0:  # a critic without bounds may go below 0
             return None
-        say = self.fault if progress_of(seen).poor else self.note
+        now = answer.finite().median()
+        if not now > self.lost * before:
+            return None
+        progress = progress_of(seen)
+        say = self.fault if progress.poor or progress.game_alone else self.note
         return say(
             seen.step,
             JUDGE,
             share,
             self.near_0,
-            f"Its loss stays near 0 while the generator's has risen to {rise:.1f} times its first value. Slow it down: "
+            f"Its loss stays near 0 while the generator's went from {before:.2g} to {now:.2g}. Slow it down: "
             f"{seen.facts.lower_rate(JUDGE, 4)}, real_label: 0.9 in the adversarial loss's init_args, "
             "--model.init_args.generator_steps 2, or --gradient_clipping.networks '{discriminator: 0.1}'.",
         )
@@ -59,6 +60,10 @@ class DiscriminatorInert(Rule[History]):
     floor = Floor.SYMPTOM
     apart = 0.05
     """Difference of the mean scores, in logits, that counts as telling apart."""
+    still = 0.5
+    """The same where its weights do not move: what it has drawn at the start may tell apart a little by chance."""
+    faint = 1e-4
+    """Steps of such a share of its weights do not move them."""
     looks = 12
     steps = 100
 
@@ -68,7 +73,7 @@ class DiscriminatorInert(Rule[History]):
         if not seen.facts.adversarial or len(real) < self.looks or real.last_step - real.steps[0] < self.steps:
             return None
         gaps = Series(real.steps, [abs(r - f) for r, f in zip(real.values, fake.values, strict=False)]).finite()
-        if not len(gaps) or max(gaps.values) > self.apart:
+        if not len(gaps) or max(gaps.values) > (self.still if self._rests(seen) else self.apart):
             return None
         start, now = seen.start("train/discriminator", 3), judge.tail(self.looks).finite().median()
         if start > 0 and now < 0.95 * start:
@@ -83,6 +88,11 @@ class DiscriminatorInert(Rule[History]):
             f"{seen.facts.option(JUDGE, 'width', 64)}.",
         )
 
+    def _rests(self, seen: History) -> bool:
+        """Whether its weights stay where they are, however its optimiser steps."""
+        ratios = [seen[f"update/{name}"].finite().tail(self.looks) for name in seen.facts.discriminators]
+        return any(len(ratio) >= self.looks and ratio.median() < self.faint for ratio in ratios)
+
 
 class DiscriminatorOverfits(Rule[History]):
     """The discriminator knows the training pictures by heart (the r_t of StyleGAN2-ADA, Karras et al. 2020)."""
@@ -92,7 +102,7 @@ class DiscriminatorOverfits(Rule[History]):
     limit = 0.6
     gap = 0.6
     looks = 4
-    steps = 150
+    steps = 100
 
     def look(self, seen: History) -> Finding | None:
         known, unknown = seen["game/sign_train"].tail(self.looks), seen["game/sign_val"].tail(self.looks)
@@ -101,7 +111,7 @@ class DiscriminatorOverfits(Rule[History]):
         if min(known.values) <= self.limit or max(unknown.values) > min(known.values) - self.gap:
             return None
         # With few pictures most discriminators end here; it does harm where the generator gets nowhere.
-        say = self.fault if max(unknown.values) < 0 or progress_of(seen).poor else self.note
+        say = self.fault if unknown.median() < 0 or progress_of(seen).poor else self.note
         return say(
             seen.step,
             JUDGE,
@@ -155,13 +165,14 @@ class AdversarialImbalance(Rule[History]):
 
     code = "adversarial-imbalance"
     floor = Floor.RATE
+    follows = frozenset({"learning-rate-high"})
     limit = 100.0
     looks = 2
     steps = 10
 
     def look(self, seen: History) -> Finding | None:
         played = seen["train/adversarial"]  # a generator that trains alone at first is not judged yet
-        if seen.step < self.steps or not len(played):
+        if seen.step < self.steps or not len(played) or self._alone(seen):
             return None
         ratio = seen["game/gradient_ratio"].since(played.steps[0]).tail(self.looks).finite()
         if len(ratio) < self.looks:
@@ -186,6 +197,12 @@ class AdversarialImbalance(Rule[History]):
             f"At the generator's output the {what}: their gradients differ {max(value, 1 / value):.0f}-fold. Try "
             f"{advice}.",
         )
+
+    @staticmethod
+    def _alone(seen: History) -> bool:
+        """Whether one of the two is switched off on purpose."""
+        weights = [knob.value for name, knob in seen.facts.losses.items() if name in ("adversarial", "reconstruction")]
+        return 0 in weights
 
 
 def _share(sign: float) -> str:

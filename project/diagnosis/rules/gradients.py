@@ -6,9 +6,10 @@ import math
 
 from project.diagnosis.finding import Finding
 from project.diagnosis.history import History
-from project.diagnosis.progress import Progress, progress_of, trivial_error
+from project.diagnosis.progress import FAR_OFF, Progress, progress_of
 from project.diagnosis.rule import Floor, Rule
-from project.diagnosis.rules.units import blocked_units
+from project.diagnosis.rules.units import blocked_units, off_centre_at_the_entrance
+from project.diagnosis.rules.weights import swells
 from project.diagnosis.series import Series
 
 
@@ -69,8 +70,6 @@ class ExplodingGradients(Rule[History]):
     floor = Floor.SYMPTOM
     growth = 10.0
     ratio = 70.0
-    far_off = 30.0
-    """The outputs' error before the first step against the worse of two trivial answers."""
     looks = 6
     steps = 20
 
@@ -86,7 +85,9 @@ class ExplodingGradients(Rule[History]):
 
     def _outgrown(self, seen: History, network: str, progress: Progress) -> Finding | None:
         norms = total_gradient(seen, network).finite()
-        if seen.step < self.steps or len(norms) < 2 * self.looks:
+        if seen.step < self.steps or len(norms) < 2 * self.looks or swells(seen, network):
+            return None
+        if seen.facts.adversarial:  # a discriminator that grows sure of itself pulls harder and harder
             return None
         latest, before = norms.tail(self.looks // 2), norms.tail(60).values[: -(self.looks // 2)]
         usual = Series(list(range(len(before))), before).median()
@@ -110,16 +111,15 @@ class ExplodingGradients(Rule[History]):
         return self._name(seen, name, ratio, self.ratio, progress.poor, f"is {ratio:.0f} times that of the last layer")
 
     def _far_off(self, seen: History, progress: Progress) -> Finding | None:
-        error = seen["probe/error"]
-        if seen.step < self.steps or not len(error) or error.steps[0] > 1 or math.isnan(trivial_error(seen)):
+        if seen.step < self.steps or not progress.still_off:
             return None
-        worst = max(seen[name].last for name in ("probe/nothing", "probe/mean") if len(seen[name]))
-        off, still = error.values[0] / max(worst, 1e-12), error.last / max(worst, 1e-12)
-        if not off > self.far_off or (progress.finite and still < self.far_off / 3):
+        if any(series.values[0] >= 0.5 for series in seen.table("saturated").values()):
+            return None  # units at their ends before the first step keep it from coming back
+        if off_centre_at_the_entrance(seen):
             return None
-        network = next(iter(seen.facts.networks()), "network")
+        network, off = next(iter(seen.facts.networks()), "network"), progress.first_error
         what = f"is as far off as the outputs, whose error was {off:.0f} times a trivial answer's before the first step"
-        return self._name(seen, network, off, self.far_off, True, what)
+        return self._name(seen, network, off, FAR_OFF, True, what)
 
     def _name(self, seen: History, where: str, value: float, limit: float, harmed: bool, what: str) -> Finding:
         say, network = self.fault if harmed else self.note, where.partition(".")[0]

@@ -7,7 +7,7 @@ import math
 
 from project.diagnosis.finding import Finding
 from project.diagnosis.history import History
-from project.diagnosis.progress import Progress, progress_of, rise
+from project.diagnosis.progress import Progress, error_ratios, progress_of, rise
 from project.diagnosis.rule import Floor, Rule
 from project.diagnosis.series import Series, error_of_median, spread
 
@@ -17,6 +17,7 @@ class LossSurge(Rule[History]):
 
     code = "loss-surge"
     floor = Floor.SYMPTOM
+    follows = frozenset({"loss-oscillates"})
     limit = 2.0
     lost = 0.5
     """Share of what had been gained that has to be lost again."""
@@ -62,6 +63,8 @@ class LossFlat(Rule[History]):
     """Share of the mean answer's error above which nothing but the mean has been learnt."""
     nothing = 0.02
     """How near, as a share, the error is to that of doing nothing, when that is all that was learnt."""
+    once = 0.9
+    """Error of any look, against the better trivial answer, below which the network had learnt something."""
     long = 1000
     """Steps after which any error above that of doing nothing counts."""
 
@@ -74,6 +77,8 @@ class LossFlat(Rule[History]):
         error, nothing, mean = (seen[f"probe/{name}"].last for name in ("error", "nothing", "mean"))
         if progress.beats_trivial is None:
             return self._unknown(seen, progress)
+        if min(error_ratios(seen).values, default=1.0) < self.once:
+            return None  # it had been better: whatever happened since, it was not flat
         stuck = error > self.mean * mean or abs(error / nothing - 1) < self.nothing or seen.step >= self.long
         say = self.fault if stuck else self.note
         return self._name(

@@ -7,8 +7,9 @@ import math
 
 from project.diagnosis.finding import Finding
 from project.diagnosis.history import History
-from project.diagnosis.progress import Progress, level, progress_of, rise, trivial_error
+from project.diagnosis.progress import Progress, level, progress_of, rise
 from project.diagnosis.rule import Floor, Rule
+from project.diagnosis.rules.weights import swells
 from project.diagnosis.series import Series, error_of_median
 
 
@@ -60,7 +61,7 @@ class LearningRateHigh(Rule[History]):
         return None
 
     def _of(self, seen: History, progress: Progress, network: str, ratio: Series) -> Finding | None:
-        if _blown_from_start(seen):
+        if progress.far_off:
             return None
         harmed = progress.blown_up or (progress.now > progress.start and not progress.falling)
         steady = ratio.median()
@@ -73,7 +74,7 @@ class LearningRateHigh(Rule[History]):
         jump = self._jumped(seen, network)
         if jump is not None and progress.blown_up:
             return self._name(seen, network, jump, self.jump)
-        if self._climbs(seen, progress) and not self._faint(steady):
+        if self._climbs(seen, progress) and not self._faint(steady) and not swells(seen, network):
             return self._name(seen, network, self._peak(seen, progress) / max(abs(progress.start), 1e-12), self.climb)
         if len(settled) >= self.looks and steady > self.limit:
             return self.note(
@@ -103,6 +104,8 @@ class LearningRateHigh(Rule[History]):
             return False
         if not progress.finite and len(loss):
             return rise(progress.start, self._peak(seen, progress)) > (self.burst if progress.start > 0 else 1)
+        if seen["game/gradient_ratio"].last > 1:
+            return False  # the adversary pulls harder than the reconstruction, and that is what it costs
         if len(loss) < self.steps:
             return False
         levels = [part.median() for part in loss.parts(4)]
@@ -194,12 +197,3 @@ class LearningRateLow(Rule[History]):
         ratios = [table[n].finite().tail(10).median() for n in seen.facts.of(network, "weight") if n in table]
         ratios = [ratio for ratio in ratios if math.isfinite(ratio)]
         return bool(ratios) and max(ratios) > 1e-3
-
-
-def _blown_from_start(seen: History) -> bool:
-    """Whether the outputs were far off before the first step: then no rate is to blame."""
-    error, nothing = seen["probe/error"], trivial_error(seen)
-    if not len(error) or error.steps[0] > 1 or math.isnan(nothing):
-        return False
-    worst = max(seen[name].last for name in ("probe/nothing", "probe/mean") if len(seen[name]))
-    return not error.values[0] < 30 * worst

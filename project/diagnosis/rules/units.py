@@ -21,6 +21,13 @@ def blocked_units(seen: History) -> bool:
     return any(series.last >= 0.5 for table in tables for series in table)
 
 
+def off_centre_at_the_entrance(seen: History) -> bool:
+    """Whether the values before the first non-linearity were far off 0 before the first step: an input that is off."""
+    name = next(iter(seen.facts.activations), "")
+    offset = seen.table("offset").get(name, Series())
+    return len(offset) > 0 and not _is_normed(seen, name) and offset.values[0] > ActivationsOffCentre.far
+
+
 class DeadUnits(Rule[History]):
     """Channels behind a ReLU that are zero on the whole probe: nothing gets through, and no gradient comes back."""
 
@@ -58,6 +65,8 @@ class SaturatedUnits(Rule[History]):
     code = "saturated-units"
     floor = Floor.SYMPTOM
     limit = 0.5
+    all_but = 0.95
+    """A layer of which nothing else is left does harm until the network is better than an answer without one."""
     looks = 2
 
     def look(self, seen: History) -> Finding | None:
@@ -66,7 +75,11 @@ class SaturatedUnits(Rule[History]):
             return None
         trained = [entry for entry in layers if _is_trained(seen, entry[0])]
         name, share = (trained or layers)[0]
-        say = self.fault if trained and progress_of(seen).poor else self.note
+        progress = progress_of(seen)
+        # Outputs may well end where targets do, at black and white.
+        whole = [entry for entry in trained if entry[1] >= self.all_but and not _is_last(seen, entry[0])]
+        harmed = progress.poor or (progress.beats_trivial is False and (whole or progress.far_off))
+        say = self.fault if trained and harmed else self.note
         return say(
             seen.step,
             name,
@@ -88,7 +101,7 @@ class ActivationsOffCentre(Rule[History]):
     code = "activations-off-centre"
     floor = Floor.SYMPTOM
     limit = 1.0
-    far = 5.0
+    far = 10.0
     """Median over the channels of |mean| / std above which it is no longer usual."""
     most = 0.5
     looks = 2
@@ -106,7 +119,8 @@ class ActivationsOffCentre(Rule[History]):
         if not layers:
             return None
         name, offset = layers[0]
-        if offset > self.far and progress_of(seen).poor:
+        progress = progress_of(seen)
+        if offset > self.far and (progress.poor or (progress.far_off and progress.beats_trivial is False)):
             say = self.fault
         elif offset > self.far:
             say = self.note
@@ -134,6 +148,11 @@ def _option(seen: History, layer: str, name: str, value: str) -> str:
 def _is_trained(seen: History, layer: str) -> bool:
     activation = seen.facts.activations.get(layer)
     return activation is None or activation.trained
+
+
+def _is_last(seen: History, layer: str) -> bool:
+    activation = seen.facts.activations.get(layer)
+    return activation is not None and activation.last
 
 
 def _is_normed(seen: History, layer: str) -> bool:

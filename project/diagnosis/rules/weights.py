@@ -10,6 +10,7 @@ from project.diagnosis.finding import Finding
 from project.diagnosis.history import History, Knob
 from project.diagnosis.progress import progress_of
 from project.diagnosis.rule import Floor, Rule
+from project.diagnosis.rules.units import blocked_units
 from project.diagnosis.series import Series
 
 
@@ -64,31 +65,30 @@ class RegularisationDominates(Rule[History]):
 
 
 class WeightsAbnormal(Rule[History]):
-    """A layer whose weights or biases outgrow all others."""
+    """A layer whose weights or biases outgrow all others: outputs and gradients that are far off follow from it.
+
+    Where units are dead or at their ends, that is what large values have done, and what is named.
+    """
 
     code = "weights-abnormal"
     floor = Floor.SYMPTOM
     limit = 10.0
-    parts = 4
-    growth = 1.3
-    """From each part of the run to the next."""
-    grown = 4.0
-    """Over the whole run; and against what the fan-in asks for."""
     steps = 20
 
     def look(self, seen: History) -> Finding | None:
         if seen.step < self.steps:
             return None
         for network in seen.facts.networks():
-            finding = self._larger(seen, network, "weight") or self._larger(seen, network, "bias")
-            finding = finding or self._doubling(seen, network)
+            finding = self._doubling(seen, network)
+            if finding is None and not blocked_units(seen):
+                finding = self._larger(seen, network, "weight") or self._larger(seen, network, "bias")
             if finding is not None:
                 return finding
         return None
 
     def _larger(self, seen: History, network: str, role: str) -> Finding | None:
         """Against the other layers, each weight measured by what its fan-in asks for."""
-        sizes = {name: self._size(seen, name, series.last) for name, series in self._scales(seen, network, role)}
+        sizes = {name: size_of(seen, name, series.last) for name, series in scales(seen, network, role)}
         sizes = {name: size for name, size in sizes.items() if math.isfinite(size)}
         if len(sizes) < 4:
             return None
@@ -100,29 +100,12 @@ class WeightsAbnormal(Rule[History]):
         return self._name(seen, network, name, ratio, "times that of the other layers") if ratio > self.limit else None
 
     def _doubling(self, seen: History, network: str) -> Finding | None:
-        for name, series in self._scales(seen, network, "weight"):
-            values = series.finite().parts(self.parts)
-            if any(not len(part) for part in values):
-                continue
-            levels = [part.last for part in values]
-            steady = all(after > self.growth * before for before, after in itertools.pairwise(levels))
-            # A tail that starts near 0 on purpose grows for a while as well.
-            if steady and levels[-1] > self.grown * levels[0] and self._size(seen, name, levels[-1]) > self.grown:
-                return self._name(seen, network, name, levels[-1] / levels[0], "times what it was, and grows on")
-        return None
-
-    @staticmethod
-    def _scales(seen: History, network: str, role: str) -> list[tuple[str, Series]]:
-        table = seen.table("scale")
-        return [(name, table[name]) for name in seen.facts.of(network, role) if name in table and len(table[name])]
-
-    @staticmethod
-    def _size(seen: History, name: str, value: float) -> float:
-        fan_in = seen.facts.parameters[name].fan_in
-        return value * math.sqrt(fan_in) if fan_in else value
+        name, ratio = doubling(seen, network)
+        return self._name(seen, network, name, ratio, "times what it was, and grows on") if name else None
 
     def _name(self, seen: History, network: str, where: str, ratio: float, what: str) -> Finding:
-        say = self.fault if progress_of(seen).poor else self.note
+        progress = progress_of(seen)
+        say = self.fault if progress.poor or progress.still_off else self.note
         return say(
             seen.step,
             where,
@@ -132,3 +115,43 @@ class WeightsAbnormal(Rule[History]):
             f"{seen.facts.option(network, 'init', 'kaiming')}, and lower the rate, "
             f"{seen.facts.lower_rate(network, 3)}; weight_decay: 1e-4 in the optimiser's init_args holds weights down.",
         )
+
+
+def doubling(seen: History, network: str, growth: float = 1.3, grown: float = 4.0) -> tuple[str, float]:
+    """A layer whose weights keep growing through the whole run, and by how much; an empty name where there is none.
+
+    Args:
+        seen: The measurements.
+        network: Its name.
+        growth: Factor at least, from each quarter of the run to the next.
+        grown: Over the whole run; and against what the fan-in asks for.
+    """
+    for name, series in scales(seen, network, "weight"):
+        values = series.finite().parts(4)
+        if any(not len(part) for part in values):
+            continue
+        levels = [part.last for part in values]
+        steady = all(after > growth * before for before, after in itertools.pairwise(levels))
+        # A tail that starts near 0 on purpose grows for a while as well.
+        if steady and levels[-1] > grown * levels[0] and size_of(seen, name, levels[-1]) > grown:
+            return name, levels[-1] / levels[0]
+    return "", 1.0
+
+
+def swells(seen: History, network: str) -> bool:
+    """Whether weights grow faster than the optimiser's steps can have moved them: then no rate is to blame for it."""
+    name, ratio = doubling(seen, network, growth=1.15, grown=1.7)
+    steps = seen.table("update").get(name, Series()).finite()
+    return bool(name) and math.log(ratio) > 1.5 * steps.median() * 0.75 * seen.step
+
+
+def scales(seen: History, network: str, role: str) -> list[tuple[str, Series]]:
+    """The mean size of the values of each weight or bias of a network."""
+    table = seen.table("scale")
+    return [(name, table[name]) for name in seen.facts.of(network, role) if name in table and len(table[name])]
+
+
+def size_of(seen: History, name: str, value: float) -> float:
+    """A mean size against what the fan-in asks for: about 1."""
+    fan_in = seen.facts.parameters[name].fan_in
+    return value * math.sqrt(fan_in) if fan_in else value

@@ -41,6 +41,7 @@ class ParametersUnchanged(Rule[History]):
 
     code = "parameters-unchanged"
     floor = Floor.WIRING
+    follows = frozenset({"learning-rate-high", "regularisation-dominates", "exploding-gradients", "nonfinite-loss"})
     looks = 4
     """Steps that have to be measured, beyond those whose gradients were no numbers (AMP leaves such steps out)."""
     faint = 1e-6
@@ -107,6 +108,7 @@ class LabelsSwapped(Rule[History]):
 
     code = "labels-swapped"
     floor = Floor.WIRING
+    follows = frozenset({"learning-rate-high"})
     steps = 30
     content = 0.45
     """Share of its first level below which a loss says that its side is winning; LSGAN is at half of it in balance."""

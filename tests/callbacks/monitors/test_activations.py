@@ -30,7 +30,9 @@ def test_both_sides_of_a_non_linearity_as_numpy_sees_them(fit, make_restorer, co
     with torch.no_grad():
         before = network[0](keep.batch.input).numpy()
     after = np.tanh(before)
-    channels = before.transpose(1, 0, 2, 3).reshape(6, -1)
+    height, width = before.shape[2:]
+    inner = before[:, :, height // 8 : height - height // 8, width // 8 : width - width // 8]
+    channels = inner.transpose(1, 0, 2, 3).reshape(6, -1)
     far = np.abs(channels.mean(1)) / channels.std(1)
     expected = {
         "before_mean": before.mean(),
@@ -44,6 +46,25 @@ def test_both_sides_of_a_non_linearity_as_numpy_sees_them(fit, make_restorer, co
         assert history.table(measure)["network.1"].last == pytest.approx(float(value), rel=1e-3, abs=1e-6), measure
     with (fit.folder / "measurements.csv").open() as file:
         assert {row["measure"] for row in csv.DictReader(file)} == set(expected)
+
+
+def test_padding_does_not_hide_that_everything_is_off_the_middle(fit, make_restorer, convs):
+    """Of an input far from 0, zeros around the picture are by far the largest spread."""
+    network = convs(nn.ReLU())
+    with torch.no_grad():
+        network[0].weight.uniform_(0.1, 0.2)
+        network[0].bias.zero_()
+
+    class Shifted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = network
+
+        def forward(self, x):
+            return self.body(x + 100)
+
+    history = fit(make_restorer(Shifted(), lr=0.0), Activations())
+    assert history.table("offset")["network.body.1"].last > 50
 
 
 def test_the_error_beside_that_of_answers_that_need_no_network(fit, make_restorer, convs):

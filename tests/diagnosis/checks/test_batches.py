@@ -12,6 +12,7 @@ from project.networks import UNet
 from project.networks.normalize import Normalize
 
 
+@pytest.mark.planted("input-nonfinite")
 @pytest.mark.parametrize(
     "change",
     {
@@ -26,6 +27,7 @@ def test_values_that_are_no_numbers(look, kit, change):
     assert kit.faults(found) == ["input-nonfinite"]
 
 
+@pytest.mark.planted("input-range")
 @pytest.mark.parametrize(
     "change",
     [
@@ -42,6 +44,7 @@ def test_pictures_of_another_range(look, kit, change):
     assert found[0] == "input-range"
 
 
+@pytest.mark.healthy
 @pytest.mark.parametrize("sigma", [0.0, 10.0, 75.0])
 def test_noise_that_is_not_clipped_is_no_other_range(look, kit, sigma):
     assert kit.faults(look(pairs=kit.Spoilt(lambda x, y: (x, y), sigma))) == []
@@ -53,6 +56,7 @@ def _without_red(x, y):
     return x, y
 
 
+@pytest.mark.planted("input-constant")
 @pytest.mark.parametrize("change", [_without_red, lambda x, y: (x, torch.full_like(y, 0.5))], ids=["channel", "target"])
 def test_nothing_to_see(look, kit, change):
     found = kit.faults(look(pairs=kit.Spoilt(change)))
@@ -71,6 +75,7 @@ class Centred(nn.Module):
         return x + self.body(self.scale(x))
 
 
+@pytest.mark.planted("input-not-centred")
 @pytest.mark.parametrize(
     "normalize", [nn.Identity(), Normalize(3, 0.5, 0.01), Normalize(3, 3.0, 0.25)], ids=["none", "spread", "mean"]
 )
@@ -79,11 +84,17 @@ def test_a_network_that_does_not_centre_its_input(look, kit, normalize):
     assert found[0] == "input-not-centred"
 
 
-def test_the_range_zero_one_is_not_centred_and_the_range_minus_one_one_is_a_choice(look, kit):
+@pytest.mark.planted("input-not-centred")
+def test_the_range_zero_one_is_not_centred(look, kit):
     assert kit.faults(look(input_range="zero_one"))[0] == "input-not-centred"
+
+
+@pytest.mark.healthy
+def test_the_range_minus_one_one_is_a_choice(look, kit):
     assert kit.faults(look(input_range="minus_one_one")) == []
 
 
+@pytest.mark.healthy
 def test_noise_maps_and_stacked_pixels_are_not_taken_for_the_picture(look, kit):
     from project.data.pairs import GaussianNoise
 
@@ -91,17 +102,20 @@ def test_noise_maps_and_stacked_pixels_are_not_taken_for_the_picture(look, kit):
     assert kit.faults(look(network, pairs=GaussianNoise(150, noise_map=True))) == []
 
 
+@pytest.mark.planted("batch-repeated")
 def test_an_order_that_never_changes(look, kit, monkeypatch):
     monkeypatch.setattr(TrainingSampler, "set_epoch", lambda self, epoch: None)
     assert kit.faults(look())[0] == "batch-repeated"
 
 
+@pytest.mark.planted("batch-repeated")
 def test_the_same_order_with_other_crops(look, kit, monkeypatch):
     epochs = TrainingSampler.__iter__
     monkeypatch.setattr(TrainingSampler, "__iter__", lambda self: iter(sorted(epochs(self))))
     assert kit.faults(look())[0] == "batch-repeated"
 
 
+@pytest.mark.planted("batch-repeated")
 def test_the_same_batch_all_through_an_epoch(look, kit, monkeypatch):
     passes = ResumableLoader.__iter__
 
@@ -113,6 +127,7 @@ def test_the_same_batch_all_through_an_epoch(look, kit, monkeypatch):
     assert kit.faults(look())[0] == "batch-repeated"
 
 
+@pytest.mark.planted("batch-repeated")
 def test_the_same_noise_in_every_batch(look, kit):
     def noisy(x, y):
         return y + 0.1 * torch.randn(y.shape, generator=torch.Generator().manual_seed(3)), y
@@ -120,6 +135,7 @@ def test_the_same_noise_in_every_batch(look, kit):
     assert kit.faults(look(pairs=kit.Spoilt(noisy)))[0] == "batch-repeated"
 
 
+@pytest.mark.healthy
 @pytest.mark.parametrize("data", [{"batch_size": 1}, {"batch_size": 20, "crop": 41}, {"crops_per_image": 8}])
 def test_few_and_small_batches_are_not_taken_for_repeated_ones(look, kit, data):
     assert kit.faults(look(**data)) == []

@@ -26,6 +26,7 @@ def _text(path: Path) -> None:
     path.write_text("this is no picture")
 
 
+@pytest.mark.planted("unreadable-image")
 @pytest.mark.parametrize("spoil", [_cut, _empty, _text])
 def test_a_file_that_cannot_be_used(look, kit, make_scenes, spoil):
     root = make_scenes(16)
@@ -47,6 +48,7 @@ def _copies(root: Path, how: str) -> None:
             source.resize((78, 61), Image.Resampling.BICUBIC).save(root / f"copy{number}.png")
 
 
+@pytest.mark.planted("duplicate-images")
 @pytest.mark.parametrize("how", ["bytes", "jpeg", "resized"])
 def test_pictures_that_are_there_twice(look, kit, make_scenes, how):
     root = make_scenes(24, "all/train")
@@ -56,6 +58,7 @@ def test_pictures_that_are_there_twice(look, kit, make_scenes, how):
     assert kit.faults(found) == ["duplicate-images"]
 
 
+@pytest.mark.planted("split-leak")
 @pytest.mark.parametrize("how", ["bytes", "jpeg", "resized"])
 def test_pictures_that_are_in_two_splits(look, kit, make_scenes, how):
     root = make_scenes(20, "all/train")
@@ -74,6 +77,7 @@ def test_pictures_that_are_in_two_splits(look, kit, make_scenes, how):
     assert "003.png" in leak.where and "seen" in leak.where
 
 
+@pytest.mark.planted("outlier-images")
 @pytest.mark.parametrize("how", ["black", "white", "blurred", "wide"])
 def test_odd_pictures(look, kit, make_scenes, how):
     root = make_scenes(30)
@@ -95,6 +99,7 @@ def test_odd_pictures(look, kit, make_scenes, how):
     assert outlier.severity == "note" and "odd.png" in outlier.where and "1 pictures" in outlier.advice
 
 
+@pytest.mark.planted("input-constant")
 def test_blank_pictures(look, kit, make_scenes):
     root = make_scenes(20)
     Image.new("RGB", (52, 41), "white").save(root / "blank.png")
@@ -119,6 +124,7 @@ def test_statistics_of_other_pictures(kit, subject):
         assert finding.severity == "fault" and finding.limit == pytest.approx(0.003)
 
 
+@pytest.mark.planted("statistics-not-from-train")
 def test_statistics_of_all_splits(kit, make_data, tmp_path, make_scenes):
     train = make_scenes(12, "all/train")
     bright = make_scenes(4, "all/val", start=50)
@@ -134,6 +140,7 @@ def test_statistics_of_all_splits(kit, make_data, tmp_path, make_scenes):
     assert "statistics-not-from-train" in kit.faults(kit.examined(subject))
 
 
+@pytest.mark.planted("statistics-not-from-train")
 def test_a_network_with_figures_of_its_own(kit, make_data):
     network = kit.small_unet()
     model = kit.restorer(network)

@@ -29,6 +29,7 @@ class Summed(nn.Module):
         return (output - target).abs().flatten(1).mean(1).sum()
 
 
+@pytest.mark.planted("loss-not-mean")
 @pytest.mark.parametrize("loss", [nn.MSELoss(reduction="sum"), nn.L1Loss(reduction="sum"), Summed()])
 def test_a_loss_that_is_a_sum(look, kit, loss):
     assert kit.faults(look(model=kit.restorer(loss=loss))) == ["loss-not-mean"]
@@ -39,20 +40,24 @@ class Multiplied(ImageRestorer):
         return super().training_step(batch, batch_idx) * len(batch.input)
 
 
+@pytest.mark.planted("loss-not-mean")
 def test_a_step_that_multiplies_by_the_batch(look, kit):
     assert kit.faults(look(model=Multiplied(kit.small_unet()))) == ["loss-not-mean"]
 
 
+@pytest.mark.healthy
 @pytest.mark.parametrize("loss", [nn.MSELoss(), Charbonnier(), PSNRLoss(), nn.SmoothL1Loss()])
 def test_losses_that_are_means(look, kit, loss):
     assert kit.faults(look(model=kit.restorer(loss=loss, l1=1e-4))) == []
 
 
+@pytest.mark.planted("loss-not-mean")
 def test_a_game_with_a_summed_reconstruction(look, kit):
     found = look(model=kit.colorizer(reconstruction=nn.L1Loss(reduction="sum")), **LINES)
     assert kit.faults(found) == ["loss-not-mean"]
 
 
+@pytest.mark.planted("initial-loss")
 @pytest.mark.parametrize("how", ["bias", "tail"])
 def test_a_first_answer_that_is_far_off(look, kit, how):
     network = kit.small_unet(residual=False)
@@ -88,8 +93,10 @@ class Unmoved(ImageRestorer):
         self.trainer.fit_loop.epoch_loop.automatic_optimization.optim_progress.optimizer.step.increment_completed()
 
 
+@pytest.mark.planted("cannot-overfit")
 @pytest.mark.parametrize("model", [Detached, Elsewhere, Upwards, Unmoved])
-def test_a_model_that_cannot_learn(look, kit, model):
+def test_a_model_that_cannot_learn(look, kit, monkeypatch, model):
+    monkeypatch.setattr(learning.CannotOverfit, "steps", 40)
     found = look(model=model(kit.small_unet(norm="batch"), optimizer=partial(torch.optim.Adam, lr=2e-3)), without=())
     assert kit.faults(found) == ["cannot-overfit"]
 
@@ -106,7 +113,9 @@ class Shut(nn.Module):
         return self.network(x).detach() + 0 * sum(p.sum() for p in self.network.parameters())
 
 
-def test_a_network_that_is_cut_off_from_its_loss(look, kit):
+@pytest.mark.planted("cannot-overfit")
+def test_a_network_that_is_cut_off_from_its_loss(look, kit, monkeypatch):
+    monkeypatch.setattr(learning.CannotOverfit, "steps", 40)
     assert kit.faults(look(Shut(), without=())) == ["cannot-overfit"]
 
 
@@ -121,6 +130,7 @@ def test_a_rate_that_is_far_off_is_a_note(look, kit, optimizer):
     assert "cannot-overfit" in kit.notes(found)
 
 
+@pytest.mark.healthy
 @pytest.mark.parametrize(
     "model",
     {
@@ -139,6 +149,7 @@ def test_models_that_can_learn(look, kit, model):
     assert "cannot-overfit" not in kit.notes(found)
 
 
+@pytest.mark.healthy
 @pytest.mark.parametrize("more", [{}, {"discriminator": None}, {"generator_epochs": 2, "critic_epochs": 1}])
 def test_a_game_that_can_learn(look, kit, more):
     found = look(model=kit.colorizer(**more), without=(), **LINES)
@@ -170,18 +181,21 @@ class Deaf(nn.Module):
         return self.network(x).detach() + 0 * sum(p.sum() for p in self.network.parameters())
 
 
+@pytest.mark.planted("cannot-overfit")
 def test_a_discriminator_that_learns_the_wrong_way_round(look, kit):
     found = look(model=kit.colorizer(kind=Swapped), without=(), **LINES)
     assert kit.faults(found) == ["cannot-overfit"]
     assert found[-1].where == "discriminator"
 
 
+@pytest.mark.planted("cannot-overfit")
 def test_a_discriminator_that_does_not_learn(look, kit):
     found = look(model=kit.colorizer(discriminator=Deaf()), without=(), **LINES)
     assert kit.faults(found) == ["cannot-overfit"]
     assert found[-1].where == "discriminator"
 
 
+@pytest.mark.healthy
 @pytest.mark.parametrize("adversarial", [Hinge(), LeastSquares(), WassersteinGP()])
 def test_games_of_every_kind(look, kit, adversarial):
     critic = PatchGAN(in_channels=8, width=8, layers=2, norm="instance")

@@ -11,6 +11,7 @@ from project.data.pairs import Given, GreyToColour, LinesToColour, SpatialHints
 from project.networks import UNet
 
 
+@pytest.mark.planted("pair-misaligned")
 @pytest.mark.parametrize(
     "change",
     {
@@ -45,16 +46,19 @@ def two_folders(make_scenes, kit):
     return make
 
 
+@pytest.mark.planted("pair-misaligned")
 def test_files_that_were_paired_in_another_order(look, kit, two_folders):
     folders = two_folders(lambda names: names[1:] + names[:1])
     assert kit.faults(look(kit.small_unet(residual=False), pairs=Given(), **folders))[0] == "pair-misaligned"
 
 
+@pytest.mark.healthy
 def test_files_that_belong_together(look, kit, two_folders):
     found = look(kit.small_unet(residual=False), pairs=Given(), **two_folders())
     assert kit.faults(found) == []
 
 
+@pytest.mark.planted("target-grey")
 @pytest.mark.parametrize("tint", [0, 2])
 def test_targets_without_colours(look, kit, tmp_path, tint):
     root = tmp_path / "grey"
@@ -66,10 +70,12 @@ def test_targets_without_colours(look, kit, tmp_path, tint):
     assert kit.faults(look(model=model, root=str(root), pairs=GreyToColour()))[0] == "target-grey"
 
 
+@pytest.mark.healthy
 def test_a_healthy_game_of_lines_hints_and_colours(look, kit):
     found = look(model=kit.colorizer(), pairs=LinesToColour(hints=SpatialHints()), input_range="standardise")
     assert kit.faults(found) == []
 
 
+@pytest.mark.healthy
 def test_noise_that_buries_all_edges_is_no_other_pair(look, kit):
     assert kit.faults(look(pairs=kit.Spoilt(lambda x, y: (x, y), sigma=150.0), crops_per_image=8)) == []

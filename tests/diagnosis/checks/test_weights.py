@@ -14,6 +14,7 @@ def _layer(network: UNet) -> nn.Conv2d:
     return network.encoder[0][0].body[0]
 
 
+@pytest.mark.planted("weights-constant")
 @pytest.mark.parametrize(
     "start",
     {
@@ -43,6 +44,7 @@ class Block(nn.Module):
         return x + self.body(x)
 
 
+@pytest.mark.healthy
 def test_layers_that_may_start_at_zero(look, kit):
     network = nn.Sequential(
         nn.BatchNorm2d(3), nn.Conv2d(3, 8, 3, padding=1), Block(), Block(), nn.Conv2d(8, 3, 3, padding=1)
@@ -54,6 +56,7 @@ def test_layers_that_may_start_at_zero(look, kit):
     assert kit.faults(look(unet)) == []
 
 
+@pytest.mark.planted("weights-scale")
 @pytest.mark.parametrize("factor", [30.0, 0.01])
 @pytest.mark.parametrize("layer", ["encoder.0.0.body.0", "up.0", "down.0"])
 def test_weights_of_another_scale(look, kit, factor, layer):
@@ -65,16 +68,22 @@ def test_weights_of_another_scale(look, kit, factor, layer):
     assert layer in next(one for one in found if one.code == "weights-scale").where
 
 
-def test_parts_that_are_frozen_without_a_word(look, kit):
+@pytest.mark.planted("frozen-parameters")
+def test_a_part_that_is_frozen_without_a_word(look, kit):
     network = kit.small_unet()
     network.middle.requires_grad_(False)
     assert kit.faults(look(network))[0] == "frozen-parameters"
+
+
+@pytest.mark.planted("frozen-parameters")
+def test_all_but_the_tail_that_is_frozen_without_a_word(look, kit):
     whole = kit.small_unet()
     for name, parameter in whole.named_parameters():
         parameter.requires_grad_("tail" in name)
     assert kit.faults(look(whole))[0] == "frozen-parameters"
 
 
+@pytest.mark.healthy
 def test_a_freeze_that_is_declared(look, kit):
     network = kit.small_unet()
     network.encoder.requires_grad_(False)
@@ -100,11 +109,13 @@ class Listed(nn.Module):
         return x + self.tail(h)
 
 
+@pytest.mark.planted("parameters-not-optimised")
 @pytest.mark.parametrize("kept", ["list", "dict", "tensor"])
 def test_layers_that_torch_does_not_find(look, kit, kept):
     assert kit.faults(look(Listed(kept)))[0] == "parameters-not-optimised"
 
 
+@pytest.mark.planted("parameters-not-optimised")
 def test_an_optimiser_without_some_of_the_parameters(look, kit):
     model = kit.restorer()
     model.configure_optimizers = lambda: torch.optim.Adam(model.network.encoder.parameters(), lr=1e-3)
@@ -116,6 +127,7 @@ def test_an_optimiser_without_some_of_the_parameters(look, kit):
 LINES = {"pairs": LinesToColour(hints=SpatialHints())}
 
 
+@pytest.mark.planted("parameters-not-optimised")
 def test_a_discriminator_that_nobody_trains(look, kit):
     model = kit.colorizer()
     both = model.configure_optimizers
@@ -124,6 +136,7 @@ def test_a_discriminator_that_nobody_trains(look, kit):
     assert kit.faults(found) == ["parameters-not-optimised"]
 
 
+@pytest.mark.planted("weights-constant")
 def test_a_discriminator_that_starts_constant(look, kit):
     critic = PatchGAN(in_channels=8, width=8, layers=2)
     nn.init.constant_(critic.blocks[1][0].weight, 0.02)
@@ -131,6 +144,7 @@ def test_a_discriminator_that_starts_constant(look, kit):
     assert kit.faults(found)[0] == "weights-constant"
 
 
+@pytest.mark.planted("frozen-parameters")
 def test_a_discriminator_that_is_frozen(look, kit):
     critic = PatchGAN(in_channels=8, width=8, layers=2)
     critic.blocks[0].requires_grad_(False)

@@ -83,6 +83,7 @@ def cut(net, x):
     return net.three(net.two(net.one(net.norm(x)).relu()).relu()).clamp(0.3, 0.6)
 
 
+@pytest.mark.planted
 @pytest.mark.parametrize(
     ("way", "code"),
     [
@@ -102,15 +103,15 @@ def cut(net, x):
     ids=lambda entry: getattr(entry, "__name__", entry),
 )
 def test_a_way_through_the_network_that_goes_wrong(look, kit, way, code):
-    torch.manual_seed(3)
     assert kit.faults(look(Wired(way)))[0] == code
 
 
+@pytest.mark.healthy
 def test_the_same_network_wired_well(look, kit):
-    torch.manual_seed(3)
     assert kit.faults(look(Wired(plain))) == []
 
 
+@pytest.mark.planted("batch-mixing")
 def test_a_norm_that_stays_in_training_mode(look, kit):
     network = kit.small_unet(norm="batch")
     for module in network.modules():
@@ -119,12 +120,14 @@ def test_a_norm_that_stays_in_training_mode(look, kit):
     assert kit.faults(look(network))[0] == "batch-mixing"
 
 
+@pytest.mark.planted("output-range")
 @pytest.mark.parametrize("last", [nn.Sigmoid(), nn.ReLU(), nn.Tanh()], ids=["sigmoid", "relu", "tanh"])
 def test_a_last_activation_within_the_normalisation(look, kit, last):
     body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1), last)
     assert kit.faults(look(Normalized(body)))[0] == "output-range"
 
 
+@pytest.mark.healthy
 def test_a_sigmoid_that_covers_all_colours(look, kit):
     body = nn.Sequential(
         Normalize(3, 0.45, 0.25), nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1)
@@ -132,10 +135,12 @@ def test_a_sigmoid_that_covers_all_colours(look, kit):
     assert kit.faults(look(nn.Sequential(body, nn.Sigmoid()))) == []
 
 
+@pytest.mark.planted("missing-nonlinearity")
 def test_a_network_without_activations(look, kit):
     assert kit.faults(look(kit.small_unet(activation="identity")))[0] == "missing-nonlinearity"
 
 
+@pytest.mark.planted("missing-nonlinearity")
 def test_an_activation_that_is_missing_in_one_block(look, kit):
     network = kit.small_unet(norm="group")
     network.decoder[0][0].body[2] = nn.Identity()
@@ -163,11 +168,13 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.healthy
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(f"{k}={v}" for k, v in options.items()))
 def test_a_healthy_unet_in_all_its_forms(look, kit, options):
     assert kit.faults(look(kit.small_unet(**options))) == []
 
 
+@pytest.mark.healthy
 @pytest.mark.parametrize("norm", ["batch", "group", "layer", "instance", "none"])
 @pytest.mark.parametrize("spectral", [False, True])
 def test_a_healthy_discriminator_in_all_its_forms(look, kit, norm, spectral):
@@ -189,6 +196,7 @@ class Blind(nn.Module):
         return self.network(kept)
 
 
+@pytest.mark.planted("input-ignored")
 @pytest.mark.parametrize(
     ("network", "channels"),
     [
@@ -207,6 +215,7 @@ def test_a_game_in_which_one_does_not_look(look, kit, network, channels):
     assert network in next(one for one in found if one.code == "input-ignored").where
 
 
+@pytest.mark.planted("output-range")
 def test_a_generator_whose_colours_end_too_soon(look, kit):
     generator = nn.Sequential(UNet(in_channels=5, widths=[8, 12]), nn.Sigmoid(), nn.Hardtanh(0.0, 0.5))
     assert kit.faults(look(model=kit.colorizer(generator=generator), **LINES))[0] == "output-range"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -33,6 +34,18 @@ def test_a_discriminator_that_never_tells_them_apart(game):
     assert run.faults() == ["discriminator-inert"]
 
 
+def test_a_discriminator_whose_weights_do_not_move_and_that_tells_apart_a_little_by_chance(game):
+    resting = {
+        "train/discriminator": lambda s: 1.33,
+        "train/adversarial": lambda s: 0.7,
+        "train/score_real": lambda s: 0.2,
+        "train/score_fake": lambda s: 0.05,
+    }
+    run = game(resting, ratio=lambda s, n: 1e-7 if n.startswith("discriminator") else 5e-3)
+    assert run.faults() == ["discriminator-inert"]
+    assert game(resting).faults() == []
+
+
 def test_a_discriminator_that_knows_its_pictures_by_heart(game):
     run = game(WORSE, scores={"game/sign_train": lambda s: 0.9, "game/sign_val": lambda s: -0.3})
     assert run.faults() == ["discriminator-overfits"]
@@ -49,3 +62,9 @@ def test_one_loss_that_drowns_the_other(game, ratio, key):
     found = [f for f in run.tell() if f.is_fault]
     assert [f.code for f in found] == ["adversarial-imbalance"]
     assert f"--model.init_args.{key}" in found[0].advice
+
+
+def test_a_loss_that_is_switched_off_on_purpose_is_no_imbalance(game):
+    run = game(scores={"game/gradient_ratio": lambda s: 1e9})
+    run.facts.losses["reconstruction"] = replace(run.facts.losses["reconstruction"], value=0.0)
+    assert run.faults() == []
