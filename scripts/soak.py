@@ -233,10 +233,11 @@ def compare(one: Path, other: Path) -> list[str]:
             for run in (one, other)
         )
         for content in (first, second):
-            # How often a validation was begun does not matter, nor what the folder is called.
+            # How often a validation was begun does not matter, nor what the folder is called, nor Lightning's note of
+            # the score that was looked at last, which it does not load.
             content["loops"]["fit_loop"].pop("epoch_loop.val_loop.batch_progress")
             for state in content["callbacks"].values():
-                for path in [key for key in state if key == "dirpath" or key.endswith(("_path", "_models"))]:
+                for path in [key for key in state if key.endswith(("_path", "_models", "dirpath", "current_score"))]:
                     del state[path]
         for key in ("global_step", "state_dict", "current_model_state", "optimizer_states", "lr_schedulers"):
             faults += [f"{name}.ckpt: {found}" for found in different(first.get(key), second.get(key), key)]
