@@ -11,14 +11,15 @@ from torch import Tensor
 
 from project.callbacks.pictures import log_picture, new_figure, sample_path
 
-REAL, FAKE = "train/score_real", "train/score_fake"
+NAMES = ("score_real", "score_fake")
 
 
 class ScoreCurves(Callback):
     """Saves ``samples/scores.png``: the discriminator's mean scores of real and made training pictures over the steps.
 
-    Drawn at every validation and at the end, from what a model logs as ``train/score_real`` and ``train/score_fake``;
-    where neither is logged it does nothing. Curves that meet: the discriminator cannot tell; far apart: it has won.
+    Drawn at every validation and at the end, from what a model's ``training_step`` returns as ``score_real`` and
+    ``score_fake``, or logs as ``train/score_real`` and ``train/score_fake``; without these it does nothing. Steps in
+    which the discriminator rests have no point. Curves that meet: the discriminator cannot tell; far apart: it has won.
 
     Args:
         points: Most points of a curve: a longer run keeps every second step, then every fourth, and so on. 0 switches
@@ -30,18 +31,28 @@ class ScoreCurves(Callback):
         self._curve: list[list[float]] = []  # step, real, fake
         self._stride = 1
         self._steps: list[int] = []
+        self._known: list[Tensor | None] = [None, None]
         self._pending: list[Tensor] = []  # (N, 2) on the device: reading one would wait for it
 
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if self.points < 1 or not trainer.is_global_zero or trainer.global_step % self._stride:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+        if self.points < 1 or not trainer.is_global_zero:
             return
-        logged = trainer.callback_metrics
-        if REAL not in logged or FAKE not in logged:
+        scores = self._fresh(outputs, trainer.callback_metrics)
+        if scores is None or trainer.global_step % self._stride:
             return
         self._steps.append(trainer.global_step)
-        self._pending.append(torch.stack([logged[REAL].detach(), logged[FAKE].detach()])[None])
+        self._pending.append(torch.stack([score.detach() for score in scores])[None])
         if len(self._pending) > 1000:
             self._pending = [torch.cat(self._pending)]
+
+    def _fresh(self, outputs: Any, metrics: dict[str, Tensor]) -> list[Tensor] | None:
+        """The scores of this batch; Lightning goes on showing what was logged once."""
+        logged = [metrics.get(f"train/{name}") for name in NAMES]
+        fresh = all(one is not None and one is not known for one, known in zip(logged, self._known, strict=True))
+        self._known = logged
+        if isinstance(outputs, dict) and all(name in outputs for name in NAMES):
+            return [outputs[name] for name in NAMES]
+        return logged if fresh else None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:

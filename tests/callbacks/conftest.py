@@ -41,20 +41,26 @@ for _name in ("on_train_batch_end", "on_validation_batch_start", "on_validation_
 
 
 @pytest.fixture
-def small(tmp_path: Path, make_pictures: Callable[..., Path]) -> Callable[..., Path]:
-    """Runs ``fit`` on ten pictures, seven of them for training: small("name", "--key", "value") -> the run's folder."""
-    path = tmp_path / "small.yaml"
+def small_model() -> dict[str, Any]:
+    """The model section of `small`'s configuration."""
     network = {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 6], "norm": "batch"}}
-    model = {
+    options = {
         "network": network,
         "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01}},
         "scheduler": {"class_path": "project.models.schedules.WarmupCosine"},
     }
+    return {"class_path": "project.models.ImageRestorer", "init_args": options}
+
+
+@pytest.fixture
+def small(tmp_path: Path, make_pictures: Callable[..., Path], small_model: dict[str, Any]) -> Callable[..., Path]:
+    """Runs ``fit`` on ten pictures, seven of them for training: small("name", "--key", "value") -> the run's folder."""
+    path = tmp_path / "small.yaml"
     noise = {"class_path": "project.data.pairs.GaussianNoise", "init_args": {"sigma": [5, 50]}}
     path.write_text(
         yaml.safe_dump(
             {
-                "model": {"class_path": "project.models.ImageRestorer", "init_args": model},
+                "model": small_model,
                 "data": {
                     "root": str(make_pictures(10, width=52, height=41)),
                     "pairs": noise,

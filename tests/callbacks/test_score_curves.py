@@ -78,6 +78,20 @@ def test_a_stage_without_a_discriminator_has_no_points(tmp_path, monkeypatch):
     assert len(drawn) == 2
 
 
+def test_a_step_in_which_the_discriminator_rests_has_no_point(make_trainer):
+    """Also where Lightning goes on showing the scores of the step before, which a resumed run does not have."""
+    curves = ScoreCurves()
+    logged = {}
+    for step in range(1, 7):
+        outputs = {"loss": torch.tensor(0.0)}
+        if step % 2 == 0:
+            outputs |= {"score_real": torch.tensor(step / 10), "score_fake": torch.tensor(-step / 10)}
+        if step == 4:  # the model logs some steps alone
+            logged = {f"train/{name}": outputs[name] for name in ("score_real", "score_fake")}
+        curves.on_train_batch_end(make_trainer(global_step=step, callback_metrics=logged), None, outputs)
+    assert curves.state_dict()["curve"] == _points(2, 4, 6)
+
+
 def test_a_long_run_keeps_evenly_spaced_points(tmp_path, monkeypatch):
     drawn = _drawn(monkeypatch)
     _fit(tmp_path, ScoreCurves(points=8), 48)
@@ -89,7 +103,7 @@ def test_what_waits_on_the_device_is_put_together_now_and_then(make_trainer):
     curves = ScoreCurves(points=5000)
     for step in range(1, 2501):
         scores = {"train/score_real": torch.tensor(float(step)), "train/score_fake": torch.tensor(-float(step))}
-        curves.on_train_batch_end(make_trainer(global_step=step, callback_metrics=scores))
+        curves.on_train_batch_end(make_trainer(global_step=step, callback_metrics=scores), None, None)
     assert len(curves._pending) <= 1001
     assert curves.state_dict()["curve"] == [[step, step, -step] for step in range(1, 2501)]
 
@@ -98,7 +112,7 @@ def test_a_step_does_not_wait_for_the_device(make_trainer):
     """Reading a number of a tensor that lies on no real device would fail."""
     curves = ScoreCurves()
     scores = {name: torch.empty((), device="meta") for name in ("train/score_real", "train/score_fake")}
-    curves.on_train_batch_end(make_trainer(global_step=1, callback_metrics=scores))
+    curves.on_train_batch_end(make_trainer(global_step=1, callback_metrics=scores), None, None)
     assert len(curves._pending) == 1
 
 
