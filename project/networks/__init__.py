@@ -1,6 +1,7 @@
 """Plain ``torch.nn`` networks; they know nothing of Lightning, and take and give pictures in [0, 1]."""
 
+from project.networks.backbone import BackboneUNet
 from project.networks.normalize import Normalize, Normalized
 from project.networks.unet import UNet
 
-__all__ = ["Normalize", "Normalized", "UNet"]
+__all__ = ["BackboneUNet", "Normalize", "Normalized", "UNet"]
