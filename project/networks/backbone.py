@@ -133,8 +133,6 @@ def _check(in_channels: int, out_channels: int, stages: int, widths: list[int], 
     elif len(widths) != stages + 1 or min(widths) < 1:
         faults.append(f"widths must be {stages + 1} positive numbers, one more than stages, not {widths}")
     if residual and out_channels > in_channels:
-        faults.append(
-            f"residual: true adds the input to the output, so out_channels ({out_channels}) must not be above in_channels"
-        )
+        faults.append(f"residual: true adds the input to the output: out_channels must not be above {in_channels}")
     if faults:
         raise UserError("BackboneUNet cannot be built:\n" + "\n".join(f"- {fault}" for fault in faults))
