@@ -11,8 +11,9 @@ else
 endif
 READY := .venv/.ready
 ARGS ?=
+CONFIG ?= configs/denoise.yaml
 
-.PHONY: help setup train train-bsd colorize test test-all lint format benchmark clean
+.PHONY: help setup check overfit train train-bsd colorize test test-all lint format benchmark soak faults clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -32,6 +33,12 @@ $(READY): pyproject.toml constraints.txt
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'; \
 	fi
 	@touch $(READY)
+
+check: $(READY) ## look at data and model before the first step (under 2 minutes): make check CONFIG=configs/colorize.yaml
+	@$(BIN)/python -m project check --config $(CONFIG) $(ARGS)
+
+overfit: $(READY) ## learn a few pictures by heart, to see the training loss go to nearly 0 (at most 3 minutes)
+	@$(BIN)/python -m project fit --config $(CONFIG) --config configs/trainer/overfit.yaml --name overfit $(ARGS)
 
 train: $(READY) ## teach a UNet to denoise the embedded photographs (at most 5 minutes on 2 cores)
 	@$(BIN)/python -m project fit --config configs/denoise.yaml $(ARGS)
@@ -56,6 +63,12 @@ format: $(READY) ## put the code into the project's format
 
 benchmark: $(READY) ## time a step, the loader and the start, each against doing it by hand
 	@$(BIN)/python scripts/benchmark $(ARGS)
+
+soak: $(READY) ## kill a small run at 50 random moments, resume it, compare its end (half an hour): ARGS="--kills 5"
+	@$(BIN)/python scripts/soak.py $(ARGS)
+
+faults: $(READY) ## plant faults into small runs and print which are found, and the false alarms (ARGS="--seeds 1")
+	@$(BIN)/python scripts/faults $(ARGS)
 
 clean: ## remove the cache of indexed pictures and test leftovers (keeps runs/ and .venv/)
 	@rm -rf .cache .pytest_cache .ruff_cache build *.egg-info

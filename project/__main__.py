@@ -11,6 +11,8 @@ from importlib import import_module
 from pathlib import Path
 
 from project.errors import UserError, find_user_error
+from project.launch import find_launch
+from project.signals import STOP, Stop
 
 # command -> (module, what it does). A module has main(argv) -> exit code, where
 # argv starts with the command; it is imported when its command is given.
@@ -18,13 +20,16 @@ COMMANDS = {
     "fit": ("project.cli", "train a model, then test its best checkpoint"),
     "validate": ("project.cli", "score a checkpoint on the validation pictures"),
     "test": ("project.cli", "score a checkpoint on the test pictures"),
+    "check": ("project.check.command", "look at data and model of a configuration before the first step"),
     "predict": ("project.prediction.predict", "run a checkpoint over a picture or a folder of pictures"),
+    "inspect": ("project.inspection.command", "show a checkpoint's filters and features, and where it fails"),
 }
 
 HELP = """usage: python -m project COMMAND [options]
 
 {commands}
 
+  python -m project check --config configs/denoise.yaml      before the main job
   python -m project fit --config configs/denoise.yaml        the main job
   python -m project fit --name denoise --resume latest       go on with the newest run
   python -m project test --ckpt_path runs/denoise/latest/checkpoints/best.ckpt
@@ -36,7 +41,8 @@ def main(argv: list[str]) -> int:
     """Run one command.
 
     Returns:
-        The exit code: 0 done, 1 failed, 2 a mistake that the user can mend, 130 stopped by Ctrl-C.
+        The exit code: 0 done, 1 failed, 2 a mistake that the user can mend, 130 stopped by Ctrl-C,
+        143 by SIGTERM.
     """
     # torchmetrics imports matplotlib, which looks through all fonts once and keeps the list, else in the user's home.
     os.environ.setdefault("MPLCONFIGDIR", str(Path(".cache", "matplotlib").absolute()))
@@ -50,9 +56,11 @@ def main(argv: list[str]) -> int:
         warnings.formatwarning = _words_alone
     try:
         return _find(argv[0])(argv)
-    except KeyboardInterrupt as stop:
-        print("\n".join(["Stopped.", *map(str, stop.args)]), file=sys.stderr)
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
         return 130
+    except Stop as stop:
+        return _stopped(stop)
     except Exception as error:
         if debug:
             raise
@@ -63,6 +71,14 @@ def main(argv: list[str]) -> int:
         return 2
     finally:
         warnings.formatwarning = as_before
+
+
+def _stopped(stop: Stop) -> int:
+    launch = find_launch()
+    if launch.rank == 0:
+        print("\n".join(["Stopped.", *map(str, stop.args)]), file=sys.stderr)
+    # The process that started this one takes anything but 0 for a failure, and then kills it and itself.
+    return 0 if launch.inherited or STOP.requeued else stop.exit_code
 
 
 def _words_alone(message: Warning | str, *_: object, **__: object) -> str:

@@ -11,31 +11,38 @@ import yaml
 from project.errors import UserError
 from project.runs import find_run
 
+PROFILED = 50
+"""Steps that ``--profile`` times where no number is given."""
+
 
 def complete(argv: list[str]) -> list[str]:
     """Add to a command line what need not be typed.
 
     - the run's name: the file name of the first config;
     - ``fit --resume``: the configuration of that run;
+    - ``--profile`` alone: how many steps to time;
     - ``test`` and ``validate`` with ``--ckpt_path``: the configuration that travels in the checkpoint, without its
       trainer part, since the machine may be another.
 
-    What is typed wins over what is added.
+    What is typed wins over what is added. Configs without a model are parts to compose, such as those for a machine.
 
     Raises:
         UserError: If a file is missing, or there is nothing to take a configuration from.
     """
     command, words = argv[0], list(argv[1:])
+    for place, word in enumerate(words):
+        if word == "--profile" and (place + 1 == len(words) or words[place + 1].startswith("-")):
+            words[place] = f"--profile.steps={PROFILED}"
     if any(word == "-h" or (word.startswith("--") and word.split("=")[0].endswith("help")) for word in words):
         return argv
     configs = values(words, "--config") + values(words, "-c")
-    for config in configs:
-        _check(config)
-    added: list[str] = []
-    if not values(words, "--name") and configs:
-        added += ["--name", Path(configs[0]).stem]
     resume, checkpoint = values(words, "--resume"), values(words, "--ckpt_path")
-    if configs:
+    described = [_check(config) for config in configs]
+    whole = any(described) or (configs and not resume and not checkpoint)
+    added: list[str] = []
+    if not values(words, "--name") and whole:
+        added += ["--name", Path(configs[0]).stem]
+    if whole:
         pass
     elif command == "fit" and resume:
         name = values(words, "--name") or [None]
@@ -89,9 +96,10 @@ def _config_of(path: str, keep_trainer: bool) -> str:
     return yaml.safe_dump(config, sort_keys=False)
 
 
-def _check(config: str) -> None:
+def _check(config: str) -> bool:
+    """Whether it describes a model; it must be readable in any case."""
     if "\n" in config:  # the text itself
-        return
+        return True
     if not Path(config).is_file():
         raise _no_such_file(config)
     try:
@@ -101,6 +109,7 @@ def _check(config: str) -> None:
         raise UserError(f"{config} cannot be read as YAML:\n{reason}") from error
     if not isinstance(tree, dict):
         raise UserError(f"{config} holds no keys and values; configs/denoise.yaml shows how a configuration looks.")
+    return "model" in tree
 
 
 def _no_such_file(config: str) -> UserError:

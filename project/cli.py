@@ -2,60 +2,76 @@
 
 from __future__ import annotations
 
-import logging
-import re
-import shlex
 import shutil
-import warnings
+import signal
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from project.arguments import complete, differences
+from project.arguments import complete
 from project.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from project.callbacks.clipping import GradientClipping
+from project.callbacks.effective import EffectiveBatch
 from project.callbacks.ema import EMA
+from project.callbacks.health import Health
+from project.callbacks.hint_curve import HintCurve
+from project.callbacks.hint_sweep import HintSweep
 from project.callbacks.histogram import InputHistogram
+from project.callbacks.monitors.activations import Activations
+from project.callbacks.monitors.dead_units import DeadUnits
+from project.callbacks.monitors.game import Game
+from project.callbacks.monitors.gradient_flow import GradientFlow
+from project.callbacks.monitors.throughput import Throughput
+from project.callbacks.monitors.update_ratio import UpdateRatio
+from project.callbacks.place import Place
+from project.callbacks.profile import StepProfile
 from project.callbacks.progress import Progress
+from project.callbacks.random_states import RandomStates
 from project.callbacks.record import Record
 from project.callbacks.samples import Samples
+from project.callbacks.score_curves import ScoreCurves
 from project.callbacks.stopping import Patience
 from project.data import ImageDataModule
 from project.errors import UserError
-from project.loggers import finish_wandb, make_loggers, upload_command
+from project.loggers import finish_wandb, make_loggers
+from project.machines import end_others, explain, make_trainer
 from project.mistakes import Parser
-from project.models.checkpoint import misfit, read_checkpoint
+from project.models.checkpoint import read_checkpoint
+from project.quiet import quieten
 from project.report import print_scores
+from project.resume import compare, newest_whole
 from project.runs import Run, find_run, start_run
+from project.signals import STOP, Stop
+from project.summary import how_to_go_on, summarise
 
 # Each has a key of its own, so that `--early_stopping.patience 5` works; the default is what every run has.
 CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
     "best_checkpoint": (BestCheckpoint, {}),
     "last_checkpoint": (LastCheckpoint, {}),
     "early_stopping": (Patience, {}),
+    "gradient_flow": (GradientFlow, {}),  # before what clips
+    "gradient_clipping": (GradientClipping, {}),
     "ema": (EMA, {}),
     "samples": (Samples, {}),
+    "hint_curve": (HintCurve, {}),
+    "hint_sweep": (HintSweep, {}),
+    "score_curves": (ScoreCurves, {}),
     "input_histogram": (InputHistogram, {}),
+    "dead_units": (DeadUnits, {}),
+    "activations": (Activations, {}),
+    "update_ratio": (UpdateRatio, {}),
+    "game": (Game, {}),
+    "throughput": (Throughput, {}),
+    "health": (Health, {}),  # behind what measures
+    "profile": (StepProfile, {}),
     "learning_rate": (LearningRateMonitor, {"logging_interval": "step"}),
     "progress": (Progress, {}),
 }
 
 SWITCHES = {"enable_progress_bar": ProgressBar, "enable_checkpointing": ModelCheckpoint}
-
-NOISE = (
-    "is not able to be used in the current environment",  # tips about other devices and loggers
-    "does not have many workers",
-    "exists and is not empty",
-    "The number of training batches",
-    "You requested to overfit",  # "enabled shuffling": how our sampler looks to Lightning
-    "LightningCLI's args parameter",
-    "callbacks used to create the checkpoint",  # the clock of a run with max_time: a test needs none
-    "The dirpath has changed",  # a test, and a run from another's checkpoint, have folders of their own
-    "isinstance\\(treespec, LeafSpec\\)",
-)
 
 
 class CommandLine(LightningCLI):
@@ -123,21 +139,30 @@ class CommandLine(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config[self.subcommand]
-        if config.trainer.fast_dev_run:
-            return self._make_trainer(**kwargs)
-        step = None
-        if self.subcommand == "fit" and config.resume:
+        trainer = config.trainer
+        if trainer.fast_dev_run:
+            return make_trainer(super().instantiate_trainer, trainer, **kwargs)
+        fit = self.subcommand == "fit"
+        if fit and config.resume:
             self.run = find_run(config.runs_dir, config.name, config.resume)
-            self.config_init[self.subcommand].ckpt_path = str(self.run.last_checkpoint)
-            step = _step_of(self.run.last_checkpoint)
         else:
-            self.run = start_run(config.runs_dir, config.name, "" if self.subcommand == "fit" else self.subcommand)
-        self.save_config_kwargs = {"run": self.run}
-        wandb = config.wandb if self.subcommand == "fit" else "off"
-        loggers = make_loggers(self.run, wandb, config.tensorboard, step)
-        given = self.config_init[self.subcommand].trainer.logger
-        loggers += given if isinstance(given, list) else [given] if given not in (None, True, False) else []
-        return self._make_trainer(logger=loggers, default_root_dir=str(self.run.folder), **kwargs)
+            self.run = start_run(config.runs_dir, config.name, "" if fit else self.subcommand, trainer.num_nodes)
+        try:
+            rows, step = 0, None
+            if self.run.resumed:
+                found = newest_whole(self.run)
+                rows, step = found.rows, found.step
+                self.config_init[self.subcommand].ckpt_path = str(found.path)
+            self.save_config_kwargs = {"run": self.run}
+            loggers = make_loggers(self.run, config.wandb if fit else "off", config.tensorboard, rows, step)
+            given = self.config_init[self.subcommand].trainer.logger
+            loggers += given if isinstance(given, list) else [given] if given not in (None, True, False) else []
+            folder = str(self.run.folder)
+            kwargs |= {"logger": loggers, "default_root_dir": folder}
+            return make_trainer(super().instantiate_trainer, trainer, **kwargs)
+        except UserError:
+            self._leave_nothing_empty()
+            raise
 
     def before_fit(self) -> None:
         """Say where the configuration differs from that of the checkpoint that the run goes on from."""
@@ -145,55 +170,41 @@ class CommandLine(LightningCLI):
         if checkpoint is None:
             return
         self._dump_config()
-        found = differences(read_checkpoint(checkpoint).config, self.config_dump)
-        for difference in found:
-            if re.match(r"model\.\S*(optimizer|scheduler)\S*class_path ", difference):
-                raise UserError(
-                    f"A run goes on with the optimiser and the scheduler that it has: {difference}.\n"
-                    f"Start a new run from its weights instead: --model.init_args.init_from {checkpoint}"
-                )
-        if found and self.trainer.is_global_zero:
-            print("Other than in the checkpoint: " + ", ".join(found[:8]) + (" ..." if len(found) > 8 else ""))
-
-    def _make_trainer(self, **kwargs: Any) -> Trainer:
-        try:
-            return super().instantiate_trainer(**kwargs)
-        except (ValueError, TypeError, MisconfigurationException) as error:
-            self._leave_nothing_empty()
-            message = f"The trainer section does not fit this machine or itself: {error}"
-            if re.search("accelerator|backend|device|gpu", str(error), re.IGNORECASE):
-                message += "\n--trainer.accelerator auto --trainer.devices auto takes what this machine has."
-            raise UserError(message) from error
+        compare(checkpoint, self.config_dump, tell=self.trainer.is_global_zero)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        """Lightning refuses a callback for what is switched off."""
-        off = [kind for key, kind in SWITCHES.items() if config.get(key) is False]
-        return super()._instantiate_trainer(config, [c for c in callbacks if not isinstance(c, tuple(off))])
+        """Put what has to be first and last there; Lightning refuses a callback for what is switched off."""
+        off = tuple(kind for key, kind in SWITCHES.items() if config.get(key) is False)
+        kept = [callback for callback in callbacks if not isinstance(callback, off)]
+        given = config.get("callbacks") or []
+        config["callbacks"] = [Place(), *(given if isinstance(given, list) else [given])]
+        return super()._instantiate_trainer(config, [*kept, EffectiveBatch(), RandomStates()])
 
     def _run_subcommand(self, subcommand: str) -> None:
+        fit = subcommand == "fit"
         try:
             super()._run_subcommand(subcommand)
-        except (KeyboardInterrupt, SystemExit):  # Lightning turns Ctrl-C into an exit
-            raise KeyboardInterrupt(*self._how_to_go_on()) from None
-        except RuntimeError as error:
-            if "loading state_dict" in str(error):
-                raise misfit(self.config_init[subcommand].ckpt_path, error) from error
-            raise
-        except ValueError as error:
-            if "`val_check_interval`" in str(error):
-                raise UserError(
-                    f"An epoch has fewer than trainer.val_check_interval, {self.trainer.val_check_interval}, batches.\n"
-                    "Set trainer.check_val_every_n_epoch: null to count over epochs, or a smaller interval."
-                ) from error
-            raise
+        except (Stop, KeyboardInterrupt, SystemExit) as stop:  # Lightning turns one into the other
+            number = getattr(stop, "number", signal.SIGINT)
+            end_others(self.trainer)
+            raise Stop(number, *(how_to_go_on(self.run, STOP.requeued) if fit else [])) from None
+        except Exception as error:
+            mistake = explain(error, self.trainer, self.config_init[subcommand].ckpt_path)
+            end_others(self.trainer)
+            if STOP.received and not isinstance(error, UserError):  # broken by a signal that went to all processes
+                raise Stop(STOP.received, *(how_to_go_on(self.run) if fit else [])) from error
+            if mistake is None:
+                raise
+            raise mistake from error
         finally:
             finish_wandb()
             self._leave_nothing_empty()
 
     def _leave_nothing_empty(self) -> None:
         """A run that a mistake ends before it starts leaves no folder behind."""
-        if self.run is not None and not self.run.resumed and not (self.run.folder / "config.yaml").is_file():
-            shutil.rmtree(self.run.folder, ignore_errors=True)
+        run = self.run
+        if run is not None and run.first and not run.resumed and not (run.folder / "config.yaml").is_file():
+            shutil.rmtree(run.folder, ignore_errors=True)
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train, then test the best checkpoint, then say what came out and where it is."""
@@ -211,14 +222,7 @@ class CommandLine(LightningCLI):
             if self.datamodule.splits["test"]:  # a share of 0 in data.fractions leaves none
                 scores |= self.trainer.test(model, **options)[0]
         if self.trainer.is_global_zero:
-            self._report(scores, Path(best) if best else None)
-
-    def _how_to_go_on(self) -> list[str]:
-        if self.subcommand != "fit" or self.run is None or not self.run.last_checkpoint.is_file():
-            return []
-        where = [] if self.run.root == Path("runs") else ["--runs_dir", str(self.run.root)]
-        words = ["fit", "--name", self.run.name, "--resume", self.run.version, *where]
-        return [f"Go on with: python -m project {shlex.join(words)}"]
+            summarise(self.run, self.trainer, scores, Path(best) if best else None)
 
     def test(self, model: LightningModule, **kwargs: Any) -> None:
         self._score(self.trainer.test(model, **{**_safe(kwargs), "verbose": False}))
@@ -230,24 +234,6 @@ class CommandLine(LightningCLI):
         if self.trainer.is_global_zero and results:
             print_scores(results[0], {"Run": self.run and self.run.folder}, title=f"{self.subcommand}")
 
-    def _report(self, scores: dict[str, float], best: Path | None) -> None:
-        folder = self.run.folder
-        samples = folder / "samples" / "latest.png"
-        facts = {
-            "Stopped early": self._why_stopped_early(),
-            "Run": folder,
-            "Best checkpoint": best and _short(best),
-            "Samples": samples if samples.is_file() else None,
-            "Upload to W&B": upload_command(self.run),
-            "Next": best
-            and f"python -m project predict --ckpt_path {_short(best)} --input FOLDER --output {folder / 'restored'}",
-        }
-        print_scores(scores, facts, title=f"{self.run.name} after {self.trainer.global_step} steps (best checkpoint)")
-
-    def _why_stopped_early(self) -> str | None:
-        reasons = [c.stopping_reason_message for c in self.trainer.callbacks if isinstance(c, EarlyStopping)]
-        return next((reason.removesuffix(" Signaling Trainer to stop.") for reason in reasons if reason), None)
-
 
 def main(argv: list[str]) -> int:
     """Run ``fit``, ``validate`` or ``test``.
@@ -256,19 +242,11 @@ def main(argv: list[str]) -> int:
         UserError: For a mistake in the configuration or the command line.
     """
     quieten()
-    argv = complete(argv)
-    Parser.command, Parser.words, Parser.callbacks = argv[0], argv[1:], list(CALLBACKS)
-    CommandLine(argv)
+    with STOP.handled():
+        argv = complete(argv)
+        Parser.command, Parser.words, Parser.callbacks = argv[0], argv[1:], list(CALLBACKS)
+        CommandLine(argv)
     return 0
-
-
-def quieten() -> None:
-    """Leave out what libraries say that a user can do nothing about."""
-    for text in NOISE:
-        warnings.filterwarnings("ignore", message=f".*{text}.*")
-    for name in ("utilities.rank_zero", "trainer.connectors.signal_connector"):
-        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
 
 
 def _safe(options: dict[str, Any]) -> dict[str, Any]:
@@ -280,13 +258,3 @@ def _absolute(path: str | list[str] | None) -> str | list[str] | None:
     if isinstance(path, list):
         return [_absolute(one) for one in path]
     return str(Path(path).expanduser().absolute()) if path else path
-
-
-def _step_of(checkpoint: Path) -> int:
-    import torch
-
-    return torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)["global_step"]
-
-
-def _short(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

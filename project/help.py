@@ -21,6 +21,8 @@ TRAINER = (
     "overfit_batches",
     "fast_dev_run",
 )
+SELDOM = ("learning_rate",)
+"""Callbacks that nobody sets anything of."""
 MORE = """
 Model (--model.init_args.KEY): the keys of the classes that the config names, such as
   --model.init_args.network.init_args.width 48       a network's argument
@@ -44,11 +46,12 @@ def short_help(parser: Any, command: str, callbacks: list[str]) -> str:
         action.dest: action for action in parser._actions if action.dest == "config" or action.default != "==SUPPRESS=="
     }
     data = [key for key in actions if key.startswith("data.")]
+    shown = set(callbacks) - set(SELDOM)
     groups = {
         "Run": [key for key in RUN if key in actions],
         "Data": data,
         "Trainer (Lightning's own)": [f"trainer.{key}" for key in TRAINER if f"trainer.{key}" in actions],
-        "Callbacks": [key for key in actions if key.split(".")[0] in callbacks and "." in key],
+        "Callbacks": [key for key in actions if key.split(".")[0] in shown and "." in key],
     }
     lines = [f"usage: python -m project {command} --config FILE [--config FILE ...] [--key value ...]"]
     for title, keys in groups.items():
@@ -61,7 +64,7 @@ def short_help(parser: Any, command: str, callbacks: list[str]) -> str:
 def _entry(action: Any) -> list[str]:
     text = " ".join((action.help or "").replace("%%", "%").split())
     text = text.split("(type:")[0].strip().removesuffix("Default: ``None``.").strip()
-    if action.dest.split(".")[0] in ("ckpt_path", "trainer", "learning_rate"):
+    if action.dest.split(".")[0] in ("ckpt_path", "trainer"):
         text = text.split(". ")[0].rstrip(".") + "."  # Lightning's own texts run on
     default = action.default
     if isinstance(default, int | float | str | bool):

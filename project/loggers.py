@@ -14,6 +14,7 @@ from typing import Literal
 from lightning.pytorch.loggers import CSVLogger, Logger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from project.errors import UserError
 from project.runs import Run
@@ -24,24 +25,67 @@ WANDB_CLOUD = ("api.wandb.ai", "api.forge.coreweave.com")
 
 
 class _AppendingWriter(ExperimentWriter):
-    """Goes on with the metrics of a resumed run, which Lightning's own writer deletes."""
+    """Goes on with the metrics of a resumed run, which Lightning's own writer deletes.
 
-    def __init__(self, log_dir: str, resume_step: int | None) -> None:
+    Args:
+        log_dir: The run's folder.
+        keep: Of the rows that are there, the first so many; what a run logged after its checkpoint it logs once more.
+        before: Where the number is not known: rows of steps before this one; None for all.
+    """
+
+    def __init__(self, log_dir: str, keep: int | None = None, before: int | None = None) -> None:
         super().__init__(log_dir)
+        self.written = 0
         path = Path(self.metrics_file_path)
         if not path.is_file():
             return
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        # What was logged after the checkpoint is about to be computed, and logged, again.
-        kept = [row for row in rows if resume_step is None or int(float(row["step"] or 0)) < resume_step]
+        with path.open(newline="", encoding="utf-8") as file:
+            # Killed while it wrote, a run has left a last row without its end.
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]
+        if keep is not None:
+            rows = rows[:keep]
+        elif before is not None:
+            rows = [row for row in rows if int(float(row["step"] or 0)) < before]
         self.metrics_keys = list(rows[0]) if rows else []
-        fresh = path.with_suffix(".tmp")
-        with fresh.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=self.metrics_keys)
+        self.written = len(rows)
+        if rows:
+            self._write_rows(rows, self.metrics_keys)
+        else:
+            path.unlink()
+
+    def save(self) -> None:
+        """Write what is held back."""
+        self.written += len(self.metrics)
+        super().save()
+
+    def write_down(self) -> int:
+        """Write what is held back, and wait for the disk.
+
+        Returns:
+            The number of rows in the file.
+        """
+        self.save()
+        path = Path(self.metrics_file_path)
+        if path.is_file():
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
+        return self.written
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        """Add columns; Lightning's own way empties the file first, and a run that is killed then has lost it."""
+        with Path(self.metrics_file_path).open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        self._write_rows(rows, fieldnames)
+
+    def _write_rows(self, rows: list[dict[str, str]], fieldnames: list[str]) -> None:
+        fresh = Path(self.metrics_file_path).with_suffix(".tmp")
+        with fresh.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, fieldnames=fieldnames)
             writer.writeheader()
-            writer.writerows(kept)
-        fresh.replace(path)
+            writer.writerows(rows)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(self.metrics_file_path)
 
     def _check_log_dir_exists(self) -> None:
         pass
@@ -52,42 +96,60 @@ class MetricsCSV(CSVLogger):
 
     Args:
         run: The run.
-        resume_step: ``global_step`` of the checkpoint that a resumed run goes on from; later rows are dropped.
+        keep: Of the rows that are there, the first so many; None for those before ``resume_step``.
+        resume_step: ``global_step`` of the checkpoint that a resumed run goes on from; None for all.
     """
 
-    def __init__(self, run: Run, resume_step: int | None = None) -> None:
+    def __init__(self, run: Run, keep: int | None = None, resume_step: int | None = None) -> None:
         super().__init__(run.root, name=run.name, version=run.version, flush_logs_every_n_steps=50)
-        self._resume_step = resume_step
+        self._keep, self._resume_step = keep, resume_step
 
     @property
     @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:
         if self._experiment is None:
-            self._experiment = _AppendingWriter(self.log_dir, self._resume_step)
+            self._experiment = _AppendingWriter(self.log_dir, self._keep, self._resume_step)
         return self._experiment
 
     def log_hyperparams(self, params: object = None) -> None:
         pass  # config.yaml holds them already
 
-    def after_save_checkpoint(self, checkpoint_callback: object) -> None:
-        """Write what is held back: a run that is killed goes on from this checkpoint, and its curves with it."""
-        self.save()
+    def write_down(self) -> int | None:
+        """Write what is held back: a run that is killed goes on from the checkpoint that is about to be written.
+
+        Returns:
+            The number of rows in the file; None on all processes but the first.
+        """
+        return self.experiment.write_down() if rank_zero_only.rank == 0 else None
 
 
-def make_loggers(run: Run, wandb: WandbMode, tensorboard: bool, resume_step: int | None = None) -> list[Logger]:
+def make_loggers(
+    run: Run, wandb: WandbMode, tensorboard: bool, rows: int | None = None, resume_step: int | None = None
+) -> list[Logger]:
     """Loggers of a run, the CSV first: Lightning takes the run's folder from the first one.
+
+    Args:
+        run: The run.
+        wandb: Whether and how to log to W&B.
+        tensorboard: Whether to write TensorBoard's files.
+        rows: Rows of ``metrics.csv`` that are older than the checkpoint of a resumed run.
+        resume_step: ``global_step`` of that checkpoint.
 
     Raises:
         UserError: If a logger's package is not installed.
     """
-    loggers: list[Logger] = [MetricsCSV(run, resume_step)]
+    loggers: list[Logger] = [MetricsCSV(run, rows, resume_step)]
     if (mode := _wandb_mode(wandb)) != "off":
         loggers.append(_wandb_logger(run, offline=mode == "offline"))
     if tensorboard:
         from lightning.pytorch.loggers import TensorBoardLogger
 
         try:
-            loggers.append(TensorBoardLogger(run.root, name=run.name, version=run.version, default_hp_metric=False))
+            loggers.append(
+                TensorBoardLogger(
+                    run.root, name=run.name, version=run.version, default_hp_metric=False, purge_step=resume_step
+                )
+            )
         except ModuleNotFoundError:
             raise UserError(
                 "--tensorboard true needs the package tensorboard.\n"

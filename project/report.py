@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-NAMES = {"psnr": "PSNR (dB)", "ssim": "SSIM", "loss": "loss"}
+MEASURES = {  # name -> heading and decimals, in the order of the table
+    "psnr": ("PSNR (dB)", 2),
+    "ssim": ("SSIM", 4),
+    "acc_2": ("pixels right within 2 (%)", 1),
+    "acc_5": ("pixels right within 5 (%)", 1),
+    "colourfulness": ("colourfulness", 1),
+    "colourfulness_ratio": ("colourfulness / truth's", 2),
+    "lpips": ("LPIPS", 4),
+    "fid": ("FID", 2),
+    "loss": ("loss", 4),
+}
+OTHER_DECIMALS = 4
 
 
 def print_scores(scores: dict[str, float], facts: dict[str, str | Path | None], title: str) -> None:
@@ -19,7 +30,7 @@ def print_scores(scores: dict[str, float], facts: dict[str, str | Path | None], 
     from rich.table import Table
 
     splits = [split for split in ("val", "test") if any(key.startswith(f"{split}/") for key in scores)]
-    order = list(NAMES)
+    order = list(MEASURES)
     measures = sorted(
         {key.split("/", 1)[1] for key in scores if f"{key}_baseline" in scores},
         key=lambda measure: (order.index(measure) if measure in order else len(order), measure),
@@ -30,11 +41,12 @@ def print_scores(scores: dict[str, float], facts: dict[str, str | Path | None], 
         table.add_column(split, justify="right", style="bold")
         table.add_column("doing nothing", justify="right")
     for measure in measures:
+        heading, decimals = MEASURES.get(measure, (measure, OTHER_DECIMALS))
         cells = []
         for split in splits:
             for key in (f"{split}/{measure}", f"{split}/{measure}_baseline"):
-                cells.append(f"{scores[key]:.{2 if measure == 'psnr' else 4}f}" if key in scores else "")
-        table.add_row(NAMES.get(measure, measure), *cells)
+                cells.append(f"{scores[key]:.{decimals}f}" if key in scores else "")
+        table.add_row(heading, *cells)
     console = Console(soft_wrap=True)
     if measures:
         console.print(table)

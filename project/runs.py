@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from project.errors import UserError
+from project.launch import INHERITED, Launch, find_launch
 
-# Lightning's ddp starts the other ranks by running the same command again: they inherit the folder's name from here.
-_INHERITED = "PROJECT_RUN_VERSION"
+PREVIOUS = "previous.ckpt"
+_JOB = ".job"
 
 
 @dataclass(frozen=True)
@@ -21,13 +22,15 @@ class Run:
         root: The folder of all runs (``runs``).
         name: What was run, the config's file name by default.
         version: When: ``YYYYMMDD-HHMMSS``, with a number behind it when two start in one second.
-        resumed: Whether the run goes on in a folder that was there before.
+        resumed: Whether the run goes on in a folder that was there before, from a checkpoint in it.
+        first: Whether this is the first of the run's processes, the one that writes.
     """
 
     root: Path
     name: str
     version: str
     resumed: bool = False
+    first: bool = True
 
     @property
     def folder(self) -> Path:
@@ -37,14 +40,24 @@ class Run:
     def last_checkpoint(self) -> Path:
         return self.folder / "checkpoints" / "last.ckpt"
 
+    @property
+    def checkpoints(self) -> list[Path]:
+        """What there is to go on from, the newest first."""
+        last = self.last_checkpoint
+        return [path for path in (last, last.with_name(PREVIOUS)) if path.is_file()]
 
-def start_run(root: str | Path, name: str, kind: str = "") -> Run:
-    """Make the folder of a new run.
+
+def start_run(root: str | Path, name: str, kind: str = "", num_nodes: int = 1) -> Run:
+    """Make the folder of a new run, one for all of its processes.
+
+    A job that is started again by what has started it (torchrun after a failure, SLURM after a requeue) goes on in the
+    folder that it had.
 
     Args:
         root: The folder of all runs.
         name: The experiment's name; becomes a folder's name.
         kind: Added to the version of what is not a training run (``test``).
+        num_nodes: Number of machines.
 
     Raises:
         UserError: If the folder cannot be made.
@@ -52,8 +65,29 @@ def start_run(root: str | Path, name: str, kind: str = "") -> Run:
     root = Path(root)
     if Path(name).name != name or name in ("", ".", ".."):
         raise UserError(f"The run's name {name!r} cannot be a folder's name.\nGive another with --name NAME.")
-    if "LOCAL_RANK" in os.environ and (version := os.environ.get(_INHERITED)):
-        return Run(root, name, version)
+    launch = find_launch(num_nodes)
+    if launch.inherited is not None:
+        return Run(root, name, launch.inherited, first=False)
+    told = launch.share(lambda: _open_folder(root, name, kind, launch))
+    version, _, resumed = told.partition(" ")
+    os.environ[INHERITED] = version
+    return Run(root, name, version, resumed=bool(resumed), first=launch.rank == 0)
+
+
+def _open_folder(root: Path, name: str, kind: str, launch: Launch) -> str:
+    """The version of the folder, and behind it the word ``resumed`` where there is a checkpoint to go on from."""
+    if launch.job and launch.again and not kind:
+        for path in sorted((root / name).glob(f"*/{_JOB}"), reverse=True):
+            if path.read_text(encoding="utf-8") == launch.job:
+                run = Run(root, name, path.parent.name)
+                return f"{run.version} resumed" if run.checkpoints else run.version
+    run = _make_folder(root, name, kind)
+    if launch.job:
+        (run.folder / _JOB).write_text(launch.job, encoding="utf-8")
+    return run.version
+
+
+def _make_folder(root: Path, name: str, kind: str) -> Run:
     stamp = time.strftime("%Y%m%d-%H%M%S") + (f"-{kind}" if kind else "")
     for number in range(1, 1000):
         run = Run(root, name, stamp if number == 1 else f"{stamp}-{number}")
@@ -71,9 +105,8 @@ def start_run(root: str | Path, name: str, kind: str = "") -> Run:
                 "Give a folder that can be written: --runs_dir FOLDER."
             ) from None
         else:
-            break
-    os.environ[_INHERITED] = run.version
-    return run
+            return run
+    raise UserError(f"{root / name} holds too many runs of this second.\nGive --name NAME or --runs_dir FOLDER.")
 
 
 def find_run(root: str | Path, name: str, version: str) -> Run:
@@ -91,7 +124,7 @@ def find_run(root: str | Path, name: str, version: str) -> Run:
     there = sorted(
         path.name for path in folder.glob("*") if path.is_dir() and not path.is_symlink() and path.name != "latest"
     )
-    resumable = [name for name in there if Run(Path(root), folder.name, name).last_checkpoint.is_file()]
+    resumable = [name for name in there if Run(Path(root), folder.name, name).checkpoints]
     if version == "latest":
         version = _read_latest(folder) or ""
     if not version or version not in there:
@@ -100,13 +133,22 @@ def find_run(root: str | Path, name: str, version: str) -> Run:
             f"There is no run {version or 'latest'!r} of the name {name!r} to resume.\n{known}\n"
             "Start anew without --resume, or name the run: --name NAME --resume VERSION."
         )
-    run = Run(Path(root), name, version, resumed=True)
-    if not run.last_checkpoint.is_file():
+    run = Run(Path(root), name, version, resumed=True, first=find_launch().rank == 0)
+    if not run.checkpoints:
         raise UserError(
             f"The run {run.folder} was stopped before its first checkpoint; nothing can be resumed.\n"
             "Start anew without --resume."
         )
-    os.environ[_INHERITED] = run.version
+    try:
+        probe = run.folder / f".writable-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"The run's folder {run.folder} cannot be written: {error.strerror}.\n"
+            "Mend its permissions, or go on from a copy of it: --runs_dir FOLDER."
+        ) from None
+    os.environ[INHERITED] = run.version
     return run
 
 

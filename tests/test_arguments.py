@@ -29,6 +29,14 @@ def test_values_in_both_spellings():
     assert values(words, "--name") == ["a", "b=c"]
 
 
+def test_profile_alone_times_some_steps(tmp_path):
+    (tmp_path / "one.yaml").write_text("{}")
+    argv = ["fit", "--config", "one.yaml", "--name", "mine"]
+    assert complete([*argv, "--profile"])[-1] == "--profile.steps=50"
+    assert complete([argv[0], "--profile", *argv[1:]])[1] == "--profile.steps=50"
+    assert complete([*argv, "--profile", "own.yaml"])[-2:] == ["--profile", "own.yaml"]
+
+
 def test_the_first_config_names_the_run_before_what_the_configs_themselves_say(tmp_path):
     for name in ("one.yaml", "two.yaml"):
         (tmp_path / name).write_text("{}")
@@ -55,6 +63,18 @@ def test_a_resumed_run_brings_its_own_configuration():
     point_latest_at(run)
     words = complete(["fit", "--name", "sharp", "--resume", "latest"])
     assert words[:3] == ["fit", "--config", str(run.folder / "config.yaml")]
+
+
+def test_a_part_for_a_machine_does_not_hide_what_the_run_was(checkpoint, tmp_path):
+    run = start_run("runs", "sharp")
+    run.last_checkpoint.parent.mkdir()
+    run.last_checkpoint.write_bytes(b"")
+    (tmp_path / "ddp.yaml").write_text("trainer: {devices: 2}")
+    part = ["--config", "ddp.yaml"]
+    words = complete(["fit", "--name", "sharp", "--resume", run.version, *part])
+    assert words[:3] == ["fit", "--config", str(run.folder / "config.yaml")] and words[-2:] == part
+    words = complete(["test", "--ckpt_path", checkpoint, *part])
+    assert _added_config(words)["name"] == "sharp" and words[-2:] == part
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,58 @@ def test_a_checkpoint_takes_the_metrics_so_far_to_the_disk(tmp_path):
     logger = MetricsCSV(run)
     logger.log_metrics({"train/loss": 1.0}, 0)
     assert not (run.folder / "metrics.csv").exists()
-    logger.after_save_checkpoint(None)
+    assert logger.write_down() == 1
     assert len(_rows(run)) == 1
+    logger.log_metrics({"val/psnr": 20.0}, 0)
+    logger.save()
+    assert logger.write_down() == 2
+
+
+@pytest.mark.parametrize("left", ["4,0.6\r\n", "4,0", "4", "", "4,0.6\r\n5,0."])
+def test_a_resumed_run_goes_on_behind_as_many_rows_as_its_checkpoint_knew(tmp_path, left):
+    """Whatever a killed run has written since, down to half a row."""
+    run = start_run(tmp_path, "denoise")
+    logger = MetricsCSV(run)
+    for step in range(4):
+        logger.log_metrics({"train/loss": 1.0 - step / 10}, step)
+    assert logger.write_down() == 4
+    before = (run.folder / "metrics.csv").read_bytes()
+    assert before.startswith(b"step,train/loss\r\n")
+    with (run.folder / "metrics.csv").open("a", newline="") as file:
+        file.write(left)
+
+    resumed = MetricsCSV(run, keep=3)
+    resumed.log_metrics({"train/loss": 0.7}, 3)
+    assert resumed.write_down() == 4
+    assert (run.folder / "metrics.csv").read_bytes() == before
+
+
+def test_a_run_that_starts_over_keeps_no_rows(tmp_path):
+    run = start_run(tmp_path, "denoise")
+    logger = MetricsCSV(run)
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    logger.save()
+    over = MetricsCSV(run, keep=0)
+    over.log_metrics({"val/psnr": 20.0}, 5)
+    over.save()
+    assert _rows(run) == [{"step": "5", "val/psnr": "20.0"}]
+
+
+def test_a_new_column_does_not_empty_the_file_on_the_way(tmp_path, monkeypatch):
+    run = start_run(tmp_path, "denoise")
+    logger = MetricsCSV(run)
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    logger.save()
+
+    def killed(self, target):
+        raise InterruptedError
+
+    logger.log_metrics({"val/psnr": 20.0}, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.replace", killed)
+        with pytest.raises(InterruptedError):
+            logger.save()
+    assert _rows(run) == [{"step": "0", "train/loss": "1.0"}]
 
 
 def test_wandb_offline_stays_in_the_run_folder_and_names_the_upload(tmp_path):

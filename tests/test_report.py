@@ -20,6 +20,20 @@ def test_a_metric_of_ones_own_has_its_row(capsys):
     assert rows == ["PSNR (dB)", "blur", "edges"]
 
 
+def test_colours_have_units_and_digits(capsys):
+    measured = {"psnr": 26.049, "acc_2": 24.5678, "acc_5": 56.25, "colourfulness": 31.449, "colourfulness_ratio": 0.715}
+    scores = {f"test/{name}{end}": value for name, value in measured.items() for end in ("_baseline", "")}
+    print_scores(scores, {}, title="t")
+    rows = [[cell.strip() for cell in line.split("│")[1:3]] for line in capsys.readouterr().out.splitlines()[3:]]
+    assert [row for row in rows if len(row) == 2] == [
+        ["PSNR (dB)", "26.05"],
+        ["pixels right within 2 (%)", "24.6"],
+        ["pixels right within 5 (%)", "56.2"],
+        ["colourfulness", "31.4"],
+        ["colourfulness / truth's", "0.71"],
+    ]
+
+
 def test_nothing_to_compare_prints_no_table(capsys):
     print_scores({"train/loss": 0.1}, {"Run": "runs/a"}, title="t")
     assert capsys.readouterr().out == "Run  runs/a\n"

@@ -42,8 +42,56 @@ def test_latest_is_a_text_file_where_links_are_not_allowed(tmp_path, monkeypatch
 
 def test_other_ranks_take_the_first_ones_folder(tmp_path, monkeypatch):
     run = start_run(tmp_path, "denoise")
+    assert run.first
     monkeypatch.setenv("LOCAL_RANK", "1")
-    assert start_run(tmp_path, "denoise").folder == run.folder
+    other = start_run(tmp_path, "denoise")
+    assert (other.folder, other.first) == (run.folder, False)
+
+
+@pytest.mark.parametrize("job", ["torchrun", "slurm"])
+def test_a_job_that_is_started_again_goes_on_in_its_folder(tmp_path, monkeypatch, job):
+    for name in ("MASTER_ADDR", "MASTER_PORT"):  # set by Lightning: they go again after the test
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+    def start(number: str, again: bool):
+        if job == "torchrun":
+            variables = {"TORCHELASTIC_RUN_ID": number, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+        else:
+            variables = {"SLURM_NTASKS": "1", "SLURM_JOB_ID": number, "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}
+            variables["SLURM_RESTART_COUNT"] = str(int(again))
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return start_run(tmp_path, "denoise")
+
+    first, other = start("7", again=False), start("8", again=False)
+    assert first.folder != other.folder
+    unsaved = start("7", again=True)
+    assert (unsaved.folder, unsaved.resumed) == (first.folder, False), "nothing to go on from: it starts over there"
+    _save_checkpoint(first)
+    again = start("7", again=True)
+    assert (again.folder, again.resumed) == (first.folder, True)
+    assert start_run(tmp_path, "denoise", "test").folder != first.folder
+
+
+def test_the_checkpoint_before_the_last_will_do(tmp_path):
+    run = start_run(tmp_path, "denoise")
+    _save_checkpoint(run)
+    run.last_checkpoint.rename(run.last_checkpoint.with_name("previous.ckpt"))
+    assert find_run(tmp_path, "denoise", run.version).checkpoints == [run.folder / "checkpoints" / "previous.ckpt"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_read(tmp_path, monkeypatch):
+    run = start_run(tmp_path, "denoise")
+    _save_checkpoint(run)
+
+    def refuse(self, *args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(UserError, match="Read-only file system") as caught:
+        find_run(tmp_path, "denoise", run.version)
+    assert "--runs_dir" in str(caught.value)
 
 
 def test_an_unknown_run_is_named_with_those_that_are_there(tmp_path):

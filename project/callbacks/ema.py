@@ -18,6 +18,8 @@ class EMA(Callback):
 
     The decay warms up as min(decay, (1 + n) / (10 + n)) after n updates, so that a short run forgets its random start.
     Buffers are not averaged: BatchNorm's running statistics are averages already, and the data's statistics constants.
+    Of a model with an attribute ``averaged``, a tuple of prefixes, only parameters whose names start with one of them
+    are averaged: of a GAN the generator, since the discriminator plays against what the generator is now.
     In a checkpoint ``state_dict`` holds the average, and ``current_model_state`` what a resumed run trains on.
 
     Lightning's own ``EMAWeightAveraging`` copies the module before it has its statistics and its device, averages
@@ -52,7 +54,12 @@ class EMA(Callback):
             return
         if not self._loaded:
             self.updates = 0
-        self._parameters = {name: p for name, p in pl_module.named_parameters() if p.is_floating_point()}
+        prefixes = tuple(getattr(pl_module, "averaged", ("",)))
+        self._parameters = {
+            name: parameter
+            for name, parameter in pl_module.named_parameters()
+            if parameter.is_floating_point() and name.startswith(prefixes)
+        }
         self._average = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
         for name, average in self._average.items():
             average.copy_(self._loaded.get(name, average))

@@ -9,7 +9,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from project.callbacks.pictures import log_picture
+from project.callbacks.pictures import hint_giver, log_picture, new_figure, sample_path
+
+RGB = ("tab:red", "tab:green", "tab:blue")
+LISTED = 8
+"""Channels that a legend has room for."""
+SLOT = 4
+"""Planes of a hint: red, green, blue and the mask that tells where it holds."""
 
 
 class InputHistogram(Callback):
@@ -23,33 +29,81 @@ class InputHistogram(Callback):
         self.bins = bins
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self.bins < 1 or trainer.global_step > 0 or not trainer.is_global_zero or trainer.log_dir is None:
+        if self.bins < 1 or trainer.global_step > 0 or batch_idx > 0 or not hasattr(batch, "input"):
+            return
+        path = sample_path(trainer, "input_histogram.png")
+        if path is None:
             return
         views = {"pixels": batch.input}
-        normalize = getattr(getattr(pl_module, "network", None), "normalize_input", None)
+        network = next((part for name in ("network", "generator") if (part := getattr(pl_module, name, None))), None)
+        normalize = getattr(network, "normalize_input", None)
         if normalize is not None:
             with torch.no_grad():
                 views["normalised"] = normalize(batch.input)
-        path = Path(trainer.log_dir) / "samples" / "input_histogram.png"
-        path.parent.mkdir(exist_ok=True)
-        self._draw(views, path)
+        pairs = hint_giver(trainer)
+        hint_channels = 0 if pairs is None else pairs.hints.channels
+        # Hints of somebody's own may be other things than colours with their mask.
+        self.draw(views, hint_channels if hint_channels % SLOT == 0 else 0, path)
         log_picture(trainer, "input/histogram", path)
 
-    def _draw(self, views: dict[str, Tensor], path: Path) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+    def draw(self, views: dict[str, Tensor], hint_channels: int, path: Path) -> None:
+        """Write the histograms as a picture.
 
-        figure = Figure(figsize=(4.5 * len(views), 3.2), layout="constrained")
-        FigureCanvasAgg(figure)
-        for axis, (title, values) in zip(figure.subplots(1, len(views), squeeze=False)[0], views.items(), strict=True):
-            values = values.detach().float().cpu()
-            colours = ("tab:red", "tab:green", "tab:blue") if values.shape[1] >= 3 else ("tab:gray",)
-            for channel in range(values.shape[1]):
-                pixels = values[:, channel].flatten().numpy()
-                label = f"channel {channel}: mean {pixels.mean():.2f}, std {pixels.std():.2f}"
-                colour = colours[channel] if channel < len(colours) else None
-                axis.hist(pixels, bins=self.bins, histtype="step", color=colour, label=label)
-            axis.set(title=f"first training batch, {title}", xlabel="value", ylabel="pixels")
-            axis.legend(fontsize="x-small", loc="upper right")
-            axis.margins(y=0.3)
-        figure.savefig(path, dpi=110)
+        Args:
+            views: Title and values of each, (B, C, H, W).
+            hint_channels: So many of the last channels are hints, a second row; 0 for none.
+            path: The PNG file.
+        """
+        views = {title: values.detach().float().cpu() for title, values in views.items()}
+        rows = 2 if hint_channels else 1
+        figure = new_figure(4.5 * len(views), 3.2 * rows)
+        axes = figure.subplots(rows, len(views), squeeze=False)
+        first = next(iter(views.values()))
+        mask = slots(first[:, first.shape[1] - hint_channels :])[:, :, 3] > 0 if hint_channels else None
+        for column, (title, values) in enumerate(views.items()):
+            condition, hints = values.split([values.shape[1] - hint_channels, hint_channels], dim=1)
+            channels = condition.transpose(0, 1).flatten(1)
+            labels = names(len(channels)) if hint_channels == 0 or len(channels) > 1 else ["condition"]
+            self._plot(axes[0, column], channels, labels, "pixels")
+            axes[0, column].set_title(f"first training batch, {title}")
+            if mask is None:
+                continue
+            # Nearly all of a hint plane is empty, and would bury its colours.
+            colours = torch.stack([plane[mask] for plane in slots(hints)[:, :, :3].unbind(2)])
+            self._plot(axes[1, column], colours, names(3), "pixels with a hint")
+            given, covered = mask.flatten(1).any(1).float().mean(), mask.float().mean()
+            share = f"in {given:.0%} of the pictures, on {covered:.1%} of their planes"
+            axes[1, column].set_title(f"hints, {title}:\n{share}")
+        figure.savefig(path)
+
+    def _plot(self, axis: Any, channels: Tensor, labels: list[str], counted: str) -> None:
+        """One curve for each row of a (C, N) tensor."""
+        from matplotlib import colormaps
+
+        few = (*RGB, "black") if len(labels) > 2 else ("tab:gray", "black")
+        many = colormaps["viridis"].resampled(len(labels))
+        axis.set(xlabel="value", ylabel=counted)
+        if channels.shape[1] == 0:
+            axis.text(0.5, 0.5, "none in this batch", ha="center", va="center", transform=axis.transAxes)
+            return
+        for number, (pixels, label) in enumerate(zip(channels.numpy(), labels, strict=True)):
+            text = f"{label}: mean {pixels.mean():.2f}, std {pixels.std():.2f}"
+            if number >= LISTED - 1 and len(labels) > LISTED:
+                text = f"... and {len(labels) - number} more" if number == LISTED - 1 else None
+            colour = many(number) if len(labels) > len(few) else few[number]
+            heights, _, _ = axis.hist(pixels, bins=self.bins, histtype="step", color=colour, label=text)
+            if heights.max() > len(pixels) / 2 and self.bins > 2:  # white paper would bury the ink
+                axis.set(yscale="log", ylabel=f"{counted}, logarithmic")
+        axis.legend(fontsize="x-small", loc="upper right")
+        axis.margins(y=0.15 + 0.1 * min(len(labels), LISTED))  # room for the legend
+
+
+def names(channels: int) -> list[str]:
+    """What the channels of an input are called: a picture's, and perhaps a map of its noise behind them."""
+    colours = ["grey"] if channels < 3 else ["red", "green", "blue"] if channels < 5 else []
+    return [*colours, *(f"channel {number}" for number in range(len(colours), channels))]
+
+
+def slots(hints: Tensor) -> Tensor:
+    """(B, 4 S, H, W) hint planes -> (B, S, 4, H, W)."""
+    return hints.unflatten(1, (-1, SLOT))

@@ -1,21 +1,37 @@
-"""Pictures with captions, put together pixel by pixel: nothing is rescaled on the way."""
+"""What the callbacks that show pictures share: grids put together pixel by pixel, figures, and where both go."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from project.data.pairs import Colouring
+
 GAP = 6
+LEGIBLE = 128
+"""Pixels that small pictures are enlarged to, as far as whole multiples go, to be seen on a screen."""
 
 
-def to_image(picture: Tensor) -> Image.Image:
-    """(C, H, W) in [0, 1], any device, 1 or 3 channels -> an RGB picture of 8 bits (values outside are clamped)."""
+def to_image(picture: Tensor, zoom: int = 1) -> Image.Image:
+    """(C, H, W) in [0, 1], any device, 1 or 3 channels -> an RGB picture of 8 bits (values outside are clamped).
+
+    Args:
+        picture: The picture.
+        zoom: Show each pixel as a square of so many; 1 leaves the picture as it is.
+    """
     pixels = picture.detach().float().clamp(0, 1).mul(255).round().byte().cpu()
+    pixels = pixels.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
     return Image.fromarray(pixels.expand(3, -1, -1).permute(1, 2, 0).numpy())
+
+
+def zoom_for(height: int, width: int) -> int:
+    """How many times a picture of few pixels has to be enlarged to be seen."""
+    return max(1, LEGIBLE // max(height, width))
 
 
 def grid(rows: list[list[Image.Image]], headings: list[str], captions: list[list[str]]) -> Image.Image:
@@ -28,22 +44,74 @@ def grid(rows: list[list[Image.Image]], headings: list[str], captions: list[list
     """
     font = ImageFont.load_default(13)
     line = 18
-    widths = [max(max(row[c].width for row in rows), int(font.getlength(h)) + 4) for c, h in enumerate(headings)]
+    widths = []
+    for column, heading in enumerate(headings):
+        texts = [heading, *(texts[column] for texts in captions)]
+        widths.append(max(*(row[column].width for row in rows), *(int(font.getlength(text)) + 4 for text in texts)))
     heights = [max(picture.height for picture in row) for row in rows]
+    lines = [line if any(texts) else 0 for texts in captions]
     canvas = Image.new(
-        "RGB", (sum(widths) + GAP * (len(widths) + 1), line + sum(heights) + (line + GAP) * len(rows) + GAP), "white"
+        "RGB",
+        (sum(widths) + GAP * (len(widths) + 1), line + sum(heights) + sum(lines) + GAP * (len(rows) + 1)),
+        "white",
     )
     draw = ImageDraw.Draw(canvas)
     lefts = [GAP + sum(widths[:c]) + GAP * c for c in range(len(widths))]
     for left, heading in zip(lefts, headings, strict=True):
         draw.text((left, 2), heading, "black", font)
     top = line + 2
-    for row, height, texts in zip(rows, heights, captions, strict=True):
+    for row, height, below, texts in zip(rows, heights, lines, captions, strict=True):
         for left, picture, text in zip(lefts, row, texts, strict=True):
             canvas.paste(picture, (left, top))
             draw.text((left, top + height + 1), text, "black", font)
-        top += height + line + GAP
+        top += height + below + GAP
     return canvas
+
+
+def middle(picture: Tensor, size: int) -> tuple[slice, slice]:
+    """Rows and columns of the centre crop of a (..., H, W) tensor, of ``size`` pixels a side or what there is."""
+    top, left = (max(0, (side - size) // 2) for side in picture.shape[-2:])
+    return slice(top, top + size), slice(left, left + size)
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty matplotlib figure of so many inches, which needs no display."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def can_show(pl_module: LightningModule, batch: Any) -> bool:
+    """Whether a model makes pictures of such a batch; either may be somebody's own and about something else."""
+    parts = (getattr(batch, name, None) for name in ("input", "target", "baseline"))
+    return hasattr(pl_module, "restore") and all(isinstance(part, Tensor) for part in parts)
+
+
+def pair_maker(trainer: Trainer) -> Any:
+    """The data module's pair maker; None where a data module of somebody's own, or loaders alone, have none."""
+    return getattr(trainer.datamodule, "pairs", None)
+
+
+def hint_giver(trainer: Trainer) -> Colouring | None:
+    """The data module's pair maker where its pictures come with colour hints, else None."""
+    pairs = pair_maker(trainer)
+    return pairs if isinstance(pairs, Colouring) and pairs.hints.channels > 0 else None
+
+
+def sample_path(trainer: Trainer, name: str) -> Path | None:
+    """Where a picture of a run is kept: ``samples/NAME`` in its folder; None without a folder, and on later processes.
+
+    To be called on every process: the first one tells the others where the run's folder is.
+    """
+    folder = trainer.log_dir
+    if folder is None or not trainer.is_global_zero:
+        return None
+    path = Path(folder) / "samples" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def log_picture(trainer: Trainer, key: str, path: Path) -> None:

@@ -14,6 +14,7 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
+from project.checkpoint_files import write_whole
 from project.runs import Run, point_latest_at
 
 PACKAGES = ("lightning", "torch", "torchvision", "torchmetrics", "albumentations", "wandb", "numpy", "pillow")
@@ -53,13 +54,16 @@ class Record(SaveConfigCallback):
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write both files and tell the loggers, once."""
-        if self.already_saved or trainer.log_dir is None or not trainer.is_global_zero:
+        log_dir = trainer.log_dir  # a broadcast: every process asks, and as often as the others
+        if self.already_saved or log_dir is None:
             return
         self.already_saved = True
-        folder = Path(trainer.log_dir)
-        (folder / "config.yaml").write_text(self.text, encoding="utf-8")
+        if not trainer.is_global_zero:
+            return
+        folder = Path(log_dir)
+        write_whole(folder / "config.yaml", self.text)
         facts = environment()
-        (folder / "environment.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+        write_whole(folder / "environment.json", json.dumps(facts, indent=2) + "\n")
         parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
         for logger in trainer.loggers:
             logger.log_hyperparams({**yaml.safe_load(self.text), "parameters": parameters, "environment": facts})

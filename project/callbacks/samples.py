@@ -1,35 +1,59 @@
-"""Pictures instead of logs: input | output | target | error of the same few validation pictures, every validation."""
+"""Pictures instead of logs: what goes in, what comes out and the truth, of the same few pictures, every validation."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from project.callbacks.pictures import grid, log_picture, to_image
+from project.callbacks.pictures import can_show, grid, log_picture, middle, pair_maker, sample_path, to_image, zoom_for
 from project.data.batch import Pair
 
-HEADINGS = ["input", "output", "target"]
+
+class Row(NamedTuple):
+    """One sample, on the CPU: float pictures, (1 or 3, H, W) in [0, 1].
+
+    Attributes:
+        views: Heading -> what the network was given, as a person looks at it.
+        before: The do-nothing answer, not clipped.
+        after: The network's answer.
+        truth: What it should be.
+    """
+
+    views: dict[str, Tensor]
+    before: Tensor
+    after: Tensor
+    truth: Tensor
 
 
 class Samples(Callback):
     """Saves a grid of sample pictures as ``samples/step_NNNNNN.png`` and the newest as ``samples/latest.png``,
     which in the end is that of the best checkpoint.
 
+    Restoring shows input, output, target and the error; colouring shows condition, hints, output and truth.
+
     Args:
         count: How many pictures; the first of the validation split, always the same. 0 switches the callback off.
-        size: Side of the centre crop that is shown, in pixels of the picture itself: nothing is rescaled.
-        gain: The error map shows ``abs(output - target)`` times this.
+        size: Side of the centre crop that is shown, in pixels of the picture itself: nothing is blurred by rescaling.
+        gain: Where there is an error map, it shows ``abs(output - target)`` times this.
         every_n_validations: Draw at every n-th validation; raise it when validations are frequent.
     """
 
     def __init__(self, count: int = 4, size: int = 192, gain: float = 4.0, every_n_validations: int = 1) -> None:
         self.count, self.size, self.gain, self.every_n_validations = count, size, gain, every_n_validations
         self._validations = 0
-        self._rows: list[tuple[torch.Tensor, ...]] = []
+        self._rows: list[Row] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """How many validations there were: a resumed run draws at the ones that were due."""
+        return {"validations": self._validations}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self._validations = state_dict["validations"]
 
     def on_validation_batch_end(
         self,
@@ -46,35 +70,60 @@ class Samples(Callback):
             or trainer.sanity_checking
             or not trainer.is_global_zero
             or self._validations % self.every_n_validations
+            or not can_show(pl_module, batch)
         ):
             return
+        parts = (getattr(batch, name, None) for name in Pair._fields)
+        pair = Pair(*(part[:missing] if isinstance(part, Tensor) else None for part in parts))
         with torch.no_grad():
-            output = pl_module.restore(batch.input[:missing])
-        top, left = (max(0, (side - self.size) // 2) for side in output.shape[-2:])
-        window = (..., slice(top, top + self.size), slice(left, left + self.size))
-        pictures = (batch.baseline[:missing], output, batch.target[:missing])
-        self._rows += list(zip(*(p[window].float().cpu() for p in pictures), strict=True))
+            output = pl_module.restore(pair.input)
+        window = (..., *middle(output, self.size))
+        # The views of the crop, not a crop of the views: a palette's strip lies along a side.
+        cut = pair._replace(
+            **{
+                name: getattr(pair, name)[window]
+                for name in ("input", "target", "baseline")
+                if getattr(pair, name).shape[-2:] == output.shape[-2:]
+            }
+        )
+        make_views = getattr(pair_maker(trainer), "views", None)
+        views = {"input": cut.baseline} if make_views is None else make_views(cut)
+        views = {heading: pictures.float().cpu() for heading, pictures in views.items()}
+        shown = (part.float().cpu() for part in (cut.baseline, output[window], cut.target))
+        for number, pictures in enumerate(zip(*shown, strict=True)):
+            self._rows.append(Row({heading: view[number] for heading, view in views.items()}, *pictures))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
         rows, self._rows = self._rows, []
+        due = self.count > 0 and self._validations % self.every_n_validations == 0
         self._validations += 1
-        if not rows or trainer.log_dir is None:
+        path = sample_path(trainer, "latest.png") if due else None
+        if path is None or not rows:
             return
-        folder = Path(trainer.log_dir) / "samples"
-        folder.mkdir(exist_ok=True)
         picture = self._draw(rows)
-        picture.save(folder / "latest.png")
+        picture.save(path)
         if trainer.state.fn == "fit":  # else the checkpoint may be of another step than the trainer's
-            picture.save(folder / f"step_{trainer.global_step:06d}.png")
-        log_picture(trainer, "samples", folder / "latest.png")
+            picture.save(path.with_name(f"step_{trainer.global_step:06d}.png"))
+        log_picture(trainer, "samples", path)
 
-    def _draw(self, rows: list[tuple[torch.Tensor, ...]]) -> Any:
+    def _draw(self, rows: list[Row]) -> Any:
+        given = list(rows[0].views)
+        # A colour that differs from the truth may be as good an answer, and its error says less than the eye.
+        restoring = given == ["input"]
+        last = ["output", "target", f"|error| x {self.gain:g}"] if restoring else ["output", "truth"]
         pictures, captions = [], []
-        for before, after, target in rows:
-            error = (after - target).abs().mul(self.gain)
-            pictures.append([to_image(p) for p in (before, after, target, error)])
-            decibels = [float(peak_signal_noise_ratio(p, target, data_range=1.0)) for p in (before, after.clamp(0, 1))]
-            captions.append([f"{decibels[0]:.2f} dB", f"{decibels[1]:.2f} dB", "", ""])
-        return grid(pictures, [*HEADINGS, f"|error| x {self.gain:g}"], captions)
+        for row in rows:
+            shown = [*row.views.values(), row.after, row.truth]
+            if restoring:
+                shown.append((row.after - row.truth).abs().mul(self.gain))
+            zoom = 1 if restoring else zoom_for(*row.truth.shape[-2:])
+            pictures.append([to_image(picture, zoom) for picture in shown])
+            before, after = (_decibels(picture, row.truth) for picture in (row.before, row.after.clamp(0, 1)))
+            captions.append([before, *[""] * (len(given) - 1), after, *[""] * (len(last) - 1)])
+        return grid(pictures, [*given, *last], captions)
+
+
+def _decibels(picture: Tensor, truth: Tensor) -> str:
+    return f"{float(peak_signal_noise_ratio(picture, truth, data_range=1.0)):.2f} dB"

@@ -28,13 +28,16 @@ class Pair(NamedTuple):
     """What a model sees, on the device.
 
     Attributes:
-        input: float32, (B, C, H, W), around [0, 1] (noise is not clipped); further channels (noise map) come last.
+        input: float32, (B, C, H, W), around [0, 1] (noise is not clipped); further channels (noise map, colour hints)
+            come last.
         target: float32, (B, C', H, W) in [0, 1].
         baseline: float32, like target: the do-nothing answer, which every result is shown beside. Not clipped.
         index: int64, (B,). The picture's own number in its split.
+        seed: int64, (B,). As in `Raw`; None where nothing is drawn from it.
     """
 
     input: Tensor
     target: Tensor
     baseline: Tensor
     index: Tensor
+    seed: Tensor | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -81,6 +82,30 @@ class Cache:
             finally:
                 with suppress(OSError):
                     temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def filling(self, name: str) -> Iterator[Path]:
+        """A temporary folder to fill, which takes its place under `name` when the block ends well.
+
+        Where another process was faster, its folder stays: it must hold the same.
+
+        Raises:
+            UserError: When the folder cannot be made or renamed; for what is written to it see `guarded`.
+        """
+        folder = self.path(name)
+        temporary = folder.with_name(f"{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+        with self.guarded():
+            temporary.mkdir(parents=True)
+        try:
+            yield temporary
+            with self.guarded():
+                try:
+                    temporary.rename(folder)
+                except OSError:
+                    if not folder.is_dir():
+                        raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
 
     @contextmanager
     def guarded(self) -> Iterator[None]:

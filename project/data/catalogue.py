@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 
 from project.data.cache import Cache, key_of
+from project.data.exclusions import read_exclusions
 from project.data.images import Picture
 from project.data.index import index_pictures
 from project.data.pixels import PixelFile, PixelStore, pixel_file
-from project.data.sources import find_entries, read_exclusions
+from project.data.sources import find_entries
 from project.data.splits import PARTS, split_pictures
 from project.data.statistics import Statistics, measure
 from project.data.tell import tell
@@ -24,10 +25,10 @@ class Settings:
     """Everything that the catalogue depends on: plain values, named as the configuration's `data` keys.
 
     Args:
-        source: "demo", "folder", a torchvision data set's name or a source's class path.
+        source: "demo", "drawings", "folder", a torchvision data set's name or a source's class path.
         root: A folder or several; wins over the source.
         target_root: The partners' folder of a folder pair.
-        exclude: Text file that names pictures to leave out.
+        exclude: Text file or table that names pictures to leave out.
         channels: 1 for grey, 3 for RGB.
         resize: Pixels of the shorter side after loading, or None.
         min_size: Pixels that the shorter side of a file must have.
@@ -96,7 +97,7 @@ class Catalogue:
     Attributes:
         splits: "train", "val" and "test": pictures sorted by name.
         statistics: Of the training pictures; None where there are none (Settings.whole).
-        target_statistics: Of their partners in a folder pair; else the same object as `statistics`.
+        target_statistics: Of their partners, where they have some; else the same object as `statistics`.
     """
 
     splits: dict[str, list[Picture]]
@@ -141,8 +142,9 @@ def build_catalogue(settings: Settings, cache: Cache, *, workers: int = 0, progr
         splits = {part: sorted(pictures, key=lambda p: p.name) if part == settings.whole else [] for part in PARTS}
     else:
         manifest = cache.path(f"split-{settings.split_key}.json")
-        splits = split_pictures(pictures, settings.fractions, settings.split_seed, manifest)
-    if excluded:  # after the split, so that all others keep their places
+        # With those that are left out, so that all others keep their places.
+        splits = split_pictures(pictures, settings.fractions, settings.split_seed, manifest, excluded)
+    if excluded:
         splits = _without(splits, excluded, settings)
     everything = [picture for part in PARTS for picture in splits[part]]
     file = pixel_file(
@@ -185,13 +187,14 @@ def read_catalogue(settings: Settings, cache: Cache) -> Catalogue:
 
 def _without(splits: dict[str, list[Picture]], excluded: set[str], settings: Settings) -> dict[str, list[Picture]]:
     left = {part: [picture for picture in splits[part] if picture.name not in excluded] for part in PARTS}
-    gone = sum(map(len, splits.values())) - sum(map(len, left.values()))
-    tell(f"{gone} pictures were left out (--data.exclude {settings.exclude}).")
+    gone = {part: len(splits[part]) - len(left[part]) for part in PARTS}
+    counts = ", ".join(f"{count} {part}" for part, count in gone.items() if count)
+    tell(f"Left out: {counts or 'none that can be used'} (--data.exclude {settings.exclude}).")
     emptied = [part for part in PARTS if splits[part] and not left[part]]
     if emptied:
         raise UserError(
             f"--data.exclude {settings.exclude} leaves no picture for {' and '.join(emptied)}.\n"
-            "Name fewer pictures there, or give more (--data.root FOLDER)."
+            "Name fewer pictures there (of a worst.csv, keep only the rows that are to go), or give more (--data.root)."
         )
     return left
 

@@ -73,6 +73,41 @@ def index_pictures(
     Raises:
         UserError: Naming every bad file and its reason, or when no good one is left.
     """
+    pictures, bad = judge_pictures(
+        entries, cache=cache, min_size=min_size, workers=workers, excluded=excluded, progress=progress
+    )
+    if bad:
+        _report(bad, len(entries), on_bad_image, cache)
+    if not pictures:
+        raise UserError(
+            f"None of the {len(entries)} pictures can be used, so there is nothing to train on.\n"
+            "Point --data.root at a folder that holds good pictures."
+        )
+    return pictures
+
+
+def judge_pictures(
+    entries: Sequence[Entry],
+    *,
+    cache: Cache,
+    min_size: int = 2,
+    workers: int = 0,
+    excluded: Collection[str] = (),
+    progress: bool = True,
+) -> tuple[list[Picture], list[str]]:
+    """Decode every file whole, as `index_pictures` does, and leave it to the caller what becomes of the bad ones.
+
+    Args:
+        entries: What the source found.
+        cache: Where the verdicts are kept.
+        min_size: Pixels that the shorter side must have.
+        workers: Threads that decode.
+        excluded: Names of entries that the user left out.
+        progress: Whether a bar may be shown.
+
+    Returns:
+        The good ones, in the order of the entries; and for each bad one "NAME: reason".
+    """
     verdicts = _Verdicts(cache, f"index-{key_of(_common_folder(entries))}.json")
     paths = [path for entry in entries if not entry.problem for path in (entry.path, entry.target_path) if path]
     verdicts.examine(paths, workers, progress)
@@ -85,14 +120,7 @@ def index_pictures(
             pictures.append(picture)
         elif entry.name not in excluded:
             bad.append(f"{entry.name}: {picture}")
-    if bad:
-        _report(bad, len(entries), on_bad_image, cache)
-    if not pictures:
-        raise UserError(
-            f"None of the {len(entries)} pictures can be used, so there is nothing to train on.\n"
-            "Point --data.root at a folder that holds good pictures."
-        )
-    return pictures
+    return pictures, bad
 
 
 def _common_folder(entries: Sequence[Entry]) -> str:

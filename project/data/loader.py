@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -123,8 +124,16 @@ def whole_batch(batch: Raw) -> Raw:
 
 
 def start_worker(worker: int) -> None:
-    """Gives a worker one thread: several that each use all cores are slower than as many plain ones."""
+    """Gives a worker one thread: several that each use all cores are slower than as many plain ones.
+
+    Signals that go to all processes of a run, as Ctrl-C does, are for the one that trains: it finishes its step first.
+    """
     torch.set_num_threads(1)
+    for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    # The loader ends its workers this way too. With any other exit code torch would raise in the middle of a step.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
 
 def usable_cores() -> int:

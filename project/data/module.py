@@ -8,11 +8,14 @@ from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.nn import functional as F
 
 from project.data.augment import Augment, Augmenter
 from project.data.batch import Pair, Raw
 from project.data.cache import Cache
 from project.data.catalogue import Catalogue, Settings, build_catalogue, read_catalogue
+from project.data.images import Picture
 from project.data.loader import (
     PictureDataset,
     ResumableLoader,
@@ -24,6 +27,7 @@ from project.data.loader import (
 from project.data.pairs import PairMaker, fitting_pairs
 from project.data.pixels import PixelStore
 from project.data.sampling import EvaluationSampler, TrainingSampler, picture_keys, picture_weights
+from project.data.sources import partners
 from project.data.statistics import Statistics
 from project.data.tell import tell
 from project.errors import UserError
@@ -40,15 +44,18 @@ class ImageDataModule(LightningDataModule):
     `target_statistics` (mean and std of the training pictures, for pixels in [0, 1]) and `normalization`.
 
     Args:
-        source: "demo" (photographs that come with scikit-image), "folder", or a torchvision image data set such as
-            CIFAR10 or Flowers102. A given root comes first.
+        source: "demo" (photographs that come with scikit-image), "drawings" (cartoon characters that the project draws
+            itself: lines, and their colours as the target), "folder", or a torchvision image data set such as CIFAR10
+            or Flowers102. A given root comes first.
         root: folder of pictures, of any depth, or a list of such folders; train, val and test in it are kept.
         target_root: second folder of a folder pair: what the pictures of root, under the same names, should become.
         pairs: how a picture becomes input and target (class_path of a PairMaker); null: Gaussian noise of sigma 25, or
-            the two folders as they are where target_root is set.
+            both sides as they are where the source gives both (target_root, drawings).
         augment: random changes of the training pictures.
         crop: side of the random training crop in pixels; null takes whole pictures, then all of one size.
         channels: 3 for colour, 1 for grey.
+        half_size_epochs: so many epochs train on pictures of half the size first, whose steps take a quarter of the
+            time; 0 for none. Worth it where whole pictures train for long (progressive resizing).
         resize: shrink or grow every picture's shorter side to so many pixels first; null keeps the sizes.
         input_range: what the network sees: standardise (mean 0, std 1 of the training pictures), zero_one ([0, 1]) or
             minus_one_one ([-1, 1]).
@@ -65,7 +72,8 @@ class ImageDataModule(LightningDataModule):
         weights: sampling weight of each tag (folder or category), such as {cats: 3, dogs: 1}: how often it is drawn
             against the others, whatever its number of pictures; tags left out weigh 1.
         balance: tags draws from every folder or category equally often; none as many as there are.
-        exclude: text file with names of pictures to leave out, one a line.
+        exclude: file with names of pictures to leave out, one a line, or a table with a column file (worst.csv of the
+            inspect command, cut to the rows that are to go); all others stay in their splits.
         protocol: seeded (noise from the picture and the seed) or kair (the published test noise; test command only:
             every picture of root is a test picture).
         cache_dir: where everything computed once is kept. Deleted, it is made again, but for one thing: a folder that
@@ -84,6 +92,7 @@ class ImageDataModule(LightningDataModule):
         pairs: PairMaker | None = None,
         augment: Augment = Augment(),  # noqa: B008 it is frozen
         crop: int | None = 64,
+        half_size_epochs: int = 0,
         channels: int = 3,
         resize: int | None = None,
         input_range: InputRange = "standardise",
@@ -111,9 +120,10 @@ class ImageDataModule(LightningDataModule):
         # pickled in the checkpoint, which then no longer loads with weights_only=True.
         objects = [name for name, value in self.hparams.items() if isinstance(value, PairMaker | Augment)]
         self.save_hyperparameters(ignore=objects)
-        self.pairs = fitting_pairs(pairs, target_root)
+        self.pairs = fitting_pairs(pairs, partners(source, root, target_root))
         self.augment = augment
         self.crop = crop
+        self.half_size_epochs = half_size_epochs
         self.input_range = input_range
         self.batch_size = batch_size
         self.eval_batch_size = 1 if protocol == "kair" else eval_batch_size
@@ -152,9 +162,9 @@ class ImageDataModule(LightningDataModule):
             value = self.hparams[name]
             if value is not None and value < 1:
                 raise UserError(f"data.{name} is {value}: it must be at least 1.")
-        for name in ("num_workers", "seed"):
+        for name in ("num_workers", "seed", "half_size_epochs"):
             if (value := self.hparams[name]) is not None and value < 0:
-                raise UserError(f"data.{name} is {value}: it must be 0 or more, or null.")
+                raise UserError(f"data.{name} is {value}: it must be 0 or more.")
         for name, kind in (("input_range", InputRange), ("balance", Balance), ("protocol", Protocol)):
             if (value := self.hparams[name]) not in get_args(kind):  # the command line looks at types, Python does not
                 raise UserError(f"data.{name} is {value!r}: it must be one of {', '.join(get_args(kind))}.")
@@ -185,8 +195,8 @@ class ImageDataModule(LightningDataModule):
             stage: fit, validate, test or predict.
 
         Raises:
-            UserError: nothing prepared; protocol kair outside the test command; with a trainer that fits, also what the
-                loaders raise.
+            UserError: nothing prepared; protocol kair outside the test command; pictures that the pair maker has no use
+                for; with a trainer that fits, also what the loaders raise.
         """
         self._refuse_protocol(stage)
         if self._catalogue is not None:
@@ -196,6 +206,7 @@ class ImageDataModule(LightningDataModule):
         if self._catalogue.statistics is not None:
             self.statistics = self._catalogue.statistics
             self.target_statistics = self._catalogue.target_statistics
+            self.pairs.check(self.statistics, self.target_statistics)
         if stage == "fit":
             self._announce()
             if self.trainer is not None:  # what cannot be loaded is said here, before a run's folder is filled
@@ -281,16 +292,21 @@ class ImageDataModule(LightningDataModule):
         trainer = self.trainer
         if trainer is None or trainer.train_dataloader is not loader:
             return 0  # somebody else looks at training batches
-        loop = trainer.fit_loop.epoch_loop
-        return loop.batch_progress.current.completed if loop.restarting else 0
+        # Not only while the loop restarts: after a checkpoint of a validation that is over by the first batch.
+        return trainer.fit_loop.epoch_loop.batch_progress.current.completed
 
     def val_dataloader(self) -> ResumableLoader:
         """Every validation picture once, the same every time."""
-        return self._evaluation_loader("val")
+        return self.evaluation_dataloader("val")
 
     def test_dataloader(self) -> ResumableLoader:
         """Every test picture once, the same every time."""
-        return self._evaluation_loader("test")
+        return self.evaluation_dataloader("test")
+
+    @property
+    def pictures(self) -> dict[str, list[Picture]]:
+        """What is known of every picture of every split, in the order of its dataset; empty before `setup`."""
+        return {} if self._catalogue is None else self._catalogue.splits
 
     def dataset(self, split: str, training: bool = False) -> PictureDataset:
         """The pictures of one split.
@@ -312,22 +328,34 @@ class ImageDataModule(LightningDataModule):
         if not isinstance(batch, Raw):
             return batch
         trainer = self.trainer
-        return self.make_pair(batch, training=trainer is not None and trainer.training)
+        training = trainer is not None and trainer.training
+        # With trainer.overfit_batches the same few pairs have to come again, to be learnt by heart.
+        drawn_anew = training and not trainer.overfit_batches
+        return self.make_pair(batch, drawn_anew, half=training and trainer.current_epoch < self.half_size_epochs)
 
-    def make_pair(self, batch: Raw, training: bool = False) -> Pair:
+    def make_pair(self, batch: Raw, training: bool = False, half: bool = False) -> Pair:
         """What the model sees of a batch.
 
         Args:
             batch: as the loader gives it, on any device.
             training: random numbers from the device's generator; else from each picture and the seed.
+            half: at half the size, each pixel the mean of four; noise and hints come after that.
         """
-        image = batch.image.float().div_(255)
+        image = _unit(batch.image, half)
         if self.protocol == "kair":
             return self.pairs.benchmark(image, batch.index)
-        target = None if batch.target is None else batch.target.float().div_(255)
+        target = None if batch.target is None else _unit(batch.target, half)
         return self.pairs(image, target, batch.index, batch.seed, training)
 
-    def _evaluation_loader(self, split: str) -> ResumableLoader:
+    def evaluation_dataloader(self, split: str) -> ResumableLoader:
+        """Every picture of a split once, the same every time, as validation looks at them.
+
+        Args:
+            split: train, val or test.
+
+        Raises:
+            UserError: the split has no pictures, or fewer than there are processes; a batch would hold several sizes.
+        """
         dataset = self.dataset(split)
         if len(dataset) == 0:
             raise UserError(
@@ -371,6 +399,12 @@ class ImageDataModule(LightningDataModule):
 
     def _seed(self) -> int:
         return int(os.environ.get("PL_GLOBAL_SEED", "42")) if self.seed is None else self.seed
+
+
+def _unit(pixels: Tensor, half: bool) -> Tensor:
+    """uint8 -> [0, 1]."""
+    values = pixels.float().div_(255)
+    return F.avg_pool2d(values, 2, ceil_mode=True) if half else values
 
 
 def _plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """Where pictures come from: each source is a class whose `find()` lists files without opening them.
 
 A source of your own is a class with `find() -> list[Entry]` and no required arguments, named by its class path:
-`--data.source my_package.MySource`.
+`--data.source my_package.MySource`. Where its entries have partners (`target_path`) it says so by `paired = True`.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import difflib
 import importlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Protocol
 
 from project.data.cache import Cache
 from project.data.demo import Demo
+from project.data.drawings import Drawings
 from project.data.folder import Folder
 from project.data.images import Entry
 from project.data.vision import Torchvision, dataset_names
@@ -33,7 +33,7 @@ def find_entries(
     """List what a configuration names.
 
     Args:
-        source: "demo", "folder", a torchvision data set's name ("CIFAR10") or the class path of a source.
+        source: "demo", "drawings", "folder", a torchvision data set's name ("CIFAR10") or the class path of a source.
         root: One folder or several; it wins over the source, so that `--data.root` points any configuration elsewhere.
         target_root: The folder of the partners, for a folder pair.
         cache: Where data sets are downloaded and exported to.
@@ -45,6 +45,25 @@ def find_entries(
     return _make(source, root, target_root, cache, progress).find()
 
 
+def partners(source: str, root: str | Sequence[str] | None, target_root: str | None) -> str | None:
+    """Which key gives the pictures their partners, as in "data.target_root"; None where they have none.
+
+    Args:
+        source: As for `find_entries`.
+        root: Likewise; then the source does not count.
+        target_root: Likewise.
+
+    Raises:
+        UserError: For a class path that leads to no source.
+    """
+    if target_root is not None:
+        return "data.target_root"
+    if root is not None:
+        return None
+    paired = Drawings.paired if source == "drawings" else "." in source and getattr(_import(source), "paired", False)
+    return f"data.source {source}" if paired else None
+
+
 def _make(
     source: str, root: str | Sequence[str] | None, target_root: str | None, cache: Cache, progress: bool
 ) -> Source:
@@ -54,6 +73,8 @@ def _make(
         raise UserError("--data.target_root needs --data.root, the folder of the inputs.")
     if source == "demo":
         return Demo()
+    if source == "drawings":
+        return Drawings(cache, progress=progress)
     if source == "folder":
         raise UserError("--data.source folder needs --data.root FOLDER, the folder of your pictures.")
     if "." in source:
@@ -61,11 +82,12 @@ def _make(
     names = dataset_names()
     if source in names:
         return Torchvision(source, cache, progress)
-    nearest = difflib.get_close_matches(source.lower(), [name.lower() for name in ("demo", "folder", *names)], n=1)
-    meant = [name for name in ("demo", "folder", *names) if name.lower() in nearest]
+    known = ("demo", "drawings", "folder", *names)
+    nearest = difflib.get_close_matches(source.lower(), [name.lower() for name in known], n=1)
+    meant = [name for name in known if name.lower() in nearest]
     raise UserError(
         f"--data.source {source} is unknown" + (f"; did you mean {meant[0]}?" if meant else ".") + "\n"
-        "It takes demo, folder (with --data.root FOLDER), a torchvision image data set (CIFAR10), or a class path."
+        "It takes demo, drawings, folder (with --data.root), a torchvision image data set (CIFAR10), or a class path."
     )
 
 
@@ -78,35 +100,3 @@ def _import(path: str) -> Source:
     if not callable(getattr(source, "find", None)):
         raise UserError(f"--data.source {path} is no source: it has no find() that lists entries.")
     return source
-
-
-def read_exclusions(file: str, entries: Sequence[Entry]) -> set[str]:
-    """The names of the entries that a text file lists, one a line: names as in the errors here, or paths.
-
-    Raises:
-        UserError: When the file cannot be read, or naming the lines that fit no entry, with the nearest names.
-    """
-    try:
-        lines = Path(file).expanduser().read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--data.exclude {file} cannot be read: {error}.") from error
-    wanted = [line.strip() for line in lines if line.strip()]
-    names = {entry.name for entry in entries}
-    by_path = {entry.path: entry.name for entry in entries}
-    excluded, unknown = set(), []
-    for line in wanted:
-        name = line if line in names else by_path.get(str(Path(line).expanduser().absolute()))
-        if name is None:
-            unknown.append(line)
-        else:
-            excluded.add(name)
-    if unknown:
-        shown = "".join(f"\n  {line}{_nearest(line, names)}" for line in unknown[:5])
-        more = f"\n  ... and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        raise UserError(f"--data.exclude {file} names {len(unknown)} pictures that are not there:{shown}{more}")
-    return excluded
-
-
-def _nearest(line: str, names: set[str]) -> str:
-    close = difflib.get_close_matches(line, names, n=1)
-    return f" (nearest: {close[0]})" if close else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -23,6 +23,7 @@ def split_pictures(
     fractions: Sequence[float] = (0.7, 0.2, 0.1),
     seed: int = 42,
     manifest: Path | None = None,
+    excluded: Collection[str] = (),
 ) -> dict[str, list[Picture]]:
     """Deal the pictures into training, validation and test.
 
@@ -37,6 +38,7 @@ def split_pictures(
         manifest: JSON file of an earlier deal, brought up to date here. Pictures that it knows, by content or else by
             name, keep their part; new ones fill the parts up towards the fractions. Files beside it that share its name
             up to the last "-" are deals of the same fractions and seed: see `_Manifest`.
+        excluded: Names of pictures that are dealt, and will not be used: copies of others among them harm nobody.
 
     Returns:
         "train", "val" and "test", each sorted by name; together every picture exactly once.
@@ -47,6 +49,7 @@ def split_pictures(
     ready = {picture.part for picture in pictures} & set(PARTS)
     if ready:
         splits = _respect(pictures, ready, fractions, seed, manifest)
+        _warn_of_copies({part: [one for one in splits[part] if one.name not in excluded] for part in PARTS})
     else:
         splits = _deal(pictures, dict(zip(PARTS, fractions, strict=True)), seed, manifest)
     return {part: sorted(splits[part], key=lambda picture: (picture.name, picture.path)) for part in PARTS}
@@ -93,7 +96,6 @@ def _respect(
         splits |= _deal(splits["train"], {**dict.fromkeys(PARTS, 0.0), **kept}, seed, manifest, only=kept)
         counts = " and ".join(f"{len(splits[part])} for {part}" for part in cut)
         tell(f"The ready-made parts lack {' and '.join(cut)}: {counts} were cut from its train pictures.")
-    _warn_of_copies(splits)
     return splits
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-import shutil
 import socket
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,20 +63,11 @@ class Torchvision:
         return Folder(str(self.folder)).find()
 
     def _export(self) -> None:
-        temporary = self.folder.with_name(f"{self.name}.{uuid.uuid4().hex[:8]}.tmp")
         with self.cache.guarded():
             self.downloads.mkdir(parents=True, exist_ok=True)
-        try:
+        with self.cache.filling(self.name) as temporary:
             for part, dataset in self._parts():
                 self._write(dataset, temporary / part, part)
-            with self.cache.guarded():
-                try:
-                    temporary.rename(self.folder)
-                except OSError:
-                    if not self.folder.is_dir():  # else another process was faster, and has the same pictures there
-                        raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         tell(f"{self.name} now lies in {self.folder} as PNG files.")
 
     def _parts(self) -> Iterator[tuple[str, Any]]:

@@ -1,8 +1,25 @@
 """LightningModules: what is optimised, logged and predicted; with their losses, metrics and schedules."""
 
+from project.models.adversarial import Hinge, LeastSquares, Standard, WassersteinGP
+from project.models.colorizer import GANColorizer
 from project.models.losses import Charbonnier, PSNRLoss
 from project.models.metrics import PSNR, SSIM, PictureMean
+from project.models.perceptual import VGGPerceptual
 from project.models.restoration import ImageRestorer
 from project.models.schedules import WarmupCosine
 
-__all__ = ["PSNR", "SSIM", "Charbonnier", "ImageRestorer", "PSNRLoss", "PictureMean", "WarmupCosine"]
+__all__ = [
+    "PSNR",
+    "SSIM",
+    "Charbonnier",
+    "GANColorizer",
+    "Hinge",
+    "ImageRestorer",
+    "LeastSquares",
+    "PSNRLoss",
+    "PictureMean",
+    "Standard",
+    "VGGPerceptual",
+    "WarmupCosine",
+    "WassersteinGP",
+]

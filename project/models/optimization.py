@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from lightning.pytorch import Trainer
@@ -35,7 +36,13 @@ def build(key: str, make: Callable[..., Built], *arguments: Any, **more: Any) ->
 
 
 def configure_scheduler(
-    make: LRSchedulerCallable, optimizer: Optimizer, trainer: Trainer, every: str, monitor: str, higher_is_better: bool
+    make: LRSchedulerCallable,
+    optimizer: Optimizer,
+    trainer: Trainer,
+    every: str,
+    monitor: str,
+    higher_is_better: bool,
+    key: str = "scheduler",
 ) -> dict[str, Any]:
     """Build a scheduler, tell it the run's length where it wants to know, and say how Lightning steps it.
 
@@ -48,6 +55,7 @@ def configure_scheduler(
             :func:`step_plateaus`, all others after every epoch).
         monitor: Logged value that ReduceLROnPlateau watches, unless it brings its own ``monitor``.
         higher_is_better: Whether that value is better when it is higher.
+        key: What the configuration calls the scheduler, for messages.
 
     Returns:
         Lightning's description of a scheduler.
@@ -55,14 +63,14 @@ def configure_scheduler(
     Raises:
         UserError: When the scheduler refuses its arguments, or follows the run's length and the run has none.
     """
-    scheduler = _build(make, optimizer, trainer)
+    scheduler = _build(key, make, optimizer, trainer)
     description: dict[str, Any] = {"scheduler": scheduler, "interval": _interval(scheduler, every), "frequency": 1}
     if isinstance(scheduler, ReduceLROnPlateau):
         description["monitor"] = getattr(scheduler, "monitor", monitor)
         mode = "max" if higher_is_better else "min"
         if description["monitor"] == monitor and scheduler.mode != mode:
             # Its default is to wait for a fall, which for a PSNR would cut the rate while all is well.
-            description["scheduler"] = build("scheduler", make, optimizer, mode=mode)
+            description["scheduler"] = build(key, make, optimizer, mode=mode)
         if every == "auto":
             # Lightning counts batches or epochs, and asks for a score that may not be there yet.
             description["frequency"] = NEVER
@@ -73,35 +81,74 @@ def configure_scheduler(
     return description
 
 
-def step_plateaus(trainer: Trainer, scores: dict[str, Tensor]) -> None:
+def step_plateaus(trainer: Trainer, schedules: Iterable[Any], scores: dict[str, Tensor]) -> None:
     """Step the ReduceLROnPlateau schedulers that follow the validations; call it after each, before it is saved.
 
     Args:
         trainer: The running trainer.
+        schedules: The run's schedulers, as :class:`Schedule` or as Lightning's own configurations.
         scores: What the validation has logged.
 
     Raises:
         UserError: When nothing of the name that a scheduler watches is logged.
     """
-    for config in trainer.lr_scheduler_configs:
-        if not config.reduce_on_plateau or config.frequency != NEVER:
+    for schedule in schedules:
+        if not isinstance(schedule.scheduler, ReduceLROnPlateau) or schedule.frequency != NEVER:
             continue
         logged = {**trainer.callback_metrics, **scores}
-        if config.monitor not in logged:
+        if schedule.monitor not in logged:
             raise UserError(
-                f"ReduceLROnPlateau watches {config.monitor!r} (model.monitor), which is not logged.\n"
+                f"ReduceLROnPlateau watches {schedule.monitor!r} (model.monitor), which is not logged.\n"
                 f"There are: {', '.join(sorted(logged))}."
             )
-        config.scheduler.step(logged[config.monitor])
+        schedule.scheduler.step(logged[schedule.monitor])
 
 
-def _build(make: LRSchedulerCallable, optimizer: Optimizer, trainer: Trainer) -> LRScheduler:
+@dataclass
+class Schedule:
+    """A scheduler that the model steps itself, under manual optimisation, where Lightning steps none.
+
+    Attributes:
+        scheduler: The scheduler.
+        interval: step or epoch.
+        frequency: Intervals between two steps; NEVER for one that follows the validations.
+        monitor: Logged value that ReduceLROnPlateau watches.
+    """
+
+    scheduler: LRScheduler
+    interval: str
+    frequency: int
+    monitor: str | None = None
+
+    @classmethod
+    def of(cls, description: dict[str, Any]) -> Schedule:
+        """From what :func:`configure_scheduler` gives; here a plateau follows the validations whatever was told."""
+        schedule = cls(**description)
+        if isinstance(schedule.scheduler, ReduceLROnPlateau):
+            schedule.frequency = NEVER
+        return schedule
+
+
+def step_schedules(schedules: Iterable[Schedule], interval: str, done: int) -> None:
+    """Step the schedulers of an interval.
+
+    Args:
+        schedules: The run's schedulers.
+        interval: step or epoch: which of the two has just ended.
+        done: How many of them have, over the whole run.
+    """
+    for schedule in schedules:
+        if schedule.interval == interval and done % schedule.frequency == 0:
+            schedule.scheduler.step()
+
+
+def _build(key: str, make: LRSchedulerCallable, optimizer: Optimizer, trainer: Trainer) -> LRScheduler:
     try:
-        scheduler = build("scheduler", make, optimizer)
+        scheduler = build(key, make, optimizer)
     except UserError as error:
         if "total_steps" not in str(error):
             raise
-        scheduler = build("scheduler", make, optimizer, total_steps=_total_steps(trainer))
+        scheduler = build(key, make, optimizer, total_steps=_total_steps(trainer, key))
     if hasattr(scheduler, "progress") and getattr(scheduler, "total_steps", None) is None:
         scheduler.progress = RunProgress(trainer, trainer.estimated_stepping_batches)
     return scheduler
@@ -115,12 +162,12 @@ def _interval(scheduler: LRScheduler, every: str) -> str:
     return getattr(scheduler, "interval", "epoch")
 
 
-def _total_steps(trainer: Trainer) -> int:
+def _total_steps(trainer: Trainer, key: str) -> int:
     steps = trainer.estimated_stepping_batches
     if math.isinf(steps):
         raise UserError(
             "OneCycleLR has to know how many steps the run has, but only time bounds this one.\n"
-            "Set trainer.max_steps or trainer.max_epochs, or model.scheduler.init_args.total_steps,\n"
+            f"Set trainer.max_steps or trainer.max_epochs, or model.{key}.init_args.total_steps,\n"
             "or use project.models.WarmupCosine, which follows trainer.max_time too."
         )
     return int(steps)

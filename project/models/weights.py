@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from project.errors import UserError
 
-PREFIX = "network."
+PREFIXES = ("network.", "generator.")
+"""What the models here call the network that answers."""
 
 
 def load_matching(network: nn.Module, path: str) -> str:
@@ -19,7 +20,8 @@ def load_matching(network: nn.Module, path: str) -> str:
 
     Args:
         network: Filled in place, its normalisation included.
-        path: A checkpoint of a Lightning module whose network is called ``network``, or a network's plain state_dict.
+        path: A checkpoint of a Lightning module whose network is called ``network`` or ``generator``, or a network's
+            plain state_dict.
 
     Returns:
         What was taken and what was not, in a few lines; also printed.
@@ -28,11 +30,8 @@ def load_matching(network: nn.Module, path: str) -> str:
         UserError: When the file is missing or no checkpoint, or when no parameter of it fits.
     """
     there = _read(path)
-    if any(name.startswith(PREFIX) for name in there):
-        there = {name.removeprefix(PREFIX): value for name, value in there.items() if name.startswith(PREFIX)}
-    here = network.state_dict()
-    taken = {name: value for name, value in there.items() if name in here and here[name].shape == value.shape}
-    other_shape = [name for name in there if name in here and name not in taken]
+    there = next(filter(None, (_below(prefix, there) for prefix in PREFIXES)), there)
+    taken, other_shape = _matching(network, there)
     parameters = {name for name, _ in network.named_parameters()}
     if not parameters & taken.keys():
         example = f"; {other_shape[0]} has another shape there" if other_shape else ""
@@ -43,7 +42,44 @@ def load_matching(network: nn.Module, path: str) -> str:
             "or leave init_from out."
         )
     network.load_state_dict(taken, strict=False)
-    report = f"init_from {path}: {len(parameters & taken.keys())} of {len(parameters)} parameters taken."
+    return _tell(f"init_from {path}", network, there, taken, other_shape)
+
+
+def load_adversary(discriminator: nn.Module, path: str) -> str:
+    """Take what a checkpoint of a GAN holds of its discriminator, as :func:`load_matching` does; nothing is no fault.
+
+    Args:
+        discriminator: Filled in place.
+        path: A checkpoint; one without any ``discriminator.`` is left alone.
+
+    Returns:
+        What was taken and what was not, in a few lines; also printed. Empty where there is no discriminator.
+    """
+    there = _below("discriminator.", _read(path))
+    if not there:
+        return ""
+    taken, other_shape = _matching(discriminator, there)
+    discriminator.load_state_dict(taken, strict=False)
+    return _tell(f"init_from {path}, discriminator", discriminator, there, taken, other_shape)
+
+
+def _below(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _matching(network: nn.Module, there: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors that fit, and the names of those that have another shape."""
+    here = network.state_dict()
+    taken = {name: value for name, value in there.items() if name in here and here[name].shape == value.shape}
+    return taken, [name for name in there if name in here and name not in taken]
+
+
+def _tell(
+    start: str, network: nn.Module, there: dict[str, Tensor], taken: dict[str, Tensor], other_shape: list[str]
+) -> str:
+    here = network.state_dict()
+    parameters = {name for name, _ in network.named_parameters()}
+    report = f"{start}: {len(parameters & taken.keys())} of {len(parameters)} parameters taken."
     for what, names in (
         ("of another shape, not taken", other_shape),
         ("not in the checkpoint, left as drawn", sorted(parameters - there.keys())),

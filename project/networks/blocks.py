@@ -28,7 +28,7 @@ ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
 NORMS = ("batch", "group", "layer", "instance", "none")
 DOWNS = ("strided", "max", "average")
 UPS = ("transposed", "bilinear", "pixel_shuffle")
-SKIPS = ("concat", "add")
+SKIPS = ("concat", "add", "none")
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -129,18 +129,20 @@ class Join(nn.Module):
 
     Args:
         channels: Channels of each of the two, and of the result.
-        how: concat or add.
+        how: concat, add, or none: what was kept is ignored.
         bias: Whether the mixing convolution has a bias.
     """
 
     def __init__(self, channels: int, how: str, bias: bool) -> None:
         super().__init__()
-        concat = choose("skip", how, SKIPS) == "concat"
-        self.mix = nn.Conv2d(2 * channels, channels, 1, bias=bias) if concat else None
+        self.how = choose("skip", how, SKIPS)
+        self.mix = nn.Conv2d(2 * channels, channels, 1, bias=bias) if self.how == "concat" else None
 
     def forward(self, x: Tensor, kept: Tensor) -> Tensor:
         """Two (B, channels, H, W) -> one (B, channels, H, W)."""
-        return x + kept if self.mix is None else self.mix(torch.cat([x, kept], dim=1))
+        if self.mix is not None:
+            return self.mix(torch.cat([x, kept], dim=1))
+        return x + kept if self.how == "add" else x
 
 
 def make_down(how: str, channels: int, channels_out: int, bias: bool) -> nn.Module:

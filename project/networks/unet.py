@@ -9,13 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from project.errors import UserError
+from project.networks.attention import SelfAttention
 from project.networks.blocks import NORMS, ConvBlock, Join, make_activation, make_down, make_up
 from project.networks.choices import choose
 from project.networks.initialize import activation_gain, initialize
 from project.networks.normalize import Normalize
 
-RESIDUAL_TAIL = 0.1
-"""In residual mode the last convolution starts this much smaller: the first answer is close to the input."""
+TAIL = 0.1
+"""The last convolution starts this much smaller: the first answer is close to the input in residual mode, else to the
+targets' mean, and not far worse than either."""
 
 
 class UNet(nn.Module):
@@ -40,7 +42,9 @@ class UNet(nn.Module):
         down: Halving by strided (2x2 convolution), max or average (pooling).
         up: Doubling by transposed (2x2 convolution), bilinear or pixel_shuffle.
         stem: Pixel-unshuffle factor before the first level: 1 for none; 2 works on a quarter of the places.
-        skip: How the way up takes what the way down kept: concat (and a 1x1 convolution) or add.
+        attention: Levels (0 is the top) whose stages end in self-attention: what is known at one place, such as a
+            colour hint, reaches all places like it. The work grows with the square of a level's places.
+        skip: How the way up takes what the way down kept: concat (and a 1x1 convolution), add, or none: not at all.
         stage_residual: Add a block's input to its result; helps most without a norm.
         last_activation: Keep the activation after a block's last convolution; DRUNet's residual blocks leave it out.
         residual: Predict the difference to the input (its first out_channels channels): for restoration.
@@ -70,6 +74,7 @@ class UNet(nn.Module):
         down: str = "strided",
         up: str = "transposed",
         stem: int = 1,
+        attention: list[int] | None = None,
         skip: str = "concat",
         stage_residual: bool = False,
         last_activation: bool = True,
@@ -77,10 +82,15 @@ class UNet(nn.Module):
         init: str = "kaiming",
     ) -> None:
         super().__init__()
+        attention = [] if attention is None else attention
         _check(**{name: value for name, value in locals().items() if name not in ("self", "__class__")})
         if widths is None:
             widths = [round(width * width_growth**level) for level in range(depth + 1)]
             widths = [min(w, max_width) for w in widths] if max_width is not None else widths
+        if not all(0 <= level < len(widths) for level in attention):
+            raise UserError(
+                f"UNet cannot be built: attention is {attention}, and its levels are 0 to {len(widths) - 1}"
+            )
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.stem = stem
@@ -91,21 +101,24 @@ class UNet(nn.Module):
         norm = choose("norm", norm, NORMS)
         self.smallest = self.multiple * (2 if norm in ("batch", "group", "instance") else 1)
 
-        def stage(channels: int) -> nn.Sequential:
+        def stage(level: int) -> nn.Sequential:
+            channels = widths[level]
             with_bias = norm == "none" if bias is None else bias
             options = (convs, kernel_size, activation, norm, norm_groups, with_bias, dropout, stage_residual)
-            return nn.Sequential(*[ConvBlock(channels, *options, last_activation) for _ in range(blocks)])
+            parts: list[nn.Module] = [ConvBlock(channels, *options, last_activation) for _ in range(blocks)]
+            return nn.Sequential(*parts, *([SelfAttention(channels)] if level in attention else []))
 
         outer_bias = bias is not False
         steps = list(itertools.pairwise(widths))
+        levels = range(len(steps))
         self.normalize_input = Normalize(in_channels)
         self.head = nn.Conv2d(in_channels * stem**2, widths[0], 3, padding=1, bias=outer_bias)
-        self.encoder = nn.ModuleList([stage(upper) for upper, _ in steps])
+        self.encoder = nn.ModuleList([stage(level) for level in levels])
         self.down = nn.ModuleList([make_down(down, upper, lower, outer_bias) for upper, lower in steps])
-        self.middle = stage(widths[-1])
+        self.middle = stage(len(steps))
         self.up = nn.ModuleList([make_up(up, lower, upper, outer_bias) for upper, lower in reversed(steps)])
         self.join = nn.ModuleList([Join(upper, skip, outer_bias) for upper, _ in reversed(steps)])
-        self.decoder = nn.ModuleList([stage(upper) for upper, _ in reversed(steps)])
+        self.decoder = nn.ModuleList([stage(level) for level in reversed(levels)])
         self.tail = nn.Conv2d(widths[0], out_channels * stem**2, 3, padding=1, bias=outer_bias)
         self.normalize_output = Normalize(out_channels)
         self._initialize(init, activation_gain(activation))
@@ -113,9 +126,8 @@ class UNet(nn.Module):
     def _initialize(self, scheme: str, gain: float) -> None:
         for name, part in self.named_children():
             initialize(part, scheme, gain if name in ("encoder", "middle", "decoder") else 1.0)
-        if self.residual:
-            with torch.no_grad():
-                self.tail.weight.mul_(RESIDUAL_TAIL)
+        with torch.no_grad():
+            self.tail.weight.mul_(TAIL)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) around [0, 1] -> (B, out_channels, H, W) around [0, 1], not clipped."""

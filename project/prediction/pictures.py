@@ -30,6 +30,7 @@ MOST_PIXELS = 1_000_000_000
 """Larger pictures are taken for decompression bombs: their bytes alone fill 3 GB, and the answer's as much again."""
 
 _ORIENTATION = 0x0112
+_ON_ITS_SIDE = (5, 6, 7, 8)
 _PROFILE_OF_MODE = {"RGB": b"RGB ", "RGBA": b"RGB ", "L": b"GRAY", "LA": b"GRAY"}
 
 
@@ -72,6 +73,17 @@ def open_picture(path: str | Path) -> Opened:
             decode(path, 3)
             raise
         return Opened(decode(path, 1 if grey else 3), **kept)
+
+
+def size_of(path: str | Path) -> tuple[int, int] | None:
+    """Width and height of a picture as it is seen, upright; None where the file is none."""
+    with _large_pictures_allowed():
+        try:
+            with Image.open(path) as image:
+                turned = image.getexif().get(_ORIENTATION) in _ON_ITS_SIDE
+                return image.size[::-1] if turned else image.size
+        except Exception:  # whatever is wrong with the file, opening it whole finds the words
+            return None
 
 
 def save_picture(path: Path, pixels: np.ndarray, like: Opened) -> None:
@@ -125,6 +137,25 @@ def _exif(image: Image.Image) -> bytes | None:
         return exif.tobytes() if len(exif) else None
     except Exception:  # Pillow writes back less than it reads; a camera's odd tag is no reason to refuse the picture
         return None
+
+
+def has_colours(opened: Opened) -> bool:
+    """Whether a picture is more than a grey one that was saved as RGB; looked at in every so many pixels."""
+    sample = _sample(opened.pixels).astype(np.int16)
+    return bool((np.ptp(sample, axis=2) > 24).mean() > 0.02)
+
+
+def is_ink_alone(opened: Opened) -> bool:
+    """Whether the paper of a line drawing is transparent: mostly nothing, and what there is, is dark."""
+    if opened.alpha is None:
+        return False
+    seen = _sample(opened.alpha) > 127
+    return bool(0 < seen.mean() < 0.5 and np.median(_sample(opened.pixels)[seen]) < 96)
+
+
+def _sample(pixels: np.ndarray) -> np.ndarray:
+    step = max(1, max(pixels.shape[:2]) // 512)
+    return pixels[::step, ::step]
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
-"""``python -m project predict``: restore one picture or a folder of them, with nothing but a checkpoint.
+"""``python -m project predict``: restore or colour one picture or a folder of them, with nothing but a checkpoint.
 
     python -m project predict --ckpt_path runs/denoise/latest/checkpoints/best.ckpt --input photos --output restored
     python -m project predict ... --noise 25         # no noisy pictures at hand: add the noise first, and see both
+    python -m project predict --ckpt_path runs/colorize/latest/checkpoints/best.ckpt --input lines --output coloured
+    python -m project predict ... --hints hints.json # or --palette "#ff8800,#224466": as the network was trained
 
 A run that was stopped goes on where it stopped; a broken picture is reported at the end and stops nothing.
 """
@@ -9,34 +11,24 @@ A run that was stopped goes on where it stopped; a broken picture is reported at
 from __future__ import annotations
 
 import hashlib
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from project.errors import UserError
+from project.prediction.options import parse
+from project.prediction.report import Report
 
 if TYPE_CHECKING:  # torch and Pillow take seconds, which `--help` and a typing error need not wait for
     import numpy as np
-    from jsonargparse import ArgumentParser, Namespace
+    from jsonargparse import Namespace
 
+    from project.prediction.colourist import Colourist
     from project.prediction.jobs import Job
     from project.prediction.restorer import Restorer
+    from project.prediction.wishes import Record, Wishes
 
-SHOWN = 20
-"""So many failures are told on the terminal; a longer list goes into a file."""
-
-
-@dataclass
-class Report:
-    """What became of the pictures."""
-
-    restored: int = 0
-    skipped: int = 0
-    failed: dict[str, str] = field(default_factory=dict)
-    notes: Counter[str] = field(default_factory=Counter)
+Notes = tuple[str, ...]
 
 
 def main(argv: Sequence[str]) -> int:
@@ -49,10 +41,12 @@ def main(argv: Sequence[str]) -> int:
         The exit code: 0, or 1 when a picture failed, or 130 when stopped by Ctrl-C.
 
     Raises:
-        UserError: Nothing can be restored at all: wrong options, no pictures, no usable checkpoint or device.
+        UserError: Nothing can be done at all: wrong options, hints or palette, no pictures, no usable checkpoint or
+            device.
     """
-    options = _parse(list(argv[1:]))
+    options = parse(list(argv[1:]))
     from project.prediction.jobs import plan
+    from project.prediction.wishes import Record, read_wishes
 
     output, checkpoint = Path(options.output).expanduser(), Path(options.ckpt_path).expanduser()
     jobs = plan(
@@ -62,98 +56,82 @@ def main(argv: Sequence[str]) -> int:
         as_png=options.format == "png",
         noise=options.noise is not None,
     )
-    todo = jobs if options.overwrite else [job for job in jobs if not job.is_done(checkpoint)]
+    wishes = read_wishes(options.hints, options.palette, options.size, jobs)
+    record = Record.of(output)
+    todo = jobs if options.overwrite else [job for job in jobs if not _is_done(job, checkpoint, record, wishes)]
     report = Report(skipped=len(jobs) - len(todo))
-    if todo:
-        restorer = _load(options)
+    if todo or wishes.are_any:  # the latter may be in vain, which only the checkpoint tells
+        network = _load(options, wishes, report)
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"--output {output} cannot be made: {error.strerror}.") from error
         try:
-            _restore_all(todo, restorer, options.noise, report)
+            _do_all(todo, _work(network, options.noise, wishes), report, record, wishes)
         except KeyboardInterrupt:
-            _tell(report, output)
+            report.tell(output)
             print("Stopped. The same command goes on from here.")
             return 130
-        if options.tile and restorer.tile < options.tile:
-            print(f"The memory did not suffice for tiles of {options.tile} pixels; {restorer.tile} did (--tile).")
-    _tell(report, output)
+        if options.tile and network.tile < options.tile:
+            print(f"The memory did not suffice for tiles of {options.tile} pixels; {network.tile} did (--tile).")
+    report.tell(output)
     return 1 if report.failed else 0
 
 
-def _parser() -> ArgumentParser:
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(
-        prog="python -m project predict",
-        description="Restore one picture or a folder of them, of any size, with nothing but a checkpoint.",
-        exit_on_error=False,
-    )
-    add = parser.add_argument
-    add("--ckpt_path", type=str, required=True, help="checkpoint, such as runs/NAME/latest/checkpoints/best.ckpt")
-    add("--input", type=str, required=True, help="picture or folder of pictures")
-    add("--output", type=str, required=True, help="folder for the restored pictures; names and sub-folders are kept")
-    add("--recursive", type=bool, default=True, help="look into sub-folders too")
-    add("--overwrite", type=bool, default=False, help="restore again what is done; needed after a change of options")
-    add("--format", type=Literal["keep", "png"], default="keep", help="keep each picture's format, or write PNG")
-    add("--tile", type=int, default=512, help="pixels along a tile; smaller needs less memory, 0: no tiles")
-    add("--overlap", type=int, default=64, help="pixels that tiles share; more for networks that see further")
-    add("--batch", type=int, default=1, help="tiles at once; more may be faster on a GPU")
-    add("--device", type=Literal["auto", "cpu", "cuda", "mps"], default="auto", help="where to compute")
-    add("--precision", type=Literal["32", "bf16", "16"], default="32", help="bits of the network's arithmetic")
-    add("--sigma", type=float | None, default=None, help="noise strength (0 to 255) for a network with a noise map")
-    add("--noise", type=float | None, default=None, help="to try it: first add noise of this sigma (0 to 255)")
-    return parser
+def _is_done(job: Job, checkpoint: Path, record: Record, wishes: Wishes) -> bool:
+    return job.is_done(checkpoint) and record.fits(job.name, wishes.mark(job.name))
 
 
-def _parse(arguments: list[str]) -> Namespace:
-    from jsonargparse import ArgumentError
-
-    parser = _parser()
-    try:
-        options = parser.parse_args(arguments)
-    except ArgumentError as error:
-        raise UserError(_explain(parser, arguments, str(error))) from error
-    for name, least in (("tile", 0), ("overlap", 0), ("batch", 1), ("sigma", 0), ("noise", 0)):
-        if options[name] is not None and options[name] < least:
-            raise UserError(f"--{name} {options[name]} is too small: at least {least}.")
-    return options
-
-
-def _explain(parser: ArgumentParser, arguments: list[str], message: str) -> str:
-    import difflib
-
-    known = sorted(option for option in parser._option_string_actions if option.startswith("--"))
-    unknown = [argument.split("=")[0] for argument in arguments if argument.startswith("--")]
-    unknown = [option for option in unknown if option not in known]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        return f"predict has no option {unknown[0]}." + (f" Did you mean {near[0]}?" if near else "") + f"\n{_HELP}"
-    message = re.sub(r'Parser key "(\w+)":\s*', r"--\1: ", message)
-    message = re.sub(r"<class '(\w+)'>", r"\1", message).replace("a typing.Literal", "one of ")
-    return "\n".join([line for line in message.splitlines() if line.strip()][:8]) + f"\n{_HELP}"
-
-
-def _load(options: Namespace) -> Restorer:
+def _load(options: Namespace, wishes: Wishes, report: Report) -> Restorer | Colourist:
     from project.models.checkpoint import load_model, read_checkpoint
-    from project.prediction.restorer import Restorer, choose_device
+    from project.prediction.colourist import Colourist
+    from project.prediction.restorer import Restorer
+    from project.prediction.tiled import choose_device
+    from project.prediction.trained import check_wishes, colouring_of, working_size
 
     device = choose_device(options.device)
     checkpoint = read_checkpoint(options.ckpt_path)
-    return Restorer(
-        load_model(checkpoint),
-        checkpoint.config.get("data") or {},
-        device=device,
-        tile=options.tile,
-        overlap=options.overlap,
-        batch=options.batch,
-        precision=options.precision,
-        sigma=options.sigma,
-    )
+    pairs = colouring_of(checkpoint)
+    check_wishes(pairs, wishes)
+    how = {
+        "device": device,
+        "tile": options.tile,
+        "overlap": options.overlap,
+        "batch": options.batch,
+        "precision": options.precision,
+    }
+    data = checkpoint.config.get("data") or {}
+    if pairs is None:
+        return Restorer(load_model(checkpoint), data, sigma=options.sigma, **how)
+    for name in ("sigma", "noise"):
+        if options[name] is not None:
+            raise UserError(f"--{name} is for networks that remove noise; this one colours. Leave it out.")
+    size, why = working_size(data, wishes.size)
+    report.word = "coloured"
+    colourist = Colourist(load_model(checkpoint), pairs, size, **how)
+    pixels = f"{size} pixels along the shorter side" if size else "the pictures' own size"
+    print(f"Colours are found at {pixels} ({why}).")
+    return colourist
 
 
-def _restore_all(jobs: list[Job], restorer: Restorer, noise: float | None, report: Report) -> None:
+def _work(
+    network: Restorer | Colourist, noise: float | None, wishes: Wishes
+) -> Callable[[Job, Callable[[float], None]], Notes]:
+    """What is to be done with each picture."""
+    from project.prediction.restorer import Restorer
+
+    if isinstance(network, Restorer):
+        return lambda job, progress: _restore(job, network, noise, progress)
+    return lambda job, progress: _colour(job, network, wishes, progress)
+
+
+def _do_all(
+    jobs: list[Job],
+    work: Callable[[Job, Callable[[float], None]], Notes],
+    report: Report,
+    record: Record,
+    wishes: Wishes,
+) -> None:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -162,16 +140,17 @@ def _restore_all(jobs: list[Job], restorer: Restorer, noise: float | None, repor
         for number, job in enumerate(jobs):
             bar.update(task, completed=number, description=job.name[-40:])
             try:
-                notes = _restore(job, restorer, noise, lambda share, n=number: bar.update(task, completed=n + share))
+                with record.writing(job.name, wishes.mark(job.name)):
+                    notes = work(job, lambda share, n=number: bar.update(task, completed=n + share))
             except Exception as error:  # one picture must not stop the others, whatever is wrong with it
                 report.failed[job.name] = " ".join(f"{error}".split())[:300] or type(error).__name__
             else:
-                report.restored += 1
+                report.done += 1
                 report.notes.update(notes)
-        bar.update(task, completed=len(jobs), description="restored")
+        bar.update(task, completed=len(jobs), description=report.word)
 
 
-def _restore(job: Job, restorer: Restorer, noise: float | None, progress: Callable[[float], None]) -> tuple[str, ...]:
+def _restore(job: Job, restorer: Restorer, noise: float | None, progress: Callable[[float], None]) -> Notes:
     from project.data.images import BadPicture
     from project.prediction.pictures import open_picture, save_picture
 
@@ -187,6 +166,23 @@ def _restore(job: Job, restorer: Restorer, noise: float | None, progress: Callab
     if pixels.shape[2] == 3 and answer.shape[2] == 1:
         return (*opened.notes, "colour became grey, as the network is for grey pictures")
     return opened.notes
+
+
+def _colour(job: Job, colourist: Colourist, wishes: Wishes, progress: Callable[[float], None]) -> Notes:
+    from project.data.images import BadPicture
+    from project.prediction.pictures import has_colours, is_ink_alone, open_picture, save_picture
+
+    if job.problem:
+        raise BadPicture(job.problem)
+    opened = open_picture(job.source)
+    answer = colourist(opened.pixels, progress, wishes.of(job.name), opened.alpha)
+    save_picture(job.target, answer, opened)
+    notes = list(opened.notes)
+    if has_colours(opened):
+        notes.append("the picture had colours; its grey was coloured anew")
+    if not colourist.pairs.keeps_lightness and is_ink_alone(opened):
+        notes.append("the paper is transparent and stays so, colours and all; lay the lines on white to see them")
+    return tuple(notes)
 
 
 def add_noise(pixels: np.ndarray, sigma: float, name: str) -> np.ndarray:
@@ -210,20 +206,3 @@ def add_noise(pixels: np.ndarray, sigma: float, name: str) -> np.ndarray:
         noise = sigma * random.standard_normal(rows.shape, dtype=np.float32)
         noisy[top : top + 256] = np.clip(np.rint(rows + noise), 0, 255).astype(np.uint8)
     return noisy
-
-
-def _tell(report: Report, output: Path) -> None:
-    for note, count in report.notes.items():
-        print(f"Note: {note} ({count} {'picture' if count == 1 else 'pictures'}).")
-    lines = [f"{name}: {reason}" for name, reason in report.failed.items()]
-    for line in lines[:SHOWN]:
-        print(f"Failed: {line}")
-    if len(lines) > SHOWN:
-        listed = output / "failed.txt"
-        listed.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        print(f"... and {len(lines) - SHOWN} more, all in {listed}")
-    skipped = f"skipped {report.skipped}" + (" (done before; --overwrite true)" if report.skipped else "")
-    print(f"Restored {report.restored}, {skipped}, failed {len(report.failed)}, in {output}")
-
-
-_HELP = "All options: python -m project predict --help"

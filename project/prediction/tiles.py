@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 ALIGN = 32
+
+
+class Patches(Protocol):
+    """What can stand for a picture's tensor: it makes the part that is asked for.
+
+    Attributes:
+        shape: (1, C, H, W).
+    """
+
+    shape: tuple[int, int, int, int]
+
+    def __getitem__(self, place: tuple[slice, slice, slice, slice]) -> Tensor:
+        """The part of a tensor of that shape, on the CPU."""
 
 
 class Span(NamedTuple):
@@ -80,7 +93,7 @@ def _window(size: int, overlap: int, *, first: bool, last: bool) -> Tensor:
 
 def restore_bands(
     function: Callable[[Tensor], Tensor],
-    image: Tensor,
+    image: Tensor | Patches,
     *,
     tile: int = 512,
     overlap: int = 64,
@@ -94,7 +107,7 @@ def restore_bands(
 
     Args:
         function: Takes float32 (B, C, h, w) in [0, 1] on the device, gives (B, C', h, w).
-        image: (1, C, H, W) on the CPU: uint8, or floats in [0, 1].
+        image: (1, C, H, W) on the CPU: uint8, or floats in [0, 1]; or what makes the parts of such a tensor.
         tile: Height and width of a tile in pixels; 0 restores the picture in one piece.
         overlap: Pixels that neighbouring tiles share, at least. See :func:`spans`.
         batch: Tiles that go through the function at once.
@@ -159,7 +172,9 @@ def _batches(columns: list[Span], batch: int) -> list[list[Span]]:
 
 
 @torch.inference_mode()
-def _answer(function: Callable, image: Tensor, row: Span, chunk: list[Span], device: str | torch.device) -> Tensor:
+def _answer(
+    function: Callable, image: Tensor | Patches, row: Span, chunk: list[Span], device: str | torch.device
+) -> Tensor:
     """The function's answer to tiles of one row: float32, (B, C', h, w), on the CPU."""
     patch = torch.cat([image[:, :, row.start : row.stop, column.start : column.stop] for column in chunk]).to(device)
     patch = patch.float() / 255 if patch.dtype == torch.uint8 else patch.float()

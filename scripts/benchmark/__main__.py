@@ -1,7 +1,8 @@
 """How much time and memory the project takes, against doing the same by hand.
 
-    python scripts/benchmark                  all three parts: step (denoiser and GAN), loader, start
+    python scripts/benchmark                  all four parts: step (denoiser and GAN), monitors, loader, start
     python scripts/benchmark step --config configs/denoise.yaml --steps 200 --rounds 5
+    python scripts/benchmark monitors --steps 300 --rounds 5
     python scripts/benchmark loader
     python scripts/benchmark start
 
@@ -23,9 +24,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python scripts/benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("part", nargs="?", choices=("all", "step", "loader", "start"), default="all")
-    parser.add_argument("--config", action="append", help="step, start: configuration to time; may be given twice")
-    parser.add_argument("--steps", type=int, default=100, help="step: timed steps a round")
+    parser.add_argument("part", nargs="?", choices=("all", "step", "monitors", "loader", "start"), default="all")
+    parser.add_argument("--config", action="append", help="configuration to time; may be given twice")
+    parser.add_argument("--steps", type=int, default=100, help="step, monitors: timed steps a round")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of both sides, in turns")
     parser.add_argument("--pictures", type=int, default=300, help="loader: number of photographs (ten times the icons)")
     given, rest = parser.parse_known_args()
@@ -38,6 +39,11 @@ def main() -> None:
 
         for config in configs:
             compare_steps(config, given.steps, given.rounds, rest)
+    if given.part in ("all", "monitors"):
+        from monitors import compare_monitors
+
+        for config in configs:
+            compare_monitors(config, given.steps, given.rounds, rest)
     if given.part in ("all", "loader"):
         from loader import compare_loaders
 

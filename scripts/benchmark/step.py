@@ -65,12 +65,15 @@ def _time_fit(config: str, steps: int, runs: str, rest: list[str], everything: b
         def fit(self, model: Any, **kwargs: Any) -> None:
             self.trainer.fit(model, **kwargs)
 
+    whole = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+    stages = [key for key in ("generator_epochs", "critic_epochs") if key in whole["model"].get("init_args", {})]
+    alone = [f"--model.init_args.{key}=0" for key in stages]  # both networks train, as they do in the bare loop
     if not everything:  # a configuration may not name keys that are not there
-        whole = yaml.safe_load(Path(config).read_text(encoding="utf-8"))
+        alone.append("--trainer.enable_progress_bar=false")  # else Lightning shows one of its own
         kept = {key: value for key, value in whole.items() if key in ("model", "data", "trainer")}
         config = f"{runs}/config.yaml"
         Path(config).write_text(yaml.safe_dump(kept), encoding="utf-8")
-    words = ["fit", "--config", config, "--runs_dir", runs, f"--trainer.max_steps={WARMUP + steps + 1}", *rest]
+    words = ["fit", "--config", config, "--runs_dir", runs, f"--trainer.max_steps={WARMUP + steps + 1}", *alone, *rest]
     words += ["--trainer.max_time=null", "--trainer.limit_val_batches=0", "--trainer.max_epochs=-1", "--wandb=off"]
     Parser.callbacks = list(CALLBACKS)
     cli = Timed(complete(words))

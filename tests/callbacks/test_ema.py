@@ -144,6 +144,21 @@ def test_accumulated_batches_count_once():
     torch.testing.assert_close(model.weight.detach(), by_hand(torch.zeros(2, 3), record.weights[2::3], 0.9))
 
 
+def test_a_model_says_what_is_averaged(tmp_path):
+    class Two(Line):
+        averaged = ("norm.", "other")
+
+    model, record = Two(), Record()
+    fit(model, EMA(0.9), record, checkpointed(tmp_path), enable_checkpointing=True)
+    assert torch.equal(model.weight, record.weights[-1]) and torch.equal(model.seen[-1], record.weights[-1])
+    checkpoint = torch.load(tmp_path / "epoch=1.ckpt", weights_only=True)
+    assert torch.equal(checkpoint["state_dict"]["weight"], record.weights[-1])
+    Two.averaged = ("weight",)
+    model, record = Two(), Record()
+    fit(model, EMA(0.9), record)
+    torch.testing.assert_close(model.weight.detach(), by_hand(torch.zeros(2, 3), record.weights, 0.9))
+
+
 @pytest.mark.parametrize("options", [{"decay": 1.0}, {"decay": -0.1}, {"every_n_steps": 0}])
 def test_faulty_options_are_told(options):
     with pytest.raises(UserError):

@@ -1,44 +1,47 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch import nn
+from lightning.pytorch import LightningModule
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
+from PIL import Image, ImageFont
 
-from project.callbacks.histogram import InputHistogram
-from project.callbacks.pictures import GAP, grid, to_image
-from project.callbacks.samples import Samples
+from project.callbacks.pictures import (
+    GAP,
+    can_show,
+    grid,
+    hint_giver,
+    log_picture,
+    middle,
+    sample_path,
+    to_image,
+    zoom_for,
+)
 from project.data.batch import Pair
-from project.networks import Normalize
-
-
-def _trainer(folder, **more):
-    plain = {
-        "state": SimpleNamespace(fn="fit"),
-        "global_step": 0,
-        "is_global_zero": True,
-        "log_dir": str(folder),
-        "loggers": [],
-        "sanity_checking": False,
-    }
-    plain["state"] = SimpleNamespace(fn="fit")
-    return SimpleNamespace(**{**plain, **more})
-
-
-def _pair(height: int = 37, width: int = 50, count: int = 2) -> Pair:
-    generator = torch.Generator().manual_seed(3)
-    target = torch.rand(count, 3, height, width, generator=generator)
-    noisy = target + 0.1 * torch.randn(target.shape, generator=generator)
-    return Pair(noisy, target, noisy, torch.arange(count))
+from project.data.pairs import GaussianNoise, GreyToColour, NoHints, PaletteHints, SpatialHints
 
 
 def test_a_picture_keeps_its_true_values():
     picture = torch.tensor([[[0.0, 1.0], [0.5, 2.0]]])
     assert np.array_equal(np.asarray(to_image(picture))[..., 0], [[0, 255], [128, 255]])
     assert to_image(picture.expand(3, -1, -1)).mode == "RGB"
+
+
+def test_an_enlarged_picture_shows_each_pixel_as_a_square():
+    picture = torch.rand(3, 5, 7)
+    small, large = (np.asarray(to_image(picture, zoom)) for zoom in (1, 3))
+    assert large.shape == (15, 21, 3)
+    for y, x in ((0, 0), (1, 1), (2, 2)):
+        assert np.array_equal(large[y::3, x::3], small)
+
+
+def test_only_pictures_of_few_pixels_are_enlarged():
+    sizes = ((32, 32), (28, 20), (48, 64), (96, 20), (49, 500))
+    assert [zoom_for(height, width) for height, width in sizes] == [4, 4, 2, 1, 1]
 
 
 def test_a_grid_pastes_pictures_pixel_by_pixel():
@@ -49,81 +52,72 @@ def test_a_grid_pastes_pictures_pixel_by_pixel():
     assert pixels.shape[1] == 600 + 3 * GAP
 
 
-@pytest.mark.parametrize("size", [24, 192])
-def test_samples_show_input_output_target_and_error_in_true_pixels(tmp_path, size):
-    pair = _pair()
-    model = SimpleNamespace(restore=lambda x: torch.full_like(x, 0.25))
-    samples = Samples(count=2, size=size, gain=2)
-    trainer = _trainer(tmp_path, global_step=7)
-    samples.on_validation_batch_end(trainer, model, None, pair, 0)
-    samples.on_validation_batch_end(trainer, model, None, _pair(count=2), 1)  # enough already
-    samples.on_validation_end(trainer, model)
-    assert {path.name for path in (tmp_path / "samples").iterdir()} == {"step_000007.png", "latest.png"}
-
-    pixels = np.asarray(Image.open(tmp_path / "samples" / "latest.png"))
-    height, width = min(37, size), min(50, size)
-    top, left = (37 - height) // 2, (50 - width) // 2
-    windows = [p[0, :, top : top + height, left : left + width] for p in (pair.input, pair.target)]
-    error = (torch.full_like(windows[1], 0.25) - windows[1]).abs() * 2
-    for picture in (*windows, torch.full_like(windows[1], 0.25), error):
-        assert _contains(pixels, np.asarray(to_image(picture)))
+@pytest.mark.parametrize("long", ["heading", "caption"])
+def test_a_column_is_as_wide_as_its_longest_text(long):
+    tiny, text = Image.new("RGB", (8, 8), (255, 0, 0)), "a text of many more than eight pixels"
+    headings, captions = (["x", text], ["a", "b"]) if long == "heading" else (["x", "y"], ["a", text])
+    canvas = grid([[tiny, tiny]], headings, [captions])
+    pixels = np.asarray(canvas)
+    second = np.nonzero((pixels == (255, 0, 0)).all(-1).any(0))[0][8]
+    assert canvas.width >= second + ImageFont.load_default(13).getlength(text)
+    assert (pixels[:, -2:] == 255).all()  # nothing is written up to the very edge
 
 
-def _contains(canvas: np.ndarray, picture: np.ndarray) -> bool:
-    height, width = picture.shape[:2]
-    windows = np.lib.stride_tricks.sliding_window_view(canvas, (height, width), axis=(0, 1))
-    corners = (windows[..., 0, 0] == picture[0, 0]).all(-1)
-    return any(
-        np.array_equal(canvas[y : y + height, x : x + width], picture)
-        for y, x in zip(*np.nonzero(corners), strict=True)
-    )
+def test_the_middle_is_the_centre_crop_or_all_there_is():
+    picture = torch.arange(7 * 10).reshape(1, 7, 10)
+    assert torch.equal(picture[(..., *middle(picture, 4))], picture[:, 1:5, 3:7])
+    assert torch.equal(picture[(..., *middle(picture, 8))], picture[:, :, 1:9])
+    assert torch.equal(picture[(..., *middle(picture, 80))], picture)
 
 
-def test_samples_are_the_same_pictures_every_time_and_can_be_switched_off(tmp_path):
-    shown = []
-    model = SimpleNamespace(restore=lambda x: shown.append(x.clone()) or x)
-    samples = Samples(count=3, every_n_validations=2)
-    for step in range(4):
-        trainer = _trainer(tmp_path, global_step=step)
-        for batch in range(3):
-            samples.on_validation_batch_end(trainer, model, None, _pair(), batch)
-        samples.on_validation_end(trainer, model)
-    assert [len(x) for x in shown] == [2, 1, 2, 1]
-    assert torch.equal(shown[0], shown[2])
-    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [
-        "latest.png",
-        "step_000000.png",
-        "step_000002.png",
-    ]
-
-    off = Samples(count=0)
-    off.on_validation_batch_end(_trainer(tmp_path / "off"), model, None, _pair(), 0)
-    off.on_validation_end(_trainer(tmp_path / "off"), model)
-    assert not (tmp_path / "off").exists()
+def test_what_can_be_shown_is_a_pair_and_a_model_that_restores():
+    model, picture = SimpleNamespace(restore=lambda x: x), torch.rand(1, 3, 4, 5)
+    pair = Pair(picture, picture, picture, torch.zeros(1))
+    assert can_show(model, pair)
+    assert can_show(model, SimpleNamespace(input=picture, target=picture, baseline=picture))
+    assert not can_show(model, (picture, picture))
+    assert not can_show(LightningModule(), pair)
 
 
-def test_the_histogram_counts_what_the_network_gets(tmp_path, monkeypatch):
-    seen = {}
-    monkeypatch.setattr(InputHistogram, "_draw", lambda self, views, path: seen.update(views))
-    normalize = Normalize(3, [0.5, 0.4, 0.3], [0.25, 0.2, 0.1])
-    network = nn.Module()
-    network.normalize_input = normalize
-    pair = _pair()
-    InputHistogram().on_train_batch_start(_trainer(tmp_path), SimpleNamespace(network=network), pair, 0)
-    expected = (pair.input.numpy() - np.reshape([0.5, 0.4, 0.3], (1, 3, 1, 1))) / np.reshape(
-        [0.25, 0.2, 0.1], (1, 3, 1, 1)
-    )
-    assert torch.equal(seen["pixels"], pair.input)
-    np.testing.assert_allclose(seen["normalised"].numpy(), expected, rtol=1e-5, atol=1e-5)
+def test_hints_are_found_where_there_are_any(make_trainer):
+    for hints, found in ((SpatialHints(), True), (PaletteHints(), True), (NoHints(), False)):
+        pairs = GreyToColour(hints=hints)
+        assert hint_giver(make_trainer(pairs)) is (pairs if found else None)
+    assert hint_giver(make_trainer(GaussianNoise())) is None
+    assert hint_giver(make_trainer(datamodule=SimpleNamespace())) is None
+    assert hint_giver(make_trainer()) is None
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_the_histogram_is_drawn_once(tmp_path, channels):
-    pair = Pair(torch.rand(2, channels, 9, 7), *[torch.rand(2, 3, 9, 7)] * 2, torch.arange(2))
-    InputHistogram(bins=20).on_train_batch_start(_trainer(tmp_path), SimpleNamespace(), pair, 0)
-    path = tmp_path / "samples" / "input_histogram.png"
-    assert Image.open(path).size[0] > 300
-    path.unlink()
-    InputHistogram(bins=20).on_train_batch_start(_trainer(tmp_path, global_step=5), SimpleNamespace(), pair, 5)
-    InputHistogram(bins=0).on_train_batch_start(_trainer(tmp_path), SimpleNamespace(), pair, 0)
-    assert not path.exists()
+def test_every_process_asks_for_the_folder_and_only_the_first_has_a_path(make_trainer, tmp_path):
+    class Trainer:
+        """Its folder is something that all processes have to ask for together."""
+
+        asked = 0
+
+        def __init__(self, rank: int, folder: Path | None) -> None:
+            self.is_global_zero, self.folder = rank == 0, folder
+
+        @property
+        def log_dir(self) -> str | None:
+            Trainer.asked += 1
+            return None if self.folder is None else str(self.folder)
+
+    run = tmp_path / "runs" / "one"
+    assert sample_path(Trainer(1, run), "a.png") is None
+    assert not run.exists()
+    assert sample_path(Trainer(0, run), "a.png") == run / "samples" / "a.png"
+    assert (run / "samples").is_dir()
+    assert sample_path(Trainer(0, None), "a.png") is None  # a trial run keeps nothing
+    assert Trainer.asked == 3
+
+
+def test_pictures_go_to_the_loggers_that_show_pictures(make_trainer, tmp_path):
+    seen = []
+    wandb, tensorboard = WandbLogger.__new__(WandbLogger), TensorBoardLogger(tmp_path)
+    wandb.log_image = lambda key, files: seen.append((key, files))
+    show = lambda key, pixels, step, dataformats: seen.append((key, pixels.tolist(), step, dataformats))  # noqa: E731
+    tensorboard._experiment = SimpleNamespace(add_image=show)
+    path = tmp_path / "one.png"
+    Image.new("RGB", (2, 1), (255, 0, 9)).save(path)
+    log_picture(make_trainer(global_step=7, loggers=[CSVLogger(tmp_path), wandb, tensorboard]), "a", path)
+    assert seen == [("a", [str(path)]), ("a", [[[255, 0, 9]] * 2], 7, "HWC")]

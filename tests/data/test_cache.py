@@ -48,6 +48,34 @@ def test_a_full_disk_names_the_key(tmp_path):
         raise OSError(28, "No space left on device")
 
 
+def test_a_folder_is_whole_or_not_there(tmp_path):
+    cache = Cache(tmp_path / "cache")
+    with pytest.raises(KeyboardInterrupt), cache.filling("set") as temporary:
+        (temporary / "a").touch()
+        raise KeyboardInterrupt
+    assert list(cache.folder.iterdir()) == []
+    with cache.filling("set") as temporary:
+        (temporary / "a").touch()
+        assert not cache.path("set").exists()
+    assert [path.name for path in cache.folder.rglob("*")] == ["set", "a"]
+
+
+def test_the_first_of_two_processes_fills_a_folder(tmp_path):
+    cache = Cache(tmp_path)
+    with cache.filling("set") as slow:
+        (slow / "slow").touch()
+        with cache.filling("set") as fast:
+            (fast / "fast").touch()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["fast", "set"]
+
+
+def test_a_folder_that_cannot_be_renamed_names_the_key(tmp_path):
+    (tmp_path / "set").write_text("a file is in its place")
+    with pytest.raises(UserError, match=r"--data.cache_dir"), Cache(tmp_path).filling("set"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["set"]
+
+
 def test_keys_differ_with_each_value_and_not_with_the_order_of_a_dictionary():
     assert key_of({"a": 1, "b": 2}) == key_of({"b": 2, "a": 1})
     assert len({key_of(1, "a"), key_of(1, "b"), key_of(2, "a"), key_of("1", "a"), key_of([1], "a")}) == 5

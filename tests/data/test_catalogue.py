@@ -117,6 +117,28 @@ def test_excluded_pictures_leave_and_all_others_stay(tmp_path, cache):
         assert after == {part: [name for name in before[part] if name not in out] for part in before}
 
 
+def test_a_changed_list_of_exclusions_counts_anew_and_says_so(tmp_path, cache, capsys):
+    settings = Settings(root=fill(tmp_path / "a"), exclude=str(tmp_path / "out.csv"))
+    whole = build_catalogue(Settings(root=settings.root), cache)
+    manifests = {path: path.read_bytes() for path in cache.folder.glob("split-*.json")}
+    assert manifests
+    before = names(whole)
+    for gone in (before["train"][:3], [before["val"][0], before["train"][5]], []):
+        (tmp_path / "out.csv").write_text("".join(f"{name},0.1\n" for name in ["file", *gone]))
+        capsys.readouterr()
+        built = build_catalogue(settings, cache)
+        left = {part: [name for name in before[part] if name not in gone] for part in before}
+        assert names(built) == names(read_catalogue(settings, cache)) == left
+        train = np.concatenate([decode(p.path, 3).reshape(-1, 3) for p in built.splits["train"]]) / 255.0
+        np.testing.assert_allclose(built.statistics.mean, train.mean(axis=0), atol=1e-6)
+        for position, picture in enumerate(built.splits["val"]):
+            np.testing.assert_array_equal(built.store("val")[position], decode(picture.path, 3))
+        counts = {part: len(before[part]) - len(left[part]) for part in before}
+        told = ", ".join(f"{count} {part}" for part, count in counts.items() if count)
+        assert (f"Left out: {told} (--data.exclude" if gone else "") in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in cache.folder.glob("split-*.json")} == manifests
+
+
 def test_excluding_a_whole_part_is_an_error(tmp_path, cache):
     root = fill(tmp_path / "a")
     (tmp_path / "out.txt").write_text("\n".join(names(build_catalogue(Settings(root=root), cache))["test"]))

@@ -235,6 +235,7 @@ def test_hyperparameters_are_plain(make):
         ({"crop": 0}, r"data\.crop is 0"),
         ({"num_workers": -1}, r"data\.num_workers is -1"),
         ({"seed": -1}, r"data\.seed is -1"),
+        ({"half_size_epochs": -1}, r"data\.half_size_epochs is -1"),
         ({"input_range": "standardize"}, r"data\.input_range is 'standardize': .* standardise, zero_one"),
         ({"balance": "all"}, r"data\.balance is 'all'"),
         ({"protocol": "KAIR"}, r"data\.protocol is 'KAIR'"),
@@ -322,6 +323,25 @@ def test_a_trainer_sees_pairs_the_same_with_and_without_workers(make, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(alone.seen, together.seen, strict=True))
     assert torch.equal(alone.seen[2], alone.seen[6])  # validation noise is the same in each epoch
     assert not torch.equal(alone.seen[0], alone.seen[4])
+
+
+def test_first_epochs_at_half_the_size(make, tmp_path):
+    """Whole pictures of 15 x 22: of a pixel more than a pair, the pixels that are there count."""
+    folder = write_pictures(tmp_path / "odd", 8, size=(15, 22))
+    options = {"root": str(folder), "crop": None, "batch_size": 1, "augment": Augment(False, False, False)}
+    options["pairs"] = GaussianNoise(0)
+    whole, halved = make(**options), make(stage=None, half_size_epochs=2, **options)
+    seen, _ = fit(halved, tmp_path, max_epochs=3, enable_checkpointing=False, limit_val_batches=1)
+    shapes = [tuple(batch.shape[-2:]) for batch in seen.seen]
+    epoch = len(shapes) // 3
+    assert shapes[: 2 * epoch] == ([(8, 11)] * (epoch - 1) + [(15, 22)]) * 2  # validation keeps its size
+    assert shapes[2 * epoch :] == [(15, 22)] * epoch
+    raw = next(iter(whole.train_dataloader()))
+    pair = whole.make_pair(raw, training=True, half=True)
+    pixels = raw.image[0].double().numpy() / 255
+    for row, column in ((0, 0), (3, 10), (7, 4)):
+        expected = pixels[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].mean(axis=(1, 2))
+        assert np.allclose(pair.target[0, :, row, column].numpy(), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("workers", "max_steps"), [(0, 10), (1, -1)])

@@ -4,8 +4,7 @@ import pytest
 
 from project.data.cache import Cache
 from project.data.demo import PHOTOGRAPHS
-from project.data.images import Entry
-from project.data.sources import find_entries, read_exclusions
+from project.data.sources import find_entries, partners
 from project.errors import UserError
 
 
@@ -31,9 +30,14 @@ def test_a_class_path(tmp_path, monkeypatch):
         "    def find(self):\n"
         "        return [Entry('/somewhere/a.png', 'a.png')]\n"
         "class Other: pass\n"
+        "class Pairs(Mine):\n"
+        "    paired = True\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert [entry.name for entry in find(tmp_path, "own_pictures.Mine")] == ["a.png"]
+    assert partners("own_pictures.Mine", None, None) is None
+    assert partners("own_pictures.Pairs", None, None) == "data.source own_pictures.Pairs"
+    assert partners("own_pictures.Pairs", "pictures", None) is None
     with pytest.raises(UserError, match="no find"):
         find(tmp_path, "own_pictures.Other")
     with pytest.raises(UserError, match=r"own_pictures.Nothing cannot be made"):
@@ -42,10 +46,20 @@ def test_a_class_path(tmp_path, monkeypatch):
         find(tmp_path, "no_such_module.X")
 
 
-@pytest.mark.parametrize(("typo", "meant"), [("CIFAR1O", "CIFAR10"), ("flowers102", "Flowers102"), ("dem", "demo")])
+@pytest.mark.parametrize(
+    ("typo", "meant"), [("CIFAR1O", "CIFAR10"), ("flowers102", "Flowers102"), ("dem", "demo"), ("Drawing", "drawings")]
+)
 def test_a_typo_gets_the_nearest_name(tmp_path, typo, meant):
     with pytest.raises(UserError, match=rf"--data.source {typo} is unknown; did you mean {meant}\?"):
         find(tmp_path, typo)
+
+
+def test_which_key_gives_the_partners():
+    assert partners("demo", None, None) is None
+    assert partners("CIFAR10", None, None) is None
+    assert partners("drawings", None, None) == "data.source drawings"
+    assert partners("drawings", "pictures", None) is None
+    assert partners("drawings", "pictures", "colours") == "data.target_root"
 
 
 def test_impossible_combinations_name_their_keys(tmp_path):
@@ -62,26 +76,3 @@ def test_an_empty_name_is_no_folder(tmp_path, root, target_root):
     """Such as a shell's unset variable: neither the demo's pictures nor the working directory's."""
     with pytest.raises(UserError, match="an empty name was given"):
         find(tmp_path, root=root, target_root=target_root)
-
-
-ENTRIES = [Entry("/here/cat/a.png", "cat/a.png"), Entry("/here/b c.png", "b c.png"), Entry("/here/ü.png", "ü.png")]
-
-
-def test_exclusions_by_name_and_by_path(tmp_path):
-    entries = [*ENTRIES, Entry(str(tmp_path / "d.png"), "d.png")]
-    (tmp_path / "out.txt").write_text(f"cat/a.png\n\n  ü.png  \n{tmp_path / 'd.png'}\n", encoding="utf-8")
-    assert read_exclusions(str(tmp_path / "out.txt"), entries) == {"cat/a.png", "ü.png", "d.png"}
-
-
-def test_unknown_exclusions_get_the_nearest_names(tmp_path):
-    (tmp_path / "out.txt").write_text("cat/a.jpg\n" + "".join(f"nothing {n}\n" for n in range(8)))
-    with pytest.raises(UserError, match=r"names 9 pictures that are not there") as error:
-        read_exclusions(str(tmp_path / "out.txt"), ENTRIES)
-    assert "cat/a.jpg (nearest: cat/a.png)" in str(error.value)
-    assert "... and 4 more" in str(error.value)
-    assert len(str(error.value).splitlines()) <= 10
-
-
-def test_an_exclusion_file_that_cannot_be_read(tmp_path):
-    with pytest.raises(UserError, match=r"--data.exclude .*nothing.txt cannot be read"):
-        read_exclusions(str(tmp_path / "nothing.txt"), ENTRIES)

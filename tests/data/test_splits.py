@@ -195,6 +195,13 @@ def test_copies_across_ready_made_parts_are_warned_of():
         split_pictures(given)
 
 
+def test_copies_that_are_left_out_are_not_warned_of(recwarn):
+    given = [picture(n, part=PARTS[n % 3]) for n in range(9)] + [picture(50, digest="digest 0", part="test")]
+    splits = split_pictures(given, excluded={"0050.png"})
+    assert not recwarn.list
+    assert sum(map(len, splits.values())) == 10
+
+
 def test_ready_made_parts_without_a_training_picture_are_refused():
     with pytest.raises(UserError, match="all 6 that can be used lie in the ready-made val and test"):
         split_pictures([picture(n, part=PARTS[1 + n % 2]) for n in range(6)])

@@ -1,4 +1,6 @@
-"""A data module of smooth pictures and fixed noise, small enough for a test."""
+"""Data modules of smooth pictures, small enough for a test: noisy ones, and ones to colour."""
+
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -28,9 +30,41 @@ class TinyData(L.LightningDataModule):
     train_dataloader = val_dataloader = test_dataloader = predict_dataloader = loader
 
 
+class ColourData(L.LightningDataModule):
+    """Batches of three 13 x 22 pictures: lightness and four planes of hints in, colour out."""
+
+    def __init__(self, batches: int = 3) -> None:
+        super().__init__()
+        self.normalization = {
+            "input": ([0.5, 0.1, 0.2, 0.3, 0.0], [0.25, 0.5, 0.6, 0.7, 1.0]),
+            "target": ([0.4, 0.5, 0.6], [0.2, 0.3, 0.4]),
+        }
+        self.pairs = SimpleNamespace(keeps_lightness=True, hints=SimpleNamespace(channels=4))
+        self.crop = 13
+        generator = torch.Generator().manual_seed(0)
+        self.batches = []
+        for _ in range(batches):
+            coarse = torch.rand(3, 3, 4, 5, generator=generator)
+            target = torch.nn.functional.interpolate(coarse, (13, 22), mode="bilinear")
+            lightness = target.mean(dim=1, keepdim=True)
+            hints = torch.rand(3, 4, 13, 22, generator=generator)
+            given = torch.cat([lightness, hints], dim=1)
+            self.batches.append(Pair(given, target, lightness.expand(-1, 3, -1, -1), torch.arange(3)))
+
+    def loader(self) -> DataLoader:
+        return DataLoader(self.batches, batch_size=None)
+
+    train_dataloader = val_dataloader = test_dataloader = predict_dataloader = loader
+
+
 @pytest.fixture
 def data() -> TinyData:
     return TinyData()
+
+
+@pytest.fixture
+def colour_data() -> ColourData:
+    return ColourData()
 
 
 @pytest.fixture

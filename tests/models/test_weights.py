@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from project.errors import UserError
-from project.models.weights import load_matching
+from project.models.weights import load_adversary, load_matching
 from project.networks import UNet
 
 
@@ -29,6 +29,28 @@ def test_what_fits_is_taken_from_a_plain_state_and_the_rest_is_told(tmp_path):
     count = len(list(other.parameters()))
     assert f"{count - 1} of {count} parameters taken" in report
     assert "of another shape, not taken: " in report and "head.weight" in report
+
+
+def test_a_generator_is_found_and_its_discriminator_is_not_mistaken_for_it(tmp_path):
+    source, adversary, twin = tiny(), tiny(), tiny()
+    state = {f"discriminator.{k}": v for k, v in adversary.state_dict().items()}
+    state |= {f"generator.{k}": v for k, v in source.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    assert "only in the checkpoint" not in load_matching(twin, str(tmp_path / "a.ckpt"))
+    assert torch.equal(twin.head.weight, source.head.weight)
+    other = tiny(in_channels=4)
+    kept = other.head.weight.clone()
+    report = load_adversary(other, str(tmp_path / "a.ckpt"))
+    assert torch.equal(other.tail.weight, adversary.tail.weight) and torch.equal(other.head.weight, kept)
+    assert "discriminator: " in report and "of another shape, not taken: " in report
+
+
+def test_a_checkpoint_without_a_discriminator_leaves_it_as_it_is(tmp_path, capsys):
+    torch.save({f"network.{k}": v for k, v in tiny().state_dict().items()}, tmp_path / "a.pt")
+    other = tiny()
+    kept = other.head.weight.clone()
+    assert load_adversary(other, str(tmp_path / "a.pt")) == ""
+    assert torch.equal(other.head.weight, kept) and not capsys.readouterr().out
 
 
 def test_mistakes_are_told(tmp_path):

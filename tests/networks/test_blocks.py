@@ -41,9 +41,10 @@ def test_up_doubles_unequal_sides(how):
     assert make_up(how, 5, 3, True)(torch.rand(2, 5, 4, 7)).shape == (2, 3, 8, 14)
 
 
-def test_add_adds_and_concat_mixes():
+def test_add_adds_none_ignores_and_concat_mixes():
     x, kept = torch.rand(1, 2, 3, 4), torch.rand(1, 2, 3, 4)
     assert torch.equal(Join(2, "add", True)(x, kept), x + kept)
+    assert torch.equal(Join(2, "none", True)(x, kept), x)
     concat = Join(2, "concat", False)
     weight = concat.mix.weight[:, :, 0, 0]
     expected = torch.einsum("oi,bihw->bohw", weight, torch.cat([x, kept], 1))

@@ -44,7 +44,8 @@ OPTIONS = {
     "norm": ["batch", "group", "layer", "instance", "none"],
     "down": ["strided", "max", "average"],
     "up": ["transposed", "bilinear", "pixel_shuffle"],
-    "skip": ["concat", "add"],
+    "skip": ["concat", "add", "none"],
+    "attention": [[0], [1], [0, 1]],
     "init": ["kaiming", "xavier", "orthogonal"],
     "stem": [1, 2, 4],
     "kernel_size": [1, 3, 5],
@@ -163,6 +164,14 @@ def test_the_first_answer_of_a_residual_network_is_near_the_picture():
     x = ramps(3, 32, 24)
     network = UNet(widths=[16, 32], **FAST).eval()
     assert (network(x) - x).abs().mean() < 0.2
+
+
+@pytest.mark.parametrize(("skip", "passes"), [("concat", True), ("add", True), ("none", False)])
+def test_without_skips_the_picture_passes_through_the_middle_alone(skip, passes):
+    network = UNet(width=4, depth=2, norm="none", skip=skip)
+    nn.init.zeros_(network.down[1].weight)
+    x = ramps(3, 8, 12)
+    assert torch.equal(network(x), network(1 - x)) != passes
 
 
 def test_padding_does_not_change_a_picture_that_needs_none():

@@ -1,5 +1,6 @@
 """A model whose answer everybody knows: the negative of a picture."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,33 @@ def checkpoint(tmp_path) -> str:
 def grey_checkpoint(tmp_path) -> str:
     """A checkpoint of the negative, for grey pictures."""
     return str(save_checkpoint(tmp_path / "grey.ckpt", negative(1), "torch.nn.Conv2d", channels=1))
+
+
+def tinting(in_channels: int) -> nn.Conv2d:
+    """The condition in brown, and on top of it the colours of the first four planes of hints."""
+    layer = nn.Conv2d(in_channels, 3, 1)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.bias.zero_()
+        layer.weight[:, 0, 0, 0] = torch.tensor([0.9, 0.6, 0.4])
+        if in_channels > 1:
+            layer.weight[:, 1:4, 0, 0] = torch.eye(3)
+    return layer
+
+
+def described(maker: str, hints: str | None = None, **options) -> dict:
+    """A pair maker as a run's configuration names it."""
+    named = {"class_path": f"project.data.pairs.{hints}", "init_args": options} if hints else None
+    return {"class_path": f"project.data.pairs.{maker}", "init_args": {"hints": named}}
+
+
+@pytest.fixture
+def colouring_checkpoint(tmp_path) -> Callable[..., str]:
+    """Makes a checkpoint of a network that colours: colouring_checkpoint("GreyToColour", "SpatialHints", crop=32)."""
+
+    def make(maker: str, hints: str | None = None, planes: int = 0, **data) -> str:
+        pairs = described(maker, hints, **({"colours": planes // 4} if hints == "PaletteHints" else {}))
+        network = tinting(1 + planes)
+        return str(save_checkpoint(tmp_path / "colours.ckpt", network, "torch.nn.Conv2d", pairs=pairs, **data))
+
+    return make

@@ -15,7 +15,8 @@ from project.errors import UserError
 from project.models import ImageRestorer
 from project.networks import UNet
 from project.prediction import restorer
-from project.prediction.predict import SHOWN, add_noise, main
+from project.prediction.predict import add_noise, main
+from project.prediction.report import SHOWN
 
 ROOT = Path(__file__).parents[2]
 SIZES = {"b.png": (150, 201), "a.bmp": (31, 7), "deep/er/[c] d.png": (64, 64), "one.png": (1, 1)}

@@ -27,6 +27,15 @@ def test_a_step_is_timed_against_a_bare_loop(config):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("config", ["denoise.yaml", "colorize.yaml"])
+def test_the_monitors_are_timed_against_a_run_without_them(config):
+    path = str(REPOSITORY / "configs" / config)
+    small = ["--data.batch_size=2", "--trainer.limit_val_batches=1"]
+    printed = benchmark("monitors", "--config", path, "--steps", "3", "--rounds", "2", *small)
+    assert "monitors on" in printed and "monitors off" in printed and "2 rounds" in printed
+
+
+@pytest.mark.slow
 def test_the_loader_is_timed_against_decoding():
     printed = benchmark("loader", "--pictures", "20", "--rounds", "1")
     assert printed.count("decoding alone") == 2

@@ -1,10 +1,10 @@
-"""Pairs: how strong each damage is, and what it depends on."""
+"""Noise: how strong each damage is, and what it depends on."""
 
 import numpy as np
 import pytest
 import torch
 
-from project.data.pairs import GaussianNoise, Given, Noise, PoissonNoise, SaltAndPepper, fitting_pairs
+from project.data.pairs import GaussianNoise, Noise, PoissonNoise, SaltAndPepper
 from project.errors import UserError
 
 INDEX = torch.arange(4)
@@ -26,6 +26,7 @@ def test_gaussian_noise_has_its_sigma_and_is_not_clipped():
     image = batch(0.0, size=(128, 200))
     pair = noisy(GaussianNoise(25), image)
     assert pair.target is image and torch.equal(pair.baseline, pair.input)
+    assert torch.equal(pair.seed, SEED)
     assert pair.input.std().item() * 255 == pytest.approx(25, rel=0.01)
     assert abs(pair.input.mean().item()) * 255 < 0.3
     assert pair.input.min() < -0.2
@@ -126,32 +127,12 @@ def test_the_noise_map_needs_no_normalising():
     assert GaussianNoise().normalization([0.4], [0.2]) == ([0.4], [0.2])
 
 
-def test_given_pairs_are_given_on():
-    image, target = batch(), batch(0.3)
-    pair = Given()(image, target, INDEX, SEED, True)
-    assert pair.input is image and pair.target is target and pair.baseline is image
-    with pytest.raises(UserError, match=r"--data\.target_root"):
-        Given()(image, None, INDEX, SEED, True)
-
-
 def test_a_noise_of_ones_own_is_one_method():
     class Darken(Noise):
         def damage(self, image, generator):
             return image * 0.5, None
 
     assert torch.equal(noisy(Darken(), batch(0.5), training=False).input, batch(0.25))
-
-
-def test_which_pairs_fit_the_folders(capsys):
-    assert isinstance(fitting_pairs(None, None), GaussianNoise)
-    assert isinstance(fitting_pairs(None, "colour"), Given)
-    maker = PoissonNoise()
-    assert fitting_pairs(maker, None) is maker
-    assert capsys.readouterr().out == ""
-    assert isinstance(fitting_pairs(maker, "colour"), Given)
-    assert "PoissonNoise is off" in capsys.readouterr().out
-    with pytest.raises(UserError, match=r"--data\.target_root"):
-        fitting_pairs(Given(), None)
 
 
 @pytest.mark.parametrize(

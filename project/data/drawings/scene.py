@@ -1,0 +1,177 @@
+"""A list of outlines to fill, and the two pictures that come of it: with colours, and the same lines without."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from random import Random
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from project.data.drawings.colours import INKS, WHITE, Colour
+
+FINER = 4  # the canvas has so many pixels for one of the picture's, on each side
+PAPER, INK = 0, 1  # numbers in the canvas; those of the colours follow
+MARGIN = 0.02  # of the side
+MOST_STRETCH = 1.2  # that a figure may be wider or higher than it is, to fill its square
+
+# (name of a colour, outline, ...) each; a name with a "<" lies within the last outline without one.
+Parts = Sequence[tuple]
+
+
+class Mark(NamedTuple):
+    """One thing to draw.
+
+    Attributes:
+        points: (N, 2), in half heads.
+        fill: Its colour; None is ink.
+        width: Of its line, against the drawing's usual one; 0: no line.
+        closed: An area, else a stroke.
+        within: It is drawn only inside all of these areas, from the widest inwards.
+    """
+
+    points: np.ndarray
+    fill: Colour | None
+    width: float
+    closed: bool
+    within: tuple[np.ndarray, ...]
+
+
+class Scene:
+    """What a character is made of, from the back to the front.
+
+    Args:
+        random: Draws the pen and how the figure is bent, as by a hand that is no ruler.
+    """
+
+    def __init__(self, random: Random) -> None:
+        self.marks: list[Mark] = []
+        self.ground = WHITE
+        self.ink = random.choice(INKS)
+        self.pen = random.uniform(0.01, 0.022)  # of the side
+        self.weight = random.choice((0.0, 0.0, 0.4, 0.7))  # how much heavier lines are below and on the right
+        self.turn = random.gauss(0, 0.06)
+        self.flip = random.choice((-1, 1))
+        self.stretch = random.uniform(0.92, 1.1)
+        self.waves = [(random.uniform(0, 0.033), random.uniform(1.3, 2.7), random.uniform(0, 6.3)) for _ in range(4)]
+        self._within: tuple[np.ndarray, ...] = ()
+
+    def area(self, fill: Colour | None, *outlines: np.ndarray, width: float = 1.0) -> None:
+        """Closed areas with their outlines; a fill of None makes them ink."""
+        self.marks += [Mark(points, fill, width, True, self._within) for points in outlines]
+
+    def line(self, *strokes: np.ndarray, width: float = 1.0) -> None:
+        """Open strokes."""
+        self.marks += [Mark(points, None, width, False, self._within) for points in strokes]
+
+    def add(self, parts: Parts, colours: Mapping[str, Colour | None]) -> None:
+        """Areas from a table."""
+        last = None
+        for name, *outlines in parts:
+            if name.startswith("<"):
+                with self.within(last):
+                    self.area(colours[name[1:]], *outlines, width=0.8)
+            else:
+                self.area(colours[name], *outlines)
+                last = outlines[-1]
+
+    @contextmanager
+    def within(self, points: np.ndarray) -> Iterator[None]:
+        """What is drawn in the block shows only inside the area, whose outline is drawn again at the end."""
+        self._within = (*self._within, points)
+        try:
+            yield
+        finally:
+            self._within = self._within[:-1]
+
+    def render(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """The lines, uint8, (size, size), dark on white, and the colours, uint8, (size, size, 3)."""
+        canvas = _Canvas(size * FINER, self)
+        canvas.draw(self.marks)
+        return canvas.pictures()
+
+
+class _Canvas:
+    """Holds numbers, not colours: paper, ink, then one for each colour.
+
+    So both pictures come from the very same pixels, by two tables, and no line lies elsewhere in one than in the other.
+    """
+
+    def __init__(self, side: int, scene: Scene) -> None:
+        self.side = side
+        self.scene = scene
+        self.image = Image.new("L", (side, side), PAPER)
+        self.colours: list[Colour] = [scene.ground, scene.ink]
+        self.pen = max(FINER / 2, scene.pen * side)
+        visible = np.concatenate([self._bent(mark.points) for mark in scene.marks if not mark.within])
+        low, high = visible.min(axis=0), visible.max(axis=0)
+        self.middle = (low + high) / 2
+        scale = (side * (1 - 2 * MARGIN) - self.pen * (1 + scene.weight)) / (high - low)
+        self.scale = np.minimum(scale, MOST_STRETCH * scale.min())
+
+    def _bent(self, points: np.ndarray) -> np.ndarray:
+        scene, (x, y) = self.scene, points.T
+        x, y = x * scene.flip * scene.stretch, y / scene.stretch
+        cos, sin = np.cos(scene.turn), np.sin(scene.turn)
+        x, y = x * cos - y * sin, x * sin + y * cos
+        waves = zip(scene.waves, (x, y, x, y), strict=True)
+        a, b, c, d = (high * np.sin(rate * way + start) for (high, rate, start), way in waves)
+        return np.stack([x + a + b, y + c + d], axis=1)
+
+    def _place(self, points: np.ndarray) -> np.ndarray:
+        return (self._bent(points) - self.middle) * self.scale + self.side / 2
+
+    def draw(self, marks: Iterable[Mark], depth: int = 0) -> None:
+        """Marks inside an area (that at this depth of theirs) go on a copy, of which the area is taken."""
+        for inside, group in groupby(marks, key=lambda mark: id(mark.within[depth]) if mark.within[depth:] else None):
+            if inside is None:
+                self._draw_all(group)
+                continue
+            inner = list(group)
+            below, self.image = self.image, self.image.copy()
+            self.draw(inner, depth + 1)
+            area = self._place(inner[0].within[depth])
+            mask = Image.new("1", below.size)
+            ImageDraw.Draw(mask).polygon(area.ravel().tolist(), fill=1)
+            below.paste(self.image, mask=mask)
+            self.image = below
+            self._stroke(area, self.pen, closed=True)
+
+    def _draw_all(self, marks: Iterable[Mark]) -> None:
+        for mark in marks:
+            points, width = self._place(mark.points), mark.width * self.pen
+            if mark.closed:
+                if self.scene.weight and mark.width >= 1:
+                    self._stroke(points + width * self.scene.weight / 2, width, closed=True)
+                number = INK if mark.fill is None else self._number(mark.fill)
+                ImageDraw.Draw(self.image).polygon(points.ravel().tolist(), fill=number)
+            if width:
+                self._stroke(points, width, mark.closed)
+
+    def _stroke(self, points: np.ndarray, width: float, closed: bool) -> None:
+        pen = ImageDraw.Draw(self.image)
+        line = np.concatenate([points, points[:1]]) if closed else points
+        pen.line(line.ravel().tolist(), fill=INK, width=max(1, round(width)))
+        before, after = points - np.roll(points, 1, axis=0), np.roll(points, -1, axis=0) - points
+        cross = before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]
+        sharp = np.abs(np.arctan2(cross, (before * after).sum(axis=1))) > 0.35
+        if not closed:
+            sharp[[0, -1]] = True
+        for x, y in points[sharp].tolist():  # two straight pieces leave a notch between them
+            pen.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=INK)
+
+    def _number(self, colour: Colour) -> int:
+        if colour not in self.colours[2:]:
+            self.colours.append(colour)
+        return self.colours.index(colour, 2)
+
+    def pictures(self) -> tuple[np.ndarray, np.ndarray]:
+        red, green, blue = self.scene.ink
+        ink = round(0.299 * red + 0.587 * green + 0.114 * blue)
+        lines = self.image.point([ink if number == INK else 255 for number in range(256)])
+        coloured = Image.frombytes("P", self.image.size, self.image.tobytes())
+        coloured.putpalette([value for colour in self.colours for value in colour])
+        return np.asarray(lines.reduce(FINER)), np.asarray(coloured.convert("RGB").reduce(FINER))

@@ -1,0 +1,1 @@
+"""Looking into a trained network: its filters, what its layers answer to, where it fails and why."""

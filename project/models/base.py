@@ -1,0 +1,146 @@
+"""What all models share: taking the data's statistics, scoring, restoring, starting from other weights."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torchmetrics import MeanMetric, Metric
+
+from project.data.batch import Pair
+from project.models.metrics import Scores
+from project.models.optimization import EVERY, step_plateaus
+from project.networks.choices import choose
+from project.networks.normalize import Normalize
+
+ROLES = ("normalize_input", "normalize_output")
+
+
+class PictureModel(LightningModule, ABC):
+    """A model that answers pictures with pictures, and is scored beside the answer that does nothing.
+
+    Logs ``val/loss`` and for each metric ``val/NAME`` and ``val/NAME_baseline`` (the do-nothing answer); likewise
+    ``test/``. A model of your own inherits, and writes ``forward``, ``answer``, ``start_from``, ``training_step`` and
+    ``configure_optimizers``.
+
+    Args:
+        metrics: Name -> metric with ``update(output, target)``.
+        schedule_every: When schedulers step: step, epoch or auto.
+        monitor: Logged value that ReduceLROnPlateau watches.
+        channels_last: Keep tensors in channels_last order.
+        init_from: Checkpoint to start from, or None.
+
+    Raises:
+        UserError: For an unknown ``schedule_every``.
+    """
+
+    def __init__(
+        self, metrics: dict[str, Metric], schedule_every: str, monitor: str, channels_last: bool, init_from: str | None
+    ) -> None:
+        super().__init__()
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.schedule_every = choose("model.schedule_every", schedule_every, EVERY)
+        self.monitor = monitor
+        self.init_from = init_from
+        self.scores = nn.ModuleDict({stage: Scores(metrics) for stage in ("val", "test")})
+        self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
+
+    @abstractmethod
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) around [0, 1] -> pictures (B, C', H, W) around [0, 1], not clipped."""
+
+    @abstractmethod
+    def answer(self, batch: Pair) -> tuple[Tensor, Tensor]:
+        """Answer a batch: pictures (B, C', H, W) around [0, 1], float32, and the loss, a scalar."""
+
+    @abstractmethod
+    def start_from(self, path: str) -> None:
+        """Take the weights of a checkpoint, as far as they fit."""
+
+    def in_order(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) in the memory order that the networks work in."""
+        return x.contiguous(memory_format=self.memory_format)
+
+    # Weights to start from
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Weights that come from a checkpoint stay: a resumed run does not start over from ``init_from``."""
+        self.init_from = None
+
+    def on_fit_start(self) -> None:
+        """Take the weights to start from, once; by now a resumed run has loaded its own."""
+        if self.init_from is not None:
+            self.start_from(self.init_from)
+            self.init_from = None
+
+    # Scores
+
+    def setup(self, stage: str) -> None:
+        """Have metrics that need pretrained weights load them: what is missing is told before the first step."""
+        for part in self.scores.modules():
+            if isinstance(part, Metric) and hasattr(part, "prepare"):
+                part.prepare()
+
+    def restore(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) float pictures around [0, 1] -> (B, C', H, W) in [0, 1], without gradients."""
+        with torch.inference_mode():
+            return self(image).float().clamp(0, 1)
+
+    def validation_step(self, batch: Pair, batch_idx: int) -> None:
+        """Count the batch in the validation scores."""
+        self._evaluate(batch, "val")
+
+    def test_step(self, batch: Pair, batch_idx: int) -> None:
+        """Count the batch in the test scores."""
+        self._evaluate(batch, "test")
+
+    def _evaluate(self, batch: Pair, stage: str) -> None:
+        output, loss = self.answer(batch)
+        self.losses[stage].update(loss, weight=len(output))
+        self.scores[stage].update(output, batch.target, batch.baseline)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation scores, and let a scheduler that waits for them know."""
+        scores = self._log_scores("val")
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            step_plateaus(self.trainer, self.schedules(), scores)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test scores."""
+        self._log_scores("test")
+
+    def _log_scores(self, stage: str) -> dict[str, Tensor]:
+        values = {"loss": self.losses[stage].compute(), **self.scores[stage].compute()}
+        self.losses[stage].reset()
+        scores = {f"{stage}/{name}": value for name, value in values.items()}
+        self.log_dict(scores)  # the metrics have gathered from all ranks: every rank logs the same value
+        return scores
+
+    def predict_step(self, batch: Pair | Tensor, batch_idx: int = 0) -> Tensor:
+        """A batch, or its input pictures alone -> restored pictures, (B, C', H, W) in [0, 1]."""
+        return self.restore(batch.input if isinstance(batch, Pair) else batch)
+
+    # Schedules
+
+    def schedules(self) -> Iterable[Any]:
+        """The run's schedulers, each with ``scheduler``, ``interval``, ``frequency`` and ``monitor``."""
+        return self.trainer.lr_scheduler_configs
+
+    def higher_is_better(self) -> bool:
+        """Whether the monitored value is: as its metric says, and a loss is not."""
+        metric = self.scores["val"].answer
+        name = self.monitor.rpartition("/")[2]
+        return bool(metric[name].higher_is_better) if name in metric else False
+
+
+def normalizations(network: nn.Module) -> list[tuple[str, str, Normalize]]:
+    """Every Normalize of a network that stands for the data: its full name, its role and itself.
+
+    The role is ``normalize_input`` or ``normalize_output``, the name that the network calls it by.
+    """
+    found = [(name, name.rpartition(".")[2], part) for name, part in network.named_modules()]
+    return [entry for entry in found if entry[1] in ROLES and isinstance(entry[2], Normalize)]

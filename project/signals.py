@@ -1,0 +1,106 @@
+"""Ctrl-C and SIGTERM: training ends between two steps and is saved first; everything else ends at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+AGAIN = 2.0
+"""Seconds after which another Ctrl-C means: at once. Launchers pass the first one on, so that it may come twice."""
+
+
+class Stop(BaseException):
+    """Ends the program because of a signal.
+
+    No Exception, and no KeyboardInterrupt either: Lightning answers that one by killing the other processes, which
+    then looks like a failure to whoever watches over them.
+
+    Args:
+        number: The signal's.
+        lines: What to tell the user.
+    """
+
+    def __init__(self, number: int, *lines: str) -> None:
+        super().__init__(*lines)
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell reports a program that a signal has ended."""
+        return 128 + self.number
+
+
+class StopSignals:
+    """Remembers that the run was asked to stop.
+
+    Attributes:
+        received: The signal's number; 0 as long as there was none.
+        waits: Whether somebody looks at `received` between the steps; else Stop is raised where the signal arrives.
+        requeued: Whether SLURM was asked to start the job again.
+    """
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.waits = self.requeued = False
+        self._when = 0.0
+        self._requeue: tuple[int, Callable[[int, Any], None]] | None = None
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """Take Ctrl-C and SIGTERM while the block runs."""
+        self.received, self.waits, self.requeued, self._requeue = 0, False, False, None
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            self.take()
+            yield
+        finally:
+            self.waits = False
+            for number, handler in before.items():
+                _set(number, handler)
+
+    def take(self) -> None:
+        """Take both signals (again: Lightning's own SIGTERM handler talks to the other processes from wherever the
+        program happens to be, which can block all of them)."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            _set(number, self._note)
+
+    def take_requeue(self, number: int | None) -> None:
+        """Let the signal by which SLURM announces the end of a job's time wait for the end of a step, too.
+
+        Args:
+            number: The signal that Lightning requeues the job at.
+        """
+        handler = signal.getsignal(number) if number else None
+        if callable(handler) and handler != self._note:
+            self._requeue = (int(number), handler)
+            _set(number, self._note)
+
+    def requeue(self) -> bool:
+        """Let Lightning requeue the job, if this was the signal for it; whether it was."""
+        if self._requeue is None or self.received != self._requeue[0]:
+            return False
+        self._requeue[1](self.received, None)
+        self.requeued = True
+        return True
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self.received:
+            if number != signal.SIGINT or time.monotonic() - self._when < AGAIN:
+                return
+            self.waits = False
+        self.received, self._when = number, time.monotonic()
+        if not self.waits:
+            raise Stop(number)
+
+
+def _set(number: int, handler: Any) -> None:
+    if threading.current_thread() is threading.main_thread() and handler is not None:
+        signal.signal(number, handler)
+
+
+STOP = StopSignals()
+"""Signals belong to the process, so there is one."""

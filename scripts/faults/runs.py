@@ -1,0 +1,151 @@
+"""Small whole runs of a denoiser and of a colourising GAN, on waves that are made up, with everything watched."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader
+
+from project.callbacks.health import Health
+from project.callbacks.monitors.activations import Activations
+from project.callbacks.monitors.dead_units import DeadUnits
+from project.callbacks.monitors.game import Game
+from project.callbacks.monitors.gradient_flow import GradientFlow
+from project.callbacks.monitors.update_ratio import UpdateRatio
+from project.data.batch import Pair
+from project.diagnosis import Finding
+from project.models import GANColorizer, ImageRestorer
+from project.networks import PatchGAN, UNet
+
+LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+SIDE, BATCH = 24, 4
+Spoil = Callable[[Pair, int], Pair]
+
+
+def keep(pair: Pair, step: int) -> Pair:
+    """Nothing is spoilt."""
+    return pair
+
+
+class Waves(L.LightningDataModule):
+    """What both tasks learn from.
+
+    Args:
+        steps: Batches of the one epoch.
+        seed: Of the pictures.
+        spoil: Called with each batch and its step; -1 in validation.
+    """
+
+    crop = SIDE
+
+    def __init__(self, steps: int, seed: int, spoil: Spoil = keep) -> None:
+        super().__init__()
+        self.steps, self.seed, self.spoil = steps, seed, spoil
+
+    def pair(self, number: int) -> Pair:
+        raise NotImplementedError
+
+    def _directions(self, number: int, channels: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(number + 10**7 * self.seed)
+        angle, phase = torch.rand(2, BATCH, channels, 1, 1, generator=generator) * 6.28
+        place = torch.arange(SIDE) / SIDE * 6.28
+        way = place[:, None] * angle.cos() + place * angle.sin()
+        return angle, way + phase, torch.randn(BATCH, 3, SIDE, SIDE, generator=generator)
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader([self.spoil(self.pair(n), n) for n in range(self.steps)], batch_size=None)
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader([self.spoil(self.pair(10**6 + n), -1) for n in range(4)], batch_size=None)
+
+
+class Noisy(Waves):
+    """Smooth waves of three colours, and noise on them."""
+
+    normalization = {"input": ([0.5] * 3, [0.25] * 3), "target": ([0.5] * 3, [0.25] * 3)}  # noqa: RUF012
+
+    def pair(self, number: int) -> Pair:
+        _, way, noise = self._directions(number, 3)
+        target = 0.5 + 0.4 * torch.sin(way)
+        noisy = target + 0.1 * noise
+        return Pair(noisy, target, noisy, torch.arange(BATCH))
+
+
+class Grey(Waves):
+    """Waves whose colours follow from their direction: what is grey in them tells how to colour it."""
+
+    normalization = {"input": ([0.5], [0.25]), "target": ([0.5] * 3, [0.25] * 3)}  # noqa: RUF012
+    pairs = SimpleNamespace(keeps_lightness=True, hints=SimpleNamespace(channels=0))
+
+    def pair(self, number: int) -> Pair:
+        angle, way, _ = self._directions(number, 1)
+        colour = torch.cat([angle.cos(), angle.sin(), -angle.cos()], dim=1)
+        target = (0.5 + 0.25 * torch.sin(2 * way) + 0.2 * colour).clamp(0, 1)
+        grey = (target * LUMA).sum(dim=1, keepdim=True)
+        return Pair(grey, target, grey.expand(-1, 3, -1, -1), torch.arange(BATCH))
+
+
+def unet(seed: int, **more: Any) -> UNet:
+    """The denoiser's network, as far as nothing else is said."""
+    torch.manual_seed(seed)
+    return UNet(**{"widths": [8, 16], "norm": "none", "skip": "add", "stage_residual": True, "residual": True, **more})
+
+
+def restore(
+    seed: int,
+    network: torch.nn.Module | None = None,
+    model: type[ImageRestorer] = ImageRestorer,
+    lr: float = 2e-3,
+    optimizer: type = torch.optim.Adam,
+    steps: int = 80,
+    spoil: Spoil = keep,
+    callbacks: Sequence[L.Callback] = (),
+    trainer: dict[str, Any] | None = None,
+    options: dict[str, Any] | None = None,
+    **more: Any,
+) -> list[Finding]:
+    """Train a denoiser; what was found, in order."""
+    built = model(network or unet(seed), optimizer=lambda p: optimizer(p, lr=lr, **(options or {})), **more)
+    return _watch(built, Noisy(steps, seed, spoil), 40, callbacks, trainer or {})
+
+
+def play(
+    seed: int,
+    model: type[GANColorizer] = GANColorizer,
+    lr: tuple[float, float] = (5e-4, 2e-4),
+    steps: int = 80,
+    spoil: Spoil = keep,
+    generator: dict[str, Any] | None = None,
+    **more: Any,
+) -> list[Finding]:
+    """Train a small GAN; what was found, in order."""
+    painter = unet(seed, in_channels=1, residual=False, **(generator or {}))
+    judge = PatchGAN(4, width=8, layers=2, norm="instance")
+    makers = {
+        f"{name}_optimizer": lambda p, rate=rate: torch.optim.Adam(p, lr=rate, betas=(0.5, 0.99))
+        for name, rate in zip(("generator", "discriminator"), lr, strict=True)
+    }
+    built = model(painter, judge, space="rgb", metrics={}, **makers, **more)
+    return _watch(built, Grey(steps, seed, spoil), 20, (), {})
+
+
+def _watch(
+    model: L.LightningModule, data: Waves, every: int, callbacks: Sequence[L.Callback], more: dict[str, Any]
+) -> list[Finding]:
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    health = Health()
+    monitors = [GradientFlow(), UpdateRatio(), DeadUnits(), Activations(), Game(), *callbacks, health]
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0, "logger": False}
+    quiet |= {"accelerator": "cpu", "max_epochs": 1, "enable_checkpointing": False, "val_check_interval": every}
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # what is found is told in the table
+        warnings.simplefilter("ignore")
+        L.Trainer(callbacks=monitors, **{**quiet, **more}).fit(model, data)
+    return health.findings

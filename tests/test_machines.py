@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+from lightning.pytorch import Trainer
+
+from project.checkpoint_files import WholeFiles
+from project.errors import UserError
+from project.machines import explain, make_trainer
+
+QUIET = {"accelerator": "cpu", "devices": 1, "logger": False, "barebones": True}
+
+
+def _make(**options):
+    section = {**QUIET, **options}
+    return make_trainer(partial(Trainer, **section), section)
+
+
+def test_checkpoints_are_written_whole():
+    assert isinstance(_make().strategy.checkpoint_io, WholeFiles)
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", 16])
+@pytest.mark.filterwarnings("ignore:.*AMP with fp16")
+def test_half_precision_on_a_cpu_is_refused(precision):
+    with pytest.raises(UserError, match=r"trainer\.precision is 16") as caught:
+        _make(precision=precision)
+    assert "bf16-mixed" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"accelerator": "gpu", "devices": 2}, ["gpu", "--trainer.accelerator auto"]),
+        ({"accelerator": "cpu", "devices": -1}, ["trainer.devices -1", "--trainer.devices auto"]),
+        ({"devices": 0}, ["devices=0"]),
+        ({"num_nodes": 0}, ["num_nodes"]),
+        ({"accumulate_grad_batches": 0}, ["accumulate_grad_batches"]),
+    ],
+)
+def test_what_does_not_fit_the_machine_is_told(options, expected):
+    if options.get("accelerator") == "gpu":
+        import torch
+
+        if torch.cuda.is_available():
+            pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match="trainer") as caught:
+        _make(**options)
+    for part in expected:
+        assert part in str(caught.value)
+
+
+def test_processes_that_would_each_train_alone_are_refused(monkeypatch):
+    variables = {"TORCHELASTIC_RUN_ID": "1", "RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "3"}
+    variables |= {"MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=r"3 processes were started, but .* is 1") as caught:
+        _make()
+    assert "--trainer.devices" in str(caught.value)
+
+
+def test_what_torchrun_and_slurm_do_not_fit_names_the_keys():
+    error = ValueError("You set `devices=2` and `num_nodes=1` in Lightning, but the product (2 * 1) ...")
+    told = explain(error, None, None)
+    assert isinstance(told, UserError) and "trainer.num_nodes" in str(told)
+    assert explain(ValueError("something else"), None, None) is None
