@@ -8,10 +8,18 @@ from torch.nn import functional as F
 
 from project.errors import UserError
 from project.networks.blocks import ConvBlock, Join, make_up
+from project.networks.choices import choose
 from project.networks.initialize import activation_gain, initialize
 from project.networks.normalize import Normalize
-from project.networks.pretrained import adapt_input, find_stages, input_statistics, load_pretrained
-from project.networks.unet import RESIDUAL_TAIL
+from project.networks.pretrained import (
+    adapt_input,
+    cut,
+    find_stages,
+    input_statistics,
+    layers_of_stages,
+    load_pretrained,
+)
+from project.networks.unet import TAIL
 
 
 class BackboneUNet(nn.Module):
@@ -22,10 +30,12 @@ class BackboneUNet(nn.Module):
     Args:
         backbone: Any convolutional classification network of torchvision, by its name: resnet18, vgg16_bn,
             densenet121, mobilenet_v3_large, efficientnet_b0, convnext_tiny, regnet_y_400mf, ...
-        weights: DEFAULT (torchvision's download and cache), none (random), or a file with a state dict.
+        weights: DEFAULT (torchvision's download and cache), none (random), or a file with a state dict. They are not
+            asked for where a checkpoint's take their place.
         in_channels: 3 for colour, 1 for grey; 4: colour and a noise map; 5: lightness or lines and hints.
         out_channels: Channels of the output.
-        stages: How many halvings of the encoder are used, 1 to 5; fewer are faster and see less far.
+        stages: How many halvings of the encoder are used, 1 to 5 (2 to 5 of a ConvNeXt, which starts with two at
+            once); fewer are faster and see less far.
         widths: Channels of the decoder from full resolution down, one more than stages; null: 32, 48, 64, 96, 128, 192.
         activation: Of the decoder: relu, leaky_relu, silu, gelu, ...
         norm: Of the decoder: batch, group, layer, instance or none.
@@ -41,7 +51,7 @@ class BackboneUNet(nn.Module):
     def __init__(
         self,
         backbone: str = "resnet18",
-        weights: str = "DEFAULT",
+        weights: str | None = "DEFAULT",
         in_channels: int = 3,
         out_channels: int = 3,
         stages: int = 5,
@@ -55,43 +65,45 @@ class BackboneUNet(nn.Module):
     ) -> None:
         super().__init__()
         widths = list(widths or [32, 48, 64, 96, 128, 192][: stages + 1])
+        skip = choose("skip", skip, ("concat", "add"))
         _check(in_channels, out_channels, stages, widths, residual)
         found = load_pretrained(backbone, weights)
-        nodes = dict(list(find_stages(found.network).items())[:stages])
+        nodes = {stride: node for stride, node in find_stages(found.network).items() if stride <= 2**stages}
+        if not nodes:
+            raise UserError(f"BackboneUNet: {backbone} starts with two halvings at once: stages must be 2 to 5.")
         self.in_channels, self.out_channels, self.residual = in_channels, out_channels, residual
-        self.strides = list(nodes)
-        self.multiple = self.strides[-1]
+        self.pretrained = found.trained
+        self.multiple = 2**stages
         """Height and width are padded to a multiple of this inside ``forward``."""
         # The weights' own statistics and not the data's: the encoder was trained with these.
         self.normalize_encoder = Normalize(in_channels, *input_statistics(found.mean, found.std, in_channels))
         adapt_input(found.network, in_channels)
-        self.encoder = _cut(found.network, nodes)
+        self.encoder = cut(found.network, nodes)
         with torch.no_grad():
-            side = 2 * self.multiple
-            depths = [kept.shape[1] for kept in self.encoder(torch.zeros(1, in_channels, side, side)).values()]
+            probe = torch.zeros(1, in_channels, 2 * self.multiple, 2 * self.multiple)
+            depths = {stride: kept.shape[1] for stride, kept in self.encoder(probe).items()}
+        self.encoder.train()
 
         def block(channels: int) -> ConvBlock:
             return ConvBlock(channels, 2, 3, activation, norm, 8, norm == "none", 0.0, False, True)
 
-        # A stage that is missing (ConvNeXt starts with a stride of 4) still gets a level of the decoder.
-        self.levels = self.multiple.bit_length() - 1
-        widths = widths[: self.levels + 1] + [widths[-1]] * (self.levels + 1 - len(widths))
         self.detail = nn.Sequential(nn.Conv2d(in_channels, widths[0], 3, padding=1), block(widths[0]))
         self.lateral = nn.ModuleDict(
-            {str(s): nn.Conv2d(d, widths[s.bit_length() - 1], 1) for s, d in zip(self.strides, depths, strict=True)}
+            {stride: nn.Conv2d(depth, widths[int(stride).bit_length() - 1], 1) for stride, depth in depths.items()}
         )
-        pairs = [(widths[level + 1], widths[level]) for level in reversed(range(self.levels))]
-        self.up = nn.ModuleList([make_up(up, lower, upper, True) for lower, upper in pairs])
-        self.join = nn.ModuleList([Join(upper, skip, True) for _, upper in pairs])
-        self.decoder = nn.ModuleList([block(upper) for _, upper in pairs])
+        levels = list(reversed(range(stages)))
+        self.up = nn.ModuleList([make_up(up, widths[level + 1], widths[level], True) for level in levels])
+        # An encoder that starts with two halvings keeps nothing at half the size.
+        joins = [skip if level == 0 or str(2**level) in depths else "none" for level in levels]
+        self.join = nn.ModuleList([Join(widths[at], how, True) for at, how in zip(levels, joins, strict=True)])
+        self.decoder = nn.ModuleList([block(widths[level]) for level in levels])
         self.tail = nn.Conv2d(widths[0], out_channels, 3, padding=1)
         self.normalize_output = Normalize(out_channels)
         gain = activation_gain(activation)
         for part in (self.detail, self.lateral, self.up, self.join, self.decoder, self.tail):
             initialize(part, init, gain if part in (self.detail, self.decoder) else 1.0)
-        if residual:
-            with torch.no_grad():
-                self.tail.weight.mul_(RESIDUAL_TAIL)
+        with torch.no_grad():
+            self.tail.weight.mul_(TAIL)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) around [0, 1] -> (B, out_channels, H, W) around [0, 1], not clipped."""
@@ -104,11 +116,11 @@ class BackboneUNet(nn.Module):
         h = self.normalize_encoder(whole)
         kept = {stride: self.lateral[stride](value) for stride, value in self.encoder(h).items()}
         kept["1"] = self.detail(h)
-        h = kept.pop(str(self.multiple))
-        for level, (up, join, stage) in enumerate(zip(self.up, self.join, self.decoder, strict=True)):
-            h = up(h)
-            beside = kept.get(str(2 ** (self.levels - 1 - level)))
-            h = stage(h if beside is None else join(h, beside))
+        stride = self.multiple
+        h = kept[str(stride)]
+        for up, join, stage in zip(self.up, self.join, self.decoder, strict=True):
+            h, stride = up(h), stride // 2
+            h = stage(join(h, kept.get(str(stride))))
         h = self.tail(h)
         if self.residual:
             h = whole[:, : self.out_channels] + h * self.normalize_output.std
@@ -116,12 +128,9 @@ class BackboneUNet(nn.Module):
             h = self.normalize_output.inverse(h)
         return h[..., :height, :width] if padded else h
 
-
-def _cut(network: nn.Module, nodes: dict[int, str]) -> nn.Module:
-    """The network up to its deepest stage that is used: picture -> {stride as text: features}."""
-    from torchvision.models.feature_extraction import create_feature_extractor
-
-    return create_feature_extractor(network, return_nodes={name: str(stride) for stride, name in nodes.items()})
+    def encoder_stages(self) -> list[list[str]]:
+        """Names of the encoder's layers, a list for each stage, from the first on: what can be frozen one by one."""
+        return [[f"encoder.{name}" for name in names] for names in layers_of_stages(self.encoder)]
 
 
 def _check(in_channels: int, out_channels: int, stages: int, widths: list[int], residual: bool) -> None:

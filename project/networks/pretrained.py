@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,23 @@ PROBE = 128
 """Side of the picture that finds the stages; any multiple of the largest stride that leaves more than one pixel."""
 
 
+_weights_follow: ContextVar[bool] = ContextVar("weights_follow", default=False)
+
+
+@contextmanager
+def weights_follow(follow: bool = True) -> Iterator[None]:
+    """Within it pretrained weights are neither read nor downloaded: a checkpoint's will take their place.
+
+    Args:
+        follow: False: nothing changes.
+    """
+    before = _weights_follow.set(follow or _weights_follow.get())
+    try:
+        yield
+    finally:
+        _weights_follow.reset(before)
+
+
 @dataclass(frozen=True)
 class Pretrained:
     """A classification network, ready to be cut.
@@ -28,20 +47,22 @@ class Pretrained:
         network: In evaluation mode, with its weights.
         mean: What its weights were trained with, one value a colour channel, for pixels in [0, 1].
         std: Likewise.
+        trained: Whether its weights have learnt something, or are about to be replaced by some that have.
     """
 
     network: nn.Module
     mean: list[float]
     std: list[float]
+    trained: bool
 
 
-def load_pretrained(name: str, weights: str) -> Pretrained:
+def load_pretrained(name: str, weights: str | None) -> Pretrained:
     """Build one of torchvision's classification networks.
 
     Args:
         name: torchvision's own name, such as resnet18.
-        weights: "DEFAULT" or another of the network's entries, which torchvision downloads into its cache; "none" for
-            random ones; or a file: a state dict, or a checkpoint that holds one under ``state_dict``.
+        weights: "DEFAULT" or another of the network's entries, which torchvision downloads into its cache; "none" or
+            None for random ones; or a file: a state dict, or a checkpoint that holds one under ``state_dict``.
 
     Raises:
         UserError: For an unknown name or entry, a failed download, a file that cannot be read or does not fit.
@@ -51,12 +72,13 @@ def load_pretrained(name: str, weights: str) -> Pretrained:
 
     name = choose("backbone", name, list_models(module=torchvision.models))
     entries = get_model_weights(name)
-    if weights.lower() == "none" or _is_file(weights):
+    random = weights is None or weights.lower() == "none"
+    if random or _weights_follow.get() or _is_file(weights):
         network = get_model(name, weights=None)
         mean, std = IMAGENET
-        if _is_file(weights):
+        if not random and not _weights_follow.get():
             _load(network, Path(weights).expanduser(), name)
-        return Pretrained(network.eval(), list(mean), list(std))
+        return Pretrained(network.eval(), list(mean), list(std), trained=not random)
     entry = entries[choose("weights", weights, ["DEFAULT", *entries.__members__])]
     try:
         network = get_model(name, weights=entry)
@@ -68,11 +90,13 @@ def load_pretrained(name: str, weights: str) -> Pretrained:
         ) from error
     transforms = entry.transforms()
     mean, std = (getattr(transforms, part, found) for part, found in zip(("mean", "std"), IMAGENET, strict=True))
-    return Pretrained(network.eval(), list(mean), list(std))
+    return Pretrained(network.eval(), list(mean), list(std), trained=True)
 
 
 def find_stages(network: nn.Module) -> dict[int, str]:
-    """Where a picture has been halved how often: stride -> the last node of that size, in torchvision's node names.
+    """Where a picture has been halved how often: stride -> the last node before it is halved again.
+
+    The nodes are called as torchvision's feature extraction calls them.
 
     Args:
         network: Takes (B, 3, H, W); in evaluation mode.
@@ -80,21 +104,14 @@ def find_stages(network: nn.Module) -> dict[int, str]:
     Raises:
         UserError: The network keeps no picture-like stages, as transformers do not.
     """
-    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
-
-    names = get_graph_node_names(network)[1]
-    extractor = create_feature_extractor(network, return_nodes=names)
-    with torch.no_grad():
-        found = extractor(torch.zeros(1, 3, PROBE, PROBE))
-    stages = {}
-    for stride in STRIDES:
-        side = PROBE // stride
-        of_that_size = [
-            n for n, value in found.items() if isinstance(value, Tensor) and value.shape[2:] == (side, side)
-        ]
-        if of_that_size:
-            stages[stride] = of_that_size[-1]
-    if max(stages, default=0) < 16:
+    stages: dict[int, str] = {}
+    for name, value in _features(network).items():
+        sides = value.shape[2:] if isinstance(value, Tensor) and value.ndim == 4 else ()
+        stride = next((stride for stride in STRIDES if sides == (PROBE // stride, PROBE // stride)), 0)
+        if stride and stride >= max(stages, default=0):
+            stages[stride] = name
+    # The largest strides without a gap: a transformer keeps pictures here and there.
+    if max(stages, default=0) < 16 or tuple(stages) != STRIDES[STRIDES.index(min(stages)) :][: len(stages)]:
         raise UserError(
             f"{type(network).__name__} does not keep a picture that it halves step by step.\n"
             "Take a convolutional network, such as resnet18, efficientnet_b0 or convnext_tiny."
@@ -102,12 +119,54 @@ def find_stages(network: nn.Module) -> dict[int, str]:
     return stages
 
 
-def adapt_input(network: nn.Module, channels: int) -> None:
-    """Let the first convolution take another number of channels, and keep what it has learnt.
+def _features(network: nn.Module) -> dict[str, Any]:
+    """What every node gives of a picture, in the order of the nodes; nothing where it does not get that far."""
+    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-    One channel, or the first of five (lightness, then hints), is a grey picture: three equal channels would give the
-    same, so it gets the sum of the three kernels. From three on, where there are exactly three or four channels, the
-    first three are colours. Whatever else there is (a noise map, hints, a mask) starts at zero.
+    try:
+        with torch.no_grad():
+            names = get_graph_node_names(network, suppress_diff_warning=True)[1]
+            extractor = create_feature_extractor(network, return_nodes=names, suppress_diff_warning=True).eval()
+            return extractor(torch.zeros(1, 3, PROBE, PROBE))
+    except Exception:  # networks for one size of pictures refuse this one in words of their own
+        return {}
+
+
+def cut(network: nn.Module, nodes: dict[int, str]) -> nn.Module:
+    """The network up to its deepest node of these: (B, C, H, W) -> {stride as text: features}.
+
+    Args:
+        network: In evaluation mode; its layers are shared, not copied.
+        nodes: Of :func:`find_stages`.
+    """
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    names = {name: str(stride) for stride, name in nodes.items()}
+    found = create_feature_extractor(network, return_nodes=names, suppress_diff_warning=True)
+    # torchvision's module holds a graph for training and one for evaluation, which are the same, but forgets in which
+    # of both modes it is when it is copied.
+    return torch.fx.GraphModule(found, found.eval_graph).eval()
+
+
+def layers_of_stages(encoder: nn.Module) -> list[list[str]]:
+    """The layers and parameters that :func:`cut` has left, a list for each of its nodes, in the order they run in.
+
+    Args:
+        encoder: What :func:`cut` gave.
+    """
+    *nodes, output = encoder.graph.nodes
+    ends = set(output.args[0].values())
+    stages: list[list[str]] = [[]]
+    for node in nodes:
+        if node.op in ("call_module", "get_attr") and str(node.target) not in stages[-1]:
+            stages[-1].append(str(node.target))
+        if node in ends:
+            stages.append([])
+    return stages[:-1]
+
+
+def adapt_input(network: nn.Module, channels: int) -> None:
+    """Let the first convolution take another number of channels, and keep what it has learnt: :func:`adapt_kernel`.
 
     Args:
         network: With a convolution of three input channels as its first layer; changed in place.
@@ -133,15 +192,33 @@ def adapt_input(network: nn.Module, channels: int) -> None:
         padding_mode=old.padding_mode,
     )
     with torch.no_grad():
-        new.weight.zero_()
-        if channels == 4:
-            new.weight[:, :3] = old.weight
-        else:
-            new.weight[:, :1] = old.weight.sum(dim=1, keepdim=True)
+        new.weight.copy_(adapt_kernel(old.weight, channels))
         if old.bias is not None:
             new.bias.copy_(old.bias)
     parent, _, leaf = name.rpartition(".")
     setattr(network.get_submodule(parent), leaf, new)
+
+
+def adapt_kernel(kernel: Tensor, channels: int) -> Tensor:
+    """A convolution's kernel over colours, for another number of channels.
+
+    Three or four channels are colours, the fourth a noise map. Otherwise the first is a grey picture, what else there
+    is are hints, a mask: three equal channels would give the same as a grey picture, so it gets the sum of the three
+    kernels. Whatever is no picture starts at zero.
+
+    Args:
+        kernel: (out, 3, height, width).
+        channels: That it is to take.
+
+    Returns:
+        (out, channels, height, width).
+    """
+    adapted = kernel.new_zeros(kernel.shape[0], channels, *kernel.shape[2:])
+    if channels in (3, 4):
+        adapted[:, :3] = kernel
+    else:
+        adapted[:, :1] = kernel.sum(dim=1, keepdim=True)
+    return adapted
 
 
 def input_statistics(mean: list[float], std: list[float], channels: int) -> tuple[list[float], list[float]]:
@@ -187,7 +264,7 @@ def _read(path: Path) -> dict[str, Any]:
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+    except Exception as error:  # the reader of a file of another kind stumbles anywhere: IndexError, EOFError, ...
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
         raise UserError(f"weights: {path} cannot be read as a state dict: {reason}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
