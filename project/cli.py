@@ -40,6 +40,7 @@ from project.loggers import finish_wandb, make_loggers
 from project.machines import end_others, explain, make_trainer
 from project.mistakes import Parser
 from project.models.checkpoint import read_checkpoint
+from project.networks.pretrained import weights_follow
 from project.quiet import quieten
 from project.report import print_scores
 from project.resume import compare, newest_whole
@@ -136,6 +137,12 @@ class CommandLine(LightningCLI):
             )
         for key in ("root", "target_root", "exclude"):  # they travel in the checkpoint, which is used from anywhere
             config.data[key] = _absolute(config.data[key])
+
+    def instantiate_classes(self) -> None:
+        """Make everything; weights that a checkpoint holds are not downloaded before."""
+        config = self.config[self.subcommand]
+        with weights_follow(bool(config.ckpt_path or config.get("resume"))):
+            super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config[self.subcommand]

@@ -230,6 +230,9 @@ def test_every_shipped_config_parses_and_trains_two_steps(name, make_pictures, t
     words = ["--trainer.fast_dev_run", "2", "--trainer.accelerator", "cpu", "--data.batch_size", "2"]
     if name != "colorize":  # which draws its own pictures
         words += ["--data.root", str(make_pictures(10, 70, 66))]
+    if name == "finetune":  # whose weights would be downloaded
+        words += ["--data.target_root", str(make_pictures(10, 70, 66, folder="coloured")), "--data.crop", "64"]
+        words += ["--model.network.weights", "none"]
     if name == "lineart":
         words += ["--data.target_root", str(make_pictures(10, 70, 66, folder="coloured")), "--data.crop", "64"]
     if name == "colorize_cifar":

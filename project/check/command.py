@@ -10,6 +10,7 @@ from project.arguments import complete
 from project.check.building import Building, TooFewLeft, prepare
 from project.check.pictures import draw_pictures
 from project.check.table import print_table
+from project.check.trainable import describe_trainable
 from project.cli import CALLBACKS
 from project.diagnosis.checks import Check, Outcome, Passed, all_checks, examine
 from project.diagnosis.checks.images import UnreadableImage, listed
@@ -42,7 +43,8 @@ def main(argv: list[str]) -> int:
         run = built.open_run()
         pictures = draw_pictures(subject, run.folder)
         outcomes = list(examine(all_checks(), subject, _say))
-    return _report(outcomes, run, started, {"Pictures": ", ".join(path.name for path in pictures)})
+    told = {**describe_trainable(subject), "Pictures": ", ".join(path.name for path in pictures)}
+    return _report(outcomes, run, started, told)
 
 
 def _only_bad_files(run: Run, bad: list[str]) -> int:

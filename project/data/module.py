@@ -28,6 +28,7 @@ from project.data.pairs import PairMaker, fitting_pairs
 from project.data.pixels import PixelStore
 from project.data.sampling import EvaluationSampler, TrainingSampler, picture_keys, picture_weights
 from project.data.sources import partners
+from project.data.splits import fingerprint
 from project.data.statistics import Statistics
 from project.data.tell import tell
 from project.errors import UserError
@@ -35,6 +36,7 @@ from project.errors import UserError
 InputRange = Literal["standardise", "zero_one", "minus_one_one"]
 Balance = Literal["none", "tags"]
 Protocol = Literal["seeded", "kair"]
+STATISTICS = ("statistics", "target_statistics")
 
 
 class ImageDataModule(LightningDataModule):
@@ -254,17 +256,19 @@ class ImageDataModule(LightningDataModule):
         return statistics.mean.tolist(), statistics.std.clamp_min(1 / 255).tolist()
 
     def state_dict(self) -> dict[str, Any]:
-        """The statistics as plain numbers, for the checkpoint."""
-        return {
+        """The statistics as plain numbers, and which pictures trained, for the checkpoint."""
+        state: dict[str, Any] = {
             name: {"mean": found.mean.tolist(), "std": found.std.tolist(), "pixels": found.pixels}
-            for name in ("statistics", "target_statistics")
+            for name in STATISTICS
             if (found := getattr(self, name)) is not None
         }
+        return state | {"splits": {part: fingerprint(found) for part, found in self.pictures.items()}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes the checkpoint's statistics where the pictures at hand have none of their own (protocol kair)."""
-        for name, found in state_dict.items():
-            if getattr(self, name) is None:
+        for name in STATISTICS:
+            found = state_dict.get(name)
+            if found is not None and getattr(self, name) is None:
                 setattr(
                     self, name, Statistics(torch.tensor(found["mean"]), torch.tensor(found["std"]), found["pixels"])
                 )

@@ -55,6 +55,15 @@ def split_pictures(
     return {part: sorted(splits[part], key=lambda picture: (picture.name, picture.path)) for part in PARTS}
 
 
+def fingerprint(pictures: Sequence[Picture]) -> dict[str, int | str]:
+    """How many pictures there are, and a hash of their contents, whatever their names and places."""
+    digests = "\n".join(sorted(picture.digest for picture in pictures))
+    return {
+        "pictures": len(pictures),
+        "fingerprint": hashlib.blake2b(digests.encode(), digest_size=16).hexdigest(),
+    }
+
+
 def exact_counts(total: int, shares: dict[str, float]) -> dict[str, int]:
     """Whole numbers that sum to `total`, close to its shares (largest remainders), at least 1 for each above 0.
 

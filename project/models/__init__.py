@@ -2,6 +2,7 @@
 
 from project.models.adversarial import Hinge, LeastSquares, Standard, WassersteinGP
 from project.models.colorizer import GANColorizer
+from project.models.finetuning import FineTuning
 from project.models.losses import Charbonnier, PSNRLoss
 from project.models.metrics import PSNR, SSIM, PictureMean
 from project.models.perceptual import VGGPerceptual
@@ -12,6 +13,7 @@ __all__ = [
     "PSNR",
     "SSIM",
     "Charbonnier",
+    "FineTuning",
     "GANColorizer",
     "Hinge",
     "ImageRestorer",

@@ -15,7 +15,8 @@ from torchmetrics import Metric
 
 from project.errors import UserError
 from project.models.base import PictureModel
-from project.models.optimization import Schedule, build, configure_scheduler, step_schedules
+from project.models.finetuning import FineTuning, parameter_groups
+from project.models.optimization import Schedule, configure_scheduler, make_optimizer, step_schedules
 
 
 class AlternatingModel(PictureModel):
@@ -116,8 +117,9 @@ class AlternatingModel(PictureModel):
         return [self._configure(name) for name in self.trained]
 
     def _configure(self, name: str) -> dict[str, Any]:
-        parameters = [p for p in getattr(self, name).parameters() if p.requires_grad]
-        optimizer = build(f"{name}_optimizer", self.make_optimizers[name], parameters)
+        tuning = self.finetune if name == self.tuned else FineTuning()
+        parameters = parameter_groups(getattr(self, name), tuning)
+        optimizer = make_optimizer(f"{name}_optimizer", self.make_optimizers[name], parameters)
         make = self.make_schedulers[name]
         if make is None:
             return {"optimizer": optimizer}

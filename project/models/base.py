@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 from project.data.batch import Pair
+from project.errors import UserError
+from project.models.finetuning import FineTuning, freeze
 from project.models.metrics import Scores
 from project.models.optimization import EVERY, step_plateaus
 from project.networks.choices import choose
@@ -33,19 +36,30 @@ class PictureModel(LightningModule, ABC):
         monitor: Logged value that ReduceLROnPlateau watches.
         channels_last: Keep tensors in channels_last order.
         init_from: Checkpoint to start from, or None.
+        finetune: What of the network called ``tuned`` is frozen, and how fast its encoder learns.
 
     Raises:
         UserError: For an unknown ``schedule_every``.
     """
 
+    tuned = "network"
+    """The attribute that holds the network which ``finetune`` is about."""
+
     def __init__(
-        self, metrics: dict[str, Metric], schedule_every: str, monitor: str, channels_last: bool, init_from: str | None
+        self,
+        metrics: dict[str, Metric],
+        schedule_every: str,
+        monitor: str,
+        channels_last: bool,
+        init_from: str | None,
+        finetune: FineTuning = FineTuning(),  # noqa: B008 it is frozen
     ) -> None:
         super().__init__()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.schedule_every = choose("model.schedule_every", schedule_every, EVERY)
         self.monitor = monitor
         self.init_from = init_from
+        self.finetune = finetune
         self.scores = nn.ModuleDict({stage: Scores(metrics) for stage in ("val", "test")})
         self.losses = nn.ModuleDict({stage: MeanMetric() for stage in ("val", "test")})
 
@@ -77,10 +91,48 @@ class PictureModel(LightningModule, ABC):
             self.start_from(self.init_from)
             self.init_from = None
 
+    # What is frozen
+
+    def hold_frozen(self) -> None:
+        """Freeze what ``finetune`` says for this epoch; call it where the networks have been made.
+
+        Raises:
+            UserError: The network does not say what its encoder is, or has fewer stages.
+        """
+        if self.finetune.freezes:
+            freeze(getattr(self, self.tuned), self.finetune, self.current_epoch)
+
+    def train(self, mode: bool = True) -> PictureModel:
+        """Switch to training or evaluation; what is frozen stays in evaluation, as running statistics would move."""
+        super().train(mode)
+        if mode:
+            self.hold_frozen()
+        return self
+
+    def on_train_start(self) -> None:
+        """A resumed run may begin in any epoch."""
+        self.hold_frozen()
+
+    def on_train_epoch_start(self) -> None:
+        """Unfreeze what is due."""
+        self.hold_frozen()
+
     # Scores
 
     def setup(self, stage: str) -> None:
-        """Have metrics that need pretrained weights load them: what is missing is told before the first step."""
+        """Have metrics that need pretrained weights load them: what is missing is told before the first step.
+
+        Raises:
+            UserError: Stages are to be unfrozen while several processes train.
+        """
+        if stage == "fit" and self.finetune.unfreeze and self.trainer.world_size > 1:
+            raise UserError(
+                "model.finetune.unfreeze works in one process: of what is unfrozen later, several would not share the "
+                "gradients.\nSet it to {}, and start a second run with less frozen from the first one's weights: "
+                "--model.init_args.init_from"
+            )
+        if self.finetune.freezes:
+            warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training")
         for part in self.scores.modules():
             if isinstance(part, Metric) and hasattr(part, "prepare"):
                 part.prepare()

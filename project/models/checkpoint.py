@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from project.errors import UserError
+from project.networks.pretrained import weights_follow
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,14 @@ class Checkpoint:
         path: The file.
         config: The run's whole resolved configuration; ``config["model"]`` has ``class_path`` and ``init_args``.
         weights: The model's state dict, on the CPU (the averaged weights where the run averaged them).
+        splits: Of train, val and test the number of ``pictures`` and their ``fingerprint``; empty where the data module
+            is somebody's own.
     """
 
     path: Path
     config: dict[str, Any]
     weights: dict[str, Tensor]
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -60,7 +64,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         config["model"]["class_path"]
     except (KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
         raise UserError(f"{path} does not say which model it holds (its 'config').\n{_WRITTEN_BY_FIT}") from error
-    return Checkpoint(path, config, content["state_dict"])
+    data = next((value for key, value in content.items() if key.endswith("DataModule")), None)
+    splits = data.get("splits", {}) if isinstance(data, dict) else {}
+    return Checkpoint(path, config, content["state_dict"], splits)
 
 
 def load_model(checkpoint: str | Path | Checkpoint) -> LightningModule:
@@ -108,7 +114,8 @@ def _build(checkpoint: Checkpoint) -> LightningModule:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model", fail_untyped=False, required=True)
     try:
-        return parser.instantiate(parser.parse_object({"model": described})).model
+        with weights_follow():
+            return parser.instantiate(parser.parse_object({"model": described})).model
     except (ArgumentError, ImportError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{checkpoint.path}: its model {described['class_path']} cannot be built:\n  {_cause(error)}\n"

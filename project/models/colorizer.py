@@ -13,6 +13,7 @@ from project.models.adversarial import AdversarialLoss, Standard
 from project.models.alternation import AlternatingModel, frozen
 from project.models.base import normalizations
 from project.models.colour_metrics import Colourfulness, ColourfulnessRatio, PixelAccuracy
+from project.models.finetuning import FineTuning
 from project.models.fitting import check_channels, check_settings, check_size, check_space, check_strategy
 from project.models.hyperparameters import save_plain_hyperparameters
 from project.models.metrics import PSNR, SSIM
@@ -58,11 +59,13 @@ class GANColorizer(AlternatingModel):
         metrics: Name and torchmetrics metric of each; null for psnr, ssim, acc_2, acc_5, colourfulness and its ratio.
         channels_last: Keep tensors in channels_last order, which is faster for convolutions.
         init_from: Checkpoint whose weights, as far as they fit, training starts from; to resume a run use ckpt_path.
+        finetune: What of the generator's encoder is frozen, until when, and how fast it learns.
 
     Raises:
         UserError: For an unknown name, or an impossible number or combination; all faulty ones are told at once.
     """
 
+    tuned = "generator"
     averaged = ("generator.",)
     """What the EMA callback averages: the discriminator plays against what the generator is now."""
 
@@ -90,6 +93,7 @@ class GANColorizer(AlternatingModel):
         metrics: dict[str, Metric] | None = None,
         channels_last: bool = True,
         init_from: str | None = None,
+        finetune: FineTuning = FineTuning(),  # noqa: B008 it is frozen
     ) -> None:
         super().__init__(
             {"generator": generator_optimizer, "discriminator": discriminator_optimizer},
@@ -99,6 +103,7 @@ class GANColorizer(AlternatingModel):
             monitor=monitor,
             channels_last=channels_last,
             init_from=init_from,
+            finetune=finetune,
         )
         save_plain_hyperparameters(self, locals())
         self.space = SPACES[choose("model.space", space, SPACES)]()
@@ -115,6 +120,7 @@ class GANColorizer(AlternatingModel):
         self.generator_epochs = generator_epochs
         self.critic_epochs = critic_epochs
         check_settings(self)
+        self.hold_frozen()
 
     # Before the first step
 

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from project.errors import UserError
+from project.models.finetuning import scale_rates, scale_schedule
 from project.models.schedules import RunProgress
 
 Built = TypeVar("Built")
@@ -33,6 +34,22 @@ def build(key: str, make: Callable[..., Built], *arguments: Any, **more: Any) ->
         return make(*arguments, **more)
     except (ValueError, TypeError) as error:
         raise UserError(f"model.{key} cannot be built: {error}") from error
+
+
+def make_optimizer(key: str, make: Callable[..., Optimizer], parameters: list[Any]) -> Optimizer:
+    """Build an optimiser.
+
+    Args:
+        key: What the configuration calls it, for messages.
+        make: Parameters or groups of them -> optimiser.
+        parameters: Of :func:`project.models.finetuning.parameter_groups`: a ``factor`` of a group scales its rate.
+
+    Raises:
+        UserError: When the optimiser refuses its arguments.
+    """
+    optimizer = build(key, make, parameters)
+    scale_rates(optimizer)
+    return optimizer
 
 
 def configure_scheduler(
@@ -149,6 +166,7 @@ def _build(key: str, make: LRSchedulerCallable, optimizer: Optimizer, trainer: T
         if "total_steps" not in str(error):
             raise
         scheduler = build(key, make, optimizer, total_steps=_total_steps(trainer, key))
+    scale_schedule(scheduler)
     if hasattr(scheduler, "progress") and getattr(scheduler, "total_steps", None) is None:
         scheduler.progress = RunProgress(trainer, trainer.estimated_stepping_batches)
     return scheduler

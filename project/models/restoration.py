@@ -13,9 +13,10 @@ from torchmetrics import Metric
 from project.data.batch import Pair
 from project.errors import UserError
 from project.models.base import PictureModel, normalizations
+from project.models.finetuning import FineTuning, parameter_groups
 from project.models.hyperparameters import save_plain_hyperparameters
 from project.models.metrics import PSNR, SSIM
-from project.models.optimization import build, configure_scheduler
+from project.models.optimization import configure_scheduler, make_optimizer
 from project.models.regularization import l1_penalty, l2_penalty, penalised_weights
 from project.models.weights import load_matching
 
@@ -39,6 +40,7 @@ class ImageRestorer(PictureModel):
         compile: Compile the network for training with torch.compile; a C++ compiler is needed.
         channels_last: Keep tensors in channels_last order, which is faster for convolutions.
         init_from: Checkpoint whose weights, as far as they fit, training starts from; to resume a run use ckpt_path.
+        finetune: What of the network's encoder is frozen, until when, and how fast it learns.
 
     Raises:
         UserError: For an unknown ``schedule_every``, or a negative penalty.
@@ -58,9 +60,15 @@ class ImageRestorer(PictureModel):
         compile: bool = False,
         channels_last: bool = True,
         init_from: str | None = None,
+        finetune: FineTuning = FineTuning(),  # noqa: B008 it is frozen
     ) -> None:
         super().__init__(
-            default_metrics() if metrics is None else metrics, schedule_every, monitor, channels_last, init_from
+            default_metrics() if metrics is None else metrics,
+            schedule_every,
+            monitor,
+            channels_last,
+            init_from,
+            finetune,
         )
         save_plain_hyperparameters(self, locals())
         if l1 < 0 or l2 < 0:
@@ -73,6 +81,7 @@ class ImageRestorer(PictureModel):
         self.l2 = l2
         self.compile_network = compile
         self._train_network: Callable[[Tensor], Tensor] | None = None
+        self.hold_frozen()
 
     def setup(self, stage: str) -> None:
         """Before training: take the data's statistics, and compile."""
@@ -139,7 +148,7 @@ class ImageRestorer(PictureModel):
 
     def configure_optimizers(self) -> Any:
         """The optimiser over the network's trainable parameters, and its scheduler."""
-        optimizer = build("optimizer", self.make_optimizer, [p for p in self.network.parameters() if p.requires_grad])
+        optimizer = make_optimizer("optimizer", self.make_optimizer, parameter_groups(self.network, self.finetune))
         if self.make_scheduler is None:
             return optimizer
         scheduler = configure_scheduler(

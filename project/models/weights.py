@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
 from project.errors import UserError
+from project.networks.pretrained import adapt_kernel
 
 PREFIXES = ("network.", "generator.")
 """What the models here call the network that answers."""
@@ -17,6 +19,8 @@ PREFIXES = ("network.", "generator.")
 
 def load_matching(network: nn.Module, path: str) -> str:
     """Take every tensor of a checkpoint that has the same name and shape in the network; leave the others as they are.
+
+    Convolutions over the three colours of a picture are adapted where the network takes other channels.
 
     Args:
         network: Filled in place, its normalisation included.
@@ -31,6 +35,7 @@ def load_matching(network: nn.Module, path: str) -> str:
     """
     there = _read(path)
     there = next(filter(None, (_below(prefix, there) for prefix in PREFIXES)), there)
+    there, adapted = _adapted(network, there)
     taken, other_shape = _matching(network, there)
     parameters = {name for name, _ in network.named_parameters()}
     if not parameters & taken.keys():
@@ -42,7 +47,7 @@ def load_matching(network: nn.Module, path: str) -> str:
             "or leave init_from out."
         )
     network.load_state_dict(taken, strict=False)
-    return _tell(f"init_from {path}", network, there, taken, other_shape)
+    return _tell(f"init_from {path}", network, there, taken, other_shape, adapted)
 
 
 def load_adversary(discriminator: nn.Module, path: str) -> str:
@@ -74,13 +79,34 @@ def _matching(network: nn.Module, there: dict[str, Tensor]) -> tuple[dict[str, T
     return taken, [name for name in there if name in here and name not in taken]
 
 
+def _adapted(network: nn.Module, there: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The checkpoint's tensors, kernels over colours made to fit the network's input; and the names of those."""
+    here, channels = dict(network.named_parameters()), getattr(network, "in_channels", 3)
+    names = [
+        name
+        for name, value in there.items()
+        if name in here
+        and channels != 3
+        and value.ndim == here[name].ndim == 4
+        and value.shape[:2] == (here[name].shape[0], 3)
+        and here[name].shape[1:] == (channels, *value.shape[2:])
+    ]
+    return {**there, **{name: adapt_kernel(there[name], channels) for name in names}}, names
+
+
 def _tell(
-    start: str, network: nn.Module, there: dict[str, Tensor], taken: dict[str, Tensor], other_shape: list[str]
+    start: str,
+    network: nn.Module,
+    there: dict[str, Tensor],
+    taken: dict[str, Tensor],
+    other_shape: list[str],
+    adapted: Sequence[str] = (),
 ) -> str:
     here = network.state_dict()
     parameters = {name for name, _ in network.named_parameters()}
     report = f"{start}: {len(parameters & taken.keys())} of {len(parameters)} parameters taken."
     for what, names in (
+        ("taken, adapted to the input's channels", adapted),
         ("of another shape, not taken", other_shape),
         ("not in the checkpoint, left as drawn", sorted(parameters - there.keys())),
         ("only in the checkpoint, not used", [name for name in there if name not in here]),

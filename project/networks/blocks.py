@@ -138,8 +138,8 @@ class Join(nn.Module):
         self.how = choose("skip", how, SKIPS)
         self.mix = nn.Conv2d(2 * channels, channels, 1, bias=bias) if self.how == "concat" else None
 
-    def forward(self, x: Tensor, kept: Tensor) -> Tensor:
-        """Two (B, channels, H, W) -> one (B, channels, H, W)."""
+    def forward(self, x: Tensor, kept: Tensor | None) -> Tensor:
+        """Two (B, channels, H, W) -> one (B, channels, H, W); ``none`` needs no second."""
         if self.mix is not None:
             return self.mix(torch.cat([x, kept], dim=1))
         return x + kept if self.how == "add" else x

@@ -129,6 +129,12 @@ class UNet(nn.Module):
         with torch.no_grad():
             self.tail.weight.mul_(TAIL)
 
+    def encoder_stages(self) -> list[list[str]]:
+        """Names of the layers of each level on the way down, the middle last: what can be frozen one by one."""
+        lower = [f"encoder.{level}" for level in range(1, len(self.encoder))] + ["middle"]
+        first = ["head", "encoder.0"] if len(self.encoder) else ["head", "middle"]
+        return [first, *([f"down.{level}", name] for level, name in enumerate(lower[: len(self.down)]))]
+
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) around [0, 1] -> (B, out_channels, H, W) around [0, 1], not clipped."""
         height, width = x.shape[-2], x.shape[-1]

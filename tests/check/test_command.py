@@ -113,6 +113,6 @@ def test_a_mistake_of_the_user_is_told_in_a_few_lines(config, capsys, words, tol
 def test_every_check_has_its_section_in_the_docs():
     text = (REPOSITORY / "docs" / "faults.md").read_text()
     codes = [check.code for check in all_checks()]
-    assert len(set(codes)) == len(codes) == 24
+    assert len(set(codes)) == len(codes) == 25
     for code in codes:
         assert f"### {code}\n" in text

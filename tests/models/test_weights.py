@@ -19,8 +19,19 @@ def test_everything_fits_a_twin(tmp_path):
     assert len(report.splitlines()) == 1
 
 
+def test_a_denoiser_of_colours_begins_a_colourist_of_grey_pictures_and_hints(tmp_path):
+    source, other = tiny(), tiny(in_channels=5, out_channels=2, residual=False)
+    torch.save(source.state_dict(), tmp_path / "a.pt")
+    report = load_matching(other, str(tmp_path / "a.pt"))
+    assert "1 taken, adapted to the input's channels: head.weight" in report
+    assert "of another shape, not taken: " in report and "tail.weight" in report
+    grey = torch.rand(2, 1, 9, 14)
+    hinted = torch.cat([grey, torch.rand(2, 4, 9, 14)], dim=1)
+    torch.testing.assert_close(other.head(hinted), source.head(grey.expand(-1, 3, -1, -1)))
+
+
 def test_what_fits_is_taken_from_a_plain_state_and_the_rest_is_told(tmp_path):
-    source, other = tiny(), tiny(in_channels=4)
+    source, other = tiny(in_channels=5), tiny(in_channels=4)
     torch.save(source.state_dict(), tmp_path / "a.pt")
     head = other.head.weight.clone()
     report = load_matching(other, str(tmp_path / "a.pt"))

@@ -39,7 +39,8 @@ def gather(trainer: Trainer, model: LightningModule) -> Facts:
             facts.losses[name] = Knob(f"model.init_args.{name}_weight", float(weight))
     facts.colour = hasattr(model, "space") or hasattr(getattr(trainer.datamodule, "pairs", None), "keeps_lightness")
     facts.higher_is_better = _directions(model)
-    facts.pretrained = bool(model.hparams.get("init_from") or trainer.ckpt_path)
+    built_so = any(getattr(module, "pretrained", False) for module in model.modules())
+    facts.pretrained = bool(model.hparams.get("init_from") or trainer.ckpt_path or built_so)
     return facts
 
 

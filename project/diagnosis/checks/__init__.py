@@ -22,6 +22,7 @@ from project.diagnosis.checks.images import (
 )
 from project.diagnosis.checks.learning import CannotOverfit, InitialLoss, LossNotMean
 from project.diagnosis.checks.pairs import PairMisaligned, TargetGrey
+from project.diagnosis.checks.pretrained import PretrainedRange
 from project.diagnosis.checks.structure import MissingNonlinearity, OutputRange
 from project.diagnosis.checks.subject import Subject
 from project.diagnosis.checks.trained import FrozenParameters, ParametersNotOptimised
@@ -40,6 +41,7 @@ def all_checks() -> list[Check]:
         InputConstant(),
         StatisticsNotFromTrain(),
         InputNotCentred(),
+        PretrainedRange(),
         BatchRepeated(),
         DuplicateImages(),
         SplitLeak(),

@@ -33,6 +33,8 @@ class InputNotCentred(Check):
     pictures that it was drawn from."""
 
     def look(self, seen: Subject) -> Outcome:
+        if any(name.endswith("normalize_encoder") for name, _ in seen.parts[0].module.named_modules()):
+            return self.skipped("pretrained weights bring their own normalisation: see pretrained-range")
         found = first_inputs(seen)
         if found is None:
             return self.skipped("no layer with weights was met on the way through the network")
@@ -64,8 +66,17 @@ class _Heard(Exception):
     """Ends a pass at the first layer: the rest of the network would only take time."""
 
 
-def first_inputs(seen: Subject) -> tuple[str, float, float] | None:
-    """The name of the first layer with weights, and mean and std of the picture channels that it gets."""
+def reaching(seen: Subject, wanted: Callable[[str, nn.Module], bool]) -> tuple[str, list[Tensor]] | None:
+    """What reaches the first of some modules of the network that answers, of all batches at hand.
+
+    Args:
+        seen: Its network and batches.
+        wanted: Of a module's name and the module, whether it is one of them.
+
+    Returns:
+        The module's name, and of each batch (B, C, H, W) float32 on the CPU: the channels that stem from pictures; or
+        whatever it gets, where that has another shape. None where no pass comes by one.
+    """
     part = seen.parts[0]
     network = part.woken().train()
     heard: list[tuple[str, Tensor]] = []
@@ -78,7 +89,7 @@ def first_inputs(seen: Subject) -> tuple[str, float, float] | None:
         return hook
 
     for name, module in network.named_modules():
-        if isinstance(module, WITH_WEIGHTS):
+        if wanted(name, module):
             module.register_forward_pre_hook(listen(name))
     values, layer = [], ""
     for pair in seen.pairs:
@@ -91,6 +102,15 @@ def first_inputs(seen: Subject) -> tuple[str, float, float] | None:
         if given.ndim == 4 and given.shape[1] % pair.input.shape[1] == 0:
             stacked = given.shape[1] // pair.input.shape[1]  # by a pixel-unshuffle
             given = given[:, : part.pictures * stacked]
-        values.append(given.float().flatten().cpu())
-    everything = torch.cat(values)
-    return f"{part.name}.{layer}".rstrip("."), everything.mean().item(), everything.std().item()
+        values.append(given.float().cpu())
+    return f"{part.name}.{layer}".rstrip("."), values
+
+
+def first_inputs(seen: Subject) -> tuple[str, float, float] | None:
+    """The name of the first layer with weights, and mean and std of the picture channels that it gets."""
+    found = reaching(seen, lambda name, module: isinstance(module, WITH_WEIGHTS))
+    if found is None:
+        return None
+    layer, values = found
+    everything = torch.cat([value.flatten() for value in values])
+    return layer, everything.mean().item(), everything.std().item()

@@ -216,6 +216,11 @@ class Subject:
         """Whether the weights are those of an earlier training."""
         return bool(getattr(self.model, "hparams", {}).get("init_from"))
 
+    @property
+    def pretrained(self) -> bool:
+        """Whether a part of the model was built with weights that have learnt something."""
+        return any(getattr(module, "pretrained", False) for module in self.model.modules())
+
     def autocast(self) -> Any:
         """The precision that the model trains in."""
         return self.trainer.precision_plugin.forward_context()

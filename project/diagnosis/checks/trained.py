@@ -12,6 +12,7 @@ from project.diagnosis.checks.images import listed
 from project.diagnosis.checks.subject import HELPER, Subject
 from project.diagnosis.rule import Floor
 
+TUNING = "model.finetune"
 FREEZE = ("freeze", "frozen", "train_backbone", "trainable")
 
 
@@ -27,6 +28,16 @@ class FrozenParameters(Check):
         if not frozen:
             return self.passed(0, 0)
         declared = declared_freeze(seen)
+        if declared == TUNING and not (seen.pretrained or seen.starts_from_others):
+            return self.fault(
+                0,
+                listed(frozen),
+                len(frozen),
+                0,
+                "model.finetune freezes weights that nobody has trained. Start from some that are: weights: DEFAULT or "
+                "a file in model.init_args.network.init_args, or --model.init_args.init_from CHECKPOINT; or leave "
+                "finetune.freeze_stages and freeze_norms out.",
+            )
         if declared and len(frozen) < len(everything):
             return self.passed(f"{len(frozen)} frozen", f"declared by {declared}")
         return self.fault(
@@ -98,6 +109,8 @@ def _is_list(value: Any) -> bool:
 
 def declared_freeze(seen: Subject) -> str:
     """The setting that freezes something on purpose: an argument in the configuration, or a network's attribute."""
+    if getattr(getattr(seen.model, "finetune", None), "freezes", False):
+        return TUNING
     for key, value in _leaves(seen.config.get("model")):
         name = key.rpartition(".")[2].lower()
         if (any(word in name for word in FREEZE[:2]) and value) or (name in FREEZE[2:] and value is False):

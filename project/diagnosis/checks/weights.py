@@ -61,7 +61,7 @@ class WeightsScale(Check):
     limit = 10.0
 
     def look(self, seen: Subject) -> Outcome:
-        if seen.starts_from_others:
+        if seen.starts_from_others or seen.pretrained:
             return self.skipped("the weights are those of an earlier training")
         worst, where = 1.0, ""
         for part in seen.parts:

@@ -1,0 +1,273 @@
+"""Classification networks of torchvision with their weights, and where in them a picture is how small."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from project.errors import UserError
+from project.networks.choices import choose
+
+STRIDES = (2, 4, 8, 16, 32)
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+"""Mean and standard deviation that torchvision's weights were trained with."""
+PROBE = 128
+"""Side of the picture that finds the stages; any multiple of the largest stride that leaves more than one pixel."""
+
+
+_weights_follow: ContextVar[bool] = ContextVar("weights_follow", default=False)
+
+
+@contextmanager
+def weights_follow(follow: bool = True) -> Iterator[None]:
+    """Within it pretrained weights are neither read nor downloaded: a checkpoint's will take their place.
+
+    Args:
+        follow: False: nothing changes.
+    """
+    before = _weights_follow.set(follow or _weights_follow.get())
+    try:
+        yield
+    finally:
+        _weights_follow.reset(before)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A classification network, ready to be cut.
+
+    Attributes:
+        network: In evaluation mode, with its weights.
+        mean: What its weights were trained with, one value a colour channel, for pixels in [0, 1].
+        std: Likewise.
+        trained: Whether its weights have learnt something, or are about to be replaced by some that have.
+    """
+
+    network: nn.Module
+    mean: list[float]
+    std: list[float]
+    trained: bool
+
+
+def load_pretrained(name: str, weights: str | None) -> Pretrained:
+    """Build one of torchvision's classification networks.
+
+    Args:
+        name: torchvision's own name, such as resnet18.
+        weights: "DEFAULT" or another of the network's entries, which torchvision downloads into its cache; "none" or
+            None for random ones; or a file: a state dict, or a checkpoint that holds one under ``state_dict``.
+
+    Raises:
+        UserError: For an unknown name or entry, a failed download, a file that cannot be read or does not fit.
+    """
+    import torchvision
+    from torchvision.models import get_model, get_model_weights, list_models
+
+    name = choose("backbone", name, list_models(module=torchvision.models))
+    entries = get_model_weights(name)
+    random = weights is None or weights.lower() == "none"
+    if random or _weights_follow.get() or _is_file(weights):
+        network = get_model(name, weights=None)
+        mean, std = IMAGENET
+        if not random and not _weights_follow.get():
+            _load(network, Path(weights).expanduser(), name)
+        return Pretrained(network.eval(), list(mean), list(std), trained=not random)
+    entry = entries[choose("weights", weights, ["DEFAULT", *entries.__members__])]
+    try:
+        network = get_model(name, weights=entry)
+    except (OSError, RuntimeError) as error:  # urllib's errors are OSErrors; a wrong hash is a RuntimeError
+        raise UserError(
+            f"The weights of {name} cannot be had: {error}\n"
+            f"They are {entry.url}: fetch that file on a machine with a network and give it as weights: FILE,\n"
+            f"or put it into {Path(torch.hub.get_dir()) / 'checkpoints'}; weights: none trains from scratch."
+        ) from error
+    transforms = entry.transforms()
+    mean, std = (getattr(transforms, part, found) for part, found in zip(("mean", "std"), IMAGENET, strict=True))
+    return Pretrained(network.eval(), list(mean), list(std), trained=True)
+
+
+def find_stages(network: nn.Module) -> dict[int, str]:
+    """Where a picture has been halved how often: stride -> the last node before it is halved again.
+
+    The nodes are called as torchvision's feature extraction calls them.
+
+    Args:
+        network: Takes (B, 3, H, W); in evaluation mode.
+
+    Raises:
+        UserError: The network keeps no picture-like stages, as transformers do not.
+    """
+    stages: dict[int, str] = {}
+    for name, value in _features(network).items():
+        sides = value.shape[2:] if isinstance(value, Tensor) and value.ndim == 4 else ()
+        stride = next((stride for stride in STRIDES if sides == (PROBE // stride, PROBE // stride)), 0)
+        if stride and stride >= max(stages, default=0):
+            stages[stride] = name
+    # The largest strides without a gap: a transformer keeps pictures here and there.
+    if max(stages, default=0) < 16 or tuple(stages) != STRIDES[STRIDES.index(min(stages)) :][: len(stages)]:
+        raise UserError(
+            f"{type(network).__name__} does not keep a picture that it halves step by step.\n"
+            "Take a convolutional network, such as resnet18, efficientnet_b0 or convnext_tiny."
+        )
+    return stages
+
+
+def _features(network: nn.Module) -> dict[str, Any]:
+    """What every node gives of a picture, in the order of the nodes; nothing where it does not get that far."""
+    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+    try:
+        with torch.no_grad():
+            names = get_graph_node_names(network, suppress_diff_warning=True)[1]
+            extractor = create_feature_extractor(network, return_nodes=names, suppress_diff_warning=True).eval()
+            return extractor(torch.zeros(1, 3, PROBE, PROBE))
+    except Exception:  # networks for one size of pictures refuse this one in words of their own
+        return {}
+
+
+def cut(network: nn.Module, nodes: dict[int, str]) -> nn.Module:
+    """The network up to its deepest node of these: (B, C, H, W) -> {stride as text: features}.
+
+    Args:
+        network: In evaluation mode; its layers are shared, not copied.
+        nodes: Of :func:`find_stages`.
+    """
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    names = {name: str(stride) for stride, name in nodes.items()}
+    found = create_feature_extractor(network, return_nodes=names, suppress_diff_warning=True)
+    # torchvision's module holds a graph for training and one for evaluation, which are the same, but forgets in which
+    # of both modes it is when it is copied.
+    return torch.fx.GraphModule(found, found.eval_graph).eval()
+
+
+def layers_of_stages(encoder: nn.Module) -> list[list[str]]:
+    """The layers and parameters that :func:`cut` has left, a list for each of its nodes, in the order they run in.
+
+    Args:
+        encoder: What :func:`cut` gave.
+    """
+    *nodes, output = encoder.graph.nodes
+    ends = set(output.args[0].values())
+    stages: list[list[str]] = [[]]
+    for node in nodes:
+        if node.op in ("call_module", "get_attr") and str(node.target) not in stages[-1]:
+            stages[-1].append(str(node.target))
+        if node in ends:
+            stages.append([])
+    return stages[:-1]
+
+
+def adapt_input(network: nn.Module, channels: int) -> None:
+    """Let the first convolution take another number of channels, and keep what it has learnt: :func:`adapt_kernel`.
+
+    Args:
+        network: With a convolution of three input channels as its first layer; changed in place.
+        channels: That it is to take.
+
+    Raises:
+        UserError: There is no such convolution.
+    """
+    if channels == 3:
+        return
+    first = next(((n, part) for n, part in network.named_modules() if isinstance(part, nn.Conv2d)), None)
+    if first is None or first[1].in_channels != 3 or first[1].groups != 1:
+        raise UserError(f"{type(network).__name__} has no first convolution over colours that could be adapted.")
+    name, old = first
+    new = nn.Conv2d(
+        channels,
+        old.out_channels,
+        old.kernel_size,
+        old.stride,
+        old.padding,
+        old.dilation,
+        bias=old.bias is not None,
+        padding_mode=old.padding_mode,
+    )
+    with torch.no_grad():
+        new.weight.copy_(adapt_kernel(old.weight, channels))
+        if old.bias is not None:
+            new.bias.copy_(old.bias)
+    parent, _, leaf = name.rpartition(".")
+    setattr(network.get_submodule(parent), leaf, new)
+
+
+def adapt_kernel(kernel: Tensor, channels: int) -> Tensor:
+    """A convolution's kernel over colours, for another number of channels.
+
+    Three or four channels are colours, the fourth a noise map. Otherwise the first is a grey picture, what else there
+    is are hints, a mask: three equal channels would give the same as a grey picture, so it gets the sum of the three
+    kernels. Whatever is no picture starts at zero.
+
+    Args:
+        kernel: (out, 3, height, width).
+        channels: That it is to take.
+
+    Returns:
+        (out, channels, height, width).
+    """
+    adapted = kernel.new_zeros(kernel.shape[0], channels, *kernel.shape[2:])
+    if channels in (3, 4):
+        adapted[:, :3] = kernel
+    else:
+        adapted[:, :1] = kernel.sum(dim=1, keepdim=True)
+    return adapted
+
+
+def input_statistics(mean: list[float], std: list[float], channels: int) -> tuple[list[float], list[float]]:
+    """What to normalise the adapted input with: one value a channel; what is no picture stays as it is."""
+    if channels in (3, 4):
+        return [*mean, *[0.0] * (channels - 3)], [*std, *[1.0] * (channels - 3)]
+    return [sum(mean) / 3, *[0.0] * (channels - 1)], [sum(std) / 3, *[1.0] * (channels - 1)]
+
+
+def _is_file(weights: str) -> bool:
+    return any(mark in weights for mark in ("/", "\\")) or Path(weights).suffix.lower() in (".pt", ".pth", ".ckpt")
+
+
+def _load(network: nn.Module, path: Path, name: str) -> None:
+    state = _read(path)
+    wanted = network.state_dict()
+    missing = [key for key in wanted if key not in state and not _is_classifier(network, key)]
+    surplus = [key for key in state if key not in wanted]
+    shapes = [key for key, value in state.items() if key in wanted and value.shape != wanted[key].shape]
+    unfit = [key for key in shapes if not _is_classifier(network, key)]
+    if missing or surplus or unfit:
+        lists = (("missing", missing), ("surplus", surplus), ("of another shape", unfit))
+        told = "".join(
+            f"\n  {len(keys)} {what}: {', '.join(keys[:4])}{' ...' * (len(keys) > 4)}" for what, keys in lists if keys
+        )
+        raise UserError(
+            f"weights: {path} does not fit {name}:{told}\n"
+            f"Give a state dict of torchvision's {name}, or the backbone that the file belongs to."
+        )
+    network.load_state_dict({key: value for key, value in state.items() if key not in shapes}, strict=False)
+
+
+def _is_classifier(network: nn.Module, key: str) -> bool:
+    """Whether a weight belongs to the last linear layer, which is cut off: its number of classes does not matter."""
+    last = [name for name, part in network.named_modules() if isinstance(part, nn.Linear)]
+    return bool(last) and key.startswith(f"{last[-1]}.")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(
+            f"weights: there is no file {path}.\nweights: DEFAULT downloads, weights: none starts at random."
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # the reader of a file of another kind stumbles anywhere: IndexError, EOFError, ...
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        raise UserError(f"weights: {path} cannot be read as a state dict: {reason}") from error
+    state = content.get("state_dict", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"weights: {path} holds no state dict.")
+    return {key: value for key, value in state.items() if isinstance(value, Tensor)}
