@@ -83,7 +83,8 @@ class ParametersUnchanged(Rule[History]):
         if parameter.role != "weight" or len(usable) < self.looks:
             return None  # a bias before a norm has no gradient but rounding errors, and all is well
         if not any(usable.values):
-            return "its gradient is 0"
+            # Only where it has never been anything else: steps that are too large put units to death as well.
+            return "its gradient is 0" if not any(gradient.finite().values) else None
         moved = seen.table("moved").get(name, Series()).tail(2 * self.looks)
         if len(moved) >= self.looks and not any(moved.values) and len(gradient.finite()) == len(gradient):
             return "its optimiser does not move it"

@@ -83,25 +83,24 @@ def cut(net, x):
     return net.three(net.two(net.one(net.norm(x)).relu()).relu()).clamp(0.3, 0.6)
 
 
+WAYS = {
+    dropped: "eval-not-deterministic",
+    noisy: "eval-not-deterministic",
+    overwritten: "input-ignored",
+    added_alone: "input-ignored",
+    first_channel_alone: "input-ignored",
+    batch_mean: "batch-mixing",
+    reshaped: "batch-mixing",
+    batch_statistics: "batch-mixing",
+    two_linear: "missing-nonlinearity",
+    all_linear: "missing-nonlinearity",
+    squashed: "output-range",
+    cut: "output-range",
+}
+
+
 @pytest.mark.planted
-@pytest.mark.parametrize(
-    ("way", "code"),
-    [
-        (dropped, "eval-not-deterministic"),
-        (noisy, "eval-not-deterministic"),
-        (overwritten, "input-ignored"),
-        (added_alone, "input-ignored"),
-        (first_channel_alone, "input-ignored"),
-        (batch_mean, "batch-mixing"),
-        (reshaped, "batch-mixing"),
-        (batch_statistics, "batch-mixing"),
-        (two_linear, "missing-nonlinearity"),
-        (all_linear, "missing-nonlinearity"),
-        (squashed, "output-range"),
-        (cut, "output-range"),
-    ],
-    ids=lambda entry: getattr(entry, "__name__", entry),
-)
+@pytest.mark.parametrize(("way", "code"), WAYS.items(), ids=[way.__name__ for way in WAYS])
 def test_a_way_through_the_network_that_goes_wrong(look, kit, way, code):
     assert kit.faults(look(Wired(way)))[0] == code
 

@@ -34,6 +34,18 @@ def test_gradients_of_zero_everywhere(story):
     assert run.faults() == ["parameters-unchanged"]
 
 
+def test_gradients_that_have_come_to_nothing_after_wild_steps(story):
+    """All units are dead by then; the rate has done that."""
+    run = story(
+        gradient=lambda s, n: 0.5 if s < 2 else 0.0,
+        moved=lambda s, n: 1.0 if s < 2 else 0.0,
+        ratio=lambda s, n: 4.0 if s < 2 else 0.0,
+        loss=lambda s: 0.08 if s == 0 else 0.25,
+        error=lambda s: 0.06,
+    )
+    assert run.faults() == ["learning-rate-high"]
+
+
 def test_an_optimiser_that_does_not_step(story):
     run = story(moved=lambda s, n: 0.0, ratio=lambda s, n: 0.0, loss=lambda s: 0.08, error=lambda s: 0.0096)
     found = [f for f in run.tell() if f.is_fault]
