@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+
 import lightning as L
+import lightning.pytorch.loggers
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from project.callbacks.logged import is_new
+from project.callbacks.logged import LoggedOnce, is_new
 
 
 class Now(L.LightningModule):
@@ -50,6 +53,18 @@ def test_a_value_is_new_when_it_is_logged_and_not_when_it_is_shown_again(tmp_pat
     )
     trainer.fit(Now(), DataLoader([torch.zeros(1)] * 8, batch_size=None))
     assert look.new == [1, 4, 7, 9, 12, 15]
+
+
+def test_a_step_writes_what_it_has_logged_itself(tmp_path):
+    """Without the callback the value of step 0 would stand in the rows of steps 1 and 2 as well."""
+    logger = L.pytorch.loggers.CSVLogger(tmp_path, name="", version="")
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    options = {"logger": logger, "log_every_n_steps": 1, "max_epochs": 1, "accelerator": "cpu"}
+    L.Trainer(callbacks=[LoggedOnce()], **options, **quiet).fit(
+        Now(), DataLoader([torch.zeros(1)] * 8, batch_size=None)
+    )
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open(newline="")))
+    assert [row["step"] for row in rows if row["train/now_and_then"]] == ["0", "3", "6"]
 
 
 def test_values_of_other_kinds():
