@@ -20,6 +20,7 @@ from project.callbacks.health import Health
 from project.callbacks.hint_curve import HintCurve
 from project.callbacks.hint_sweep import HintSweep
 from project.callbacks.histogram import InputHistogram
+from project.callbacks.logged import LoggedOnce
 from project.callbacks.monitors.activations import Activations
 from project.callbacks.monitors.dead_units import DeadUnits
 from project.callbacks.monitors.game import Game
@@ -184,7 +185,7 @@ class CommandLine(LightningCLI):
         off = tuple(kind for key, kind in SWITCHES.items() if config.get(key) is False)
         kept = [callback for callback in callbacks if not isinstance(callback, off)]
         given = config.get("callbacks") or []
-        config["callbacks"] = [Place(), *(given if isinstance(given, list) else [given])]
+        config["callbacks"] = [Place(), LoggedOnce(), *(given if isinstance(given, list) else [given])]
         return super()._instantiate_trainer(config, [*kept, EffectiveBatch(), RandomStates()])
 
     def _run_subcommand(self, subcommand: str) -> None:

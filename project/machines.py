@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from lightning.fabric.plugins.environments import LightningEnvironment
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -53,6 +54,13 @@ def make_trainer(make: Callable[..., Trainer], section: Mapping[str, Any], **opt
         raise UserError(
             f"trainer.precision is {section['precision']}, which wants a GPU: a CPU computes nothing in float16.\n"
             "Use --trainer.precision bf16-mixed, which needs no scaled loss either, or 32."
+        )
+    environment = trainer._accelerator_connector.cluster_environment
+    if trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
+        raise UserError(  # else it waits for the others, for half an hour, without a word
+            f"trainer.num_nodes is {trainer.num_nodes}, but nothing says where the other machines are.\n"
+            "Start the command on each of them by torchrun or srun, as configs/trainer/multi_node.yaml and slurm.yaml "
+            "show, or set MASTER_ADDR, MASTER_PORT and NODE_RANK there.\nOn one machine: --trainer.num_nodes 1"
         )
     started = find_launch().size
     if started not in (1, trainer.world_size):  # each would train alone, all in one folder
@@ -114,7 +122,7 @@ def end_others(trainer: Trainer, seconds: float = 20.0) -> None:
 
 def _name_the_lost(trainer: Trainer) -> str:
     """Which process has ended: this one only knows that the connection to it broke."""
-    lost = "Another process"
+    lost = f"Process {1 - trainer.global_rank} of 2" if trainer.world_size == 2 else "Another process"
     if find_launch().inherited and os.getppid() != PARENT:
         lost = f"Process 0 of {trainer.world_size}, which has started the others,"
     started = getattr(trainer.strategy.launcher, "procs", None) or []

@@ -46,9 +46,8 @@ def main() -> int:
         print(f"A run of {options.steps} steps in {folder}, left in peace ...", flush=True)
         begin = time.monotonic()
         run_once(folder, config, "peace", options, resume=False)
-        took = time.monotonic() - begin
-        print(f"took {took:.0f} s. Now killed {options.kills} times ...", flush=True)
-        losses = torment(folder, config, options, took)
+        print(f"took {time.monotonic() - begin:.0f} s. Now killed {options.kills} times ...", flush=True)
+        losses = torment(folder, config, options)
         runs = folder / "runs"
         faults = compare(runs / "peace" / "latest", runs / "killed" / "latest")
     if losses:
@@ -163,10 +162,10 @@ def run_once(folder: Path, config: Path, name: str, options: argparse.Namespace,
         sys.exit(f"The run failed:\n{told}")
 
 
-def torment(folder: Path, config: Path, options: argparse.Namespace, took: float) -> list[int]:
+def torment(folder: Path, config: Path, options: argparse.Namespace) -> list[int]:
     """Run, kill and resume until it was killed often enough and has come to its end.
 
-    Every fourth kill comes at any moment of the start, the others once training goes on.
+    Every fourth kill comes at any moment of the start, the others a moment after a random step of what is left.
 
     Returns:
         Steps that were lost at each kill that came after the first checkpoint.
@@ -176,8 +175,10 @@ def torment(folder: Path, config: Path, options: argparse.Namespace, took: float
     for kill in range(1, options.kills + 1):
         process = start(folder, config, "killed", options, resume=bool(list(latest.glob("checkpoints/*.ckpt"))))
         if kill % 4:
-            wait_for_training(process, latest)
-            time.sleep(moments.uniform(0, 2 * took / options.kills))
+            saved = steps_saved(latest) or 0
+            share = 2 * (options.steps - saved) / (options.kills - kill + 2)
+            wait_for_step(process, latest, saved + int(moments.uniform(0, share)))
+            time.sleep(moments.uniform(0, 0.5))
         else:
             time.sleep(moments.uniform(0, 8))
         reached = steps_reached(latest)
@@ -196,14 +197,14 @@ def torment(folder: Path, config: Path, options: argparse.Namespace, took: float
     return losses
 
 
-def wait_for_training(process: subprocess.Popen, run: Path) -> None:
-    """Wait until this start of the run has written a figure or a checkpoint, or has ended."""
+def wait_for_step(process: subprocess.Popen, run: Path, step: int) -> None:
+    """Wait until this start of the run has written a figure or a checkpoint, and got to a step, or has ended."""
     begin = time.time()
     while process.poll() is None:
         for path in (run / "metrics.csv", run / "checkpoints" / "last.ckpt"):
-            if path.is_file() and path.stat().st_mtime > begin:
+            if path.is_file() and path.stat().st_mtime > begin and steps_reached(run) >= step:
                 return
-        time.sleep(0.02)
+        time.sleep(0.05)
 
 
 def steps_reached(run: Path) -> int:

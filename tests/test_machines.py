@@ -61,6 +61,15 @@ def test_processes_that_would_each_train_alone_are_refused(monkeypatch):
     assert "--trainer.devices" in str(caught.value)
 
 
+def test_machines_that_nobody_tells_of_each_other_are_refused(monkeypatch):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with pytest.raises(UserError, match=r"trainer\.num_nodes is 2, .* where the other machines are") as caught:
+        _make(num_nodes=2, strategy="ddp", barebones=False)
+    assert "torchrun" in str(caught.value) and "--trainer.num_nodes 1" in str(caught.value)
+    monkeypatch.setenv("MASTER_ADDR", "host")
+    assert _make(num_nodes=2, strategy="ddp", barebones=False).world_size == 2
+
+
 def test_what_torchrun_and_slurm_do_not_fit_names_the_keys():
     error = ValueError("You set `devices=2` and `num_nodes=1` in Lightning, but the product (2 * 1) ...")
     told = explain(error, None, None)

@@ -9,6 +9,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
+from project.callbacks.logged import is_new
 from project.callbacks.monitors.facts import PENALTY
 from project.callbacks.monitors.monitor import DENSE, Monitor
 from project.callbacks.monitors.recorder import steps_done
@@ -75,9 +76,9 @@ class Health(Monitor):
         self._take({**self._logged(trainer, "train/"), **found}, step)
 
     def _logged(self, trainer: Trainer, prefix: str) -> dict[str, Any]:
-        """What was logged since the last time; Lightning goes on showing what was logged once."""
+        """What was logged since the last time."""
         values = {name: value for name, value in trainer.callback_metrics.items() if name.startswith(prefix)}
-        fresh = {name: value for name, value in values.items() if value is not self._known.get(name)}
+        fresh = {name: value for name, value in values.items() if is_new(value, self._known.get(name))}
         self._known |= fresh
         return fresh
 

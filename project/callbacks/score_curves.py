@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from project.callbacks.logged import is_new
 from project.callbacks.pictures import log_picture, new_figure, sample_path
 
 NAMES = ("score_real", "score_fake")
@@ -48,7 +49,7 @@ class ScoreCurves(Callback):
     def _fresh(self, outputs: Any, metrics: dict[str, Tensor]) -> list[Tensor] | None:
         """The scores of this batch; Lightning goes on showing what was logged once."""
         logged = [metrics.get(f"train/{name}") for name in NAMES]
-        fresh = all(one is not None and one is not known for one, known in zip(logged, self._known, strict=True))
+        fresh = all(one is not None and is_new(one, known) for one, known in zip(logged, self._known, strict=True))
         self._known = logged
         if isinstance(outputs, dict) and all(name in outputs for name in NAMES):
             return [outputs[name] for name in NAMES]

@@ -215,6 +215,8 @@ class ImageDataModule(LightningDataModule):
                 self.train_dataloader()
                 if self.trainer.limit_val_batches:
                     self.val_dataloader()
+                if self.splits["test"] and self.trainer.limit_test_batches:  # not after hours of training
+                    self._check_share("test")
 
     def _refuse_protocol(self, stage: str | None) -> None:
         if self.protocol == "kair" and stage in ("fit", "validate"):
@@ -366,15 +368,19 @@ class ImageDataModule(LightningDataModule):
                 f"There is no {split} picture: data.fractions are {list(self.settings.fractions)}.\n"
                 "Give each part a share, such as --data.fractions '[0.7, 0.2, 0.1]', or a folder of its own."
             )
-        processes = self.trainer.world_size if self.trainer is not None else 1
-        if len(dataset) < processes:  # one without any would leave the others waiting
-            raise UserError(
-                f"The {split} split has {len(dataset)} pictures, fewer than the {processes} processes.\n"
-                f"Use --trainer.devices {len(dataset)}, or give more pictures."
-            )
+        self._check_share(split)
         if self.eval_batch_size > 1:
             check_sizes(dataset.store, self.eval_crop, False, training=False)
         return self._loader(dataset, EvaluationSampler(dataset.keys), self.eval_batch_size, drop_last=False)
+
+    def _check_share(self, split: str) -> None:
+        """A process without any picture would leave the others waiting."""
+        pictures, processes = len(self.splits[split]), self.trainer.world_size if self.trainer is not None else 1
+        if pictures < processes:
+            raise UserError(
+                f"The {split} split has {pictures} pictures, fewer than the {processes} processes.\n"
+                f"Use --trainer.devices {pictures}, or give it more pictures: data.fractions shares them out."
+            )
 
     def _loader(
         self, dataset: PictureDataset, sampler: TrainingSampler | EvaluationSampler, batch_size: int, drop_last: bool

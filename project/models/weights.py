@@ -122,8 +122,16 @@ def _read(path: str) -> dict[str, Tensor]:
         raise UserError(f"model.init_from: there is no file {path}.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise UserError(f"model.init_from: {path} is not a checkpoint that can be read: {reason}") from error
+    except pickle.UnpicklingError as error:  # torch's own words advise to run what lies in it
+        raise UserError(
+            f"model.init_from: {path} is not a checkpoint, or holds more than weights and plain values, which is not "
+            "read for safety.\nGive a checkpoint of `fit`, or a file of torch.save(model.state_dict(), FILE)."
+        ) from error
+    except Exception as error:  # a damaged file makes the reader stumble anywhere
+        reason = " ".join(str(error).split())[:80] or type(error).__name__
+        raise UserError(
+            f"model.init_from: {path} cannot be read as a checkpoint: it is damaged, cut short or something else "
+            f"({reason}).\nGive another one, such as best.ckpt in the same folder."
+        ) from error
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, dict) else {}
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}

@@ -390,6 +390,14 @@ def test_every_process_has_a_picture_to_evaluate(make):
         module.test_dataloader()
 
 
+def test_too_few_test_pictures_are_told_before_training(make):
+    module = make(stage=None)
+    module.prepare_data()
+    module.trainer = SimpleNamespace(world_size=2, num_devices=2, limit_val_batches=1.0, limit_test_batches=1.0)
+    with pytest.raises(UserError, match=r"test split has 1 pictures.*\n.*--trainer.devices 1"):
+        module.setup("fit")
+
+
 def test_overfitting_on_a_few_batches_repeats_them(make, tmp_path):
     watcher, _ = fit(
         make(stage=None, pairs=GaussianNoise(0)), tmp_path, overfit_batches=1, max_epochs=2, enable_checkpointing=False

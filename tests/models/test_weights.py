@@ -73,3 +73,28 @@ def test_mistakes_are_told(tmp_path):
     torch.save({"state_dict": {"network.other": torch.zeros(1)}}, tmp_path / "other.ckpt")
     with pytest.raises(UserError, match=r"nothing in .* fits"):
         load_matching(tiny(), str(tmp_path / "other.ckpt"))
+
+
+class Foreign:
+    """Would run a function while it is read."""
+
+    def __reduce__(self):
+        return (print, ("ran",))
+
+
+def test_foreign_objects_are_not_run_and_nobody_is_told_to(tmp_path, capsys):
+    torch.save({"state_dict": {}, "more": Foreign()}, tmp_path / "foreign.ckpt")
+    with pytest.raises(UserError, match=r"foreign\.ckpt is not a checkpoint, or holds more .* for safety") as caught:
+        load_matching(tiny(), str(tmp_path / "foreign.ckpt"))
+    assert "weights_only" not in str(caught.value) and "ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.99])
+def test_a_file_that_is_cut_short_is_told(tmp_path, share):
+    path = tmp_path / "cut.ckpt"
+    torch.save({"state_dict": tiny().state_dict()}, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UserError, match=r"init_from: .*cut\.ckpt cannot be read .*cut short") as caught:
+        load_matching(tiny(), str(path))
+    assert len(str(caught.value)) < 400
