@@ -13,7 +13,7 @@ READY := .venv/.ready
 ARGS ?=
 CONFIG ?= configs/denoise.yaml
 
-.PHONY: help setup check overfit train train-bsd colorize test test-all lint format benchmark soak faults clean
+.PHONY: help setup check overfit train train-bsd colorize test test-all lint format benchmark bench-inference soak faults clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -63,6 +63,9 @@ format: $(READY) ## put the code into the project's format
 
 benchmark: $(READY) ## time a step, the loader and the start, each against doing it by hand
 	@$(BIN)/python scripts/benchmark $(ARGS)
+
+bench-inference: $(READY) ## time a checkpoint eager, compiled and in ONNX Runtime: ARGS="--ckpt_path FILE [--large]"
+	@$(BIN)/python scripts/benchmark inference $(ARGS)
 
 soak: $(READY) ## kill a small run at 50 random moments, resume it, compare its end (half an hour): ARGS="--kills 5"
 	@$(BIN)/python scripts/soak.py $(ARGS)

@@ -22,6 +22,7 @@ COMMANDS = {
     "test": ("project.cli", "score a checkpoint on the test pictures"),
     "check": ("project.check.command", "look at data and model of a configuration before the first step"),
     "predict": ("project.prediction.predict", "run a checkpoint over a picture or a folder of pictures"),
+    "ensemble": ("project.ensemble.command", "let several checkpoints, or one in eight positions, answer together"),
     "export": ("project.export.command", "write a checkpoint as ONNX or TorchScript, for other programs"),
     "inspect": ("project.inspection.command", "show a checkpoint's filters and features, and where it fails"),
 }

@@ -1,10 +1,11 @@
-"""Does it pay to start from other weights? The same steps on a hundred pairs, from scratch and from a denoiser's.
+"""Does it pay to start from other weights? The same steps on a hundred pairs, from scratch and from earlier learning.
 
+    python scripts/transfer.py --first_inputs LINES --first_targets COLOURS --inputs LINES --targets COLOURS
     python scripts/transfer.py --photographs FOLDER --inputs LINES --targets COLOURS
 
-First a network learns to denoise the photographs, then three of the same kind learn from the pairs: one from scratch,
-one from the denoiser's weights, and one from those with its encoder frozen. Written are transfer.csv and transfer.png,
-the validation scores over the steps.
+First a network learns from other pairs, or to denoise photographs; then three of the same kind learn from the pairs:
+one from scratch, one from those weights, and one from those with its encoder frozen. Written are transfer.csv and
+transfer.png, the validation scores over the steps.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ REPOSITORY = Path(__file__).parents[1]
 CONFIG = REPOSITORY / "configs" / "finetune.yaml"
 RUNS = {
     "from scratch": ["--model.finetune.encoder_rate", "1"],
-    "fine-tuned": ["--model.finetune.encoder_rate", "0.3", "--model.finetune.stage_decay", "0.7"],
+    "fine-tuned": ["--model.finetune.encoder_rate", "0.5"],
     "encoder frozen": ["--model.finetune.freeze_stages", "all"],
 }
 
@@ -28,7 +29,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python scripts/transfer.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--photographs", required=True, help="folder to pretrain on")
+    first = parser.add_mutually_exclusive_group(required=True)
+    first.add_argument("--photographs", help="folder to pretrain on, as a denoiser")
+    first.add_argument("--first_inputs", help="folder to pretrain on, with --first_targets")
+    first.add_argument("--start", type=Path, help="checkpoint of an earlier pretraining by this script, in its place")
+    parser.add_argument("--first_targets", help="the partners of --first_inputs")
     parser.add_argument("--inputs", required=True, help="folder of the pairs' inputs")
     parser.add_argument("--targets", required=True, help="folder of their targets, of the same names")
     parser.add_argument(
@@ -43,14 +48,13 @@ def main() -> None:
     sys.path.insert(0, str(REPOSITORY))
     given.output.mkdir(parents=True, exist_ok=True)
     inputs, targets = take_pairs(Path(given.inputs), Path(given.targets), given.pairs, given.output / "pairs")
-    denoiser = pretrain(given)
-    data = ["--data.root", str(inputs), "--data.target_root", str(targets), "--data.resize", str(given.side)]
-    data += ["--data.crop", str(given.side), "--data.eval_crop", str(given.side), "--data.crops_per_image", "1"]
-    data += ["--data.fractions", "[0.7143, 0.1857, 0.1]", "--trainer.val_check_interval", "25"]
+    start = given.start or pretrain(given)
+    data = pairs(inputs, targets, given.side)
+    data += ["--data.fractions", "[0.7143, 0.1857, 0.1]", "--trainer.val_check_interval", "20"]
     curves = {}
     for title, words in RUNS.items():
-        start = [] if title == "from scratch" else ["--model.init_from", str(denoiser)]
-        run = fit(title.replace(" ", "_"), given, given.steps, [*plain(), *data, *words, *start])
+        weights = [] if title == "from scratch" else ["--model.init_from", str(start)]
+        run = fit(title.replace(" ", "_"), given, given.steps, [*plain(), *data, *words, *weights])
         curves[title] = curve(run)
     curves["doing nothing"] = curve(run, "val/psnr_baseline")
     write(curves, given)
@@ -67,6 +71,12 @@ def take_pairs(inputs: Path, targets: Path, count: int, folder: Path) -> tuple[P
     return made
 
 
+def pairs(inputs: str | Path, targets: str | Path, side: int) -> list[str]:
+    """Whole pictures of one size, in pairs."""
+    words = ["--data.root", str(inputs), "--data.target_root", str(targets), "--data.crops_per_image", "1"]
+    return words + [word for key in ("resize", "crop", "eval_crop") for word in (f"--data.{key}", str(side))]
+
+
 def plain() -> list[str]:
     """The configuration without weights to download, and with nothing frozen."""
     network = ["--model.network.weights", "none", "--model.network.stages", "3"]
@@ -77,10 +87,13 @@ def plain() -> list[str]:
 
 
 def pretrain(given: argparse.Namespace) -> Path:
-    """Teach a network to denoise the photographs; its checkpoint."""
-    words = [*plain(), "--data.root", given.photographs, "--data.crop", "64", "--data.target_root", "null"]
-    words += ["--data.pairs", "project.data.pairs.GaussianNoise", "--data.eval_crop", "128"]
-    run = fit("denoiser", given, given.pretrain_steps, words)
+    """Teach a network what is asked for first; its checkpoint."""
+    if given.photographs:
+        words = ["--data.root", given.photographs, "--data.crop", "64", "--data.target_root", "null"]
+        words += ["--data.pairs", "project.data.pairs.GaussianNoise", "--data.eval_crop", "128"]
+    else:
+        words = [*pairs(given.first_inputs, given.first_targets, given.side), "--data.fractions", "[0.9, 0.05, 0.05]"]
+    run = fit("first", given, given.pretrain_steps, [*plain(), *words])
     return run / "checkpoints" / "last.ckpt"
 
 

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from project.callbacks.pictures import hint_giver, log_picture, new_figure, sample_path
+from project.networks.normalize import input_normalization
 
 RGB = ("tab:red", "tab:green", "tab:blue")
 LISTED = 8
@@ -36,7 +37,7 @@ class InputHistogram(Callback):
             return
         views = {"pixels": batch.input}
         network = next((part for name in ("network", "generator") if (part := getattr(pl_module, name, None))), None)
-        normalize = getattr(network, "normalize_input", None)
+        normalize = None if network is None else input_normalization(network)
         if normalize is not None:
             with torch.no_grad():
                 views["normalised"] = normalize(batch.input)

@@ -13,6 +13,7 @@ from project.callbacks.pictures import grid, middle, to_image, zoom_for
 from project.data.batch import Pair
 from project.diagnosis.checks import Subject
 from project.errors import UserError
+from project.networks.normalize import input_normalization
 
 COUNT = 6
 SIDE = 192
@@ -26,7 +27,7 @@ def draw_pictures(seen: Subject, folder: Path) -> list[Path]:
     Returns:
         The files.
     """
-    normalize = input_normalization(seen)
+    normalize = input_normalization(getattr(seen.model, seen.main) if seen.main else seen.model)
     paths = []
     for name, pair in zip(("batch.png", "second_batch.png"), _two_batches(seen), strict=False):
         paths.append(folder / name)
@@ -36,13 +37,6 @@ def draw_pictures(seen: Subject, folder: Path) -> list[Path]:
     paths.append(folder / "input_histogram.png")
     _histogram(seen, normalize, paths[-1])
     return paths
-
-
-def input_normalization(seen: Subject) -> nn.Module | None:
-    """The network's own normalisation of its input."""
-    network = getattr(seen.model, seen.main) if seen.main else seen.model
-    found = [part for name, part in network.named_modules() if name.rpartition(".")[2] == "normalize_input"]
-    return found[0] if found else None
 
 
 def _two_batches(seen: Subject) -> list[Pair]:

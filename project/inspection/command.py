@@ -243,6 +243,7 @@ def _features(subject: Subject, look: Look, maps: int) -> dict[str, Image.Image]
 
     from project.inspection.features import Shown, draw_features
     from project.inspection.layers import UpTo
+    from project.networks.normalize import input_normalization
 
     @lru_cache(maxsize=16)
     def get(number: int) -> Shown:
@@ -254,9 +255,10 @@ def _features(subject: Subject, look: Look, maps: int) -> dict[str, Image.Image]
         print(f"{still} feature maps of {look.layer} are the same at every place of every picture: dead, most likely.")
     if not finds:
         return {}
-    nothing = getattr(getattr(subject.network, "normalize_input", None), "mean", None)
-    if nothing is None:
-        nothing = torch.zeros(1, get(0).input.shape[1], 1, 1, device=subject.device)
+    normalize = input_normalization(subject.network)
+    nothing = (
+        torch.zeros(1, get(0).input.shape[1], 1, 1, device=subject.device) if normalize is None else normalize.mean
+    )
     subject.network.requires_grad_(False)
     title = f"{look.layer}: the {len(finds)} feature maps that answer the strongest ({subject.split})"
     features = UpTo(subject.network, look.layer)

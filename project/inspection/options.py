@@ -19,7 +19,7 @@ def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     Raises:
         UserError: An unknown option, or a value that it cannot have.
     """
-    own, data = _apart(arguments)
+    own, data = apart(arguments)
     parser = _parser()
     try:
         options = parser.parse_args(own)
@@ -30,7 +30,8 @@ def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     return options, data
 
 
-def _apart(arguments: list[str]) -> tuple[list[str], list[str]]:
+def apart(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The words of a command line without ``--data.KEY VALUE``, and those."""
     own: list[str] = []
     data: list[str] = []
     words = iter(arguments)

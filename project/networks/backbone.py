@@ -75,6 +75,8 @@ class BackboneUNet(nn.Module):
         self.pretrained = found.trained
         self.multiple = 2**stages
         """Height and width are padded to a multiple of this inside ``forward``."""
+        # Statistics over a single pixel do not exist: the lowest level gets at least 2 x 2 of them.
+        self.smallest = 2 * self.multiple
         # The weights' own statistics and not the data's: the encoder was trained with these.
         self.normalize_encoder = Normalize(in_channels, *input_statistics(found.mean, found.std, in_channels))
         adapt_input(found.network, in_channels)
@@ -108,9 +110,8 @@ class BackboneUNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) around [0, 1] -> (B, out_channels, H, W) around [0, 1], not clipped."""
         height, width = x.shape[-2], x.shape[-1]
-        # Two pixels at least are left at the lowest level: batch statistics over a single one do not exist.
-        pad_height = max(2 * self.multiple - height, -height % self.multiple)
-        pad_width = max(2 * self.multiple - width, -width % self.multiple)
+        pad_height = max(self.smallest - height, -height % self.multiple)
+        pad_width = max(self.smallest - width, -width % self.multiple)
         padded = torch.compiler.is_exporting() or pad_height > 0 or pad_width > 0
         whole = F.pad(x, (0, pad_width, 0, pad_height), mode="replicate") if padded else x
         h = self.normalize_encoder(whole)

@@ -62,6 +62,14 @@ class Normalize(nn.Module):
         return x * self.std + self.mean
 
 
+def input_normalization(network: nn.Module) -> Normalize | None:
+    """What a network's input passes first: the data's normalisation, or that of pretrained weights; None: none."""
+    for name, part in network.named_modules():
+        if name.rpartition(".")[2] in ("normalize_input", "normalize_encoder") and isinstance(part, Normalize):
+            return part
+    return None
+
+
 class Normalized(nn.Module):
     """Any network between a normalisation and its inverse: pictures in [0, 1] in and out.
 

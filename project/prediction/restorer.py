@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from project.colour import LUMA
 from project.data.sources import partners
 from project.errors import UserError
+from project.networks.normalize import input_normalization
 from project.prediction.tiled import TiledModel
 
 
@@ -96,7 +97,7 @@ class Restorer(TiledModel):
 
 def _channels(model: nn.Module, data: dict[str, Any], sigma: float | None) -> tuple[int, float | None]:
     """How many channels of a picture the network takes, and the noise map's value."""
-    normalize = next((part.normalize_input for part in model.modules() if hasattr(part, "normalize_input")), None)
+    normalize = input_normalization(model)
     wanted = normalize.mean.shape[1] if normalize is not None else data.get("channels", 3)
     pairs = data.get("pairs")
     has_map = isinstance(pairs, dict) and bool((pairs.get("init_args") or {}).get("noise_map"))

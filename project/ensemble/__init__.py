@@ -1,0 +1,1 @@
+"""The ensemble command: several checkpoints, or one in eight positions, answering together."""

@@ -1,0 +1,95 @@
+"""Several answers as one, and how far they are apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from project.networks.choices import choose
+
+WAYS = ("plain", "score", "agreement")
+CLOSE = 2 / 255
+"""Answers that are no further than this from the median of all count alike, for the weights by agreement."""
+
+
+class Ensemble(nn.Module):
+    """Members that answer together.
+
+    Args:
+        members: Each takes (B, C, H, W) and gives pictures (B, c, H, W) around [0, 1].
+        way: plain: the mean. score: weighted by ``scores``. agreement: at each pixel weighted by how close a member is
+            to the median of all.
+        scores: PSNR in dB of each member, for ``score``.
+        turns: Ask every member in all eight positions of the picture, turned and mirrored.
+
+    Raises:
+        UserError: For an unknown way.
+    """
+
+    def __init__(
+        self,
+        members: Sequence[nn.Module],
+        way: str = "plain",
+        scores: Sequence[float] | None = None,
+        turns: bool = False,
+    ) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+        self.way = choose("--average", way, WAYS)
+        weights = score_weights(scores) if self.way == "score" and scores else torch.ones(len(members)) / len(members)
+        self.register_buffer("weights", weights)
+        self.turns = turns
+
+    def answers(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> every answer on its own, (members, or members x 8, B, c, H, W) in [0, 1]."""
+        return torch.cat([self._of(member, x) for member in self.members])
+
+    def _of(self, member: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        if not self.turns:
+            return member(x).float().clamp(0, 1)[None]
+        return torch.stack(
+            [turn_back(member(turn(x, position)), position).float().clamp(0, 1) for position in range(8)]
+        )
+
+    def combine(self, answers: Tensor) -> Tensor:
+        """(answers, B, c, H, W) of :meth:`answers` -> (B, c, H, W)."""
+        if self.way == "agreement":
+            return by_agreement(answers)
+        weights = self.weights.repeat_interleave(len(answers) // len(self.weights))
+        return torch.tensordot(weights / weights.sum(), answers, dims=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, c, H, W) in [0, 1]."""
+        return self.combine(self.answers(x))
+
+
+def disagreement(answers: Tensor) -> Tensor:
+    """(answers, B, c, H, W) -> (B, 1, H, W): the standard deviation of the answers, root mean square over channels."""
+    return answers.var(dim=0, correction=0).mean(dim=1, keepdim=True).sqrt()
+
+
+def by_agreement(answers: Tensor) -> Tensor:
+    """(answers, B, c, H, W) -> (B, c, H, W): at each pixel, the closer to the median, the more an answer counts."""
+    median = answers.quantile(0.5, dim=0)
+    apart = (answers - median).square().mean(dim=2, keepdim=True)
+    weights = 1 / (apart + CLOSE**2)
+    return (weights * answers).sum(dim=0) / weights.sum(dim=0)
+
+
+def score_weights(scores: Sequence[float]) -> Tensor:
+    """PSNR in dB -> weights that sum to 1: the inverse of each mean squared error, best for unrelated errors."""
+    return torch.softmax(torch.tensor(scores) * (torch.tensor(10.0).log() / 10), dim=0)
+
+
+def turn(x: Tensor, position: int) -> Tensor:
+    """One of the eight positions of a picture: quarter turns (0 to 3), and the same mirrored (4 to 7)."""
+    x = x.flip(-1) if position >= 4 else x
+    return torch.rot90(x, position % 4, (-2, -1))
+
+
+def turn_back(x: Tensor, position: int) -> Tensor:
+    """Undo :func:`turn`."""
+    x = torch.rot90(x, -(position % 4), (-2, -1))
+    return x.flip(-1) if position >= 4 else x

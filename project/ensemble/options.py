@@ -1,0 +1,72 @@
+"""The options of ``ensemble``, and what is told of a wrong one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from project.errors import UserError
+from project.inspection.options import apart
+from project.prediction.options import explain
+
+
+def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
+    """Read the command line behind ``ensemble``.
+
+    Returns:
+        The options; and the words that change the data settings of the first checkpoint's run.
+
+    Raises:
+        UserError: An unknown option, a value that it cannot have, or options that do not go together.
+    """
+    own, data = apart(arguments)
+    parser = _parser()
+    try:
+        options = parser.parse_args(own)
+    except ArgumentError as error:
+        raise UserError(explain(parser, own, str(error))) from error
+    if len(options.ckpts) < 2 and not options.turns:
+        raise UserError(
+            "One checkpoint is no ensemble: give several to --ckpts, or ask it in eight positions: --turns true"
+        )
+    if (options.input is None) != (options.output is None):
+        raise UserError(
+            "--input and --output belong together; without both, the ensemble is scored on the test pictures."
+        )
+    if options.min_confidence is not None:
+        if options.input is None:
+            raise UserError("--min_confidence chooses among the pictures of --input, which is not given.")
+        if not 0 <= options.min_confidence <= 1:
+            raise UserError(f"--min_confidence must be in [0, 1], not {options.min_confidence}.")
+    return options, data
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="python -m project ensemble",
+        description="Several checkpoints, or one in eight positions of the picture, answer together. Without --input "
+        "they are scored on the test pictures of the first one's run, each member beside the ensemble.",
+        exit_on_error=False,
+    )
+    add = parser.add_argument
+    add(
+        "--ckpts",
+        type=str,
+        nargs="+",
+        required=True,
+        help="checkpoints: of several runs, or of one run's best and last",
+    )
+    ways = "how: the mean; by validation score; at each pixel by how close a member is to the median"
+    add("--average", type=Literal["plain", "score", "agreement"], default="plain", help=ways)
+    add("--turns", type=bool, default=False, help="ask every member in all eight positions, turned and mirrored")
+    add("--split", type=Literal["test", "val"], default="test", help="which pictures to score on")
+    add("--input", type=str | None, default=None, help="picture or folder of pictures to restore")
+    add("--output", type=str | None, default=None, help="folder for the restored pictures and their disagreement maps")
+    add("--min_confidence", type=float | None, default=None, help="write pictures whose confidence (1 less the mean "
+        "disagreement) is at least this as pairs to train on, into OUTPUT/pairs")  # fmt: skip
+    add("--tile", type=int, default=512, help="pixels along a tile; 0: no tiles")
+    add("--overlap", type=int, default=64, help="pixels that tiles share")
+    add("--device", type=Literal["auto", "cpu", "cuda", "mps"], default="auto", help="where to compute")
+    add("--data.KEY", type=str | None, default=None, help="any key of the run's data settings, such as --data.root")
+    return parser

@@ -1,0 +1,102 @@
+"""How long a trained network takes for a picture: eager, compiled, in ONNX Runtime; and the memory of a large one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from timing import Moment
+from torch import Tensor
+
+BATCHES = (1, 8)
+CALLS = 5
+MEGAPIXELS = 24
+LARGE = """
+import resource, sys
+import numpy as np
+import torch
+from project.models.checkpoint import load_model, read_checkpoint
+from project.prediction.restorer import Restorer
+checkpoint = read_checkpoint(sys.argv[1])
+data, cpu = checkpoint.config["data"], torch.device("cpu")
+restorer = Restorer(load_model(checkpoint), data, device=cpu, tile=int(sys.argv[2]))
+pixels = np.random.default_rng(0).integers(0, 255, (4000, 6000, 3), dtype=np.uint8)
+restorer(pixels)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def compare_inference(checkpoint: str, side: int, rounds: int, large: bool) -> None:
+    """Print a table of milliseconds a picture, and the most memory that a picture of 24 megapixels takes.
+
+    Args:
+        checkpoint: Of a run.
+        side: Pixels along the pictures.
+        rounds: In turns; the fastest counts.
+        large: Whether to measure the memory too, which takes minutes.
+    """
+    from project.export.answer import Answer, input_channels
+    from project.models.checkpoint import load_model, read_checkpoint
+
+    read = read_checkpoint(checkpoint)
+    answer = Answer(load_model(read)).eval()
+    channels = input_channels(answer.network, read.config.get("data") or {})
+    functions = _functions(answer, channels)
+    print(f"milliseconds a picture of {side} x {side}, CPU, {torch.get_num_threads()} threads, best of {rounds} rounds")
+    print(f"  {'batch':<16}" + "".join(f"{batch:>10}" for batch in BATCHES))
+    best = {name: [float("inf")] * len(BATCHES) for name in functions}
+    with torch.inference_mode():
+        for _ in range(rounds):
+            for place, batch in enumerate(BATCHES):
+                x = torch.rand(batch, channels, side, side)
+                for name, function in functions.items():
+                    best[name][place] = min(best[name][place], _time(function, x))
+    for name, times in best.items():
+        print(f"  {name:<16}" + "".join(f"{time:>10.1f}" for time in times))
+    if large:
+        for name, tile in (("tiles of 512", 512), ("without tiles", 0)):
+            print(f"  {MEGAPIXELS} megapixels, {name}: {_memory(checkpoint, tile)}", flush=True)
+
+
+def _functions(answer: torch.nn.Module, channels: int) -> dict[str, Callable[[Tensor], Tensor]]:
+    """What is there of the three; the others are left out with a word."""
+    from project.errors import UserError
+    from project.export.formats import write_onnx
+
+    functions = {"eager": answer, "channels_last": lambda x: answer(x.contiguous(memory_format=torch.channels_last))}
+    compiled = torch.compile(answer)
+    try:
+        with torch.inference_mode():
+            compiled(torch.rand(1, channels, 64, 64))
+        functions["compiled"] = compiled
+    except Exception as error:  # without a compiler, say
+        print(f"  not compiled: {str(error).splitlines()[0][:100]}")
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            functions["ONNX Runtime"] = write_onnx(
+                answer, torch.rand(2, channels, 66, 90), Path(folder, "network.onnx")
+            )
+    except UserError as error:
+        print(f"  no ONNX Runtime: {str(error).splitlines()[0][:100]}")
+    return functions
+
+
+def _time(function: Callable[[Tensor], Tensor], x: Tensor) -> float:
+    """Milliseconds a picture, after one call to warm up."""
+    function(x)
+    start = Moment.now()
+    for _ in range(CALLS):
+        function(x)
+    return Moment.now().since(start, CALLS * len(x)).wall * 1000
+
+
+def _memory(checkpoint: str, tile: int) -> str:
+    """The most memory that a process of its own held."""
+    done = subprocess.run([sys.executable, "-c", LARGE, checkpoint, str(tile)], capture_output=True, text=True)
+    if done.returncode != 0:
+        return f"failed ({(done.stderr.strip().splitlines() or ['killed'])[-1][:100]})"
+    return f"{int(done.stdout) / 1024:.0f} MB at most"
