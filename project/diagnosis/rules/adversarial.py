@@ -20,12 +20,12 @@ class DiscriminatorTooStrong(Rule[History]):
 
     code = "discriminator-too-strong"
     floor = Floor.SYMPTOM
-    near_0 = 0.05
+    near_0 = 0.1
     """Share of its first level below which the discriminator's loss is near 0."""
     lost = 0.7
     """Share of its first level that the generator's loss still has at least: it gains nothing."""
     looks = 12
-    staying = 9
+    staying = 8
     """Of so many looks, how many are near 0: single batches may surprise it."""
     steps = 100
 

@@ -54,18 +54,18 @@ PLANTS = [
     Plant("discriminator-inert", "GAN: sees true pictures twice", lambda s: play(s, Same, steps=120)),
     Plant(
         "discriminator-too-strong",
-        "GAN: its rate x 25, no reconstruction",
-        lambda s: play(s, lr=(1e-4, 5e-3), reconstruction_weight=0.0, steps=120),
+        "GAN: its rate x 20, no reconstruction",
+        lambda s: play(s, lr=(1e-4, 2e-3), reconstruction_weight=0.0, steps=140),
     ),
     Plant(
         "discriminator-too-strong",
         "GAN: the same, least squares",
-        lambda s: play(s, lr=(1e-4, 5e-3), reconstruction_weight=0.0, steps=120, adversarial=LeastSquares()),
+        lambda s: play(s, lr=(1e-4, 2e-3), reconstruction_weight=0.0, steps=140, adversarial=LeastSquares()),
     ),
     Plant(
         "discriminator-too-strong",
         "GAN: its rate x 100 against a slow generator",
-        lambda s: play(s, lr=(2e-5, 5e-3), reconstruction_weight=2.0, steps=120),
+        lambda s: play(s, lr=(2e-5, 2e-3), reconstruction_weight=5.0, steps=140),
     ),
     Plant(
         "discriminator-overfits",
