@@ -78,7 +78,7 @@ def _open_folder(root: Path, name: str, kind: str, launch: Launch) -> str:
     """The version of the folder, and behind it the word ``resumed`` where there is a checkpoint to go on from."""
     if launch.job and launch.again and not kind:
         for path in sorted((root / name).glob(f"*/{_JOB}"), reverse=True):
-            if path.read_text(encoding="utf-8") == launch.job:
+            if not path.parent.is_symlink() and path.read_text(encoding="utf-8") == launch.job:  # by its own name
                 run = Run(root, name, path.parent.name)
                 return f"{run.version} resumed" if run.checkpoints else run.version
     run = _make_folder(root, name, kind)

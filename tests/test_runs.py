@@ -69,6 +69,7 @@ def test_a_job_that_is_started_again_goes_on_in_its_folder(tmp_path, monkeypatch
     unsaved = start("7", again=True)
     assert (unsaved.folder, unsaved.resumed) == (first.folder, False), "nothing to go on from: it starts over there"
     _save_checkpoint(first)
+    point_latest_at(first)  # the folder by another name, which would win by the alphabet
     again = start("7", again=True)
     assert (again.folder, again.resumed) == (first.folder, True)
     assert start_run(tmp_path, "denoise", "test").folder != first.folder

@@ -68,12 +68,13 @@ class Health(Monitor):
         if isinstance(loss, Tensor) and loss.numel() == 1:
             accumulated = trainer.accumulate_grad_batches  # Lightning has divided by it
             self.recorder.put(["loss"], loss if accumulated == 1 else loss * accumulated, step)
-        if step >= DENSE and (step + 1) % RECORDED:
+        logged, recorded = self._logged(trainer, "train/"), step < DENSE or (step + 1) % RECORDED == 0
+        if not recorded:  # nor later: a run that was resumed in between would not have it
             return
         # A model that writes its figures to the log now and then alone gives them here in every batch.
         given = outputs if isinstance(outputs, dict) else {}
         found = {f"train/{name}": value for name, value in given.items() if name != "loss"}
-        self._take({**self._logged(trainer, "train/"), **found}, step)
+        self._take({**logged, **found}, step)
 
     def _logged(self, trainer: Trainer, prefix: str) -> dict[str, Any]:
         """What was logged since the last time."""

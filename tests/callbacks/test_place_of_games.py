@@ -38,13 +38,15 @@ RUNS = {
     "generator alone": [("on_train_batch_end", 5), ("on_train_batch_end", 12)],
     "critic alone": [("on_train_batch_end", 15), ("on_validation_end", 20)],
     "both": [("on_train_batch_end", 24), ("on_train_batch_end", 27), ("on_train_end", 34)],
+    # Between a step that logs the discriminator, which then rests, and the one in which health takes figures.
+    "between two looks": [("on_train_batch_end", 25)],
     "every stage": [("on_train_batch_end", 10), ("on_train_batch_end", 19), ("on_validation_batch_start", 30)],
 }
 PENALTY = ["--model.init_args.adversarial", "project.models.adversarial.WassersteinGP"]
 PENALTY += ["--model.init_args.discriminator.init_args.norm", "instance"]
 PLATEAU = ["--model.init_args.generator_scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau"]
 PLATEAU += ["--model.init_args.generator_scheduler.init_args.patience", "0"]
-WORDS = {"both": PENALTY, "every stage": PLATEAU}
+WORDS = {"both": PENALTY, "every stage": PLATEAU, "between two looks": ["--trainer.log_every_n_steps", "3"]}
 
 
 @pytest.mark.slow
