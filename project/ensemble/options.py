@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 
 from project.errors import UserError
-from project.inspection.options import apart
-from project.prediction.options import explain
+from project.options import apart, read
 
 
 def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
@@ -21,11 +20,7 @@ def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
         UserError: An unknown option, a value that it cannot have, or options that do not go together.
     """
     own, data = apart(arguments)
-    parser = _parser()
-    try:
-        options = parser.parse_args(own)
-    except ArgumentError as error:
-        raise UserError(explain(parser, own, str(error))) from error
+    options = read(_parser(), own)
     if len(options.ckpts) < 2 and not options.turns:
         raise UserError(
             "One checkpoint is no ensemble: give several to --ckpts, or ask it in eight positions: --turns true"

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 
-from project.errors import UserError
-from project.prediction.options import explain
+from project.options import read
 
 ENDINGS = {"onnx": ".onnx", "torchscript": ".ts", "state_dict": ".pt"}
 
@@ -18,11 +17,7 @@ def parse(arguments: list[str]) -> Namespace:
     Raises:
         UserError: An unknown option, or a value that it cannot have.
     """
-    parser = _parser()
-    try:
-        return parser.parse_args(arguments)
-    except ArgumentError as error:
-        raise UserError(explain(parser, arguments, str(error))) from error
+    return read(_parser(), arguments)
 
 
 def _parser() -> ArgumentParser:

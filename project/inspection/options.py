@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, Namespace
 
 from project.errors import UserError
-from project.prediction.options import explain
+from project.options import apart, read
 
 
 def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
@@ -20,29 +20,10 @@ def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
         UserError: An unknown option, or a value that it cannot have.
     """
     own, data = apart(arguments)
-    parser = _parser()
-    try:
-        options = parser.parse_args(own)
-    except ArgumentError as error:
-        raise UserError(explain(parser, own, str(error))) from error
+    options = read(_parser(), own)
     if options.maps < 0:
         raise UserError(f"--maps {options.maps} is too small: at least 0, for none.")
     return options, data
-
-
-def apart(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The words of a command line without ``--data.KEY VALUE``, and those."""
-    own: list[str] = []
-    data: list[str] = []
-    words = iter(arguments)
-    for word in words:
-        if not word.startswith("--data."):
-            own.append(word)
-            continue
-        data.append(word)
-        if "=" not in word:
-            data += [value for value in [next(words, None)] if value is not None]
-    return own, data
 
 
 def _parser() -> ArgumentParser:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from project.errors import UserError
-from project.networks.blocks import ConvBlock, Join, make_up
+from project.networks.blocks import ConvBlock, Join, make_up, pad_up
 from project.networks.choices import choose
 from project.networks.initialize import activation_gain, initialize
 from project.networks.normalize import Normalize
@@ -109,11 +108,7 @@ class BackboneUNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) around [0, 1] -> (B, out_channels, H, W) around [0, 1], not clipped."""
-        height, width = x.shape[-2], x.shape[-1]
-        pad_height = max(self.smallest - height, -height % self.multiple)
-        pad_width = max(self.smallest - width, -width % self.multiple)
-        padded = torch.compiler.is_exporting() or pad_height > 0 or pad_width > 0
-        whole = F.pad(x, (0, pad_width, 0, pad_height), mode="replicate") if padded else x
+        whole = pad_up(x, self.multiple, self.smallest)
         h = self.normalize_encoder(whole)
         kept = {stride: self.lateral[stride](value) for stride, value in self.encoder(h).items()}
         kept["1"] = self.detail(h)
@@ -127,7 +122,7 @@ class BackboneUNet(nn.Module):
             h = whole[:, : self.out_channels] + h * self.normalize_output.std
         else:
             h = self.normalize_output.inverse(h)
-        return h[..., :height, :width] if padded else h
+        return h if whole is x else h[..., : x.shape[-2], : x.shape[-1]]
 
     def encoder_stages(self) -> list[list[str]]:
         """Names of the encoder's layers, a list for each stage, from the first on: what can be frozen one by one."""

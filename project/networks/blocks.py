@@ -31,6 +31,27 @@ UPS = ("transposed", "bilinear", "pixel_shuffle")
 SKIPS = ("concat", "add", "none")
 
 
+def pad_up(x: Tensor, multiple: int, smallest: int) -> Tensor:
+    """Pad on the right and below, up to a multiple of pixels and at least to the smallest side.
+
+    Args:
+        x: (B, C, H, W).
+        multiple: Of which both sides are to be.
+        smallest: Side that they have at least; a multiple of it too.
+
+    Returns:
+        ``x`` itself where nothing is missing, but in an export: that has to serve every size, so it must not branch on
+        this one.
+    """
+    height, width = x.shape[-2:]
+    below = max(smallest - height, -height % multiple)
+    right = max(smallest - width, -width % multiple)
+    if not (torch.compiler.is_exporting() or below > 0 or right > 0):
+        return x
+    # Replication, unlike reflection, works for a picture of a single pixel as well.
+    return F.pad(x, (0, right, 0, below), mode="replicate")
+
+
 class LayerNorm2d(nn.LayerNorm):
     """Layer norm over the channels of every pixel (as in ConvNeXt, Liu et al. 2022): (B, C, H, W) -> the same shape.
 

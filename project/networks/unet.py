@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from project.errors import UserError
 from project.networks.attention import SelfAttention
-from project.networks.blocks import NORMS, ConvBlock, Join, make_activation, make_down, make_up
+from project.networks.blocks import NORMS, ConvBlock, Join, make_activation, make_down, make_up, pad_up
 from project.networks.choices import choose
 from project.networks.initialize import activation_gain, initialize
 from project.networks.normalize import Normalize
@@ -137,14 +137,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) around [0, 1] -> (B, out_channels, H, W) around [0, 1], not clipped."""
-        height, width = x.shape[-2], x.shape[-1]
-        pad_height = max(self.smallest - height, -height % self.multiple)
-        pad_width = max(self.smallest - width, -width % self.multiple)
-        # An export has to serve every size, so it must not branch on this one.
-        padded = torch.compiler.is_exporting() or pad_height > 0 or pad_width > 0
-        # Replication, unlike reflection, works for a picture of a single pixel as well.
-        whole = F.pad(x, (0, pad_width, 0, pad_height), mode="replicate") if padded else x
-
+        whole = pad_up(x, self.multiple, self.smallest)
         h = self.normalize_input(whole)
         h = self.head(F.pixel_unshuffle(h, self.stem) if self.stem > 1 else h)
         kept: list[Tensor] = []
@@ -162,7 +155,7 @@ class UNet(nn.Module):
             h = whole[:, : self.out_channels] + h * self.normalize_output.std
         else:
             h = self.normalize_output.inverse(h)
-        return h[..., :height, :width] if padded else h
+        return h if whole is x else h[..., : x.shape[-2], : x.shape[-1]]
 
 
 def _check(**given: object) -> None:

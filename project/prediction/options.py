@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-import re
 from typing import Literal
 
-from jsonargparse import ArgumentError, ArgumentParser, DefaultHelpFormatter, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from project.errors import UserError
+from project.options import read
 from project.prediction.hints_file import EXAMPLE
 
 _COLOURS = f"""networks that colour:
@@ -35,11 +34,7 @@ def parse(arguments: list[str]) -> Namespace:
     Raises:
         UserError: An unknown option, or a value that it cannot have.
     """
-    parser = _parser()
-    try:
-        options = parser.parse_args(arguments)
-    except ArgumentError as error:
-        raise UserError(explain(parser, arguments, str(error))) from error
+    options = read(_parser(), arguments)
     for name, least in (("tile", 0), ("overlap", 0), ("batch", 1), ("sigma", 0), ("noise", 0), ("size", 0)):
         if options[name] is not None and options[name] < least:
             raise UserError(f"--{name} {options[name]} is too small: at least {least}.")
@@ -75,24 +70,3 @@ def _parser() -> ArgumentParser:
     add("--palette", type=str, default=None, help="colours without places, for a network trained with palettes")
     add("--size", type=int | None, default=None, help="shorter side in pixels while colouring; null: as in training")
     return parser
-
-
-def explain(parser: ArgumentParser, arguments: list[str], message: str) -> str:
-    """What a parser without words of its own says of a mistake, in words for a person.
-
-    Args:
-        parser: Of a command; its program's name ends with that command.
-        arguments: What was typed behind the command.
-        message: What the parser said.
-    """
-    help = f"All options: {parser.prog} --help"
-    known = sorted(option for option in parser._option_string_actions if option.startswith("--"))
-    unknown = [argument.split("=")[0] for argument in arguments if argument.startswith("--")]
-    unknown = [option for option in unknown if option not in known]
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        return f"{parser.prog.split()[-1]} has no option {unknown[0]}.{hint}\n{help}"
-    message = re.sub(r'Parser key "(\w+)":\s*', r"--\1: ", message)
-    message = re.sub(r"<class '(\w+)'>", r"\1", message).replace("a typing.Literal", "one of ")
-    return "\n".join([line for line in message.splitlines() if line.strip()][:8]) + f"\n{help}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -17,9 +16,6 @@ from project.export.answer import Answer, input_channels
 from project.models import GANColorizer, ImageRestorer
 from project.models.checkpoint import load_model
 from project.networks import BackboneUNet, Normalized, UNet
-
-WITH_ONNX = all(importlib.util.find_spec(name) for name in ("onnx", "onnxruntime", "onnxscript"))
-needs_onnx = pytest.mark.skipif(not WITH_ONNX, reason="the extra 'export' is not installed")
 
 
 @pytest.fixture
@@ -66,7 +62,6 @@ def test_a_state_dict_holds_plain_values_and_what_it_is_built_from(run, capsys):
     torch.testing.assert_close(network.eval()(x).clamp(0, 1), model.restore(x), rtol=0, atol=1e-6)
 
 
-@needs_onnx
 def test_onnx_is_one_file_for_every_size(run, tmp_path, capsys):
     import onnxruntime
 
@@ -100,7 +95,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("format", ["torchscript", pytest.param("onnx", marks=[needs_onnx, pytest.mark.slow])])
+@pytest.mark.parametrize("format", ["torchscript", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_networks_of_all_kinds(name, format, tmp_path):
     model = MODELS[name]().eval()
     answer = Answer(model).eval()
