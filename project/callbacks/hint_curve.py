@@ -35,13 +35,14 @@ class HintCurve(Callback):
         self.counts = tuple(sorted(set(counts)))
         self._scores: dict[int, tuple[PSNR, ColourfulnessRatio]] = {}
         self._doing_nothing = PSNR()
+        self._shown = False
         self._baseline = 0.0
         self._left_out: list[int] = []
         self._curve: list[tuple[int, float, float]] = []
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pairs = hint_giver(trainer)
-        self._scores, self._left_out, self._curve = {}, [], []
+        self._scores, self._left_out, self._curve, self._shown = {}, [], [], False
         if pairs is None:
             return
         slots = pairs.hints.slots
@@ -64,6 +65,9 @@ class HintCurve(Callback):
     ) -> None:
         if not self._scores or not can_show(pl_module, batch):
             return
+        self._shown = True
+        if getattr(batch, "filler", None) is not None:
+            return
         pairs = hint_giver(trainer)
         target = batch.target.contiguous()
         self._doing_nothing.update(batch.baseline, target)
@@ -77,12 +81,13 @@ class HintCurve(Callback):
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Gather from all processes, and log."""
-        if not self._scores or not self._doing_nothing.update_called:
+        if not self._scores or not self._shown:
             return
         self._baseline = float(self._doing_nothing.compute())
         for count, (psnr, ratio) in self._scores.items():
             values = {"psnr": psnr.compute(), "colourfulness_ratio": ratio.compute()}
-            pl_module.log_dict({f"test/{name}_hints_{count}": value for name, value in values.items()})
+            logged = {f"test/{name}_hints_{count}": value for name, value in values.items()}
+            pl_module.log_dict(logged, sync_dist=True, reduce_fx="max")  # equal on all processes
             self._curve.append((count, *map(float, values.values())))
         self._scores = {}
 

@@ -16,12 +16,15 @@ class Raw(NamedTuple):
         index: int64, (B,). The picture's own number in its split.
         seed: int64, (B,). In training another number for every draw; in evaluation the picture's own number, from which
             follows whatever is random there.
+        filler: None; or, in evaluation, anything else where a process has this batch only because others have one more:
+            its picture is counted elsewhere.
     """
 
     image: Tensor
     target: Tensor | None
     index: Tensor
     seed: Tensor
+    filler: Tensor | None = None
 
 
 class Pair(NamedTuple):
@@ -34,6 +37,7 @@ class Pair(NamedTuple):
         baseline: float32, like target: the do-nothing answer, which every result is shown beside. Not clipped.
         index: int64, (B,). The picture's own number in its split.
         seed: int64, (B,). As in `Raw`; None where nothing is drawn from it.
+        filler: As in `Raw`.
     """
 
     input: Tensor
@@ -41,3 +45,4 @@ class Pair(NamedTuple):
     baseline: Tensor
     index: Tensor
     seed: Tensor | None = None
+    filler: Tensor | None = None

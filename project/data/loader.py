@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 from project.data.augment import Augmenter, centre_crop
 from project.data.batch import Raw
 from project.data.pixels import PixelStore
-from project.data.sampling import Draw
+from project.data.sampling import FILLER, Draw
 from project.errors import UserError
 
 
@@ -57,6 +57,8 @@ class PictureDataset(Dataset[Raw]):
         index, seeds = [], []
         for position, draw in enumerate(draws):
             number, seed = draw if isinstance(draw, tuple) else (draw, int(self.keys[draw]))
+            filling = number == FILLER
+            number = 0 if filling else number
             image, target = self._draw(number, seed)
             images = _put(images, position, image, len(draws), self.augmenter is not None)
             if target is not None:
@@ -64,7 +66,7 @@ class PictureDataset(Dataset[Raw]):
             index.append(number)
             seeds.append(seed)
         assert images is not None
-        return Raw(images, targets, torch.tensor(index), torch.tensor(seeds))
+        return Raw(images, targets, torch.tensor(index), torch.tensor(seeds), torch.tensor([True]) if filling else None)
 
     def _draw(self, number: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
         image = self.store[number]

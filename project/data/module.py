@@ -215,8 +215,6 @@ class ImageDataModule(LightningDataModule):
                 self.train_dataloader()
                 if self.trainer.limit_val_batches:
                     self.val_dataloader()
-                if self.splits["test"] and self.trainer.limit_test_batches:  # not after hours of training
-                    self._check_share("test")
 
     def _refuse_protocol(self, stage: str | None) -> None:
         if self.protocol == "kair" and stage in ("fit", "validate"):
@@ -349,9 +347,11 @@ class ImageDataModule(LightningDataModule):
         """
         image = _unit(batch.image, half)
         if self.protocol == "kair":
-            return self.pairs.benchmark(image, batch.index)
-        target = None if batch.target is None else _unit(batch.target, half)
-        return self.pairs(image, target, batch.index, batch.seed, training)
+            pair = self.pairs.benchmark(image, batch.index)
+        else:
+            target = None if batch.target is None else _unit(batch.target, half)
+            pair = self.pairs(image, target, batch.index, batch.seed, training)
+        return pair if batch.filler is None else pair._replace(filler=batch.filler)
 
     def evaluation_dataloader(self, split: str) -> ResumableLoader:
         """Every picture of a split once, the same every time, as validation looks at them.
@@ -360,7 +360,7 @@ class ImageDataModule(LightningDataModule):
             split: train, val or test.
 
         Raises:
-            UserError: the split has no pictures, or fewer than there are processes; a batch would hold several sizes.
+            UserError: the split has no pictures; a batch would hold several sizes.
         """
         dataset = self.dataset(split)
         if len(dataset) == 0:
@@ -368,19 +368,11 @@ class ImageDataModule(LightningDataModule):
                 f"There is no {split} picture: data.fractions are {list(self.settings.fractions)}.\n"
                 "Give each part a share, such as --data.fractions '[0.7, 0.2, 0.1]', or a folder of its own."
             )
-        self._check_share(split)
         if self.eval_batch_size > 1:
             check_sizes(dataset.store, self.eval_crop, False, training=False)
-        return self._loader(dataset, EvaluationSampler(dataset.keys), self.eval_batch_size, drop_last=False)
-
-    def _check_share(self, split: str) -> None:
-        """A process without any picture would leave the others waiting."""
-        pictures, processes = len(self.splits[split]), self.trainer.world_size if self.trainer is not None else 1
-        if pictures < processes:
-            raise UserError(
-                f"The {split} split has {pictures} pictures, fewer than the {processes} processes.\n"
-                f"Use --trainer.devices {pictures}, or give it more pictures: data.fractions shares them out."
-            )
+        return self._loader(
+            dataset, EvaluationSampler(dataset.keys, self.eval_batch_size), self.eval_batch_size, drop_last=False
+        )
 
     def _loader(
         self, dataset: PictureDataset, sampler: TrainingSampler | EvaluationSampler, batch_size: int, drop_last: bool

@@ -19,6 +19,8 @@ from torch.utils.data.distributed import DistributedSampler
 from project.errors import UserError
 
 Draw = tuple[int, int]  # the picture's number in its split, and the number that all of this draw's chance follows from
+FILLER = -1
+"""Instead of a picture's number: the first picture once more, in a batch that nobody counts."""
 
 
 def picture_keys(digests: Sequence[str], seed: int) -> np.ndarray:
@@ -115,26 +117,41 @@ class TrainingSampler(_Sampler):
 
 
 class EvaluationSampler(_Sampler):
-    """Yields every picture exactly once over all processes: process r of w has r, r + w, ..., and none is repeated.
+    """Yields every picture exactly once over all processes: process r of w has r, r + w, ...
+
+    A process that would have a batch less than the first one ends with a `FILLER`, alone in its batch: an epoch's end,
+    and networks that are shared out, need each process in every step.
 
     Args:
         keys: one number a picture, see `picture_keys`.
+        batch_size: pictures in a batch.
         num_replicas: number of processes; None asks torch's process group.
         rank: this process's number; None asks torch's process group.
     """
 
-    def __init__(self, keys: np.ndarray, num_replicas: int | None = None, rank: int | None = None) -> None:
+    def __init__(
+        self, keys: np.ndarray, batch_size: int = 1, num_replicas: int | None = None, rank: int | None = None
+    ) -> None:
         super().__init__(num_replicas, rank)
         self.keys = keys
+        self.batch_size = batch_size
 
     def __len__(self) -> int:
-        replicas, rank = self._place()
-        return len(range(rank, len(self.keys), replicas))
+        return len(self._share()) + self._lacks_a_batch()
 
     def __iter__(self) -> Iterator[Draw]:
-        replicas, rank = self._place()
-        for number in range(rank, len(self.keys), replicas):
+        for number in self._share():
             yield number, int(self.keys[number])
+        if self._lacks_a_batch():
+            yield FILLER, int(self.keys[0])
+
+    def _share(self, rank: int | None = None) -> range:
+        replicas, own = self._place()
+        return range(own if rank is None else rank, len(self.keys), replicas)
+
+    def _lacks_a_batch(self) -> bool:
+        # Shares differ by one picture at most: where that makes a batch of its own, all others here are full.
+        return -(-len(self._share()) // self.batch_size) < -(-len(self._share(0)) // self.batch_size)
 
 
 def picture_weights(tags: Sequence[str], weights: dict[str, float]) -> np.ndarray:

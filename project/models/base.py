@@ -152,6 +152,8 @@ class PictureModel(LightningModule, ABC):
 
     def _evaluate(self, batch: Pair, stage: str) -> None:
         output, loss = self.answer(batch)
+        if batch.filler is not None:
+            return
         self.losses[stage].update(loss, weight=len(output))
         self.scores[stage].update(output, batch.target, batch.baseline)
 
@@ -169,7 +171,8 @@ class PictureModel(LightningModule, ABC):
         values = {"loss": self.losses[stage].compute(), **self.scores[stage].compute()}
         self.losses[stage].reset()
         scores = {f"{stage}/{name}": value for name, value in values.items()}
-        self.log_dict(scores)  # the metrics have gathered from all ranks: every rank logs the same value
+        # The metrics have gathered from all ranks, so their values are equal: the largest is exactly each one's own.
+        self.log_dict(scores, sync_dist=True, reduce_fx="max")
         return scores
 
     def predict_step(self, batch: Pair | Tensor, batch_idx: int = 0) -> Tensor:

@@ -41,7 +41,7 @@ class Pictures(L.LightningDataModule):
         place = torch.arange(size) / size * 6.28
         target = 0.5 + 0.4 * torch.sin(place[:, None] * angle.cos() + place * angle.sin() + phase)
         noisy = target + 0.1 * torch.randn(target.shape, generator=generator)
-        return Pair(noisy, target, noisy, *[torch.arange(count)] * (len(Pair._fields) - 3))
+        return Pair(noisy, target, noisy, *[torch.arange(count)] * 2)
 
     def train_dataloader(self):
         return DataLoader([self.spoil(self._pair(n), n) for n in range(self.steps)], batch_size=None)

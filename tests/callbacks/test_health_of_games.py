@@ -43,7 +43,7 @@ class Waves(L.LightningDataModule):
         colour = torch.cat([angle.cos(), angle.sin(), -angle.cos()], dim=1)
         target = (0.5 + 0.25 * wave + 0.2 * colour).clamp(0, 1)
         grey = (target * LUMA).sum(dim=1, keepdim=True)
-        return Pair(grey, target, grey.expand(-1, 3, -1, -1), *[torch.arange(count)] * (len(Pair._fields) - 3))
+        return Pair(grey, target, grey.expand(-1, 3, -1, -1), *[torch.arange(count)] * 2)
 
     def train_dataloader(self):
         return DataLoader([self._pair(n) for n in range(self.steps)], batch_size=None)

@@ -203,6 +203,22 @@ def test_several_processes_learn_and_score_as_one(alone, config, count):
         assert len([key for key in scores[0] if "/" in key]) >= 5
 
 
+@both
+def test_more_processes_than_pictures(config, kind):
+    """One validation picture, one test picture: the second process has none, and neither hangs nor counts one twice."""
+    few = ["--data.fractions", "[0.94, 0.03, 0.03]", "--trainer.max_steps", "4", "--trainer.val_check_interval", "2"]
+    out, told = _finish(_start([*FIT, *_words(config, 2, *few)]))
+    assert "28 train, 1 val, 1 test" in out
+    assert "Warning" not in told.replace("reducer.cpp:1545] Warning", "")
+    run = _run()
+    (scored,) = [row for row in _rows(run) if row["test/psnr"]]
+    words = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--wandb", "off", *_machine(1)]
+    _finish(_start(["-m", "project", "test", *words]))
+    again = _rows(max(run.parent.glob("*-test*")))[-1]
+    for key in ("test/psnr", "test/ssim", "test/psnr_baseline"):
+        assert float(scored[key]) == pytest.approx(float(again[key]), rel=1e-6)
+
+
 def _assert_one_set_of_figures(alone: Path, several: Path) -> None:
     """Gradients, scores and findings of several processes are those of the whole, told once."""
     rows = [_rows(run) for run in (alone, several)]

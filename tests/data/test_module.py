@@ -2,7 +2,6 @@
 
 import json
 import weakref
-from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -382,20 +381,16 @@ def test_somebody_else_may_look_at_training_batches_meanwhile(make, tmp_path):
     assert (look.at_start, look.meanwhile) == (4, 4)
 
 
-def test_every_process_has_a_picture_to_evaluate(make):
+def test_a_process_without_a_picture_of_its_own_gets_one_that_does_not_count(make):
     module = make()
-    module.trainer = SimpleNamespace(world_size=2, num_devices=2)
-    module.val_dataloader()
-    with pytest.raises(UserError, match=r"test split has 1 pictures, fewer than the 2 processes"):
-        module.test_dataloader()
-
-
-def test_too_few_test_pictures_are_told_before_training(make):
-    module = make(stage=None)
-    module.prepare_data()
-    module.trainer = SimpleNamespace(world_size=2, num_devices=2, limit_val_batches=1.0, limit_test_batches=1.0)
-    with pytest.raises(UserError, match=r"test split has 1 pictures.*\n.*--trainer.devices 1"):
-        module.setup("fit")
+    loader = module.test_dataloader()
+    assert len(module.splits["test"]) == 1
+    loader.sampler._given = (2, 0)
+    (own,) = [module.on_after_batch_transfer(raw, 0) for raw in loader]
+    loader.sampler._given = (2, 1)
+    (other,) = [module.on_after_batch_transfer(raw, 0) for raw in loader]
+    assert own.filler is None and other.filler is not None
+    assert torch.equal(own.input, other.input)
 
 
 def test_overfitting_on_a_few_batches_repeats_them(make, tmp_path):

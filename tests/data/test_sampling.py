@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from torch.utils.data.distributed import DistributedSampler
 
-from project.data.sampling import EvaluationSampler, TrainingSampler, draw_seeds, picture_keys, picture_weights
+from project.data.sampling import FILLER, EvaluationSampler, TrainingSampler, draw_seeds, picture_keys, picture_weights
 from project.errors import UserError
 
 
@@ -57,13 +57,22 @@ def test_a_share_goes_on_in_the_middle_too():
     assert list(sampler) == whole[4:]
 
 
-@pytest.mark.parametrize(("length", "replicas"), [(9, 2), (3, 4), (8, 4), (1, 2)])
-def test_evaluation_has_each_picture_exactly_once(length, replicas):
+@pytest.mark.parametrize(
+    ("length", "batch_size", "replicas"),
+    [(9, 1, 2), (3, 1, 4), (8, 2, 4), (1, 1, 2), (1, 4, 3), (9, 4, 2), (8, 4, 2), (11, 2, 3)],
+)
+def test_evaluation_has_each_picture_exactly_once_and_as_many_batches_everywhere(length, batch_size, replicas):
     keys = np.arange(100, 100 + length)
-    samplers = [EvaluationSampler(keys, replicas, rank) for rank in range(replicas)]
-    draws = sorted(draw for sampler in samplers for draw in sampler)
+    samplers = [EvaluationSampler(keys, batch_size, replicas, rank) for rank in range(replicas)]
+    shares = [list(sampler) for sampler in samplers]
+    draws = sorted(draw for share in shares for draw in share if draw[0] != FILLER)
     assert draws == [(number, 100 + number) for number in range(length)]
-    assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers]
+    assert [len(sampler) for sampler in samplers] == [len(share) for share in shares]
+    batches = [[share[start : start + batch_size] for start in range(0, len(share), batch_size)] for share in shares]
+    assert len({len(own) for own in batches}) == 1
+    for own in batches:
+        assert not any(number == FILLER for batch in own[:-1] for number, _ in batch)
+        assert [number for number, _ in own[-1]] == [FILLER] or all(number != FILLER for number, _ in own[-1])
 
 
 def test_lightning_takes_them_for_distributed_samplers():

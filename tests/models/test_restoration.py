@@ -303,3 +303,16 @@ def test_no_training_step_waits_for_the_device(make_trainer, data):
     run.fit(model, data)
     assert {"train/loss", "train/total"} <= run.callback_metrics.keys()
     assert not run.progress_bar_metrics, "Lightning turns what the bar shows into numbers at every step"
+
+
+def test_pictures_that_only_fill_up_are_answered_and_not_counted(make_trainer, data):
+    model = ImageRestorer(tiny(), optimizer=partial(torch.optim.SGD, lr=0.1))
+    trainer = make_trainer()
+    (expected,) = trainer.validate(model, data, verbose=False)
+    answered = []
+    model.network.register_forward_hook(lambda *_: answered.append(1))
+    batches = len(data.batches)
+    data.batches.append(data.batches[0]._replace(input=data.batches[0].input * 3, filler=torch.tensor([True])))
+    (found,) = trainer.validate(model, data, verbose=False)
+    assert found == expected
+    assert len(answered) == batches + 1

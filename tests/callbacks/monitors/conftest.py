@@ -45,7 +45,7 @@ def pair(seed: int, count: int = 2, size: tuple[int, int] = (10, 12), channels: 
     generator = torch.Generator().manual_seed(seed)
     target = torch.rand(count, channels, *size, generator=generator)
     noisy = target + 0.1 * torch.randn(target.shape, generator=generator)
-    return Pair(noisy, target, noisy, *[torch.arange(count)] * (len(Pair._fields) - 3))
+    return Pair(noisy, target, noisy, *[torch.arange(count)] * 2)
 
 
 def loader(first: int, batches: int, **more: Any) -> DataLoader:
