@@ -41,6 +41,7 @@ from project.loggers import finish_wandb, make_loggers
 from project.machines import end_others, explain, make_trainer
 from project.mistakes import Parser
 from project.models.checkpoint import read_checkpoint
+from project.models.whole import shared_out
 from project.networks.pretrained import weights_follow
 from project.quiet import quieten
 from project.report import print_scores
@@ -224,7 +225,7 @@ class CommandLine(LightningCLI):
             return
         scores = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
         best = next((c.best_model_path for c in self.trainer.callbacks if isinstance(c, BestCheckpoint)), "")
-        if best:
+        if best and not shared_out(self.trainer):  # Lightning cannot wrap sharded weights once more, to score them
             options = _safe({"datamodule": self.datamodule, "ckpt_path": best, "verbose": False})
             scores |= self.trainer.validate(model, **options)[0]
             if self.datamodule.splits["test"]:  # a share of 0 in data.fractions leaves none

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -82,6 +83,39 @@ class Launch:
             time.sleep(0.1)
 
 
+def meet_anew(rank: int) -> None:
+    """Have processes that torchrun has started again meet at a new place.
+
+    Torchrun's store outlives them, with the addresses of those that are gone: those that look before the new ones are
+    written wait for a process that does not exist. ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE`` is PyTorch's own way to a new
+    store for each start; one machine needs nobody to set it.
+
+    Raises:
+        UserError: Several machines are to start again without it.
+    """
+    found = os.environ
+    if found.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or int(found.get("TORCHELASTIC_MAX_RESTARTS", "0")) == 0:
+        return
+    if int(found.get("GROUP_WORLD_SIZE", "1")) > 1:
+        raise UserError(
+            "torchrun on several machines tells processes that it starts again the addresses of those that are gone.\n"
+            "Give each machine TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun, with --rdzv-backend c10d, or "
+            "leave --max-restarts out."
+        )
+    count = int(found.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    if count == 0 or int(found["WORLD_SIZE"]) == 1:
+        return
+    from torch.distributed import rendezvous
+
+    store, _, _ = next(rendezvous("env://", rank, int(found["WORLD_SIZE"]), timeout=PATIENCE))
+    if rank == 0:
+        with socket.socket() as free:
+            free.bind(("", 0))
+            store.set(f"project/restart/{count}", str(free.getsockname()[1]))
+    found["MASTER_PORT"] = store.get(f"project/restart/{count}").decode()
+    found["TORCHELASTIC_USE_AGENT_STORE"] = "False"
+
+
 def find_launch(num_nodes: int = 1) -> Launch:
     """Look at what torchrun, SLURM or Lightning have left in the environment.
 
@@ -89,12 +123,13 @@ def find_launch(num_nodes: int = 1) -> Launch:
         num_nodes: Number of machines, for Lightning's own way: the same command on each, numbered by NODE_RANK.
 
     Raises:
-        UserError: When SLURM's variables contradict each other.
+        UserError: When SLURM's variables contradict each other, or torchrun could not start processes again.
     """
     from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 
     if TorchElasticEnvironment.detect():
         elastic = TorchElasticEnvironment()
+        meet_anew(elastic.global_rank())
         job, again = os.environ.get("TORCHELASTIC_RUN_ID", "none"), True
         if job == "none":  # no --rdzv-id: the process that starts the others tells this job from others, for a while
             job, again = f"of {os.getppid()}", int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

@@ -92,7 +92,10 @@ def explain(error: Exception, trainer: Trainer, checkpoint: str | None) -> UserE
     if isinstance(error, RuntimeError) and trainer.world_size > 1 and _BROKEN.search(text):
         return UserError(_name_the_lost(trainer))
     if isinstance(error, ValueError) and re.search("You set `?(--)?(devices|num_nodes|nodes)", text):
-        return UserError(f"trainer.devices and trainer.num_nodes do not fit what has started the processes:\n{text}")
+        return UserError(
+            f"trainer.devices and trainer.num_nodes do not fit what has started the processes:\n{text}"
+            "\nSet --trainer.devices to the processes of each machine, and --trainer.num_nodes to the machines."
+        )
     return None
 
 

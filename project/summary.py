@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 
 from project.callbacks.checkpoints import BestCheckpoint
 from project.loggers import upload_command
+from project.models.whole import shared_out
 from project.report import print_scores
 from project.runs import Run
 
@@ -21,8 +22,10 @@ def summarise(run: Run, trainer: Trainer, scores: dict[str, float], best: Path |
         run: The run.
         trainer: Which has trained it.
         scores: Logged values of the checkpoint.
-        best: The checkpoint that was tested: the best, or the newest where no score decides.
+        best: The checkpoint that was tested, unless its weights are shared out: the best, or the newest where no score
+            decides.
     """
+    untested = shared_out(trainer)
     kind = "best" if any(c.monitor for c in trainer.callbacks if isinstance(c, BestCheckpoint)) else "newest"
     facts = {
         "Stopped early": _why_stopped_early(trainer),
@@ -31,10 +34,12 @@ def summarise(run: Run, trainer: Trainer, scores: dict[str, float], best: Path |
         "Samples": _if_there(run.folder / "samples" / "latest.png"),
         "Hint curve": _if_there(run.folder / "hint_curve.png"),
         "Upload to W&B": upload_command(run),
+        "Test": best and untested and f"python -m project test --ckpt_path {_short(best)}",
         "Next": best
         and f"python -m project predict --ckpt_path {_short(best)} --input FOLDER --output {run.folder / 'restored'}",
     }
-    print_scores(scores, facts, title=f"{run.name} after {trainer.global_step} steps ({kind} checkpoint)")
+    what = "last validation" if untested else f"{kind} checkpoint"
+    print_scores(scores, facts, title=f"{run.name} after {trainer.global_step} steps ({what})")
 
 
 def _if_there(path: Path) -> Path | None:

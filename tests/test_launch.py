@@ -36,6 +36,17 @@ def test_torchrun_without_an_id_is_known_by_the_process_that_starts_the_others(v
     assert find_launch() == Launch(0, 2, f"torchrun of {os.getppid()}", again)
 
 
+def test_torchrun_on_several_machines_needs_a_new_store_for_each_start(variables):
+    variables(TORCHELASTIC_RUN_ID="42", RANK="0", LOCAL_RANK="0", WORLD_SIZE="4", GROUP_WORLD_SIZE="2")
+    variables(TORCHELASTIC_USE_AGENT_STORE="True", TORCHELASTIC_MAX_RESTARTS="3")
+    with pytest.raises(UserError, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun"):
+        find_launch()
+    variables(TORCHELASTIC_MAX_RESTARTS="0")
+    assert find_launch().size == 4
+    variables(TORCHELASTIC_MAX_RESTARTS="3", TORCHELASTIC_USE_AGENT_STORE="False")
+    assert find_launch().size == 4
+
+
 def test_slurm(variables, monkeypatch):
     for name in ("MASTER_ADDR", "MASTER_PORT"):  # Lightning sets them: they go again after the test
         monkeypatch.setenv(name, "")

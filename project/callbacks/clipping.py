@@ -8,16 +8,15 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from project.callbacks.gradients import found_or_measured, take
 from project.errors import UserError
+from project.models.whole import shared_out
 from project.networks.choices import choose
 
-SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 OWN = "model"
 """Name for the parameters that belong to the model itself, not to a network in it."""
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -212,7 +211,7 @@ def _logs_now(trainer: Trainer) -> bool:
 
 def _obstacle(trainer: Trainer) -> str | None:
     """Why gradients are not whole before the optimiser's step, where that is so."""
-    if isinstance(trainer.strategy, SHARDED):
+    if shared_out(trainer):
         return (
             f"gradient_clipping does not work under {type(trainer.strategy).__name__}, where each process holds only "
             "a part of the gradients.\n"

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from project.errors import UserError
+from project.models.whole import shared_out
 
 
 class EMA(Callback):
@@ -48,10 +49,19 @@ class EMA(Callback):
         self._latest_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start from the weights as they are by now: initialised or loaded, on their device."""
+        """Start from the weights as they are by now: initialised or loaded, on their device.
+
+        Raises:
+            UserError: Each process holds only a part of the weights.
+        """
         self._latest_step = trainer.global_step
         if self.decay == 0:
             return
+        if shared_out(trainer):
+            raise UserError(
+                f"The average of weights needs all of them, and {type(trainer.strategy).__name__} gives each process a "
+                "part.\nSwitch it off: --ema.decay 0"
+            )
         if not self._loaded:
             self.updates = 0
         prefixes = tuple(getattr(pl_module, "averaged", ("",)))

@@ -14,6 +14,7 @@ from torch.nn.functional import avg_pool2d
 from project.callbacks.pictures import can_show, grid, hint_giver, log_picture, middle, sample_path, to_image, zoom_for
 from project.data.batch import Pair
 from project.data.pairs import Point
+from project.models.whole import shared_out, whole_weights
 
 STEPS = 12
 SATURATION, BRIGHTNESS = 0.8, 0.9
@@ -50,7 +51,7 @@ class HintSweep(Callback):
             or self._sweep is not None
             or not self._due()
             or trainer.sanity_checking
-            or not trainer.is_global_zero
+            or not (trainer.is_global_zero or shared_out(trainer))
             or not can_show(pl_module, batch)
         ):
             return
@@ -60,7 +61,7 @@ class HintSweep(Callback):
         x, y = flat_spot(batch.target[window][0])
         planes = torch.cat([pairs.hints.given(height, width, [Point(x, y, colour)]) for colour in hues()])
         planes = planes.to(condition)
-        with torch.no_grad():
+        with torch.no_grad(), whole_weights(pl_module):
             coloured = pl_module.restore(torch.cat([condition.expand(STEPS, -1, -1, -1), planes], dim=1))
             hint = pairs.hints.view(planes[:1], condition)[0]
         self._sweep = hint.float().cpu(), coloured.float().cpu()

@@ -11,6 +11,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from project.callbacks.pictures import can_show, grid, log_picture, middle, pair_maker, sample_path, to_image, zoom_for
 from project.data.batch import Pair
+from project.models.whole import shared_out, whole_weights
 
 
 class Row(NamedTuple):
@@ -68,14 +69,14 @@ class Samples(Callback):
         if (
             missing < 1
             or trainer.sanity_checking
-            or not trainer.is_global_zero
+            or not (trainer.is_global_zero or shared_out(trainer))
             or self._validations % self.every_n_validations
             or not can_show(pl_module, batch)
         ):
             return
         parts = (getattr(batch, name, None) for name in Pair._fields)
         pair = Pair(*(part[:missing] if isinstance(part, Tensor) else None for part in parts))
-        with torch.no_grad():
+        with torch.no_grad(), whole_weights(pl_module):
             output = pl_module.restore(pair.input)
         window = (..., *middle(output, self.size))
         # The views of the crop, not a crop of the views: a palette's strip lies along a side.

@@ -17,6 +17,7 @@ from project.errors import UserError
 from project.models.finetuning import FineTuning, freeze
 from project.models.metrics import Scores
 from project.models.optimization import EVERY, step_plateaus
+from project.models.whole import shared_out, whole_weights
 from project.networks.choices import choose
 from project.networks.normalize import Normalize
 
@@ -88,7 +89,8 @@ class PictureModel(LightningModule, ABC):
     def on_fit_start(self) -> None:
         """Take the weights to start from, once; by now a resumed run has loaded its own."""
         if self.init_from is not None:
-            self.start_from(self.init_from)
+            with whole_weights(self, write=True):
+                self.start_from(self.init_from)
             self.init_from = None
 
     # What is frozen
@@ -123,8 +125,14 @@ class PictureModel(LightningModule, ABC):
         """Have metrics that need pretrained weights load them: what is missing is told before the first step.
 
         Raises:
-            UserError: Stages are to be unfrozen while several processes train.
+            UserError: Stages are to be unfrozen while several processes train; the model steps its optimisers itself
+                while the weights are shared out.
         """
+        if stage == "fit" and not self.automatic_optimization and shared_out(self.trainer):
+            raise UserError(
+                f"{type(self).__name__} steps several optimisers itself, which {type(self.trainer.strategy).__name__} "
+                "cannot.\nTrain it with configs/trainer/ddp.yaml: --trainer.strategy ddp_find_unused_parameters_true"
+            )
         if stage == "fit" and self.finetune.unfreeze and self.trainer.world_size > 1:
             raise UserError(
                 "model.finetune.unfreeze works in one process: of what is unfrozen later, several would not share the "

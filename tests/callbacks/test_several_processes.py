@@ -112,7 +112,8 @@ def _finish(process: subprocess.Popen, code: int | None = 0, seconds: float = 30
     try:
         out, told = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
+        for number in (*_ranks(process.pid).values(), process.pid):
+            os.kill(number, signal.SIGKILL)
         out, told = process.communicate()
         raise AssertionError(f"It hangs.\n{out}\n{told}") from None
     assert code is None or process.returncode == code, f"{process.returncode}\n{out}\n{told}"
@@ -277,7 +278,8 @@ def test_two_killed_processes_end_as_two_left_in_peace(config, kind, launcher, w
     process = _launched(launcher, [*FIT, *words, "--name", "killed", "--trainer.max_steps", "2000"])
     last = Path("runs/killed/latest/checkpoints/last.ckpt")
     _wait_for(last.is_file, process)
-    os.killpg(process.pid, signal.SIGKILL)
+    for number in (process.pid, *_ranks(process.pid).values()):  # torchrun's are in sessions of their own
+        os.kill(number, signal.SIGKILL)
     process.communicate()
     # However far it came: the beginning is the same, and it is a shorter run from here on.
     step = torch.load(last, weights_only=True)["global_step"]
@@ -310,11 +312,12 @@ def _wait_until_gone(number: int, seconds: float = 60) -> None:
 
 
 @pytest.mark.slow
-def test_torchrun_starts_lost_processes_again_from_the_last_checkpoint(config, assert_same):
+@pytest.mark.parametrize("how", [["--standalone"], ["--master-port", "PORT"]], ids=["standalone", "plain"])
+def test_torchrun_starts_lost_processes_again_from_the_last_checkpoint(config, how, assert_same):
     words = _words(config, 2, "--last_checkpoint.every_n_steps", "2", "--trainer.max_steps", "60")
     _finish(_start([*FIT, *words]))
     peace = _run()
-    LAUNCHERS["again"] = [*LAUNCHERS["torchrun"], "--max-restarts", "1"]
+    LAUNCHERS["again"] = ["-m", "torch.distributed.run", *how, "--nproc-per-node", "2", "--max-restarts", "1"]
     process = _launched("again", [*FIT, *words, "--name", "again"])
     _wait_for(Path("runs/again/latest/checkpoints/previous.ckpt").is_file, process)
     os.kill(_ranks(process.pid)[1], signal.SIGKILL)
@@ -388,7 +391,7 @@ def test_slurm_requeues_and_the_job_goes_on_in_its_folder(config, tmp_path):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--trainer.devices", "3"], ["processes were started", "trainer.devices", "--trainer.num_nodes"]),
+        (["--trainer.devices", "3"], ["world size (2)", "--trainer.devices", "--trainer.num_nodes"]),
         (["--trainer.devices", "1"], ["2 processes were started", "--trainer.devices"]),
     ],
 )
@@ -398,5 +401,5 @@ def test_processes_that_were_not_asked_for_are_told(config, words, expected):
     _, told = _finish(process, code=1)
     for part in expected:
         assert part in told, told
-    assert "Traceback (most" not in told.split("ChildFailedError")[0].replace("torch.distributed", "")
+    assert "/project/" not in told, "torchrun shows its own trace, and none of ours"
     assert not list(Path("runs").glob("*/*"))

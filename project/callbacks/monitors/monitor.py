@@ -5,16 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 
 from project.callbacks.monitors.facts import gather
 from project.callbacks.monitors.recorder import Recorder, logs_now, recorder_of, steps_done
 from project.errors import UserError
+from project.models.whole import shared_out
 
 KEY = "monitors"
 """Where a checkpoint holds what was measured."""
-SHARDED = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 DENSE = 10
 """The first steps are all measured: a run that goes wrong at once is over before the second measurement of others."""
 
@@ -39,7 +38,7 @@ class Monitor(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Join the other monitors."""
         self.recorder = None
-        if self.every_n_steps == 0 or isinstance(trainer.strategy, SHARDED):
+        if self.every_n_steps == 0 or shared_out(trainer):
             return  # a process that holds a part of each tensor cannot measure the whole
         self.recorder = recorder_of(trainer, pl_module)
         if self.recorder.is_new:
