@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 from lightning.pytorch.strategies import FSDPStrategy
+from PIL import Image
 from torch import nn
 
 from project.callbacks.ema import EMA
@@ -26,6 +27,7 @@ ON_THE_CPU = '''
 import torch
 import torch.distributed.fsdp.fully_sharded_data_parallel as fsdp
 from lightning.pytorch.strategies import FSDPStrategy
+from PIL import Image
 from torch.distributed.fsdp._common_utils import _FSDPDeviceHandle
 
 
@@ -48,11 +50,14 @@ fsdp._init_device_handle = _handle
 def words(tmp_path: Path, make_pictures: Callable[..., Path]) -> list[str]:
     """A run of pairs as they are, whose two processes do what one does with the whole batch."""
     (tmp_path / "on_the_cpu.py").write_text(ON_THE_CPU)
-    pictures = str(make_pictures(20, width=52, height=41))
+    pictures, targets = make_pictures(20, width=52, height=41), tmp_path / "targets"
+    targets.mkdir()
+    for number, path in enumerate(sorted(pictures.iterdir())):
+        Image.open(path).point(lambda value, number=number: value * 0.8 + number).save(targets / path.name)
     network = {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 6], "norm": "none"}}
     options = {"network": network, "optimizer": {"class_path": "torch.optim.SGD", "init_args": RATE}}
     model = {"class_path": "project.models.ImageRestorer", "init_args": options}
-    data = {"root": pictures, "target_root": pictures, "crop": 16, "crops_per_image": 4, "num_workers": 0}
+    data = {"root": str(pictures), "target_root": str(targets), "crop": 16, "crops_per_image": 4, "num_workers": 0}
     trainer = {"accelerator": "cpu", "max_steps": 8, "check_val_every_n_epoch": None, "val_check_interval": 4}
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump({"data": data, "trainer": trainer, "ema": {"decay": 0}, "model": model}))
@@ -80,12 +85,10 @@ SHARED = ["--trainer.devices", "2", "--trainer.strategy.class_path", "on_the_cpu
 
 
 @pytest.mark.slow
-def test_it_trains_resumes_and_tests_as_one_process_does(tmp_path, words):
-    _command(tmp_path, "fit", *words, "--name", "one", "--data.batch_size", "12", "--trainer.max_steps", "4")
-    told = _command(tmp_path, "fit", *words, "--name", "two", *SHARED, "--trainer.max_steps", "4")
-    assert "two after 4 steps (last validation)" in told
-    for name in ("one", "two"):
-        _command(tmp_path, "fit", "--name", name, "--resume", "latest", "--trainer.max_steps", "8", "--wandb", "off")
+def test_it_trains_and_tests_as_one_process_does(tmp_path, words):
+    _command(tmp_path, "fit", *words, "--name", "one", "--data.batch_size", "12")
+    told = _command(tmp_path, "fit", *words, "--name", "two", *SHARED)
+    assert "two after 8 steps (last validation)" in told
     one, two = _weights("one"), _weights("two")
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, rtol=0, atol=1e-5)
