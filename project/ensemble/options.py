@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
@@ -21,6 +22,9 @@ def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     """
     own, data = apart(arguments)
     options = read(_parser(), own)
+    options.ckpts = [path for word in options.ckpts for path in _found(word)]
+    if not options.ckpts:
+        raise UserError("There is no checkpoint of that pattern; `fit --snapshots.keep best` keeps several of a run.")
     if len(options.ckpts) < 2 and not options.turns:
         raise UserError(
             "One checkpoint is no ensemble: give several to --ckpts, or ask it in eight positions: --turns true"
@@ -37,6 +41,12 @@ def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     return options, data
 
 
+def _found(word: str) -> list[str]:
+    """The files of a pattern that no shell has looked up; other words as they are."""
+    path = Path(word).expanduser()
+    return sorted(map(str, path.parent.glob(path.name))) if "*" in path.name else [word]
+
+
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="python -m project ensemble",
@@ -50,7 +60,7 @@ def _parser() -> ArgumentParser:
         type=str,
         nargs="+",
         required=True,
-        help="checkpoints: of several runs, or of one run's best and last",
+        help="checkpoints: of several runs, or the snapshots of one (fit --snapshots.keep)",
     )
     ways = "how: the mean; by validation score; at each pixel by how close a member is to the median"
     add("--average", type=Literal["plain", "score", "agreement"], default="plain", help=ways)
