@@ -138,7 +138,12 @@ class CommandLine(LightningCLI):
                 f"'{self.subcommand}' scores a checkpoint, and none is given.\n"
                 "Name it: --ckpt_path runs/NAME/latest/checkpoints/best.ckpt"
             )
-        for key in ("root", "target_root", "exclude"):  # they travel in the checkpoint, which is used from anywhere
+        for key in (
+            "root",
+            "target_root",
+            "exclude",
+            "extra_pairs",
+        ):  # they travel in the checkpoint, which is used from anywhere
             config.data[key] = _absolute(config.data[key])
 
     def instantiate_classes(self) -> None:

@@ -12,7 +12,8 @@ from project.callbacks.stopping import require_logged
 from project.errors import UserError
 
 FILES = "snapshot-*.ckpt"
-FOR_TRAINING = ("optimizer_states", "lr_schedulers", "loops", "callbacks", "random_states", "place")
+NEEDED = ("state_dict", "config", "epoch", "global_step", "pytorch-lightning_version")
+"""Beside hyper-parameters and the data module's state: what testing and predicting read."""
 BOTTOM = 0.1
 """Of a cycle's highest rate: a run that ends no higher has ended its last cycle."""
 
@@ -21,7 +22,7 @@ class Snapshots(ModelCheckpoint):
     """Keeps several ``checkpoints/snapshot-STEP.ckpt`` of one run, for ``python -m project ensemble``.
 
     Each holds what testing and predicting need: the weights (averaged, where the run averages them), configuration and
-    statistics, and nothing to train on with, so it takes a third of the last checkpoint's place or less.
+    statistics, and nothing to train on with, so it takes a fifth of the last checkpoint's place.
 
     A cycle ends where the learning rate, having fallen, rises again: before the first step at the higher rate, whatever
     the scheduler (WarmupCosine with cycles, CosineAnnealingWarmRestarts, CyclicLR), and where the run ends with a low
@@ -124,8 +125,10 @@ class Snapshots(ModelCheckpoint):
         """Of a snapshot, leave out what only training needs. Checkpoint callbacks come after all others here."""
         if not self._saving:
             return
-        for key in (*FOR_TRAINING, "current_model_state", type(trainer.precision_plugin).__qualname__):
-            checkpoint.pop(key, None)
+        data = type(getattr(trainer, "datamodule", None)).__qualname__
+        for key in [key for key in checkpoint if key not in (*NEEDED, data) and "hparams" not in key]:
+            if not key.endswith("hyper_parameters"):
+                del checkpoint[key]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Remove what a killed run has left after the checkpoint that this one goes on from."""
