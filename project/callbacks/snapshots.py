@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,8 +127,8 @@ class Snapshots(ModelCheckpoint):
         if not self._saving:
             return
         data = type(getattr(trainer, "datamodule", None)).__qualname__
-        for key in [key for key in checkpoint if key not in (*NEEDED, data) and "hparams" not in key]:
-            if not key.endswith("hyper_parameters"):
+        for key in set(checkpoint) - {*NEEDED, data}:
+            if not re.search(r"hyper_parameters$|hparams_(name|type)$", key):
                 del checkpoint[key]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -142,7 +143,12 @@ class Snapshots(ModelCheckpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """What is kept, and where in its cycle the learning rate is."""
-        cycle = {"ends": list(self.ends), "rate": self._rate, "peak": self._peak, "fell": self._fell}
+        cycle = {
+            "ends": [Path(path).name for path in self.ends],
+            "rate": self._rate,
+            "peak": self._peak,
+            "fell": self._fell,
+        }
         return {**super().state_dict(), "cycle": cycle}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, CyclicLR, OneCycleLR
 from torch.utils.data import DataLoader
 
+from project.__main__ import main
 from project.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from project.callbacks.ema import EMA
 from project.callbacks.place import Place
@@ -20,6 +21,7 @@ from project.callbacks.snapshots import Snapshots
 from project.cli import CALLBACKS
 from project.errors import UserError
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 SCORES = [1.0, 5.0, 2.0, 4.0, 3.0, 0.0]
 
 
@@ -194,6 +196,14 @@ def test_the_last_checkpoint_of_a_run_is_saved_after_its_snapshots():
     """Else it would not know the one of the same step, which a resumed run would then remove."""
     order = list(CALLBACKS)
     assert order.index("snapshots") < order.index("last_checkpoint")
+
+
+@pytest.mark.parametrize(("config", "part"), [("denoise", "cycles"), ("colorize_cifar", "best")])
+def test_the_shipped_parts_go_behind_a_configuration(config, part, make_pictures):
+    words = ["--trainer.fast_dev_run", "1", "--data.root", str(make_pictures(10, 70, 66)), "--data.batch_size", "2"]
+    configs = [CONFIGS / f"{config}.yaml", CONFIGS / "snapshots" / f"{part}.yaml"]
+    options = [word for path in configs for word in ("--config", str(path))]
+    assert main(["fit", *options, *words, "--trainer.accelerator", "cpu", "--data.eval_crop", "32"]) == 0
 
 
 def test_mistakes_are_told(tmp_path):
