@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # torch takes seconds, which `--help` and a typing error need
     from project.models.checkpoint import Checkpoint
 
 
-COLUMNS = {"psnr": ("PSNR (dB)", ".3f"), "ssim": ("SSIM", ".4f"), "colourfulness": ("colourful as the truth", ".2f")}
+COLUMNS = {"psnr": ("PSNR (dB)", ".3f"), "ssim": ("SSIM", ".4f"), "colourfulness": ("colours / truth's", ".2f")}
 """Score -> its heading, and how it is written."""
 
 

@@ -75,7 +75,7 @@ def test_members_are_scored_and_colour_together_and_their_pairs_train_further(tr
     assert main(["ensemble", "--ckpts", *checkpoints]) == 0
     printed = capsys.readouterr().out
     rows = re.findall(r"│ (\S.*?)\s+│\s+([\d.]+) │\s+([\d.]+) │\s+([\d.]+) │", printed)
-    assert "colourful as the truth" in printed and len(rows) == 4
+    assert "colours / truth's" in printed and len(rows) == 4
     assert float(rows[3][3]) == 0, "doing nothing has no colours"
     assert float(rows[2][1]) >= min(float(row[1]) for row in rows[:2]) - 0.01
 
