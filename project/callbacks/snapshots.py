@@ -32,8 +32,7 @@ class Snapshots(ModelCheckpoint):
     A resumed run takes up the snapshots that its checkpoint knows; younger ones are removed, since they come again.
 
     Args:
-        keep: none; best keeps those with the best scores of all validations; cycles the end of each cycle of the
-            learning rate.
+        keep: none; best: by validation score; cycles: the ends of the learning rate's cycles.
         most: So many are kept; of cycles the newest.
         monitor: Logged value that best goes by.
         mode: max where higher is better, min where lower is.

@@ -56,8 +56,7 @@ class ImageDataModule(PictureBatches):
         cache_dir: where everything computed once is kept. Deleted, it is made again, but for one thing: a folder that
             has grown since its first run is then split anew.
         seed: what the order, the augmentation and evaluation's noise follow from; null: seed_everything's, else 42.
-        extra_pairs: folder of further training pairs, OUTPUT/pairs of `ensemble --min_confidence`; they train beside
-            the pictures of the source, and never validate, test or measure. Their tag, for weights, is extra_pairs.
+        extra_pairs: folder that `ensemble --min_confidence` has written: pairs to train on as well.
 
     Raises:
         UserError: impossible values or combinations.
