@@ -34,6 +34,7 @@ from project.callbacks.random_states import RandomStates
 from project.callbacks.record import Record
 from project.callbacks.samples import Samples
 from project.callbacks.score_curves import ScoreCurves
+from project.callbacks.snapshots import Snapshots
 from project.callbacks.stopping import Patience
 from project.data import ImageDataModule
 from project.errors import UserError
@@ -53,6 +54,7 @@ from project.summary import how_to_go_on, summarise
 # Each has a key of its own, so that `--early_stopping.patience 5` works; the default is what every run has.
 CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
     "best_checkpoint": (BestCheckpoint, {}),
+    "snapshots": (Snapshots, {}),  # before the last checkpoint, which knows which there are
     "last_checkpoint": (LastCheckpoint, {}),
     "early_stopping": (Patience, {}),
     "gradient_flow": (GradientFlow, {}),  # before what clips
@@ -137,7 +139,12 @@ class CommandLine(LightningCLI):
                 f"'{self.subcommand}' scores a checkpoint, and none is given.\n"
                 "Name it: --ckpt_path runs/NAME/latest/checkpoints/best.ckpt"
             )
-        for key in ("root", "target_root", "exclude"):  # they travel in the checkpoint, which is used from anywhere
+        for key in (
+            "root",
+            "target_root",
+            "exclude",
+            "extra_pairs",
+        ):  # they travel in the checkpoint, which is used from anywhere
             config.data[key] = _absolute(config.data[key])
 
     def instantiate_classes(self) -> None:

@@ -21,8 +21,8 @@ TRAINER = (
     "overfit_batches",
     "fast_dev_run",
 )
-SELDOM = ("learning_rate",)
-"""Callbacks that nobody sets anything of."""
+SELDOM = ("learning_rate", "snapshots.monitor", "snapshots.mode")
+"""Callbacks that nobody sets anything of, and keys of others."""
 MORE = """
 Model (--model.init_args.KEY): the keys of the classes that the config names, such as
   --model.init_args.network.init_args.width 48       a network's argument
@@ -51,7 +51,7 @@ def short_help(parser: Any, command: str, callbacks: list[str]) -> str:
         "Run": [key for key in RUN if key in actions],
         "Data": data,
         "Trainer (Lightning's own)": [f"trainer.{key}" for key in TRAINER if f"trainer.{key}" in actions],
-        "Callbacks": [key for key in actions if key.split(".")[0] in shown and "." in key],
+        "Callbacks": [key for key in actions if key.split(".")[0] in shown and "." in key and key not in SELDOM],
     }
     lines = [f"usage: python -m project {command} --config FILE [--config FILE ...] [--key value ...]"]
     for title, keys in groups.items():

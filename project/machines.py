@@ -84,6 +84,12 @@ def explain(error: Exception, trainer: Trainer, checkpoint: str | None) -> UserE
     text = str(error)
     if isinstance(error, RuntimeError) and "loading state_dict" in text:
         return misfit(checkpoint, error)
+    if isinstance(error, KeyError) and "checkpoint contains only the model" in text:
+        return UserError(
+            f"{checkpoint} holds weights alone, as the snapshots of a run do: no run can go on from it.\n"
+            "Go on from last.ckpt in the same folder, or start a new run from these weights:\n"
+            f"--model.init_args.init_from {checkpoint}"
+        )
     if isinstance(error, ValueError) and "`val_check_interval`" in text:
         return UserError(
             f"An epoch has fewer than trainer.val_check_interval, {trainer.val_check_interval}, batches.\n"

@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
 from project.callbacks.checkpoints import BestCheckpoint
+from project.callbacks.snapshots import FILES, Snapshots
 from project.loggers import upload_command
 from project.models.whole import shared_out
 from project.report import print_scores
@@ -31,6 +32,7 @@ def summarise(run: Run, trainer: Trainer, scores: dict[str, float], best: Path |
         "Stopped early": _why_stopped_early(trainer),
         "Run": run.folder,
         f"{kind.capitalize()} checkpoint": best and _short(best),
+        "Snapshots": _together(trainer),
         "Samples": _if_there(run.folder / "samples" / "latest.png"),
         "Hint curve": _if_there(run.folder / "hint_curve.png"),
         "Upload to W&B": upload_command(run),
@@ -40,6 +42,12 @@ def summarise(run: Run, trainer: Trainer, scores: dict[str, float], best: Path |
     }
     what = "last validation" if untested else f"{kind} checkpoint"
     print_scores(scores, facts, title=f"{run.name} after {trainer.global_step} steps ({what})")
+
+
+def _together(trainer: Trainer) -> str | None:
+    """The command that lets the run's snapshots answer together."""
+    found = [path for c in trainer.callbacks if isinstance(c, Snapshots) for path in c.paths]
+    return f"python -m project ensemble --ckpts {_short(found[0].parent) / FILES}" if len(found) > 1 else None
 
 
 def _if_there(path: Path) -> Path | None:

@@ -4,8 +4,8 @@
     make soak ARGS="--model gan"                                the same of a GAN
     make soak ARGS="--kills 5 --processes 2 --workers 2"        options: python scripts/soak.py --help
 
-Compared are the weights, the averaged weights, the optimiser, the schedulers, the counters, the random states,
-``metrics.csv`` and the sample pictures, byte by byte; exits with 1 where anything differs.
+Compared are the weights, the averaged weights, the snapshots, the optimiser, the schedulers, the counters, the random
+states, ``metrics.csv`` and the sample pictures, byte by byte; exits with 1 where anything differs.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from PIL import Image
 REPOSITORY = Path(__file__).parents[1]
 UNET = {"class_path": "project.networks.UNet", "init_args": {"widths": [8, 12], "norm": "batch", "dropout": 0.1}}
 ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.003}}
-COSINE = {"class_path": "project.models.schedules.WarmupCosine"}
+COSINE = {"class_path": "project.models.schedules.WarmupCosine", "init_args": {"cycles": 4}}
 EXPONENTIAL = "torch.optim.lr_scheduler.ExponentialLR"
 EPOCH = 18
 """Steps of an epoch: 8 of the 12 pictures, each 9 times, in batches of 4."""
@@ -100,6 +100,7 @@ def write_config(folder: Path, options: argparse.Namespace) -> Path:
                 "gradient_clipping": {"norm": 0.5},
                 "ema": {"decay": 0.9},
                 "early_stopping": {"patience": 1000},
+                "snapshots": {"keep": "cycles" if options.model == "unet" else "best", "most": 3},
             }
         )
     )
@@ -244,6 +245,12 @@ def compare(one: Path, other: Path) -> list[str]:
             faults += [f"{name}.ckpt: {found}" for found in different(first.get(key), second.get(key), key)]
         for key in ("loops", "random_states", "place", "monitors", "probe", "callbacks"):
             faults += [f"{name}.ckpt: {found}" for found in different(first[key], second[key], key)]
+    kept = [{path.name: path for path in (run / "checkpoints").glob("snapshot-*.ckpt")} for run in (one, other)]
+    if kept[0].keys() != kept[1].keys():
+        faults.append(f"snapshots differ: {sorted(kept[0].keys() ^ kept[1].keys())}")
+    for name in kept[0].keys() & kept[1].keys():
+        first, second = (torch.load(files[name], weights_only=True)["state_dict"] for files in kept)
+        faults += [f"{name}: {found}" for found in different(first, second, "state_dict")]
     tables = [(run / "metrics.csv").read_text().splitlines() for run in (one, other)]
     if tables[0] != tables[1]:
         row = next(

@@ -12,7 +12,8 @@ class Raw(NamedTuple):
 
     Attributes:
         image: uint8, (B, C, H, W). The clean picture, or the input picture of a folder pair.
-        target: uint8, (B, C', H, W), the partner picture of a folder pair; None where there is one folder only.
+        target: uint8, (B, C', H, W), the partner picture of a folder pair; None where there is one folder only. Fewer
+            than B are those of the last pictures: extra pairs (data.extra_pairs) beside pictures without partners.
         index: int64, (B,). The picture's own number in its split.
         seed: int64, (B,). In training another number for every draw; in evaluation the picture's own number, from which
             follows whatever is random there.

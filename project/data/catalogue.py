@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from project.data.cache import Cache, key_of
 from project.data.exclusions import read_exclusions
+from project.data.extra import extra_pictures, read_manifest
 from project.data.images import Picture
 from project.data.index import index_pictures
 from project.data.pixels import PixelFile, PixelStore, pixel_file
@@ -29,6 +32,7 @@ class Settings:
         root: A folder or several; wins over the source.
         target_root: The partners' folder of a folder pair.
         exclude: Text file or table that names pictures to leave out.
+        extra_pairs: Folder of further training pairs.
         channels: 1 for grey, 3 for RGB.
         resize: Pixels of the shorter side after loading, or None.
         min_size: Pixels that the shorter side of a file must have.
@@ -44,6 +48,7 @@ class Settings:
     root: str | list[str] | None = None
     target_root: str | None = None
     exclude: str | None = None
+    extra_pairs: str | None = None
     channels: int = 3
     resize: int | None = None
     min_size: int = 2
@@ -95,9 +100,10 @@ class Catalogue:
     """The result.
 
     Attributes:
-        splits: "train", "val" and "test": pictures sorted by name.
-        statistics: Of the training pictures; None where there are none (Settings.whole).
+        splits: "train", "val" and "test": pictures sorted by name; extra pairs come last in "train".
+        statistics: Of the training pictures without extra pairs; None where there are none (Settings.whole).
         target_statistics: Of their partners, where they have some; else the same object as `statistics`.
+        answered: Of extra pairs, their ``folder`` and the ``members`` that have answered; empty where there are none.
     """
 
     splits: dict[str, list[Picture]]
@@ -105,11 +111,16 @@ class Catalogue:
     target_statistics: Statistics | None
     _settings: Settings = field(repr=False)
     _file: PixelFile | None = field(repr=False)
+    answered: dict[str, Any] = field(default_factory=dict)
 
     def store(self, part: str) -> PixelStore:
         """The pixels of one part's pictures, by their positions in `splits[part]`."""
+        return self.store_of(self.splits[part])
+
+    def store_of(self, pictures: Sequence[Picture]) -> PixelStore:
+        """The pixels of some of the pictures, by their positions."""
         settings = self._settings
-        return PixelStore(self.splits[part], channels=settings.channels, resize=settings.resize, file=self._file)
+        return PixelStore(pictures, channels=settings.channels, resize=settings.resize, file=self._file)
 
 
 def build_catalogue(settings: Settings, cache: Cache, *, workers: int = 0, progress: bool = True) -> Catalogue:
@@ -146,6 +157,21 @@ def build_catalogue(settings: Settings, cache: Cache, *, workers: int = 0, progr
         splits = split_pictures(pictures, settings.fractions, settings.split_seed, manifest, excluded)
     if excluded:
         splits = _without(splits, excluded, settings)
+    answered = {}
+    if settings.extra_pairs and not settings.whole:
+        manifest = read_manifest(settings.extra_pairs)
+        extra = extra_pictures(
+            manifest,
+            entries,
+            splits,
+            cache=cache,
+            min_size=settings.min_size,
+            on_bad_image=settings.on_bad_image,
+            workers=workers,
+            progress=progress,
+        )
+        splits = {**splits, "train": splits["train"] + extra}
+        answered = {"folder": str(manifest.folder), "members": manifest.members}
     everything = [picture for part in PARTS for picture in splits[part]]
     file = pixel_file(
         everything,
@@ -156,7 +182,7 @@ def build_catalogue(settings: Settings, cache: Cache, *, workers: int = 0, progr
         workers=workers,
         progress=progress,
     )
-    catalogue = Catalogue(splits, None, None, settings, file)
+    catalogue = Catalogue(splits, None, None, settings, file, answered)
     if splits["train"]:
         _measure(catalogue, cache, workers, progress)
     _save(catalogue, cache)
@@ -182,7 +208,7 @@ def read_catalogue(settings: Settings, cache: Cache) -> Catalogue:
         file = PixelFile(everything, settings.channels, settings.resize, cache)
     own = _statistics(kept["statistics"])
     other = _statistics(kept["target_statistics"]) if kept["target_statistics"] else own
-    return Catalogue(splits, own, other, settings, file)
+    return Catalogue(splits, own, other, settings, file, kept["answered"])
 
 
 def _without(splits: dict[str, list[Picture]], excluded: set[str], settings: Settings) -> dict[str, list[Picture]]:
@@ -200,7 +226,9 @@ def _without(splits: dict[str, list[Picture]], excluded: set[str], settings: Set
 
 
 def _measure(catalogue: Catalogue, cache: Cache, workers: int, progress: bool) -> None:
-    store, pictures = catalogue.store("train"), catalogue.splits["train"]
+    # Not of extra pairs: answers are no measurements, and the scale should be the same with them and without.
+    pictures = [picture for picture in catalogue.splits["train"] if not picture.origin]
+    store = catalogue.store_of(pictures)
     limit = catalogue._settings.statistics_images
     own = measure(store, pictures, cache=cache, limit=limit, workers=workers, progress=progress)
     catalogue.statistics = catalogue.target_statistics = own
@@ -214,6 +242,7 @@ def _save(catalogue: Catalogue, cache: Cache) -> None:
     own, other = catalogue.statistics, catalogue.target_statistics
     value = {
         "splits": {part: [list(vars(picture).values()) for picture in catalogue.splits[part]] for part in PARTS},
+        "answered": catalogue.answered,
         "in_file": catalogue._file is not None,
         "statistics": _plain(own),
         "target_statistics": None if other is own else _plain(other),

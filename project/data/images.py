@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -52,6 +53,7 @@ class Picture:
         target_path: The partner's absolute path in a folder pair.
         tag: The folder or category it came from, for sampling weights.
         part: "train", "val" or "test" where the source comes with its own parts, else "all".
+        origin: Of an extra pair, the picture that was answered; empty for a picture of the source.
     """
 
     path: str
@@ -62,6 +64,12 @@ class Picture:
     target_path: str | None = None
     tag: str = ""
     part: str = "all"
+    origin: str = ""
+
+
+def content_digest(content: bytes) -> str:
+    """What a file's content is known by: hexadecimal BLAKE2b, 16 bytes."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
 def is_picture_name(path: str | Path) -> bool:

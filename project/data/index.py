@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from PIL import Image
 
 from project.data.cache import Cache, key_of
-from project.data.images import BadPicture, Entry, Picture, decode
+from project.data.images import BadPicture, Entry, Picture, content_digest, decode
 from project.data.parallel import run_parallel
 from project.errors import UserError
 
@@ -108,9 +108,8 @@ def judge_pictures(
     Returns:
         The good ones, in the order of the entries; and for each bad one "NAME: reason".
     """
-    verdicts = _Verdicts(cache, f"index-{key_of(_common_folder(entries))}.json")
-    paths = [path for entry in entries if not entry.problem for path in (entry.path, entry.target_path) if path]
-    verdicts.examine(paths, workers, progress)
+    verdicts = _Verdicts(cache, _cache_name(entries))
+    verdicts.examine(_paths(entries), workers, progress)
 
     excluded = frozenset(excluded)
     pictures, bad = [], []
@@ -121,6 +120,20 @@ def judge_pictures(
         elif entry.name not in excluded:
             bad.append(f"{entry.name}: {picture}")
     return pictures, bad
+
+
+def file_digests(entries: Sequence[Entry], *, cache: Cache) -> dict[str, str]:
+    """The digest of every file's bytes, inputs and partners, by its path; `judge_pictures` has looked at them."""
+    verdicts = _Verdicts(cache, _cache_name(entries))
+    return {path: verdicts[path].digest for path in _paths(entries)}
+
+
+def _cache_name(entries: Sequence[Entry]) -> str:
+    return f"index-{key_of(_common_folder(entries))}.json"
+
+
+def _paths(entries: Sequence[Entry]) -> list[str]:
+    return [path for entry in entries if not entry.problem for path in (entry.path, entry.target_path) if path]
 
 
 def _common_folder(entries: Sequence[Entry]) -> str:
@@ -180,7 +193,7 @@ def _examine(path: str) -> Verdict:
         return Verdict(size, mtime_ns, reason=f"cannot be read ({error.strerror or error})")
     if not content:
         return Verdict(size, mtime_ns, reason="is empty (0 bytes)")
-    digest = hashlib.blake2b(content, digest_size=16).hexdigest()
+    digest = content_digest(content)
     try:
         height, width = decode(io.BytesIO(content), channels=3).shape[:2]
     except BadPicture as bad:

@@ -55,14 +55,16 @@ class PictureDataset(Dataset[Raw]):
         images: Tensor | None = None
         targets: Tensor | None = None
         index, seeds = [], []
-        for position, draw in enumerate(draws):
-            number, seed = draw if isinstance(draw, tuple) else (draw, int(self.keys[draw]))
-            filling = number == FILLER
-            number = 0 if filling else number
+        filling = isinstance(draws[0], tuple) and draws[0][0] == FILLER
+        found = [draw if isinstance(draw, tuple) else (draw, int(self.keys[draw])) for draw in draws]
+        found = [(0, found[0][1])] if filling else found
+        found.sort(key=lambda draw: self.store.has_target(draw[0]))  # stable: the order stays where all are alike
+        alone = sum(not self.store.has_target(number) for number, _ in found)
+        for position, (number, seed) in enumerate(found):
             image, target = self._draw(number, seed)
             images = _put(images, position, image, len(draws), self.augmenter is not None)
             if target is not None:
-                targets = _put(targets, position, target, len(draws), self.augmenter is not None)
+                targets = _put(targets, position - alone, target, len(draws) - alone, self.augmenter is not None)
             index.append(number)
             seeds.append(seed)
         assert images is not None
@@ -70,7 +72,7 @@ class PictureDataset(Dataset[Raw]):
 
     def _draw(self, number: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
         image = self.store[number]
-        target = self.store.target(number) if self.store.has_targets else None
+        target = self.store.target(number) if self.store.has_target(number) else None
         if self.augmenter is not None:
             return self.augmenter(image, target, seed)
         if self.crop is None:

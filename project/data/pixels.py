@@ -57,7 +57,7 @@ class PixelFile:
         store = PixelStore(pictures, channels=self.channels, resize=self.resize)
 
         def both(position: int) -> tuple[np.ndarray, ...]:
-            return (store[position], store.target(position)) if store.has_targets else (store[position],)
+            return (store[position], store.target(position)) if store.has_target(position) else (store[position],)
 
         decoded = run_parallel(
             both, range(len(store)), workers=workers, what="Keeping decoded pixels", progress=progress
@@ -87,7 +87,7 @@ class PixelStore:
         self.resize = resize
         self.paths = [picture.path for picture in pictures]
         self.target_paths = [picture.target_path for picture in pictures]
-        self.has_targets = bool(pictures) and pictures[0].target_path is not None
+        self.has_targets = bool(pictures) and all(self.target_paths)
         sizes = [resized(picture.width, picture.height, resize) for picture in pictures]
         self._sizes = np.array(sizes, dtype=np.int64).reshape(-1, 2)
         self._path = file.path if file else None
@@ -111,6 +111,10 @@ class PixelStore:
         if path is None:
             raise ValueError(f"picture {position} has no target")
         return self._side(position, path, 1)
+
+    def has_target(self, position: int) -> bool:
+        """Whether a picture has a partner: all have or none, but for extra pairs beside pictures without partners."""
+        return self.target_paths[position] is not None
 
     @property
     def mapped(self) -> bool:

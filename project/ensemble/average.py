@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from project.networks.choices import choose
+from project.networks.space import RGB, Space
 
 WAYS = ("plain", "score", "agreement")
 CLOSE = 2 / 255
@@ -16,6 +17,9 @@ CLOSE = 2 / 255
 
 class Ensemble(nn.Module):
     """Members that answer together.
+
+    Answers are averaged in what the networks give: pictures, or a and b of CIELAB (over 110) where all members keep the
+    input's lightness: the lightness is then that of the input. Where some do and some do not, pictures are averaged.
 
     Args:
         members: Each takes (B, C, H, W) and gives pictures (B, c, H, W) around [0, 1].
@@ -37,36 +41,55 @@ class Ensemble(nn.Module):
     ) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
+        spaces = [_space(member) for member in members]
+        self.space = spaces[0] if len({type(space) for space in spaces}) == 1 else None
         self.way = choose("--average", way, WAYS)
         weights = score_weights(scores) if self.way == "score" and scores else torch.ones(len(members)) / len(members)
         self.register_buffer("weights", weights)
         self.turns = turns
 
     def answers(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> every answer on its own, (members, or members x 8, B, c, H, W) in [0, 1]."""
+        """(B, C, H, W) -> every answer on its own, (members, or members x 8, B, c, H, W): see :meth:`pictures`."""
         return torch.cat([self._of(member, x) for member in self.members])
 
     def _of(self, member: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         if not self.turns:
-            return member(x).float().clamp(0, 1)[None]
-        return torch.stack(
-            [turn_back(member(turn(x, position)), position).float().clamp(0, 1) for position in range(8)]
-        )
+            return self._ask(member, x)[None]
+        return torch.stack([turn_back(self._ask(member, turn(x, position)), position) for position in range(8)])
 
-    def combine(self, answers: Tensor) -> Tensor:
-        """(answers, B, c, H, W) of :meth:`answers` -> (B, c, H, W)."""
+    def _ask(self, member: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        if self.space is None:
+            return member(x).float().clamp(0, 1)
+        return member.generator(member.in_order(x)).float()
+
+    def pictures(self, answers: Tensor, x: Tensor) -> Tensor:
+        """What :meth:`answers` gave for x -> pictures, (answers, B, c, H, W) in [0, 1]."""
+        if self.space is None:
+            return answers
+        return torch.stack([self.space.decode(answer, x) for answer in answers]).clamp(0, 1)
+
+    def combine(self, answers: Tensor, x: Tensor) -> Tensor:
+        """What :meth:`answers` gave for x -> one picture of them, (B, c, H, W) in [0, 1]."""
         if self.way == "agreement":
-            return by_agreement(answers)
-        weights = self.weights.repeat_interleave(len(answers) // len(self.weights))
-        return torch.tensordot(weights / weights.sum(), answers, dims=1)
+            together = by_agreement(answers)
+        else:
+            weights = self.weights.repeat_interleave(len(answers) // len(self.weights))
+            together = torch.tensordot(weights / weights.sum(), answers, dims=1)
+        return self.pictures(together[None], x)[0]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, c, H, W) in [0, 1]."""
-        return self.combine(self.answers(x))
+        return self.combine(self.answers(x), x)
+
+
+def _space(member: nn.Module) -> Space | None:
+    """In which colours a member's network answers, where these are not a picture's."""
+    space = getattr(member, "space", None)
+    return None if isinstance(space, RGB) or not hasattr(member, "generator") else space
 
 
 def disagreement(answers: Tensor) -> Tensor:
-    """(answers, B, c, H, W) -> (B, 1, H, W): the standard deviation of the answers, root mean square over channels."""
+    """(answers, B, c, H, W) -> (B, 1, H, W): the standard deviation of pictures, root mean square over channels."""
     return answers.var(dim=0, correction=0).mean(dim=1, keepdim=True).sqrt()
 
 

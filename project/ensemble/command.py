@@ -4,7 +4,9 @@
     python -m project ensemble --ckpts A.ckpt --turns true                      # one model, eight positions
     python -m project ensemble --ckpts A.ckpt B.ckpt --input photos --output restored --min_confidence 0.98
 
-Beside each restored picture goes a map of where the members disagree.
+Networks that colour take hints as ``predict`` does (--hints, --palette, --size).
+
+Beside each picture goes a map of where the members disagree.
 """
 
 from __future__ import annotations
@@ -20,9 +22,14 @@ if TYPE_CHECKING:  # torch takes seconds, which `--help` and a typing error need
     import torch
     from jsonargparse import Namespace
     from lightning.pytorch import LightningModule
+    from torchmetrics import Metric
 
     from project.ensemble.average import Ensemble
     from project.models.checkpoint import Checkpoint
+
+
+COLUMNS = {"psnr": ("PSNR (dB)", ".3f"), "ssim": ("SSIM", ".4f"), "colourfulness": ("colours / truth's", ".2f")}
+"""Score -> its heading, and how it is written."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -70,35 +77,51 @@ def _load(checkpoints: list[Checkpoint], device: torch.device) -> list[Lightning
         if not hasattr(model, "restore"):
             raise UserError(f"{checkpoint.path}: {type(model).__name__} does not answer pictures with pictures.")
         takes.append(input_channels(model, checkpoint.config.get("data") or {}))
-    for checkpoint, channels in zip(checkpoints, takes, strict=True):
-        if channels != takes[0]:
+    tasks = [_task(checkpoint) for checkpoint in checkpoints]
+    for checkpoint, channels, task in zip(checkpoints, takes, tasks, strict=True):
+        if channels != takes[0] or task != tasks[0]:
             raise UserError(
-                f"{checkpoint.path} takes {channels} channels, and {checkpoints[0].path} takes {takes[0]}: they were "
-                "not trained for one task, and cannot answer together."
+                f"{checkpoint.path} takes {channels} channels ({task}), and {checkpoints[0].path} takes {takes[0]} "
+                f"({tasks[0]}): they were not trained for one task, and cannot answer together."
             )
     return models
+
+
+def _task(checkpoint: Checkpoint) -> str:
+    """In a few words what a checkpoint takes."""
+    from project.data.extra import kind_of
+    from project.prediction.trained import colouring_of
+
+    pairs = colouring_of(checkpoint)
+    return kind_of(pairs) if pairs is None else f"{kind_of(pairs)}, {type(pairs.hints).__name__}"
 
 
 def _scores(
     ensemble: Ensemble, checkpoint: Checkpoint, words: list[str], split: str, device: torch.device
 ) -> list[dict[str, float]]:
-    """PSNR and SSIM of each member as it is, of the ensemble, and of doing nothing."""
+    """PSNR and SSIM of each member as it is, of the ensemble, and of doing nothing; of colours how strong they are."""
     import torch
 
+    from project.data.pairs import Colouring
     from project.inspection.data import open_data
+    from project.models.colour_metrics import ColourfulnessRatio
     from project.models.metrics import PSNR, SSIM, Scores
 
     seed = checkpoint.config.get("seed_everything")
     own = ["--data.seed", str(seed)] if type(seed) is int and not checkpoint.config["data"].get("seed") else []
     data = open_data(checkpoint, [*own, *words])  # the noise of the run's own test
-    counted = [Scores({"psnr": PSNR(), "ssim": SSIM()}).to(device) for _ in range(len(ensemble.members) + 1)]
+    metrics: dict[str, Metric] = {"psnr": PSNR(), "ssim": SSIM()}
+    if isinstance(data.pairs, Colouring):
+        metrics["colourfulness"] = ColourfulnessRatio()
+    counted = [Scores(metrics).to(device) for _ in range(len(ensemble.members) + 1)]
     each = 8 if ensemble.turns else 1
     for raw in data.evaluation_dataloader(split):
         batch = type(raw)(*(part if part is None else part.to(device) for part in raw))
         pair = data.make_pair(batch)
         with torch.inference_mode():
             answers = ensemble.answers(pair.input)
-            for scores, answer in zip(counted, [*answers[::each], ensemble.combine(answers)], strict=True):
+            alone, together = ensemble.pictures(answers[::each], pair.input), ensemble.combine(answers, pair.input)
+            for scores, answer in zip(counted, [*alone, together], strict=True):
                 scores.update(answer, pair.target, pair.baseline)
     found = [{name: float(value) for name, value in scores.compute().items()} for scores in counted]
     nothing = {name.removesuffix("_baseline"): value for name, value in found[0].items() if name.endswith("_baseline")}
@@ -113,11 +136,12 @@ def _tell(options: Namespace, found: list[dict[str, float]]) -> None:
     names = [*map(str, options.ckpts), f"ensemble, {how}{', in eight positions' * options.turns}", "doing nothing"]
     table = Table(title=f"{options.split} pictures", title_justify="left")
     table.add_column("", overflow="fold")
-    for heading in ("PSNR (dB)", "SSIM"):
+    shown = {name: column for name, column in COLUMNS.items() if name in found[0]}
+    for heading, _ in shown.values():
         table.add_column(heading, justify="right")
     for name, scores in zip(names, found, strict=True):
         style = "bold" if name.startswith("ensemble,") else None
-        table.add_row(_short(name), f"{scores['psnr']:.3f}", f"{scores['ssim']:.4f}", style=style)
+        table.add_row(_short(name), *(f"{scores[key]:{form}}" for key, (_, form) in shown.items()), style=style)
     Console(soft_wrap=True).print(table)
 
 

@@ -1,99 +1,94 @@
-"""Pictures restored by an ensemble, with maps of its disagreement, and the surest of them as pairs to train on."""
+"""Pictures that an ensemble answers, with maps of its disagreement, and the surest of them as pairs to train on."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from jsonargparse import Namespace
 from PIL import Image
-from torch import Tensor
 
 from project.checkpoint_files import write_whole
-from project.ensemble.average import Ensemble, disagreement
-from project.errors import UserError
+from project.data.extra import INPUTS, MANIFEST, TARGETS, kind_of
+from project.data.images import content_digest
+from project.ensemble.average import Ensemble
+from project.ensemble.together import ColouringTogether, RestoringTogether
 from project.models.checkpoint import Checkpoint
+from project.prediction.colourist import on_white
 from project.prediction.jobs import Job, plan
-from project.prediction.pictures import open_picture, save_picture
-from project.prediction.restorer import Restorer
-from project.prediction.trained import colouring_of
+from project.prediction.pictures import Opened, open_picture, save_picture
+from project.prediction.trained import check_wishes, colouring_of, working_size
+from project.prediction.wishes import read_wishes
 
-GAIN = 10
-"""A disagreement of 1 / 10 of the range is white in the map."""
-
-
-class Together(Restorer):
-    """A restorer whose answers carry the members' disagreement as a last channel."""
-
-    def __init__(self, ensemble: Ensemble, data: dict, **options) -> None:
-        super().__init__(ensemble, data, **options)
-        self.ensemble = ensemble
-        self.grey_stays_grey, self.keeps_colour = not self.keeps_colour, True
-
-    def _answer(self, x: Tensor) -> Tensor:
-        with torch.inference_mode():
-            answers = self.ensemble.answers(x)
-            return torch.cat([self.ensemble.combine(answers), GAIN * disagreement(answers)], dim=1)
-
-    def both(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """A picture, uint8 (H, W, 1 or 3) -> the answer, likewise, and the map of disagreement, uint8 (H, W)."""
-        found = self(pixels)
-        answer, apart = found[..., :-1], found[..., -1]
-        if pixels.shape[2] == 1 and self.grey_stays_grey and answer.shape[2] == 3:
-            answer = np.rint(answer.mean(axis=2, keepdims=True)).astype(np.uint8)
-        return answer, apart
+Answer = Callable[[Job, Opened], tuple[np.ndarray, np.ndarray, float]]
+"""A picture -> the answer, uint8 (H, W, C), the map of disagreement, uint8 (H, W), and the confidence."""
 
 
 def predict(ensemble: Ensemble, checkpoints: list[Checkpoint], options: Namespace, device: torch.device) -> int:
-    """Restore the pictures of ``--input``.
+    """Restore or colour the pictures of ``--input``.
 
     Returns:
         1 where a picture failed, else 0.
 
     Raises:
-        UserError: No pictures, or members that colour.
+        UserError: No pictures, or hints of a kind that the members were not trained with.
     """
-    if colouring_of(checkpoints[0]) is not None:
-        raise UserError("ensemble --input is for networks that restore; those that colour can be scored: leave it out.")
     output = Path(options.output).expanduser()
     jobs = plan(Path(options.input), output)
-    data = checkpoints[0].config.get("data") or {}
-    restorer = Together(ensemble, data, device=device, tile=options.tile, overlap=options.overlap)
+    answer = _answering(ensemble, checkpoints[0], options, jobs, device)
     output.mkdir(parents=True, exist_ok=True)
     failed, kept = {}, []
     for job in jobs:
         try:
-            confidence = _restore(job, restorer, options.min_confidence, output)
+            confidence = _write(job, answer, options.min_confidence, output)
         except Exception as error:  # one picture must not stop the others, whatever is wrong with it
             failed[job.name] = job.problem or " ".join(str(error).split())[:300] or type(error).__name__
             continue
         print(f"{job.name}: confidence {confidence:.4f}")
         if options.min_confidence is not None and confidence >= options.min_confidence:
-            kept.append({"file": _pair_name(job), "from": str(job.source.absolute()), "confidence": confidence})
+            digest = content_digest(job.source.read_bytes())
+            origin = {"from": str(job.source.absolute()), "digest": digest}
+            kept.append({"file": _pair_name(job), **origin, "confidence": confidence})
     if options.min_confidence is not None:
         _write_manifest(output / "pairs", kept, checkpoints, options)
-        print(f"{len(kept)} of {len(jobs)} pictures are pairs to train on: --data.root {output / 'pairs' / 'inputs'} "
-              f"--data.target_root {output / 'pairs' / 'targets'}")  # fmt: skip
+        print(f"{len(kept)} of {len(jobs)} pictures are pairs to train on: --data.extra_pairs {output / 'pairs'}")
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}")
     return 1 if failed else 0
 
 
-def _restore(job: Job, restorer: Together, least: float | None, output: Path) -> float:
+def _answering(
+    ensemble: Ensemble, checkpoint: Checkpoint, options: Namespace, jobs: list[Job], device: torch.device
+) -> Answer:
+    data, pairs = checkpoint.config.get("data") or {}, colouring_of(checkpoint)
+    wishes = read_wishes(options.hints, options.palette, options.size, jobs)
+    check_wishes(pairs, wishes)
+    how = {"device": device, "tile": options.tile, "overlap": options.overlap}
+    if pairs is None:
+        restorer = RestoringTogether(ensemble, data, **how)
+        return lambda job, opened: restorer.both(opened.pixels)
+    size, why = working_size(data, wishes.size)
+    print(f"Colours are found at {f'{size} pixels along the shorter side' if size else 'full size'} ({why}).")
+    colourist = ColouringTogether(ensemble, pairs, size, **how)
+    return lambda job, opened: colourist.both(opened.pixels, wishes.of(job.name), opened.alpha)
+
+
+def _write(job: Job, answering: Answer, least: float | None, output: Path) -> float:
     """Write the answer, the map, and the pair where it is sure enough; the confidence."""
     opened = open_picture(job.source)
-    answer, apart = restorer.both(opened.pixels)
+    answer, apart, confidence = answering(job, opened)
     save_picture(job.target, answer, opened)
     Image.fromarray(apart).save(job.target.with_name(f"{job.target.stem}.disagreement.png"))
-    confidence = 1 - float(apart.mean()) / 255 / GAIN
     if least is not None and confidence >= least:
-        for part, pixels in (("inputs", opened.pixels), ("targets", answer)):
+        for part, pixels in ((INPUTS, opened.pixels), (TARGETS, answer)):
             path = output / "pairs" / part / _pair_name(job)
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels.squeeze(2) if pixels.shape[2] == 1 else pixels).save(path)
+            seen = on_white(pixels, opened.alpha)  # as the data module would load transparency
+            Image.fromarray(seen.squeeze(2) if seen.shape[2] == 1 else seen).save(path)
     return confidence
 
 
@@ -102,11 +97,12 @@ def _pair_name(job: Job) -> str:
 
 
 def _write_manifest(folder: Path, kept: list[dict], checkpoints: list[Checkpoint], options: Namespace) -> None:
-    """Where the pairs come from."""
+    """Where the pairs come from, and for which task they are."""
     folder.mkdir(parents=True, exist_ok=True)
     members = [
         {"checkpoint": str(one.path.absolute()), "sha256": hashlib.sha256(one.path.read_bytes()).hexdigest()}
         for one in checkpoints
     ]
-    how = {"average": options.average, "turns": options.turns, "min_confidence": options.min_confidence}
-    write_whole(folder / "manifest.json", json.dumps({"members": members, **how, "pairs": kept}, indent=2) + "\n")
+    asked = ("average", "turns", "min_confidence", "hints", "palette", "size")
+    how = {"kind": kind_of(colouring_of(checkpoints[0])), **{name: options[name] for name in asked}}
+    write_whole(folder / MANIFEST, json.dumps({"members": members, **how, "pairs": kept}, indent=2) + "\n")

@@ -18,17 +18,21 @@ BROADCAST_EVERY = 20
 """Steps between two looks at the clock when several processes have to agree on the time."""
 
 
-def warmup_cosine(progress: float, warmup: float, final: float) -> float:
+def warmup_cosine(progress: float, warmup: float, final: float, cycles: int = 1) -> float:
     """The factor on the learning rate: a straight line up to 1, then half a cosine down to ``final``.
+
+    Source of the cycles: Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts".
 
     Args:
         progress: Share of the run that is over, in [0, 1]; more counts as 1.
         warmup: Share of the run in which the factor rises, in [0, 1).
         final: Factor at the end of the run.
+        cycles: So many half cosines, one after the other, each from 1 down to ``final``.
     """
     if progress < warmup:
         return WARMUP_START + (1 - WARMUP_START) * progress / warmup
-    past = min((progress - warmup) / (1 - warmup), 1.0)
+    past = min((progress - warmup) / (1 - warmup), 1.0) * cycles
+    past -= min(int(past), cycles - 1)  # the very end belongs to the last one
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * past))
 
 
@@ -44,9 +48,12 @@ class WarmupCosine(LRScheduler):
         final: Share of the learning rate that is left at the end.
         total_steps: Length of the run in steps; null inside a Trainer, which knows it.
         last_epoch: Steps already done; -1 for a fresh start.
+        cycles: So often the rate falls, each time from its height: the end of each is a good model of its own, see
+            ``--snapshots.keep cycles``.
 
     Raises:
-        UserError: When ``warmup`` is not in [0, 1), or at the first step when nobody told the run's length.
+        UserError: When ``warmup`` is not in [0, 1) or ``cycles`` below 1, or at the first step when nobody told the
+            run's length.
     """
 
     interval = "step"
@@ -58,9 +65,13 @@ class WarmupCosine(LRScheduler):
         final: float = 0.001,
         total_steps: int | None = None,
         last_epoch: int = -1,
+        cycles: int = 1,
     ) -> None:
         if not 0 <= warmup < 1:
             raise UserError(f"WarmupCosine: warmup is a share of the run, in [0, 1), not {warmup}.")
+        if cycles < 1:
+            raise UserError(f"WarmupCosine: cycles must be at least 1, not {cycles}.")
+        self.cycles = cycles
         self.warmup = warmup
         self.final = final
         self.total_steps = total_steps
@@ -77,7 +88,7 @@ class WarmupCosine(LRScheduler):
             progress = 0.0
         else:
             raise UserError("WarmupCosine does not know the run's length: give it total_steps outside of a Trainer.")
-        factor = warmup_cosine(progress, self.warmup, self.final)
+        factor = warmup_cosine(progress, self.warmup, self.final, self.cycles)
         return [base * factor for base in self.base_lrs]
 
     def state_dict(self) -> dict[str, object]:

@@ -46,6 +46,9 @@ class Colourist(TiledModel):
         UserError: The tile is too small for the overlap.
     """
 
+    further = 0
+    """Channels that a subclass's ``_answer`` has behind the colours."""
+
     def __init__(
         self,
         model: nn.Module,
@@ -94,16 +97,18 @@ class Colourist(TiledModel):
         alpha: np.ndarray | None,
     ) -> np.ndarray:
         height, width = pixels.shape[:2]
-        small = _tensor(resize_shorter(_on_white(pixels, alpha), working_side(height, width, self.size)))
+        small = _tensor(resize_shorter(on_white(pixels, alpha), working_side(height, width, self.size)))
         full = _tensor(pixels)
         bands = self._ask(small, self._planes(hints, (height, width), small.shape[2:]))
         if small.shape[2:] == full.shape[2:]:
             rows = self._as_they_come(bands, full)
         else:
             rows = self._carried(torch.cat([band for _, band in bands], dim=2).to(self.device), small, full)
-        answer = np.empty((height, width, 3), dtype=np.uint8)
+        answer: np.ndarray | None = None
         for top, part in rows:
             done = part[0].clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+            if answer is None:
+                answer = np.empty((height, width, done.shape[2]), dtype=np.uint8)
             answer[top : top + len(done)] = done
             progress((top + len(done)) / height)
         return answer
@@ -123,16 +128,19 @@ class Colourist(TiledModel):
         return taken.given(*small, points)
 
     def _ask(self, picture: Tensor, planes: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """The network's answer to a picture, uint8 (1, C, h, w), and hints: bands of RGB from the top down."""
+        """The network's answer to a picture, uint8 (1, C, h, w), and hints: bands from the top down.
+
+        They are RGB; further channels go along to the full size as they are.
+        """
         height, width = picture.shape[2:]
         channels = picture.shape[1]
         tile = 0 if height * width <= self.tile**2 else self.tile
         return self._bands(lambda x: self._network(x, channels), _Input(picture, planes), tile)
 
     def _network(self, x: Tensor, channels: int) -> Tensor:
-        """(B, C + K, h, w), the picture and the planes -> (B, 3, h, w)."""
+        """(B, C + K, h, w), the picture and the planes -> (B, 3 and further channels, h, w)."""
         answer = self._answer(torch.cat([self.pairs.condition_of(x[:, :channels]), x[:, channels:]], dim=1))
-        if answer.shape[1] != 3:
+        if answer.shape[1] != 3 + self.further:
             raise ValueError("the network's answer is grey")
         return answer
 
@@ -141,26 +149,30 @@ class Colourist(TiledModel):
         for top, band in bands:
             if self.pairs.keeps_lightness:
                 part = self._part(full, top, top + band.shape[2])
-                yield top, with_lightness(_lightness(part), _ab(band.to(self.device)))
+                colours, more = band[:, :3].to(self.device), band[:, 3:].to(self.device)
+                yield top, torch.cat([with_lightness(_lightness(part), _ab(colours)), more], dim=1)
             else:
                 yield top, band
 
     def _carried(self, answer: Tensor, small: Tensor, full: Tensor) -> Iterator[tuple[int, Tensor]]:
         """The answer to the small picture, (1, 3, h, w), carried over to the full one: bands of RGB."""
         height, width = full.shape[2:]
+        colours, more = answer[:, :3], answer[:, 3:]
         if self.pairs.keeps_lightness:
-            colours = Stretched(_ab(answer), height, width)
+            layers = (_ab(colours),)
         else:
-            layers = paint_and_paper(answer.clamp(0, 1), grey(self._part(small, 0, small.shape[2])))
-            colours = Stretched(torch.cat(layers, dim=1), height, width)
+            layers = paint_and_paper(colours.clamp(0, 1), grey(self._part(small, 0, small.shape[2])))
+        stretched = Stretched(torch.cat([*layers, more], dim=1), height, width)
+        kept = stretched.picture.shape[1] - more.shape[1]
         step = max(1, PIXELS_AT_ONCE // width)
         for top in range(0, height, step):
             part = self._part(full, top, min(top + step, height))
-            found = colours.rows(top, top + part.shape[2])
+            found, beside = stretched.rows(top, top + part.shape[2]).tensor_split([kept], dim=1)
             if self.pairs.keeps_lightness:
-                yield top, with_lightness(_lightness(part), found)
+                done = with_lightness(_lightness(part), found)
             else:
-                yield top, inked(found[:, :3], found[:, 3:], grey(part))
+                done = inked(found[:, :3], found[:, 3:], grey(part))
+            yield top, torch.cat([done, beside], dim=1)
 
     def _part(self, picture: Tensor, top: int, stop: int) -> Tensor:
         return picture[:, :, top:stop].to(self.device).float() / 255
@@ -193,8 +205,8 @@ class _Input:
         return torch.cat([self.picture[place].float() / 255, self.planes[place]], dim=1)
 
 
-def _on_white(pixels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
-    """What the network was shown of transparent pictures in training."""
+def on_white(pixels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+    """What the network was shown of transparent pictures in training: uint8, (H, W, C), and (H, W) -> (H, W, C)."""
     if alpha is None:
         return pixels
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)

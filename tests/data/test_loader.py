@@ -24,6 +24,9 @@ class Pictures:
     def __getitem__(self, number):
         return self.pictures[number]
 
+    def has_target(self, number):
+        return self.has_targets
+
     def target(self, number):
         return 255 - self.pictures[number]
 

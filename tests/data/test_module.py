@@ -9,8 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from project.data import ImageDataModule, Pair, Raw
-from project.data import module as module_file
+from project.data import ImageDataModule, Pair, Raw, prepared
 from project.data.augment import Augment
 from project.data.pairs import GaussianNoise, Given, SaltAndPepper
 from project.errors import UserError
@@ -272,7 +271,7 @@ def test_a_share_of_nought_has_no_pictures_to_load(make):
 
 def test_a_fits_own_test_prepares_nothing_anew(make, monkeypatch):
     module = make()
-    monkeypatch.setattr(module_file, "build_catalogue", lambda *_, **__: pytest.fail("prepared anew"))
+    monkeypatch.setattr(prepared, "build_catalogue", lambda *_, **__: pytest.fail("prepared anew"))
     module.prepare_data()
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from skimage.color import lab2rgb
 from torch import Tensor, nn
 
 from project.ensemble.average import CLOSE, Ensemble, by_agreement, disagreement, score_weights, turn, turn_back
 from project.errors import UserError
+from project.networks.space import Lab
 
 
 class Adds(nn.Module):
@@ -84,3 +86,60 @@ def test_turned_members_keep_their_weights():
 def test_an_unknown_way():
     with pytest.raises(UserError, match="plain, score, agreement"):
         Ensemble([Adds(0.0)], "median")
+
+
+class Colours(nn.Module):
+    """A member whose network answers one a and b everywhere, and keeps the input's lightness."""
+
+    def __init__(self, a: float, b: float) -> None:
+        super().__init__()
+        self.space = Lab()
+        self.ab = torch.tensor([a, b])
+
+    def in_order(self, x: Tensor) -> Tensor:
+        return x
+
+    def generator(self, x: Tensor) -> Tensor:
+        return (self.ab / 110)[:, None, None].expand(len(x), 2, *x.shape[2:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.space.decode(self.generator(x), x)
+
+
+def lab_picture(lightness: Tensor, a: float, b: float) -> np.ndarray:
+    """scikit-image's CIELAB -> RGB, (B, 3, H, W)."""
+    lab = np.stack([lightness[:, 0].numpy() * 100, *(np.full(lightness[:, 0].shape, v) for v in (a, b))], axis=-1)
+    return lab2rgb(lab).transpose(0, 3, 1, 2)
+
+
+def test_colours_are_averaged_as_a_and_b_under_the_inputs_lightness():
+    lightness = picture()[:, :1]
+    members = [Colours(60.0, -20.0), Colours(-90.0, 100.0)]  # the second has colours that no screen shows
+    ensemble = Ensemble(members)
+    answers = ensemble.answers(lightness)
+    assert answers.shape == (2, 2, 2, 5, 7)
+    expected = lab_picture(lightness, -15.0, 40.0)
+    np.testing.assert_allclose(ensemble(lightness).numpy(), expected, atol=1e-4)
+    for member, shown in zip(members, ensemble.pictures(answers, lightness), strict=True):
+        torch.testing.assert_close(shown, member(lightness))
+    as_pictures = torch.stack([member(lightness) for member in members]).mean(0)
+    assert np.abs(as_pictures.numpy() - expected).max() > 0.05, "which is another picture"
+    weighted = Ensemble(members, "score", [30.0, 20.0])(lightness)
+    np.testing.assert_allclose(weighted.numpy(), lab_picture(lightness, (600 - 90) / 11, (-200 + 100) / 11), atol=1e-4)
+
+
+def test_turned_colours_come_back_under_the_lightness_as_it_is():
+    lightness = picture()[:, :1]
+    ensemble = Ensemble([Colours(20.0, -10.0)], turns=True)
+    assert ensemble.answers(lightness).shape == (8, 2, 2, 5, 7)
+    np.testing.assert_allclose(ensemble(lightness).numpy(), lab_picture(lightness, 20.0, -10.0), atol=1e-4)
+
+
+def test_members_of_two_kinds_are_averaged_as_pictures():
+    class Lighter(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.expand(-1, 3, -1, -1) + 0.1
+
+    lightness, colours = picture()[:, :1], Colours(20.0, -10.0)
+    together = Ensemble([colours, Lighter()])(lightness)
+    torch.testing.assert_close(together, (colours(lightness) + (lightness + 0.1)) / 2)

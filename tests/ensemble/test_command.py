@@ -15,8 +15,8 @@ from project.__main__ import main
 
 
 @pytest.fixture
-def checkpoints(tmp_path: Path, make_pictures) -> list[str]:
-    """Two runs of a few steps from different seeds."""
+def config(tmp_path: Path, make_pictures) -> Path:
+    """A denoiser of a few steps."""
     network = {"class_path": "project.networks.UNet", "init_args": {"widths": [6, 9], "norm": "none", "residual": True}}
     adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.005}}
     model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network, "optimizer": adam}}
@@ -24,9 +24,15 @@ def checkpoints(tmp_path: Path, make_pictures) -> list[str]:
     path = tmp_path / "tiny.yaml"
     trainer = {"accelerator": "cpu", "max_steps": 12}
     path.write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))
+    return path
+
+
+@pytest.fixture
+def checkpoints(config: Path) -> list[str]:
+    """Two runs from different seeds."""
     found = []
     for seed in ("1", "2"):
-        assert main(["fit", "--config", str(path), "--wandb", "off", "--seed_everything", seed, "--name", seed]) == 0
+        assert main(["fit", "--config", str(config), "--wandb", "off", "--seed_everything", seed, "--name", seed]) == 0
         found.append(str(Path("runs", seed, "latest").resolve() / "checkpoints" / "best.ckpt"))
     return found
 
@@ -68,6 +74,30 @@ def test_members_are_scored_beside_the_ensemble_and_restore_pictures(checkpoints
     assert len(list(Path("surest/pairs/inputs").iterdir())) == 10
 
 
+def test_the_snapshots_of_one_run_answer_together(config, capsys):
+    whole = yaml.safe_load(config.read_text())
+    whole["model"]["init_args"]["scheduler"] = {
+        "class_path": "project.models.WarmupCosine",
+        "init_args": {"cycles": 3, "warmup": 0},
+    }
+    whole["snapshots"] = {"keep": "cycles"}
+    config.write_text(yaml.safe_dump(whole))
+    assert main(["fit", "--config", str(config), "--wandb", "off", "--name", "cycles"]) == 0
+    folder = Path("runs", "cycles", "latest").resolve() / "checkpoints"
+    pattern = str(folder / "snapshot-*.ckpt")  # as a shell leaves it that knows no patterns
+    shown = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert f"python -m project ensemble --ckpts {Path(pattern).relative_to(Path.cwd())}" in shown
+    assert sorted(path.name for path in folder.glob("snapshot-*")) == [f"snapshot-{n:06d}.ckpt" for n in (4, 8, 12)]
+    assert main(["ensemble", "--ckpts", pattern]) == 0
+    *members, together, _ = table(capsys.readouterr().out).values()
+    assert len(members) == 3 and together >= min(members)
+    one = str(folder / "snapshot-000004.ckpt")
+    assert main(["test", "--ckpt_path", one]) == 0
+    assert f"{members[0]:.2f}" in capsys.readouterr().out
+    assert main(["fit", "--ckpt_path", one, "--wandb", "off"]) == 2
+    assert "holds weights alone" in (told := capsys.readouterr().err) and "last.ckpt" in told
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -75,6 +105,8 @@ def test_members_are_scored_beside_the_ensemble_and_restore_pictures(checkpoints
         (["--ckpts", "a.ckpt", "b.ckpt", "--input", "x"], "belong together"),
         (["--ckpts", "a.ckpt", "b.ckpt", "--min_confidence", "0.5"], "--input, which is not given"),
         (["--ckpts", "a.ckpt", "b.ckpt"], "There is no checkpoint a.ckpt"),
+        (["--ckpts", "snapshot-*.ckpt"], "no checkpoint of that pattern"),
+        (["--ckpts", "a.ckpt", "b.ckpt", "--palette", "red"], "--input, which is not given"),
         (["--ckpts", "a.ckpt", "b.ckpt", "--avrage", "plain"], "Did you mean --average?"),
     ],
 )

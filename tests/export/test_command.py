@@ -11,10 +11,10 @@ import yaml
 from torch import nn
 
 from project.__main__ import main
-from project.export import formats, verify
+from project.export import card, formats, verify
 from project.export.answer import Answer, input_channels
 from project.models import GANColorizer, ImageRestorer
-from project.models.checkpoint import load_model
+from project.models.checkpoint import Checkpoint, load_model
 from project.networks import BackboneUNet, Normalized, UNet
 
 
@@ -144,3 +144,13 @@ def test_missing_packages_are_named(run, monkeypatch, capsys):
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     assert export(run) == 2
     assert "pip install '.[export]'" in capsys.readouterr().err
+
+
+def test_the_card_tells_of_extra_pairs_and_who_has_answered_them():
+    members = [{"checkpoint": "/runs/a/best.ckpt", "sha256": "0f"}]
+    train = {"pictures": 11, "fingerprint": "ab", "extra_pairs": {"pictures": 4, "folder": "/more", "members": members}}
+    lines = card._pictures(Checkpoint(Path("x.ckpt"), {"data": {}}, {}, {"train": train}))
+    assert lines[1:] == [
+        "- train: 11 pictures, fingerprint ab",
+        "  - 4 of them are answers of /runs/a/best.ckpt (SHA-256 0f), from /more",
+    ]

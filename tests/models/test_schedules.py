@@ -23,6 +23,20 @@ def test_shape():
     assert warmup_cosine(0.0, 0.0, 0.0) == 1
 
 
+def test_cycles_fall_and_start_again_and_the_end_is_the_end_of_the_last():
+    # Huang et al. 2017, equation 2, with the start of each cycle at 0, 0.25, 0.5 and 0.75.
+    for progress in (0.0, 0.1, 0.25, 0.3, 0.6, 0.99):
+        expected = (math.cos(math.pi * math.fmod(progress, 0.25) / 0.25) + 1) / 2
+        assert warmup_cosine(progress, 0.0, 0.0, cycles=4) == pytest.approx(expected)
+    assert warmup_cosine(1.0, 0.0, 0.1, cycles=4) == warmup_cosine(1.2, 0.0, 0.1, cycles=4) == pytest.approx(0.1)
+    # The warm-up comes once; the rest is shared out.
+    assert warmup_cosine(0.1, 0.2, 0.0, cycles=2) == pytest.approx(0.505)
+    assert warmup_cosine(0.4, 0.2, 0.0, cycles=2) == pytest.approx(0.5)
+    assert warmup_cosine(0.6001, 0.2, 0.0, cycles=2) == pytest.approx(1.0, abs=1e-5)
+    with pytest.raises(UserError, match="at least 1"):
+        WarmupCosine(optimizer(), cycles=0)
+
+
 def test_rates_of_a_run_by_the_formula():
     sgd = optimizer(0.5)
     schedule = WarmupCosine(sgd, warmup=0.25, final=0.1, total_steps=8)

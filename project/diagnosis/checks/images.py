@@ -170,11 +170,12 @@ class StatisticsNotFromTrain(Check):
         if statistics is None or not seen.pictures.get("train"):
             return self.skipped("the data module has no statistics")
         store = seen.data.dataset("train").store
+        own = sum(not picture.origin for picture in seen.pictures["train"])  # extra pairs come last, and count nothing
         worst, where, limit = 0.0, "data.statistics", self.limit
         for side, kept in (("input", statistics), ("target", getattr(seen.data, "target_statistics", None))):
             if kept is None or (side == "target" and not store.has_targets):
                 continue
-            mean, std, allowed = self._measure(store, side, getattr(seen.data.settings, "statistics_images", None))
+            mean, std, allowed = self._measure(store, own, side, getattr(seen.data.settings, "statistics_images", None))
             apart = max(float(np.abs(kept.mean.numpy() - mean).max()), float(np.abs(kept.std.numpy() - std).max()))
             if apart / allowed > worst / limit:
                 worst, where, limit = apart, f"data.statistics of the {side}", allowed
@@ -193,9 +194,11 @@ class StatisticsNotFromTrain(Check):
             "files were replaced.",
         )
 
-    def _measure(self, store: PixelStore, side: str, most: int | None) -> tuple[np.ndarray, np.ndarray, float]:
-        """Mean, standard deviation, and how far off those of all pictures may be, of which ``most`` are measured."""
-        total = len(store)
+    def _measure(
+        self, store: PixelStore, total: int, side: str, most: int | None
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Mean and standard deviation of the first pictures, and how far off those of all ``total`` may be, of which
+        ``most`` are measured."""
         pixels = sum(store.width(number) * store.height(number) for number in range(total))
         whole = pixels <= self.everything
         chosen = range(total) if whole else np.linspace(0, total - 1, self.sample).astype(int).tolist()
