@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
 from project.data.batch import Pair
-from project.errors import UserError
 from project.models.finetuning import FineTuning, freeze
 from project.models.metrics import Scores
 from project.models.optimization import EVERY, step_plateaus
+from project.models.resting import expect_unfreezing
 from project.networks.choices import choose
 from project.networks.normalize import Normalize
 
@@ -86,7 +86,8 @@ class PictureModel(LightningModule, ABC):
         self.init_from = None
 
     def on_fit_start(self) -> None:
-        """Take the weights to start from, once; by now a resumed run has loaded its own."""
+        """Take the weights to start from, once; by now a resumed run has loaded its own, and processes are joined."""
+        self.hold_frozen()
         if self.init_from is not None:
             self.start_from(self.init_from)
             self.init_from = None
@@ -123,14 +124,12 @@ class PictureModel(LightningModule, ABC):
         """Have metrics that need pretrained weights load them: what is missing is told before the first step.
 
         Raises:
-            UserError: Stages are to be unfrozen while several processes train.
+            UserError: Stages are to be unfrozen, and the strategy cannot have it.
         """
-        if stage == "fit" and self.finetune.unfreeze and self.trainer.world_size > 1:
-            raise UserError(
-                "model.finetune.unfreeze works in one process: of what is unfrozen later, several would not share the "
-                "gradients.\nSet it to {}, and start a second run with less frozen from the first one's weights: "
-                "--model.init_args.init_from"
-            )
+        if stage == "fit" and self.finetune.unfreeze:
+            expect_unfreezing(self.trainer)
+            # Processes that are joined share the gradients of what wants some at that moment; on_fit_start freezes.
+            freeze(getattr(self, self.tuned), self.finetune, None)
         if self.finetune.freezes:
             warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training")
         for part in self.scores.modules():

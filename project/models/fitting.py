@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -118,22 +116,6 @@ def check_size(discriminator: nn.Module | None, data: Any, generator_epochs: int
     if crop is not None and hasattr(discriminator, "check_size"):
         side = -(-crop // 2) if getattr(data, "half_size_epochs", 0) > generator_epochs else crop
         discriminator.check_size(side, side)
-
-
-def check_strategy(trainer: Trainer, discriminator: nn.Module | None) -> None:
-    """Whether several processes can train two networks in turns.
-
-    Raises:
-        UserError: For plain DDP, which waits for gradients of both networks in each backward.
-    """
-    strategy = trainer.strategy
-    if discriminator is None or not isinstance(strategy, DDPStrategy):
-        return
-    if not strategy._ddp_kwargs.get("find_unused_parameters", False):
-        raise UserError(
-            "In each step of a GAN one of the two networks rests, which plain ddp does not expect.\n"
-            "Set --trainer.strategy ddp_find_unused_parameters_true"
-        )
 
 
 def _has_batch_norm(network: nn.Module | None) -> bool:

@@ -231,13 +231,6 @@ def test_a_mistake_is_named(make, words):
         make()
 
 
-def test_unfreezing_in_several_processes_is_refused(make_trainer, data, monkeypatch):
-    trainer = make_trainer(max_epochs=1)
-    monkeypatch.setattr(L.Trainer, "world_size", 2)
-    with pytest.raises(UserError, match="works in one process"):
-        trainer.fit(restorer(FineTuning(1, unfreeze={1: 0})), data)
-
-
 def test_nothing_left_to_train_is_told(make_trainer, data):
     class Whole(nn.Conv2d):
         def encoder_stages(self) -> list[list[str]]:
