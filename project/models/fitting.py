@@ -84,9 +84,9 @@ def check_channels(
         )
     answered = space.channels
     wanted = {
-        ("generator", "in_channels"): (_channels(generator, "in"), given),
-        ("generator", "out_channels"): (_channels(generator, "out"), answered),
-        ("discriminator", "in_channels"): (_channels(discriminator, "in"), given + answered),
+        ("generator", "in_channels"): (channels_of(generator, "in"), given),
+        ("generator", "out_channels"): (channels_of(generator, "out"), answered),
+        ("discriminator", "in_channels"): (channels_of(discriminator, "in"), given + answered),
     }
     faults = [
         f"- model.init_args.{network}.init_args.{key} is {has}: set {key}: {want}"
@@ -122,7 +122,7 @@ def _has_batch_norm(network: nn.Module | None) -> bool:
     return network is not None and any(isinstance(part, _BatchNorm) for part in network.modules())
 
 
-def _channels(network: nn.Module | None, side: str) -> int | None:
+def channels_of(network: nn.Module | None, side: str) -> int | None:
     """How many channels the network takes ("in") or gives ("out"), where it says so."""
     if network is None:
         return None

@@ -68,7 +68,10 @@ def _read(path: Path) -> dict[str, Any]:
     except ImportError as error:
         raise UserError(f"weights: {path} needs a package that is not there: pip install '.[timm]'") from error
     except Exception as error:  # the reader of a file of another kind stumbles anywhere: IndexError, EOFError, ...
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[0][:200]
+        if reason.startswith("Weights only load failed"):  # torch goes on with how to run what lies in it all the same
+            reason = "it is no file of torch.save, or holds more than weights and plain values"
         raise UserError(f"weights: {path} cannot be read as a state dict: {reason}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
