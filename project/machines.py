@@ -84,6 +84,13 @@ def explain(error: Exception, trainer: Trainer, checkpoint: str | None) -> UserE
     text = str(error)
     if isinstance(error, RuntimeError) and "loading state_dict" in text:
         return misfit(checkpoint, error)
+    if isinstance(error, ValueError) and "loaded state dict" in text:
+        return UserError(
+            f"{checkpoint}: its optimiser held other parameters than this configuration's.\n"
+            "A resumed run keeps what is trained and which parts have rates of their own: in model.finetune leave "
+            "freeze_stages, freeze_norms, unfreeze, encoder_rate and stage_decay as they were.\n"
+            f"A new run from its weights: fit --model.init_args.init_from {checkpoint}"
+        )
     if isinstance(error, ValueError) and "`val_check_interval`" in text:
         return UserError(
             f"An epoch has fewer than trainer.val_check_interval, {trainer.val_check_interval}, batches.\n"
