@@ -84,6 +84,11 @@ def explain(error: Exception, trainer: Trainer, checkpoint: str | None) -> UserE
     text = str(error)
     if isinstance(error, RuntimeError) and "loading state_dict" in text:
         return misfit(checkpoint, error)
+    if isinstance(error, ValueError) and "SyncBatchNorm" in text:
+        return UserError(
+            "trainer.sync_batchnorm works on GPUs alone.\nSet --trainer.sync_batchnorm false: each process then has "
+            "the statistics of its own part of the batch."
+        )
     if isinstance(error, ValueError) and "loaded state dict" in text:
         return UserError(
             f"{checkpoint}: its optimiser held other parameters than this configuration's.\n"

@@ -84,3 +84,8 @@ def test_an_optimiser_of_other_parameters_is_told(rates):
         torch.optim.SGD(groups).load_state_dict(saved)
     told = str(explain(caught.value, None, "last.ckpt"))
     assert "model.finetune" in told and "init_from last.ckpt" in told
+
+
+def test_synchronised_norms_on_a_cpu_are_told():
+    told = explain(ValueError("SyncBatchNorm layers only work with GPU modules"), None, None)
+    assert isinstance(told, UserError) and "--trainer.sync_batchnorm false" in str(told)
