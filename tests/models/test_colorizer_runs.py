@@ -351,7 +351,7 @@ def without_batch_norm(**options):
     with torch.no_grad():
         for kernel in (p for p in discriminator.parameters() if p.ndim == 4):
             kernel.mul_(6)  # so that its say in the generator's loss is well above the tolerances
-    optimizers = {f"{name}_optimizer": partial(torch.optim.SGD, lr=0.02, momentum=0.9) for name in NETWORKS}
+    optimizers = {f"{name}_optimizer": partial(torch.optim.SGD, lr=0.005, momentum=0.9) for name in NETWORKS}
     options = {"adversarial": LeastSquares(), "reconstruction_weight": 5.0, **optimizers, **options}
     return GANColorizer(generator, discriminator, "rgb", metrics={}, channels_last=False, **options)
 
@@ -379,7 +379,7 @@ def test_two_processes_train_as_one_with_the_whole_batch(tmp_path):
                    cwd=tmp_path)  # fmt: skip
     model = without_batch_norm()
     generator, discriminator = model.generator, model.discriminator
-    optimizers = [torch.optim.SGD(n.parameters(), lr=0.02, momentum=0.9) for n in (generator, discriminator)]
+    optimizers = [torch.optim.SGD(n.parameters(), lr=0.005, momentum=0.9) for n in (generator, discriminator)]
     step = 0
     for epoch in range(4):
         for batch in Halves().batches(slice(None)):
