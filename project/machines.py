@@ -90,6 +90,18 @@ def explain(error: Exception, trainer: Trainer, checkpoint: str | None) -> UserE
             "Go on from last.ckpt in the same folder, or start a new run from these weights:\n"
             f"--model.init_args.init_from {checkpoint}"
         )
+    if isinstance(error, ValueError) and "SyncBatchNorm" in text:
+        return UserError(
+            "trainer.sync_batchnorm works on GPUs alone.\nSet --trainer.sync_batchnorm false: each process then has "
+            "the statistics of its own part of the batch."
+        )
+    if isinstance(error, ValueError) and "loaded state dict" in text:
+        return UserError(
+            f"{checkpoint}: its optimiser held other parameters than this configuration's.\n"
+            "A resumed run keeps what is trained and which parts have rates of their own: in model.finetune leave "
+            "freeze_stages, freeze_norms, unfreeze, encoder_rate and stage_decay as they were.\n"
+            f"A new run from its weights: fit --model.init_args.init_from {checkpoint}"
+        )
     if isinstance(error, ValueError) and "`val_check_interval`" in text:
         return UserError(
             f"An epoch has fewer than trainer.val_check_interval, {trainer.val_check_interval}, batches.\n"

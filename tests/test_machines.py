@@ -3,6 +3,7 @@ from __future__ import annotations
 from functools import partial
 
 import pytest
+import torch
 from lightning.pytorch import Trainer
 
 from project.checkpoint_files import WholeFiles
@@ -40,11 +41,8 @@ def test_half_precision_on_a_cpu_is_refused(precision):
     ],
 )
 def test_what_does_not_fit_the_machine_is_told(options, expected):
-    if options.get("accelerator") == "gpu":
-        import torch
-
-        if torch.cuda.is_available():
-            pytest.skip("there is a GPU")
+    if options.get("accelerator") == "gpu" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
     with pytest.raises(UserError, match="trainer") as caught:
         _make(**options)
     for part in expected:
@@ -75,3 +73,19 @@ def test_what_torchrun_and_slurm_do_not_fit_names_the_keys():
     told = explain(error, None, None)
     assert isinstance(told, UserError) and "trainer.num_nodes" in str(told)
     assert explain(ValueError("something else"), None, None) is None
+
+
+@pytest.mark.parametrize("rates", [(0.1, 0.1), (0.1,)])
+def test_an_optimiser_of_other_parameters_is_told(rates):
+    held = [torch.zeros(2, requires_grad=True) for _ in range(3)]
+    saved = torch.optim.SGD(held, lr=0.1).state_dict()
+    groups = [{"params": [p], "lr": rate} for p, rate in zip(held, rates, strict=False)]
+    with pytest.raises(ValueError, match="loaded state dict") as caught:
+        torch.optim.SGD(groups).load_state_dict(saved)
+    told = str(explain(caught.value, None, "last.ckpt"))
+    assert "model.finetune" in told and "init_from last.ckpt" in told
+
+
+def test_synchronised_norms_on_a_cpu_are_told():
+    told = explain(ValueError("SyncBatchNorm layers only work with GPU modules"), None, None)
+    assert isinstance(told, UserError) and "--trainer.sync_batchnorm false" in str(told)

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
 from project.callbacks.logged import is_new
-from project.callbacks.monitors.facts import PENALTY
+from project.callbacks.monitors.facts import PENALTY, note_later
 from project.callbacks.monitors.monitor import DENSE, Monitor
 from project.callbacks.monitors.recorder import steps_done
 from project.diagnosis import Finding, Judge, Knob, training_rules
@@ -43,12 +43,20 @@ class Health(Monitor):
         self.judge = Judge(training_rules())
         self.findings: list[Finding] = []
         self._known: dict[str, Tensor] = {}
+        self._noted = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
+        self._noted = -1
         if self.recorder is not None:
             self._known = {}
             self.recorder.files.append(FILE, [])
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Note what is trained from this epoch on; by now the model has unfrozen it."""
+        if self.recorder is not None and trainer.current_epoch != self._noted:
+            self._noted = trainer.current_epoch
+            note_later(self.recorder.history.facts, trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

@@ -71,6 +71,8 @@ class Facts:
 
     Attributes:
         parameters: Trainable tensors by name, in the order in which the network uses them.
+        later: Tensors that were frozen at first and have been let learn since; what a network starts with says nothing
+            of them.
         activations: Places of non-linearities by name, in the order in which the network uses them.
         learning_rate: Learning rate of each network, by its name.
         clipping: The limit on gradients.
@@ -88,6 +90,7 @@ class Facts:
     """
 
     parameters: dict[str, Parameter] = field(default_factory=dict)
+    later: dict[str, Parameter] = field(default_factory=dict)
     activations: dict[str, Activation] = field(default_factory=dict)
     learning_rate: dict[str, Knob] = field(default_factory=dict)
     clipping: Knob = field(default_factory=lambda: Knob("trainer.gradient_clip_val"))

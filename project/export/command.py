@@ -45,8 +45,12 @@ def main(argv: Sequence[str]) -> int:
     quieten()
     checkpoint = read_checkpoint(options.ckpt_path)
     path = _place(options, checkpoint.config.get("name") or "network")
-    shapes, difference = _write(options.format, load_model(checkpoint), checkpoint.config, path)
-    card = write_card(path, checkpoint, shapes, difference, options.licence)
+    model = load_model(checkpoint)
+    try:
+        shapes, difference = _write(options.format, model, checkpoint.config, path)
+        card = write_card(path, checkpoint, shapes, difference, options.licence)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
     print(f"{'File':<19} {path} ({path.stat().st_size / 1e6:.1f} MB)\n{'Card':<19} {card}")
     print(f"{'Maximum difference':<19} {difference:.2g} to PyTorch, of pictures in [0, 1]")
     return 0
@@ -65,10 +69,16 @@ def _place(options: Namespace, name: str) -> Path:
             )
     if path.is_dir():
         raise UserError(f"--output {path} is a folder; name the file.")
-    try:
+    if path.exists() and path.samefile(checkpoint):
+        raise UserError(f"--output {path} is the checkpoint itself; name another file.")
+    is_new = not path.exists()
+    try:  # now, and not after the half minute that a network takes to be exported
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
     except OSError as error:
-        raise UserError(f"--output {path.parent} cannot be made: {error.strerror}.") from error
+        raise UserError(f"--output {path} cannot be written: {error.strerror}.") from error
+    if is_new:
+        path.unlink()
     return path
 
 

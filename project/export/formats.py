@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from project.errors import UserError
 from project.export.answer import Answer
+from project.networks.blocks import missing
 
 OPSET = 18
 TRACED = 64
@@ -82,8 +83,8 @@ class Fitted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W)."""
         height, width = x.shape[2], x.shape[3]
-        below = max(self.smallest - height, (self.multiple - height % self.multiple) % self.multiple)
-        right = max(self.smallest - width, (self.multiple - width % self.multiple) % self.multiple)
+        below = missing(height, self.multiple, self.smallest)
+        right = missing(width, self.multiple, self.smallest)
         padded = F.pad(x, [0, right, 0, below], mode="replicate")
         return self.core(padded)[:, :, :height, :width]
 
@@ -101,8 +102,11 @@ def write_torchscript(answer: Answer, x: Tensor, path: Path) -> Function:
     side += -side % multiple
     with _told(answer, "torchscript"), _silence(), torch.no_grad():
         core = torch.jit.trace(answer, torch.rand(2, x.shape[1], side + multiple, side), check_trace=False)
-        torch.jit.script(Fitted(core, multiple, smallest).eval()).save(str(path))
-    return torch.jit.load(str(path)).eval()
+        written = io.BytesIO()
+        torch.jit.save(torch.jit.script(Fitted(core, multiple, smallest).eval()), written)
+    path.write_bytes(written.getvalue())  # torch's own writing does not say that a disk is full
+    with _silence():
+        return torch.jit.load(str(path)).eval()
 
 
 def write_state_dict(answer: Answer, description: dict[str, Any], path: Path) -> None:
@@ -113,7 +117,9 @@ def write_state_dict(answer: Answer, description: dict[str, Any], path: Path) ->
         description: ``class_path`` and ``init_args`` of the network.
         path: Written.
     """
-    torch.save({"state_dict": answer.network.state_dict(), "network": description}, path)
+    written = io.BytesIO()
+    torch.save({"state_dict": answer.network.state_dict(), "network": description}, written)
+    path.write_bytes(written.getvalue())
 
 
 def read_state_dict(answer: Answer, path: Path) -> Function:
@@ -130,7 +136,7 @@ def read_state_dict(answer: Answer, path: Path) -> Function:
 def _told(answer: Answer, format: str) -> Iterator[None]:
     try:
         yield
-    except UserError:
+    except (UserError, OSError):
         raise
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__

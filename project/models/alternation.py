@@ -17,6 +17,7 @@ from project.errors import UserError
 from project.models.base import PictureModel
 from project.models.finetuning import FineTuning, parameter_groups
 from project.models.optimization import Schedule, configure_scheduler, make_optimizer, step_schedules
+from project.models.resting import expect_rest
 
 
 class AlternatingModel(PictureModel):
@@ -65,6 +66,16 @@ class AlternatingModel(PictureModel):
                 "out.\nFor larger batches set data.batch_size."
             )
         return []
+
+    def setup(self, stage: str) -> None:
+        """Tell several processes, before training, that networks rest.
+
+        Raises:
+            UserError: What :func:`project.models.resting.expect_rest` raises.
+        """
+        super().setup(stage)
+        if stage == "fit" and len(self.trained) > 1:
+            expect_rest(self.trainer, f"In each step of {type(self).__name__} one of its networks rests")
 
     @property
     def trained(self) -> list[str]:

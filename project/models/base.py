@@ -17,6 +17,7 @@ from project.errors import UserError
 from project.models.finetuning import FineTuning, freeze
 from project.models.metrics import Scores
 from project.models.optimization import EVERY, step_plateaus
+from project.models.resting import expect_unfreezing
 from project.models.whole import shared_out, whole_weights
 from project.networks.choices import choose
 from project.networks.normalize import Normalize
@@ -87,7 +88,8 @@ class PictureModel(LightningModule, ABC):
         self.init_from = None
 
     def on_fit_start(self) -> None:
-        """Take the weights to start from, once; by now a resumed run has loaded its own."""
+        """Take the weights to start from, once; by now a resumed run has loaded its own, and processes are joined."""
+        self.hold_frozen()
         if self.init_from is not None:
             with whole_weights(self, write=True):
                 self.start_from(self.init_from)
@@ -125,20 +127,18 @@ class PictureModel(LightningModule, ABC):
         """Have metrics that need pretrained weights load them: what is missing is told before the first step.
 
         Raises:
-            UserError: Stages are to be unfrozen while several processes train; the model steps its optimisers itself
+            UserError: Stages are to be unfrozen, and the strategy cannot have it; the model steps its optimisers itself
                 while the weights are shared out.
         """
         if stage == "fit" and not self.automatic_optimization and shared_out(self.trainer):
             raise UserError(
                 f"{type(self).__name__} steps several optimisers itself, which {type(self.trainer.strategy).__name__} "
-                "cannot.\nTrain it with configs/trainer/ddp.yaml: --trainer.strategy ddp_find_unused_parameters_true"
+                "cannot.\nTrain it with configs/trainer/ddp.yaml: --trainer.strategy ddp"
             )
-        if stage == "fit" and self.finetune.unfreeze and self.trainer.world_size > 1:
-            raise UserError(
-                "model.finetune.unfreeze works in one process: of what is unfrozen later, several would not share the "
-                "gradients.\nSet it to {}, and start a second run with less frozen from the first one's weights: "
-                "--model.init_args.init_from"
-            )
+        if stage == "fit" and self.finetune.unfreeze:
+            expect_unfreezing(self.trainer)
+            # Processes that are joined share the gradients of what wants some at that moment; on_fit_start freezes.
+            freeze(getattr(self, self.tuned), self.finetune, None)
         if self.finetune.freezes:
             warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training")
         for part in self.scores.modules():

@@ -14,7 +14,7 @@ from project.models.alternation import AlternatingModel, frozen
 from project.models.base import normalizations
 from project.models.colour_metrics import Colourfulness, ColourfulnessRatio, PixelAccuracy
 from project.models.finetuning import FineTuning
-from project.models.fitting import check_channels, check_settings, check_size, check_space, check_strategy
+from project.models.fitting import check_channels, check_settings, check_size, check_space
 from project.models.hyperparameters import save_plain_hyperparameters
 from project.models.metrics import PSNR, SSIM
 from project.models.stages import Stage, stage_of
@@ -135,7 +135,6 @@ class GANColorizer(AlternatingModel):
         check_space(self.space, getattr(data, "pairs", None))
         if stage != "fit":
             return
-        check_strategy(self.trainer, self.discriminator)
         check_size(self.discriminator, data, self.generator_epochs)
         statistics = getattr(data, "normalization", None)
         if statistics is not None:

@@ -76,21 +76,22 @@ class FineTuning:
         return min(self.frozen_stages(epoch, stages) for epoch in (0, *self.unfreeze))
 
 
-def freeze(network: nn.Module, tuning: FineTuning, epoch: int) -> None:
+def freeze(network: nn.Module, tuning: FineTuning, epoch: int | None) -> None:
     """Freeze what is to be frozen in an epoch, and let the rest of the encoder learn.
 
     Args:
         network: In training mode; has ``encoder_stages()``, such as the networks of this project.
         tuning: Says what.
-        epoch: Of the run, from 0.
+        epoch: Of the run, from 0; None: freeze only what is never trained.
 
     Raises:
         UserError: The network does not say what its encoder is, or has fewer stages.
     """
     stages = stages_of(network)
     _check_count(tuning, len(stages))
+    count = tuning.always_frozen(len(stages)) if epoch is None else tuning.frozen_stages(epoch, len(stages))
     for number, parts in enumerate(stages):
-        still = number < tuning.frozen_stages(epoch, len(stages))
+        still = number < count
         for part in parts:
             if isinstance(part, Parameter):
                 part.requires_grad_(not still)

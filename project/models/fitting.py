@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -86,9 +84,9 @@ def check_channels(
         )
     answered = space.channels
     wanted = {
-        ("generator", "in_channels"): (_channels(generator, "in"), given),
-        ("generator", "out_channels"): (_channels(generator, "out"), answered),
-        ("discriminator", "in_channels"): (_channels(discriminator, "in"), given + answered),
+        ("generator", "in_channels"): (channels_of(generator, "in"), given),
+        ("generator", "out_channels"): (channels_of(generator, "out"), answered),
+        ("discriminator", "in_channels"): (channels_of(discriminator, "in"), given + answered),
     }
     faults = [
         f"- model.init_args.{network}.init_args.{key} is {has}: set {key}: {want}"
@@ -120,27 +118,11 @@ def check_size(discriminator: nn.Module | None, data: Any, generator_epochs: int
         discriminator.check_size(side, side)
 
 
-def check_strategy(trainer: Trainer, discriminator: nn.Module | None) -> None:
-    """Whether several processes can train two networks in turns.
-
-    Raises:
-        UserError: For plain DDP, which waits for gradients of both networks in each backward.
-    """
-    strategy = trainer.strategy
-    if discriminator is None or not isinstance(strategy, DDPStrategy):
-        return
-    if not strategy._ddp_kwargs.get("find_unused_parameters", False):
-        raise UserError(
-            "In each step of a GAN one of the two networks rests, which plain ddp does not expect.\n"
-            "Set --trainer.strategy ddp_find_unused_parameters_true"
-        )
-
-
 def _has_batch_norm(network: nn.Module | None) -> bool:
     return network is not None and any(isinstance(part, _BatchNorm) for part in network.modules())
 
 
-def _channels(network: nn.Module | None, side: str) -> int | None:
+def channels_of(network: nn.Module | None, side: str) -> int | None:
     """How many channels the network takes ("in") or gives ("out"), where it says so."""
     if network is None:
         return None

@@ -14,6 +14,7 @@ from project.data.batch import Pair
 from project.errors import UserError
 from project.models.base import PictureModel, normalizations
 from project.models.finetuning import FineTuning, parameter_groups
+from project.models.fitting import channels_of
 from project.models.hyperparameters import save_plain_hyperparameters
 from project.models.metrics import PSNR, SSIM
 from project.models.optimization import configure_scheduler, make_optimizer
@@ -98,6 +99,8 @@ class ImageRestorer(PictureModel):
         if statistics is None:
             return
         wanted = {"normalize_input": statistics["input"], "normalize_output": statistics["target"]}
+        for side, role in zip(("in", "out"), wanted, strict=True):
+            _check_channels(role, channels_of(self.network, side), len(wanted[role][0]))
         for name, role, part in normalizations(self.network):
             _check_channels(name, part.mean.numel(), len(wanted[role][0]))
             part.set(*wanted[role])
@@ -162,8 +165,8 @@ def default_metrics() -> dict[str, Metric]:
     return {"psnr": PSNR(), "ssim": SSIM()}
 
 
-def _check_channels(name: str, takes: int, given: int) -> None:
-    if takes == given:
+def _check_channels(name: str, takes: int | None, given: int) -> None:
+    if takes in (None, given):
         return
     key, what = ("in_channels", "input") if name.endswith("input") else ("out_channels", "target")
     raise UserError(

@@ -22,15 +22,16 @@ from project.networks.unet import TAIL
 
 
 class BackboneUNet(nn.Module):
-    """Picture in, picture out, both in [0, 1]: an encoder of torchvision, a decoder of a UNet.
+    """Picture in, picture out, both in [0, 1]: an encoder of torchvision or timm, a decoder of a UNet.
 
     Beside the encoder runs a path at full resolution, since an encoder's stem throws three quarters of the places away.
 
     Args:
         backbone: Any convolutional classification network of torchvision, by its name: resnet18, vgg16_bn,
-            densenet121, mobilenet_v3_large, efficientnet_b0, convnext_tiny, regnet_y_400mf, ...
-        weights: DEFAULT (torchvision's download and cache), none (random), or a file with a state dict. They are not
-            asked for where a checkpoint's take their place.
+            densenet121, mobilenet_v3_large, efficientnet_b0, convnext_tiny, regnet_y_400mf, ...; or of timm, by its
+            name with timm: before it, such as timm:resnet26d (pip install '.[timm]').
+        weights: DEFAULT (torchvision's or timm's download and cache), none (random), or a file with a state dict. They
+            are not asked for where a checkpoint's take their place.
         in_channels: 3 for colour, 1 for grey; 4: colour and a noise map; 5: lightness or lines and hints.
         out_channels: Channels of the output.
         stages: How many halvings of the encoder are used, 1 to 5 (2 to 5 of a ConvNeXt, which starts with two at

@@ -31,6 +31,11 @@ UPS = ("transposed", "bilinear", "pixel_shuffle")
 SKIPS = ("concat", "add", "none")
 
 
+def missing(side: int, multiple: int, smallest: int) -> int:
+    """Pixels that a side lacks to be a multiple, and at least the smallest side, which is one too."""
+    return max(smallest - side, -side % multiple)
+
+
 def pad_up(x: Tensor, multiple: int, smallest: int) -> Tensor:
     """Pad on the right and below, up to a multiple of pixels and at least to the smallest side.
 
@@ -43,9 +48,7 @@ def pad_up(x: Tensor, multiple: int, smallest: int) -> Tensor:
         ``x`` itself where nothing is missing, but in an export: that has to serve every size, so it must not branch on
         this one.
     """
-    height, width = x.shape[-2:]
-    below = max(smallest - height, -height % multiple)
-    right = max(smallest - width, -width % multiple)
+    below, right = missing(x.shape[-2], multiple, smallest), missing(x.shape[-1], multiple, smallest)
     if not (torch.compiler.is_exporting() or below > 0 or right > 0):
         return x
     # Replication, unlike reflection, works for a picture of a single pixel as well.

@@ -1,4 +1,4 @@
-"""Classification networks of torchvision with their weights, and where in them a picture is how small."""
+"""Classification networks with their weights, and where in them a picture is how small."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from project.errors import UserError
 from project.networks.choices import choose
+from project.networks.weights_file import is_file, load_file
 
 STRIDES = (2, 4, 8, 16, 32)
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 """Mean and standard deviation that torchvision's weights were trained with."""
+TIMM = "timm:"
+"""Before the names of timm's networks."""
 PROBE = 128
 """Side of the picture that finds the stages; any multiple of the largest stride that leaves more than one pixel."""
 
@@ -39,6 +42,11 @@ def weights_follow(follow: bool = True) -> Iterator[None]:
         _weights_follow.reset(before)
 
 
+def weights_are_to_follow() -> bool:
+    """Whether that is so here."""
+    return _weights_follow.get()
+
+
 @dataclass(frozen=True)
 class Pretrained:
     """A classification network, ready to be cut.
@@ -57,27 +65,31 @@ class Pretrained:
 
 
 def load_pretrained(name: str, weights: str | None) -> Pretrained:
-    """Build one of torchvision's classification networks.
+    """Build a classification network.
 
     Args:
-        name: torchvision's own name, such as resnet18.
-        weights: "DEFAULT" or another of the network's entries, which torchvision downloads into its cache; "none" or
+        name: torchvision's own name, such as resnet18; or timm's with ``timm:`` before it.
+        weights: "DEFAULT" or another of the network's entries, which its source downloads into its cache; "none" or
             None for random ones; or a file: a state dict, or a checkpoint that holds one under ``state_dict``.
 
     Raises:
         UserError: For an unknown name or entry, a failed download, a file that cannot be read or does not fit.
     """
+    if name.startswith(TIMM):
+        from project.networks.timm_networks import load_timm
+
+        return load_timm(name.removeprefix(TIMM), weights)
     import torchvision
     from torchvision.models import get_model, get_model_weights, list_models
 
     name = choose("backbone", name, list_models(module=torchvision.models))
     entries = get_model_weights(name)
     random = weights is None or weights.lower() == "none"
-    if random or _weights_follow.get() or _is_file(weights):
+    if random or weights_are_to_follow() or is_file(weights):
         network = get_model(name, weights=None)
         mean, std = IMAGENET
-        if not random and not _weights_follow.get():
-            _load(network, Path(weights).expanduser(), name)
+        if not random and not weights_are_to_follow():
+            load_file(network, Path(weights).expanduser(), name, "torchvision")
         return Pretrained(network.eval(), list(mean), list(std), trained=not random)
     entry = entries[choose("weights", weights, ["DEFAULT", *entries.__members__])]
     try:
@@ -125,11 +137,22 @@ def _features(network: nn.Module) -> dict[str, Any]:
 
     try:
         with torch.no_grad():
-            names = get_graph_node_names(network, suppress_diff_warning=True)[1]
-            extractor = create_feature_extractor(network, return_nodes=names, suppress_diff_warning=True).eval()
+            names = get_graph_node_names(network, **_tracing(network))[1]
+            extractor = create_feature_extractor(network, return_nodes=names, **_tracing(network)).eval()
             return extractor(torch.zeros(1, 3, PROBE, PROBE))
     except Exception:  # networks for one size of pictures refuse this one in words of their own
         return {}
+
+
+def _tracing(network: nn.Module) -> dict[str, Any]:
+    """Options of torchvision's feature extraction: timm says into which of its parts it must not look."""
+    options: dict[str, Any] = {"suppress_diff_warning": True}
+    if type(network).__module__.startswith("timm."):
+        from timm.layers import get_notrace_functions, get_notrace_modules
+
+        leaves = {"leaf_modules": get_notrace_modules(), "autowrap_functions": get_notrace_functions()}
+        options["tracer_kwargs"] = leaves
+    return options
 
 
 def cut(network: nn.Module, nodes: dict[int, str]) -> nn.Module:
@@ -142,7 +165,7 @@ def cut(network: nn.Module, nodes: dict[int, str]) -> nn.Module:
     from torchvision.models.feature_extraction import create_feature_extractor
 
     names = {name: str(stride) for stride, name in nodes.items()}
-    found = create_feature_extractor(network, return_nodes=names, suppress_diff_warning=True)
+    found = create_feature_extractor(network, return_nodes=names, **_tracing(network))
     # torchvision's module holds a graph for training and one for evaluation, which are the same, but forgets in which
     # of both modes it is when it is copied.
     return torch.fx.GraphModule(found, found.eval_graph).eval()
@@ -177,26 +200,12 @@ def adapt_input(network: nn.Module, channels: int) -> None:
     """
     if channels == 3:
         return
-    first = next(((n, part) for n, part in network.named_modules() if isinstance(part, nn.Conv2d)), None)
-    if first is None or first[1].in_channels != 3 or first[1].groups != 1:
+    first = next((part for part in network.modules() if isinstance(part, nn.Conv2d)), None)
+    if first is None or first.in_channels != 3 or first.groups != 1:
         raise UserError(f"{type(network).__name__} has no first convolution over colours that could be adapted.")
-    name, old = first
-    new = nn.Conv2d(
-        channels,
-        old.out_channels,
-        old.kernel_size,
-        old.stride,
-        old.padding,
-        old.dilation,
-        bias=old.bias is not None,
-        padding_mode=old.padding_mode,
-    )
-    with torch.no_grad():
-        new.weight.copy_(adapt_kernel(old.weight, channels))
-        if old.bias is not None:
-            new.bias.copy_(old.bias)
-    parent, _, leaf = name.rpartition(".")
-    setattr(network.get_submodule(parent), leaf, new)
+    # Not another layer in its place: timm has convolutions of its own, which pad in ways of their own.
+    first.weight = nn.Parameter(adapt_kernel(first.weight.detach(), channels))
+    first.in_channels = channels
 
 
 def adapt_kernel(kernel: Tensor, channels: int) -> Tensor:
@@ -226,48 +235,3 @@ def input_statistics(mean: list[float], std: list[float], channels: int) -> tupl
     if channels in (3, 4):
         return [*mean, *[0.0] * (channels - 3)], [*std, *[1.0] * (channels - 3)]
     return [sum(mean) / 3, *[0.0] * (channels - 1)], [sum(std) / 3, *[1.0] * (channels - 1)]
-
-
-def _is_file(weights: str) -> bool:
-    return any(mark in weights for mark in ("/", "\\")) or Path(weights).suffix.lower() in (".pt", ".pth", ".ckpt")
-
-
-def _load(network: nn.Module, path: Path, name: str) -> None:
-    state = _read(path)
-    wanted = network.state_dict()
-    missing = [key for key in wanted if key not in state and not _is_classifier(network, key)]
-    surplus = [key for key in state if key not in wanted]
-    shapes = [key for key, value in state.items() if key in wanted and value.shape != wanted[key].shape]
-    unfit = [key for key in shapes if not _is_classifier(network, key)]
-    if missing or surplus or unfit:
-        lists = (("missing", missing), ("surplus", surplus), ("of another shape", unfit))
-        told = "".join(
-            f"\n  {len(keys)} {what}: {', '.join(keys[:4])}{' ...' * (len(keys) > 4)}" for what, keys in lists if keys
-        )
-        raise UserError(
-            f"weights: {path} does not fit {name}:{told}\n"
-            f"Give a state dict of torchvision's {name}, or the backbone that the file belongs to."
-        )
-    network.load_state_dict({key: value for key, value in state.items() if key not in shapes}, strict=False)
-
-
-def _is_classifier(network: nn.Module, key: str) -> bool:
-    """Whether a weight belongs to the last linear layer, which is cut off: its number of classes does not matter."""
-    last = [name for name, part in network.named_modules() if isinstance(part, nn.Linear)]
-    return bool(last) and key.startswith(f"{last[-1]}.")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(
-            f"weights: there is no file {path}.\nweights: DEFAULT downloads, weights: none starts at random."
-        )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader of a file of another kind stumbles anywhere: IndexError, EOFError, ...
-        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
-        raise UserError(f"weights: {path} cannot be read as a state dict: {reason}") from error
-    state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not any(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"weights: {path} holds no state dict.")
-    return {key: value for key, value in state.items() if isinstance(value, Tensor)}

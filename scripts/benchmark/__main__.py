@@ -33,9 +33,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=300, help="loader: number of photographs (ten times the icons)")
     parser.add_argument("--ckpt_path", help="inference: the checkpoint to time")
     parser.add_argument("--side", type=int, default=256, help="inference: pixels along the pictures")
-    parser.add_argument(
-        "--large", action="store_true", help="inference: the memory of a 24-megapixel picture too (minutes)"
-    )
+    help = "inference: the memory of a picture of so many megapixels too; 24 takes minutes"
+    parser.add_argument("--large", type=float, nargs="?", const=24.0, default=0.0, metavar="MEGAPIXELS", help=help)
     given, rest = parser.parse_known_args()
     if given.part == "inference" and given.ckpt_path is None:
         parser.error("inference needs --ckpt_path: runs/NAME/latest/checkpoints/best.ckpt")
@@ -65,7 +64,12 @@ def main() -> None:
     if given.part == "inference":
         from inference import compare_inference
 
-        compare_inference(given.ckpt_path, given.side, given.rounds, given.large)
+        from project.errors import UserError
+
+        try:
+            compare_inference(given.ckpt_path, given.side, given.rounds, given.large)
+        except UserError as error:
+            parser.error(str(error))
 
 
 def _load() -> str:

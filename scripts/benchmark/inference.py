@@ -14,7 +14,6 @@ from torch import Tensor
 
 BATCHES = (1, 8)
 CALLS = 5
-MEGAPIXELS = 24
 LARGE = """
 import resource, sys
 import numpy as np
@@ -24,20 +23,21 @@ from project.prediction.restorer import Restorer
 checkpoint = read_checkpoint(sys.argv[1])
 data, cpu = checkpoint.config["data"], torch.device("cpu")
 restorer = Restorer(load_model(checkpoint), data, device=cpu, tile=int(sys.argv[2]))
-pixels = np.random.default_rng(0).integers(0, 255, (4000, 6000, 3), dtype=np.uint8)
+height = round((float(sys.argv[3]) * 1e6 / 1.5) ** 0.5)
+pixels = np.random.default_rng(0).integers(0, 255, (height, round(1.5 * height), 3), dtype=np.uint8)
 restorer(pixels)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
 
-def compare_inference(checkpoint: str, side: int, rounds: int, large: bool) -> None:
-    """Print a table of milliseconds a picture, and the most memory that a picture of 24 megapixels takes.
+def compare_inference(checkpoint: str, side: int, rounds: int, large: float) -> None:
+    """Print a table of milliseconds a picture, and the most memory that a large picture takes.
 
     Args:
         checkpoint: Of a run.
         side: Pixels along the pictures.
         rounds: In turns; the fastest counts.
-        large: Whether to measure the memory too, which takes minutes.
+        large: Megapixels of the picture whose memory is measured, which takes minutes for 24; 0: none.
     """
     from project.export.answer import Answer, input_channels
     from project.models.checkpoint import load_model, read_checkpoint
@@ -57,9 +57,9 @@ def compare_inference(checkpoint: str, side: int, rounds: int, large: bool) -> N
                     best[name][place] = min(best[name][place], _time(function, x))
     for name, times in best.items():
         print(f"  {name:<16}" + "".join(f"{time:>10.1f}" for time in times))
-    if large:
+    if large > 0:
         for name, tile in (("tiles of 512", 512), ("without tiles", 0)):
-            print(f"  {MEGAPIXELS} megapixels, {name}: {_memory(checkpoint, tile)}", flush=True)
+            print(f"  {large:g} megapixels, {name}: {_memory(checkpoint, tile, large)}", flush=True)
 
 
 def _functions(answer: torch.nn.Module, channels: int) -> dict[str, Callable[[Tensor], Tensor]]:
@@ -94,9 +94,10 @@ def _time(function: Callable[[Tensor], Tensor], x: Tensor) -> float:
     return Moment.now().since(start, CALLS * len(x)).wall * 1000
 
 
-def _memory(checkpoint: str, tile: int) -> str:
+def _memory(checkpoint: str, tile: int, megapixels: float) -> str:
     """The most memory that a process of its own held."""
-    done = subprocess.run([sys.executable, "-c", LARGE, checkpoint, str(tile)], capture_output=True, text=True)
+    words = [checkpoint, str(tile), str(megapixels)]
+    done = subprocess.run([sys.executable, "-c", LARGE, *words], capture_output=True, text=True)
     if done.returncode != 0:
-        return f"failed ({(done.stderr.strip().splitlines() or ['killed'])[-1][:100]})"
+        return f"failed ({(done.stderr.strip().splitlines() or ['killed'])[-1][:160]})"
     return f"{int(done.stdout) / 1024:.0f} MB at most"

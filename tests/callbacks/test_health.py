@@ -22,7 +22,8 @@ from project.callbacks.monitors.update_ratio import UpdateRatio
 from project.data.batch import Pair
 from project.diagnosis.finding import read
 from project.errors import UserError
-from project.models import ImageRestorer
+from project.models import FineTuning, ImageRestorer
+from project.models.finetuning import parameters_of, stages_of
 from project.networks import UNet
 
 
@@ -151,6 +152,27 @@ def test_a_part_that_no_optimiser_holds(watched):
 
     assert watched(Half(unet())) == ["parameters-unchanged"]
     assert "decoder" in watched.findings[0].where
+
+
+class DecoderOnly(ImageRestorer):
+    """Its encoder is unfrozen in the second epoch, and its optimiser was never told."""
+
+    def configure_optimizers(self):
+        encoder = {id(p) for stage in stages_of(self.network) for p in parameters_of(stage)}
+        return torch.optim.Adam([p for p in self.network.parameters() if id(p) not in encoder], lr=2e-3)
+
+
+def test_a_part_that_no_optimiser_holds_once_it_is_to_learn(watched):
+    model = DecoderOnly(unet(), finetune=FineTuning("all", unfreeze={1: 1}))
+    assert watched(model, steps=40, max_epochs=2) == ["parameters-unchanged"]
+    assert watched.findings[0].step >= 40 and "no optimiser holds it" in watched.findings[0].advice
+    assert watched.findings[0].where.startswith(("encoder.1.", "down.", "middle."), len("network."))
+
+
+@pytest.mark.parametrize("unfreeze", [{1: 0}, {1: 1, 2: 2}, {2: 0}])
+def test_what_is_unfrozen_or_frozen_again_is_no_fault(watched, unfreeze):
+    model = restorer(finetune=FineTuning("all", unfreeze=unfreeze))
+    assert watched(model, steps=15, max_epochs=4, val_check_interval=15) == []
 
 
 def test_gradients_that_nobody_clears(watched):

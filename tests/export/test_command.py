@@ -132,12 +132,25 @@ def test_an_answer_of_another_size_is_infinitely_far():
         (["--format", "onyx"], "--format"),
         (["--formt", "onnx"], "Did you mean --format?"),
         (["--output", "."], "is a folder"),
+        (["--output", "runs/tiny/latest/checkpoints/best.ckpt"], "is the checkpoint itself"),
+        (["--output", "pictures/000.png/restorer.onnx"], "cannot be written"),
     ],
 )
 def test_a_mistake_is_told_in_a_few_lines(run, capsys, words, told):
     assert export(run, *words) == 2
     error = capsys.readouterr().err
     assert told in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("format", ["torchscript", "state_dict"])
+def test_a_full_disk_is_told(run, monkeypatch, capsys, format):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert export(run, "--format", format, "--output", "made/restorer") == 2
+    assert "made/restorer cannot be written: No space left on device" in capsys.readouterr().err
+    assert not list(Path("made").iterdir())
 
 
 def test_missing_packages_are_named(run, monkeypatch, capsys):

@@ -14,6 +14,7 @@ from torch.optim import lr_scheduler as lrs
 
 from project.errors import UserError
 from project.models import FineTuning, GANColorizer, ImageRestorer
+from project.models.finetuning import freeze
 from project.networks import BackboneUNet, PatchGAN, UNet
 
 
@@ -112,6 +113,22 @@ def test_frozen_norms_are_in_evaluation_mode_whatever_is_called():
         assert {"head", "encoder.0.0.body.1", "encoder.1.0.body.1", "middle.0.body.4"} <= frozen
         assert modes["decoder.0.0.body.1"] and modes["encoder.1.0.body.0"]
         model.eval().train()
+
+
+def test_synchronised_norms_are_frozen_too():
+    """Lightning puts them in the norms' places while everything that is ever to learn wants gradients."""
+    tuning = FineTuning("all", unfreeze={1: 0})
+    model = restorer(tuning, BackboneUNet("mobilenet_v3_small", "none", stages=2))
+    freeze(model.network, tuning, None)
+    model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    encoder = model.network.encoder
+    norms = [part for part in encoder.modules() if isinstance(part, nn.SyncBatchNorm)]
+    assert len(norms) == 4 and all(norm.training and norm.weight.requires_grad for norm in norms)
+    model.on_fit_start()
+    assert not any(norm.training or norm.weight.requires_grad for norm in norms)
+    before = copy.deepcopy(encoder.state_dict())
+    model.network(torch.rand(1, 3, 32, 48))
+    assert not changes(before, encoder.state_dict())
 
 
 class Epochs(L.Callback):
@@ -229,13 +246,6 @@ def test_a_copy_freezes_its_own_layers(make_trainer, data):
 def test_a_mistake_is_named(make, words):
     with pytest.raises(UserError, match=words):
         make()
-
-
-def test_unfreezing_in_several_processes_is_refused(make_trainer, data, monkeypatch):
-    trainer = make_trainer(max_epochs=1)
-    monkeypatch.setattr(L.Trainer, "world_size", 2)
-    with pytest.raises(UserError, match="works in one process"):
-        trainer.fit(restorer(FineTuning(1, unfreeze={1: 0})), data)
 
 
 def test_nothing_left_to_train_is_told(make_trainer, data):

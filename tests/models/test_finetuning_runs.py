@@ -70,7 +70,10 @@ def test_a_declared_freeze_is_no_fault_and_a_checkpoint_needs_no_weights_file(co
     assert main(["validate", "--ckpt_path", best]) == 0
     assert main(["predict", "--ckpt_path", best, "--input", "pictures", "--output", "restored"]) == 0
     assert main(["inspect", "--ckpt_path", best, "--maps", "0"]) == 0
-    assert main(["fit", "--name", "tiny", "--resume", "latest", "--trainer.max_steps", "20", "--wandb", "off"]) == 0
+    resume = ["fit", "--name", "tiny", "--resume", "latest", "--trainer.max_steps", "20", "--wandb", "off"]
+    assert main(resume) == 0
+    assert main([*resume, "--model.finetune.freeze_stages", "1"]) == 2
+    assert "its optimiser held other parameters" in capsys.readouterr().err
     assert main(["fit", "--config", str(config), "--wandb", "off"]) == 2
     assert f"there is no file {weights}" in capsys.readouterr().err
 

@@ -14,7 +14,7 @@ from torchmetrics.image import UniversalImageQualityIndex
 from project.errors import UserError
 from project.models import PSNR, Charbonnier, ImageRestorer, WarmupCosine
 from project.models.schedules import warmup_cosine
-from project.networks import Normalized, UNet
+from project.networks import BackboneUNet, Normalized, UNet
 
 
 def tiny(**options) -> UNet:
@@ -134,6 +134,12 @@ def test_statistics_reach_the_network_and_any_wrapped_one(make_trainer, data):
 def test_statistics_of_other_channels_are_told(make_trainer, data):
     with pytest.raises(UserError, match="3 channels, but the network is made for 4"):
         make_trainer(max_steps=1).fit(ImageRestorer(tiny(in_channels=4)), data)
+    # Its encoder has a normalisation of its own: what it takes is said by in_channels alone.
+    network = BackboneUNet("mobilenet_v3_small", "none", in_channels=4, stages=2)
+    with pytest.raises(UserError, match="3 channels, but the network is made for 4"):
+        make_trainer(max_steps=1).fit(ImageRestorer(network), data)
+    with pytest.raises(UserError, match="target pictures have 3 channels, but the network is made for 2"):
+        make_trainer(max_steps=1).fit(ImageRestorer(BackboneUNet("mobilenet_v3_small", "none", 3, 2, 2)), data)
 
 
 def test_frozen_parameters_stay(make_trainer, data):

@@ -52,11 +52,12 @@ def test_a_file_that_does_not_fit_lists_what_is_wrong(network, tmp_path):
     assert "1 of another shape: features.1.block.0.0.weight" in text
 
 
-@pytest.mark.parametrize("content", [b"", b"no state dict at all"])
+@pytest.mark.parametrize("content", [b"", b"no state dict at all", b"\x89PNG\r\n\x1a\n"])
 def test_a_file_that_is_none(content, tmp_path):
     (tmp_path / "weights.pth").write_bytes(content)
-    with pytest.raises(UserError, match=r"weights\.pth cannot be read"):
+    with pytest.raises(UserError, match=r"weights\.pth cannot be read") as error:
         load_pretrained(NAME, str(tmp_path / "weights.pth"))
+    assert "weights_only" not in str(error.value)
 
 
 def test_a_missing_file(tmp_path):

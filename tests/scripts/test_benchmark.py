@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -47,3 +48,44 @@ def test_the_start_is_timed_against_the_imports():
     printed = benchmark("start", "--config", str(REPOSITORY / "configs" / "denoise.yaml"), "--rounds", "1")
     assert "first step, cold" in printed
     assert "most memory" in printed
+
+
+@pytest.mark.slow
+def test_inference_is_timed_in_every_way_and_its_memory_measured(tmp_path, make_pictures):
+    network = {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 6], "norm": "none"}}
+    model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network}}
+    data = {"root": str(make_pictures(20)), "crop": 16, "batch_size": 4, "num_workers": 0}
+    trainer = {"accelerator": "cpu", "max_steps": 1}
+    config = tmp_path / "tiny.yaml"
+    config.write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))
+    command = [sys.executable, "-m", "project", "fit", "--config", str(config), "--wandb", "off"]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    checkpoint = "runs/tiny/latest/checkpoints/last.ckpt"
+
+    printed = benchmark("inference", "--ckpt_path", checkpoint, "--side", "40", "--rounds", "1", "--large", "0.5")
+    lines = printed.splitlines()
+    assert "milliseconds a picture of 40 x 40, CPU" in printed
+    assert [line.split() for line in lines if line.split()[:1] == ["batch"]] == [["batch", "1", "8"]]
+    ways = ["eager", "channels_last", "ONNX Runtime"]
+    if "not compiled" not in printed:  # which is said where there is no compiler
+        ways.append("compiled")
+    for way in ways:
+        (row,) = [line for line in lines if line.startswith(f"  {way} ")]
+        assert all(float(time) > 0 for time in row.removeprefix(f"  {way}").split()), row
+    memory = {line.rpartition(": ")[0].strip(): line.rpartition(": ")[2] for line in lines if "megapixels" in line}
+    assert set(memory) == {"0.5 megapixels, tiles of 512", "0.5 megapixels, without tiles"}
+    assert all(100 < int(value.removesuffix(" MB at most")) < 20_000 for value in memory.values()), memory
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "inference needs --ckpt_path: runs/NAME/latest/checkpoints/best.ckpt"),
+        (["--ckpt_path", "no.ckpt"], "There is no checkpoint no.ckpt"),
+    ],
+)
+def test_inference_wants_a_checkpoint(words, told):
+    command = [sys.executable, str(REPOSITORY / "scripts" / "benchmark"), "inference", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert told in done.stderr and "Traceback" not in done.stderr

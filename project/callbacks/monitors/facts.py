@@ -44,6 +44,12 @@ def gather(trainer: Trainer, model: LightningModule) -> Facts:
     return facts
 
 
+def note_later(facts: Facts, trainer: Trainer, model: LightningModule) -> None:
+    """Note the tensors that have been let learn since training started; those that are frozen again are forgotten."""
+    found = _parameters(trainer, model)
+    facts.later = {name: parameter for name, parameter in found.items() if name not in facts.parameters}
+
+
 def network_name(model: LightningModule, optimizer: Optimizer) -> str:
     """What an optimiser trains: the model's part whose parameters it holds, or several, as ``encoder+decoder``."""
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from project.diagnosis.finding import Finding
-from project.diagnosis.history import History
+from project.diagnosis.history import History, Parameter
 from project.diagnosis.rule import Floor, Rule
 from project.diagnosis.rules.units import blocked_units
 from project.diagnosis.series import Series
@@ -50,12 +50,13 @@ class ParametersUnchanged(Rule[History]):
 
     def look(self, seen: History) -> Finding | None:
         stuck: dict[str, str] = {}
-        for name, parameter in seen.facts.parameters.items():
-            reason = None if parameter.helper else self._reason(seen, name)
+        everything = {**seen.facts.parameters, **seen.facts.later}
+        for name, parameter in everything.items():
+            reason = None if parameter.helper else self._reason(seen, name, parameter)
             if reason is not None:
                 stuck[name] = reason
         zero = [name for name, reason in stuck.items() if reason == "its gradient is 0"]
-        if zero and self._explained(seen, zero):
+        if zero and self._explained(seen, {everything[name].network for name in zero}):
             stuck = {name: reason for name, reason in stuck.items() if name not in zero}
         if not stuck:
             return None
@@ -71,8 +72,7 @@ class ParametersUnchanged(Rule[History]):
             "purpose, set requires_grad to False.",
         )
 
-    def _reason(self, seen: History, name: str) -> str | None:
-        parameter = seen.facts.parameters[name]
+    def _reason(self, seen: History, name: str, parameter: Parameter) -> str | None:
         if parameter.optimizer is None:
             steps = sum(len(series) for key, series in seen.scalars.items() if key.startswith("lr/"))
             return "no optimiser holds it" if steps >= self.looks else None
@@ -90,9 +90,9 @@ class ParametersUnchanged(Rule[History]):
             return "its optimiser does not move it"
         return None
 
-    def _explained(self, seen: History, zero: list[str]) -> bool:
+    def _explained(self, seen: History, networks: set[str]) -> bool:
         """Whether gradients of 0 are the doing of units that are dead or saturated, or have vanished on their way."""
-        for network in {seen.facts.parameters[name].network for name in zero}:
+        for network in networks:
             gradients = [
                 seen.table("gradient")[n].finite().median()
                 for n in seen.facts.of(network, "weight")
