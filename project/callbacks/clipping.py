@@ -183,7 +183,7 @@ class _Network:
             self._dropped = self._dropped + ~finite
 
     def _clip(self, gradients: list[Tensor], norm: Tensor, finite: Tensor) -> None:
-        # Each pass over all gradients takes its time; where asking makes nobody wait, those that change nothing are spared.
+        # Passes over all gradients take time; where asking makes nobody wait, those that change nothing are left out.
         near = is_near(norm)
         if self.by_value:
             torch.nn.utils.clip_grad_value_(self.parameters, self.limit)
