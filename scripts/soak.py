@@ -139,7 +139,7 @@ def command(config: Path, name: str, options: argparse.Namespace, resume: bool) 
     words += ["--trainer.accelerator", "cpu", "--trainer.max_steps", str(options.steps), "--trainer.max_time", "null"]
     words += ["--last_checkpoint.every_n_steps", str(options.every), "--trainer.devices", str(options.processes)]
     if options.processes > 1:
-        words += ["--trainer.strategy", "ddp_find_unused_parameters_true"]
+        words += ["--trainer.strategy", "ddp"]
     return words
 
 

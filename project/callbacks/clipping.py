@@ -175,15 +175,23 @@ class _Network:
             self._norms |= {"first_layer": kernels[0], "last_layer": kernels[-1]}
         if self.limit is not None:
             largest = torch.stack(torch._foreach_norm(gradients, math.inf)).max() if self.by_value else norm
-            if self.by_value:
-                torch.nn.utils.clip_grad_value_(parameters, self.limit)
-            else:
-                torch.nn.utils.clip_grads_with_norm_(parameters, self.limit, norm)
             finite = norm.isfinite()
-            _zero_unless(finite, gradients)
+            self._clip(gradients, norm, finite)
             self._steps += 1
             self._clipped = self._clipped + ((largest > self.limit) & finite)
             self._dropped = self._dropped + ~finite
+
+    def _clip(self, gradients: list[Tensor], norm: Tensor, finite: Tensor) -> None:
+        # Passes over all gradients take time; where asking makes nobody wait, those that change nothing are left out.
+        near = is_near(norm)
+        if self.by_value:
+            torch.nn.utils.clip_grad_value_(self.parameters, self.limit)
+        else:
+            scale = (self.limit / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grads_with_norm_ does
+            if not (near and (scale >= 1).numpy()):
+                torch._foreach_mul_(gradients, scale)
+        if not (near and finite.numpy()):
+            _zero_unless(finite, gradients)
 
     def take(self) -> dict[str, Tensor]:
         """What to log; then start anew. Empty when there was no step since the last time."""
@@ -192,6 +200,11 @@ class _Network:
             values |= {"clipped": self._clipped / self._steps, "dropped": self._dropped / self._steps}
         self._forget()
         return {f"grad/{self.name}_{what}": value for what, value in values.items()}
+
+
+def is_near(value: Tensor) -> bool:
+    """Whether a value lies in memory that can be read at once; all others are behind a device's queue."""
+    return value.device.type == "cpu"
 
 
 def _parts(pl_module: LightningModule, optimizer: Optimizer) -> dict[str, list[Parameter]]:

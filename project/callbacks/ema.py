@@ -86,8 +86,8 @@ class EMA(Callback):
             return
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        current = [parameter.detach() for parameter in self._parameters.values()]
-        torch._foreach_lerp_(list(self._average.values()), current, 1 - decay)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self._average.values()), list(self._parameters.values()), 1 - decay)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the average into the module."""

@@ -83,7 +83,7 @@ def capture(device: torch.device) -> dict[str, Any]:
     version, words, gauss = random.getstate()
     _, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 what others draw from
     states: dict[str, Any] = {
-        "python": {"version": version, "words": torch.tensor(words), "gauss": gauss},
+        "python": {"version": version, "words": torch.from_numpy(np.array(words, dtype=np.int64)), "gauss": gauss},
         "numpy": {
             "keys": torch.from_numpy(keys.astype(np.int64)),
             "position": int(position),

@@ -33,12 +33,13 @@ class ScoreCurves(Callback):
         self._stride = 1
         self._steps: list[int] = []
         self._known: list[Tensor | None] = [None, None]
+        self._returned = False  # of a model that returns them, what it logs is the same again
         self._pending: list[Tensor] = []  # (N, 2) on the device: reading one would wait for it
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         if self.points < 1 or not trainer.is_global_zero:
             return
-        scores = self._fresh(outputs, trainer.callback_metrics)
+        scores = self._fresh(trainer, outputs)
         if scores is None or trainer.global_step % self._stride:
             return
         self._steps.append(trainer.global_step)
@@ -46,13 +47,16 @@ class ScoreCurves(Callback):
         if len(self._pending) > 1000:
             self._pending = [torch.cat(self._pending)]
 
-    def _fresh(self, outputs: Any, metrics: dict[str, Tensor]) -> list[Tensor] | None:
+    def _fresh(self, trainer: Trainer, outputs: Any) -> list[Tensor] | None:
         """The scores of this batch; Lightning goes on showing what was logged once."""
-        logged = [metrics.get(f"train/{name}") for name in NAMES]
+        if isinstance(outputs, dict) and all(name in outputs for name in NAMES):
+            self._returned = True
+            return [outputs[name] for name in NAMES]
+        if self._returned:
+            return None
+        logged = [trainer.callback_metrics.get(f"train/{name}") for name in NAMES]
         fresh = all(one is not None and is_new(one, known) for one, known in zip(logged, self._known, strict=True))
         self._known = logged
-        if isinstance(outputs, dict) and all(name in outputs for name in NAMES):
-            return [outputs[name] for name in NAMES]
         return logged if fresh else None
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from project.data.images import Window
+from project.data.symmetries import Symmetries
 from project.errors import UserError
 
 
@@ -92,19 +94,38 @@ class Augmenter:
         Returns:
             Picture and partner, (crop, crop, C), or turned whole pictures where there is no crop.
         """
+        window = self.begin(*image.shape[:2], seed)
+        if window is not None:
+            image, target = image[window], None if target is None else target[window]
+        return self.change(image, target)
+
+    def begin(self, height: int, width: int, seed: int) -> Window | None:
+        """Starts a draw, of which `change` is the second half; in between the picture can be read.
+
+        Args:
+            height: of the picture.
+            width: of the picture.
+            seed: from 0 to 2**63 - 1.
+
+        Returns:
+            What to cut out of it: first of all, so that what follows costs by the crop, not by the picture, and only
+            the crop's pages are read. None where there is no crop.
+        """
         if self._tools is None:
             draws = _Draws()
             self._tools = (*_pipelines(self.augment, self.crop, draws), draws)
-        moving, colouring, draws = self._tools
+        draws = self._tools[2]
         draws.reseed(seed)
-        if self.crop is not None:
-            # First of all: what follows then costs by the crop, not by the picture, and only the crop's pages are read.
-            side = self.augment.side(self.crop)
-            height, width = image.shape[:2]
-            top = draws.python.randrange(max(height - side, 0) + 1)
-            left = draws.python.randrange(max(width - side, 0) + 1)
-            image = image[top : top + side, left : left + side]
-            target = None if target is None else target[top : top + side, left : left + side]
+        if self.crop is None:
+            return None
+        side = self.augment.side(self.crop)
+        top = draws.python.randrange(max(height - side, 0) + 1)
+        left = draws.python.randrange(max(width - side, 0) + 1)
+        return slice(top, top + side), slice(left, left + side)
+
+    def change(self, image: np.ndarray, target: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """Ends a draw that `begin` has started: changes what was cut out."""
+        moving, colouring, _ = self._tools
         if moving is not None and target is None:
             image = moving(image=image)["image"]
         elif moving is not None:
@@ -121,9 +142,13 @@ class Augmenter:
 
 def centre_crop(image: np.ndarray, side: int) -> np.ndarray:
     """The middle of (H, W, C), at most `side` pixels high and wide; a view."""
-    height, width = image.shape[:2]
+    return image[centre_window(*image.shape[:2], side)]
+
+
+def centre_window(height: int, width: int, side: int) -> Window:
+    """Rows and columns of the middle, at most `side` pixels high and wide."""
     top, left = max(height - side, 0) // 2, max(width - side, 0) // 2
-    return image[top : top + side, left : left + side]
+    return slice(top, top + side), slice(left, left + side)
 
 
 class _Draws:
@@ -146,14 +171,25 @@ class _Draws:
 
 
 def _pipelines(augment: Augment, crop: int | None, draws: _Draws) -> tuple[Any, Any]:
-    """Albumentations pipelines that move pixels and that change colours; None where nothing is asked."""
+    """What moves pixels and what changes colours; None where nothing is asked."""
+    flips = [0.5 if chance is True else float(chance) for chance in (augment.hflip, augment.vflip)]
+    symmetric = any(flips) or augment.quarter_turns
+    symmetries = Symmetries(*flips, augment.quarter_turns, draws.python) if symmetric else None
+    if not (augment.moves or augment.brightness or augment.contrast):
+        return symmetries, None
+    moving, colouring = _albumentations(augment, crop, flips, draws)
+    return moving if augment.moves else symmetries, colouring
+
+
+def _albumentations(augment: Augment, crop: int | None, flips: list[float], draws: _Draws) -> tuple[Any, Any]:
+    """Pipelines that move pixels and that change colours; None where nothing is asked."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for a newer version
     import albumentations as A
     import cv2
 
     cv2.setNumThreads(0)  # its threads and torch's fight over the cores
     moving: list[Any] = []
-    if augment.moves:
+    if augment.moves:  # flips and turns alone need no Albumentations
         shift: dict[str, Any] = {"translate_percent": (-augment.shift, augment.shift)}
         if crop is not None:  # a share of the crop, while the transform sees the crop and its margin
             pixels = math.ceil(augment.shift * crop)
@@ -168,11 +204,10 @@ def _pipelines(augment: Augment, crop: int | None, draws: _Draws) -> tuple[Any, 
                 **shift,
             )
         )
-    for chance, flip in ((augment.hflip, A.HorizontalFlip), (augment.vflip, A.VerticalFlip)):
-        if chance:
-            moving.append(flip(p=0.5 if chance is True else chance))
-    if augment.quarter_turns:
-        moving.append(A.RandomRotate90(p=1.0))
+        kinds = zip(flips, (A.HorizontalFlip, A.VerticalFlip), strict=True)
+        moving += [flip(p=chance) for chance, flip in kinds if chance]
+        if augment.quarter_turns:
+            moving.append(A.RandomRotate90(p=1.0))
     colouring: list[Any] = []
     if augment.brightness or augment.contrast:
         colouring.append(

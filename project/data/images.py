@@ -15,6 +15,10 @@ EXTENSIONS = frozenset(
 )
 
 
+Window = tuple[slice, slice]
+"""Rows and columns of a picture."""
+
+
 class BadPicture(Exception):
     """A file that holds no usable picture; the text is the reason, to be shown behind the file's name."""
 
@@ -77,7 +81,9 @@ def is_picture_name(path: str | Path) -> bool:
     return Path(path).suffix.lower() in EXTENSIONS
 
 
-def decode(path: str | Path | BinaryIO, channels: int) -> np.ndarray:
+def decode(
+    path: str | Path | BinaryIO, channels: int, window: Window | None = None, size: tuple[int, int] | None = None
+) -> np.ndarray:
     """Decode a picture file whole: its first frame, upright, as 8-bit numbers.
 
     EXIF orientation is applied; transparency is laid over white; palettes, CMYK and one bit become RGB or grey; grey
@@ -87,13 +93,16 @@ def decode(path: str | Path | BinaryIO, channels: int) -> np.ndarray:
     Args:
         path: The file, or an open binary stream.
         channels: 1 for grey, 3 for RGB.
+        window: What to give of the picture, which is decoded whole all the same; None: all of it.
+        size: (width, height) that it must have, upright; None: any.
 
     Returns:
         uint8, (H, W, channels), contiguous.
 
     Raises:
         BadPicture: With a short reason, when the file holds no picture that can be decoded whole, holds floats or
-            32-bit integers, or declares more pixels than Pillow's limit: a decompression bomb is not decoded first.
+            32-bit integers, is of another size, or declares more pixels than Pillow's limit: a decompression bomb is
+            not decoded first.
     """
     try:
         with Image.open(path) as image:
@@ -101,7 +110,10 @@ def decode(path: str | Path | BinaryIO, channels: int) -> np.ndarray:
             if limit is not None and image.width * image.height > limit:
                 raise BadPicture(f"decompression bomb ({image.width}x{image.height} pixels, the limit is {limit})")
             image.load()
-            return _to_uint8(ImageOps.exif_transpose(image), channels)
+            ImageOps.exif_transpose(image, in_place=True)
+            if size is not None and image.size != size:
+                raise BadPicture("it was of another size")
+            return _to_uint8(image, channels, window)
     except BadPicture:
         raise
     except (
@@ -143,7 +155,7 @@ def resized(width: int, height: int, size: int | None) -> tuple[int, int]:
     return max(size, round(width * size / height)), size
 
 
-def _to_uint8(image: Image.Image, channels: int) -> np.ndarray:
+def _to_uint8(image: Image.Image, channels: int, window: Window | None) -> np.ndarray:
     mode = "L" if channels == 1 else "RGB"
     if image.mode.startswith("I"):
         image = Image.fromarray(_scale_16_bits(np.asarray(image)))
@@ -153,6 +165,9 @@ def _to_uint8(image: Image.Image, channels: int) -> np.ndarray:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     if image.mode not in ("L", "RGB"):
         image = image.convert("RGB")  # also 1 bit and palettes: Pillow rounds the luma of RGB alone the same for all
+    if window is not None:  # before what costs by the pixel: handing a picture over takes a tenth of its decoding
+        (top, bottom, _), (left, right, _) = window[0].indices(image.height), window[1].indices(image.width)
+        image = image.crop((left, top, right, bottom))
     if image.mode != mode:
         image = image.convert(mode)
     return np.array(image, dtype=np.uint8).reshape(image.height, image.width, channels)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from project.data.augment import Augmenter, centre_crop
+from project.data.augment import Augmenter, centre_window
 from project.data.batch import Raw
 from project.data.pixels import PixelStore
 from project.data.sampling import FILLER, Draw
@@ -71,13 +71,13 @@ class PictureDataset(Dataset[Raw]):
         return Raw(images, targets, torch.tensor(index), torch.tensor(seeds), torch.tensor([True]) if filling else None)
 
     def _draw(self, number: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
-        image = self.store[number]
-        target = self.store.target(number) if self.store.has_target(number) else None
+        store = self.store
         if self.augmenter is not None:
-            return self.augmenter(image, target, seed)
+            window = self.augmenter.begin(store.height(number), store.width(number), seed)
+            return self.augmenter.change(*store.parts(number, window))
         if self.crop is None:
-            return image, target
-        return centre_crop(image, self.crop), None if target is None else centre_crop(target, self.crop)
+            return store.parts(number, None)
+        return store.parts(number, centre_window(store.height(number), store.width(number), self.crop))
 
 
 def _put(batch: Tensor | None, position: int, image: np.ndarray, length: int, training: bool) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from project.data.cache import Cache, key_of
-from project.data.images import BadPicture, Picture, decode, resize_shorter, resized
+from project.data.images import BadPicture, Picture, Window, decode, resize_shorter, resized
 from project.data.parallel import run_parallel
 from project.data.tell import tell
 from project.errors import UserError
@@ -105,6 +105,17 @@ class PixelStore:
         """
         return self._side(position, self.paths[position], 0)
 
+    def parts(self, position: int, window: Window | None) -> tuple[np.ndarray, np.ndarray | None]:
+        """What lies in a window of the picture, and of its partner or None: `store[position][window]`, sooner.
+
+        Args:
+            position: Of the picture.
+            window: Rows and columns, within the picture; None: all of it.
+        """
+        path = self.target_paths[position]
+        target = None if path is None else self._side(position, path, 1, window)
+        return self._side(position, self.paths[position], 0, window), target
+
     def target(self, position: int) -> np.ndarray:
         """The partner of a folder pair, like `store[position]`."""
         path = self.target_paths[position]
@@ -132,10 +143,10 @@ class PixelStore:
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_bytes": None}
 
-    def _side(self, position: int, path: str, side: int) -> np.ndarray:
-        width, height = self.width(position), self.height(position)
+    def _side(self, position: int, path: str, side: int, window: Window | None = None) -> np.ndarray:
+        width, height = self._sizes[position].tolist()
         if self._path is None:
-            return self._decode(path, height, width)
+            return self._decode(path, (width, height), window)
         if self._bytes is None:
             try:
                 self._bytes = np.memmap(self._path, mode="r")
@@ -145,16 +156,19 @@ class PixelStore:
                 ) from error
         count = width * height * self.channels
         start = int(self._offsets[position]) + side * count
-        return self._bytes[start : start + count].reshape(height, width, self.channels)
+        pixels = self._bytes[start : start + count].reshape(height, width, self.channels)
+        return pixels if window is None else pixels[window]
 
-    def _decode(self, path: str, height: int, width: int) -> np.ndarray:
+    def _decode(self, path: str, size: tuple[int, int], window: Window | None) -> np.ndarray:
         try:
+            if self.resize is None:
+                return decode(path, self.channels, window, size)
             pixels = resize_shorter(decode(path, self.channels), self.resize)
+            if pixels.shape[1::-1] != size:
+                raise BadPicture("it was of another size")
         except BadPicture as error:
             raise UserError(f"{path} has changed since it was checked: {error}. Run again.") from error
-        if pixels.shape[:2] != (height, width):
-            raise UserError(f"{path} has changed since it was checked: it was of another size. Run again.")
-        return pixels
+        return pixels if window is None else pixels[window]
 
 
 def pixel_file(

@@ -28,6 +28,8 @@ def compare_loaders(count: int, rounds: int) -> None:
                 "Dataset of torchvision": (_plain(paths, crop), []),
                 "decoding alone": (_decoding(paths), []),
             }
+            for run, _ in sides.values():  # once, for what is read and imported the first time
+                run()
             for _ in range(rounds):
                 for run, times in sides.values():
                     start = Moment.now()

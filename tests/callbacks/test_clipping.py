@@ -16,6 +16,7 @@ from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
+from project.callbacks import clipping
 from project.callbacks.clipping import GradientClipping
 from project.errors import UserError
 from project.networks import UNet
@@ -371,7 +372,9 @@ class NoWaiting(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("limit", [{}, {"norm": 0.5}, {"value": 0.2}])
-def test_nothing_waits_for_the_device(limit):
+def test_nothing_waits_for_the_device(limit, monkeypatch):
+    monkeypatch.setattr(clipping, "is_near", lambda value: False)
+
     class Watched(GradientClipping):
         def on_before_optimizer_step(self, *args):
             with NoWaiting():
@@ -384,6 +387,34 @@ def test_nothing_waits_for_the_device(limit):
     with pytest.raises(AssertionError, match="read back"), NoWaiting():
         torch.ones(1).item()
     assert fit(Two(), Watched(**limit)).logger.column("grad/generator_norm")
+
+
+@pytest.mark.parametrize("limit", [{"norm": 0.5}, {"norm": 1e6}, {"value": 0.2}])
+@pytest.mark.parametrize("bad", [None, math.nan, math.inf])
+def test_a_cpu_that_leaves_passes_out_clips_as_a_device_does(limit, bad, monkeypatch):
+    gradients = [
+        torch.randn(3, 5),
+        torch.randn(7),
+        torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last),
+    ]
+    if bad is not None:
+        gradients[1][2] = bad
+    found = []
+    for near in (True, False):
+        monkeypatch.setattr(clipping, "is_near", lambda value, near=near: near)
+        network = clipping._Network("one", next(iter(limit.values())), by_value="value" in limit)
+        network.parameters = [torch.nn.Parameter(torch.zeros_like(gradient)) for gradient in gradients]
+        for parameter, gradient in zip(network.parameters, gradients, strict=True):
+            parameter.grad = gradient.clone()
+        network.look({})
+        found.append([parameter.grad for parameter in network.parameters])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+    if bad is not None:
+        assert not any(gradient.any() for gradient in found[0])
+    elif limit == {"norm": 1e6}:
+        assert all(torch.equal(one, other) for one, other in zip(found[0], gradients, strict=True))
+    else:
+        assert not any(torch.equal(one, other) for one, other in zip(found[0], gradients, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -449,6 +480,7 @@ DISTRIBUTED = """
 import lightning as L, torch
 from torch import nn
 from torch.utils.data import DataLoader
+from project.callbacks import clipping
 from project.callbacks.clipping import GradientClipping
 
 class One(L.LightningModule):

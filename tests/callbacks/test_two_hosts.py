@@ -64,7 +64,7 @@ def words(tmp_path: Path, make_pictures: Callable[..., Path]) -> list[str]:
 
 
 TWO = ["--trainer.num_nodes", "2", "--trainer.devices", "1", "--data.batch_size", "4"]
-TWO += ["--trainer.strategy", "ddp_find_unused_parameters_true"]
+TWO += ["--trainer.strategy", "ddp"]
 
 
 def _start(hosts: tuple[str, str], number: int, launcher: str, words: list[str]) -> subprocess.Popen:

@@ -191,6 +191,44 @@ def test_a_file_cut_short_is_refused(tmp_path, suffix):
         decode(path, 3)
 
 
+def written(tmp_path, kind):
+    rgb = noise(H, W, 3)
+    made = {
+        "jpeg": lambda: saved(tmp_path / "a.jpg", rgb, quality=70),
+        "grey jpeg": lambda: saved(tmp_path / "a.jpg", noise(H, W), quality=70),
+        "transparent": lambda: saved(tmp_path / "a.png", noise(H, W, 4)),
+        "16 bits": lambda: saved(tmp_path / "a.png", noise(H, W, high=65536, dtype=np.uint16)),
+    }
+    if kind in made:
+        return made[kind]()
+    image = Image.fromarray(rgb)
+    if kind == "palette":
+        image.quantize(6).save(tmp_path / "a.png")
+        return tmp_path / "a.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.jpg", exif=exif)
+    return tmp_path / "a.jpg"
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", ["jpeg", "grey jpeg", "transparent", "palette", "16 bits", "turned"])
+def test_a_window_is_that_part_of_the_whole(tmp_path, kind, channels):
+    path = written(tmp_path, kind)
+    whole = decode(path, channels)
+    for window in ((slice(1, 4), slice(2, 5)), (slice(0, 2), slice(0, 3)), (slice(2, 99), slice(1, 99))):
+        part = decode(path, channels, window)
+        assert part.flags.c_contiguous
+        np.testing.assert_array_equal(part, whole[window])
+
+
+def test_a_picture_of_another_size_is_refused_where_one_is_asked_for(tmp_path):
+    path = written(tmp_path, "turned")
+    assert decode(path, 3, size=(H, W)).shape == (W, H, 3)
+    with pytest.raises(BadPicture, match="another size"):
+        decode(path, 3, (slice(0, 2), slice(0, 2)), size=(W, H))
+
+
 def test_shrinking_takes_the_mean_of_whole_blocks():
     pixels = noise(8, 12, 3)
     expected = pixels.reshape(4, 2, 6, 2, 3).mean(axis=(1, 3))

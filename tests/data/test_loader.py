@@ -27,8 +27,9 @@ class Pictures:
     def has_target(self, number):
         return self.has_targets
 
-    def target(self, number):
-        return 255 - self.pictures[number]
+    def parts(self, number, window):
+        picture = self.pictures[number] if window is None else self.pictures[number][window]
+        return picture, 255 - picture if self.has_targets else None
 
     def height(self, number):
         return self.pictures[number].shape[0]
@@ -148,7 +149,7 @@ def test_there_is_a_core():
 
 
 class Gone(Pictures):
-    def __getitem__(self, number):
+    def parts(self, number, window):
         raise UserError("a.png has changed since it was checked. Run again.") from OSError("no such file")
 
 

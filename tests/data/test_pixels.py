@@ -79,6 +79,13 @@ def test_the_file_holds_what_decoding_gives(pairs, cache, channels, resize):
         assert kept[position].shape == (kept.height(position), kept.width(position), channels)
         np.testing.assert_array_equal(kept[position], fresh[position])
         np.testing.assert_array_equal(kept.target(position), fresh.target(position))
+        for store in (kept, fresh):
+            for window in (None, (slice(1, 3), slice(0, 2))):
+                expected = [
+                    side if window is None else side[window] for side in (store[position], store.target(position))
+                ]
+                for part, wanted in zip(store.parts(position, window), expected, strict=True):
+                    np.testing.assert_array_equal(part, wanted)
 
 
 def test_travels_without_pixels_and_reads_in_the_other_process(single, cache):

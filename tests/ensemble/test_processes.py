@@ -20,7 +20,7 @@ pytestmark = [
 
 
 def fit(config: Path, name: str, processes: int) -> tuple[str, Path]:
-    strategy = "ddp_find_unused_parameters_true" if processes > 1 else "auto"
+    strategy = "ddp" if processes > 1 else "auto"
     words = ["--name", name, "--data.batch_size", str(12 // processes), "--trainer.devices", str(processes)]
     done = subprocess.run(
         [sys.executable, "-m", "project", "fit", "--config", str(config), *words, "--trainer.strategy", strategy],

@@ -51,7 +51,8 @@ class Game(Looking):
             self._put(probe, _diversity(output.float(), batch.target.float(), self.recorder.history.facts.colour))
         if not all(hasattr(model, name) for name in ("generator", "space", "adversarial", "reconstruction")):
             return
-        self._put(probe, _pulls(model, batch))
+        answer = probe.answers.get("generator")  # None of a model that calls a part of its generator
+        self._put(probe, _pulls(model, batch, model.generator(batch.input) if answer is None else answer))
         if probe.unseen:
             for name, pictures in (("train", probe.training), ("val", batch)):
                 real = model.space.encode(pictures.target)
@@ -67,11 +68,11 @@ def _logits(model: Any, condition: Tensor, colours: Tensor) -> Tensor:
     return model.discriminator(torch.cat([condition, colours], dim=1)).float()
 
 
-def _pulls(model: Any, batch: Pair) -> dict[str, Tensor]:
+def _pulls(model: Any, batch: Pair, answer: Tensor) -> dict[str, Tensor]:
     """Norms of the gradients of the two losses by the generator's output; no parameter gets any."""
     real = model.space.encode(batch.target)
     with torch.enable_grad():
-        answer = model.generator(batch.input).detach().float().requires_grad_()
+        answer = answer.detach().float().requires_grad_()
         losses = {
             "adversarial": model.adversarial_weight * model.adversarial.generator(_logits(model, batch.input, answer)),
             "reconstruction": model.reconstruction_weight * model.reconstruction(answer, real),

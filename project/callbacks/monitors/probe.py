@@ -52,6 +52,8 @@ class Probe:
         self._tiles: list[list[Pair]] = []
         self._collected = False
         self.looked_at = -1
+        self.answers: dict[str, Any] = {}
+        """During a look, what each network of the model gave in it, by its name."""
         self.step = 0
         self.broken = False
 
@@ -134,7 +136,7 @@ class Probe:
                 reader.hear(seen)
 
         try:
-            with _looking(trainer, model), _eager(), listening(model, hear, order):
+            with _looking(trainer, model), _eager(), listening(model, hear, order, self.answers):
                 output = model(_input(self.batch))
             if not facts.activations:
                 facts.activations = _describe(places)
@@ -145,6 +147,8 @@ class Probe:
         except Exception as error:  # a look must never end a run
             self.broken = True
             warnings.warn(f"The monitors cannot look into this model, and go without: {error!r}", stacklevel=2)
+        finally:
+            self.answers = {}
 
     def _everyone_has_pictures(self, trainer: Trainer, model: LightningModule) -> bool:
         """A split smaller than the number of processes leaves some without; then nobody looks at it."""

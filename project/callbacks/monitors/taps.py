@@ -92,13 +92,19 @@ class _Listener(TorchDispatchMode):
 
 
 @contextlib.contextmanager
-def listening(model: nn.Module, hear: Callable[[Seen], None], order: list[str] | None = None) -> Iterator[None]:
+def listening(
+    model: nn.Module,
+    hear: Callable[[Seen], None],
+    order: list[str] | None = None,
+    answers: dict[str, Any] | None = None,
+) -> Iterator[None]:
     """Within this context every non-linearity in a forward pass of ``model`` is heard.
 
     Args:
         model: Its modules give the places their names; hooks are there only within the context.
         hear: Called with each, right after it is computed; must not keep the tensors.
         order: Filled with the names of modules that have parameters of their own, in the order in which they run.
+        answers: Filled with what the model's own parts gave last, by their names: its networks, not their layers.
     """
     stack: list[str] = []
     last: dict[str, Any] = {"module": None, "norm": False}
@@ -111,6 +117,8 @@ def listening(model: nn.Module, hear: Callable[[Seen], None], order: list[str] |
         def hook(module: nn.Module, args: Any, output: Any) -> None:
             if stack and stack[-1] == name:
                 stack.pop()
+            if answers is not None and name and "." not in name:
+                answers[name] = output
             own = any(True for _ in module.parameters(recurse=False))
             norm = "Norm" in type(module).__name__
             if own and order is not None and name not in order:

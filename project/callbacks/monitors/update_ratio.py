@@ -51,13 +51,15 @@ class UpdateRatio(Monitor):
             self._networks[id(optimizer)] = network_name(pl_module, optimizer)
         network = self._networks[id(optimizer)]
         for number, group in enumerate(optimizer.param_groups):
-            parameters = [p for p in group["params"] if p.grad is not None and p.is_floating_point()]
-            if not parameters:
+            moved = (p for p in group["params"] if p.grad is not None and p.is_floating_point())
+            first = next(moved, None)
+            if first is None:
                 continue
             rate = group["lr"]
             if number == 0 and not isinstance(rate, Tensor):
                 self.recorder.history.add(f"lr/{network}", step, float(rate))
             if due:
+                parameters = [first, *moved]
                 self._copies.append((network, parameters, [sample(p, SAMPLE).clone() for p in parameters], group))
 
     @torch.no_grad()

@@ -70,21 +70,24 @@ def garment(scene: Scene, random: Random, outline: np.ndarray, one: Colour, two:
     (left, top), (right, bottom) = outline.min(axis=0), outline.max(axis=0)
     step, y, r = random.uniform(0.26, 0.4), (top + bottom) / 2, 0.27 * min(right - left, bottom - top)
     rows = np.arange(top + step, bottom, step)
-    pattern = {
-        "": [],
-        "stripes": [box(left, row, right, row + step) for row in rows[::2]],
-        "bars": [bar for x in np.arange(step / 2, right, 2 * step) for bar in both(box(x, top, x + step, bottom))],
-        "dots": [
+    patterns = {
+        "": lambda: [],
+        "stripes": lambda: [box(left, row, right, row + step) for row in rows[::2]],
+        "bars": lambda: [
+            bar for x in np.arange(step / 2, right, 2 * step) for bar in both(box(x, top, x + step, bottom))
+        ],
+        "dots": lambda: [
             oval(x + step * (number % 2), row, 0.42 * step)
             for number, row in enumerate(np.arange(top + step, bottom + step, 1.3 * step))
             for x in np.arange(left, right, 1.8 * step)
         ],
-        "half": [box(left, y, right, bottom)],
-        "buttons": [oval(0, row, 0.09) for row in rows],
-        "heart": [symmetric("0,-.4! .5,-.9 1,-.4 .6,.35 0,1!") * r + (0, y)],
-        "star": [star(0, y, 1.2 * r, 0.55 * r, 5)],
-        "disc": [oval(0, y, r)],
-    }[random.choice(PATTERNS)]
+        "half": lambda: [box(left, y, right, bottom)],
+        "buttons": lambda: [oval(0, row, 0.09) for row in rows],
+        "heart": lambda: [symmetric("0,-.4! .5,-.9 1,-.4 .6,.35 0,1!") * r + (0, y)],
+        "star": lambda: [star(0, y, 1.2 * r, 0.55 * r, 5)],
+        "disc": lambda: [oval(0, y, r)],
+    }
+    pattern = patterns[random.choice(PATTERNS)]()
     scene.area(one, outline)
     with scene.within(outline):
         scene.area(two, *pattern, width=0.7)

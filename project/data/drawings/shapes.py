@@ -6,36 +6,64 @@ The unit is half a head: a character's head is a circle of radius 1 around the o
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
+
+TURN = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+STEP = (np.arange(7) / 7)[:, None]
+HERMITE = (
+    2 * STEP**3 - 3 * STEP**2 + 1,
+    STEP**3 - 2 * STEP**2 + STEP,
+    3 * STEP**2 - 2 * STEP**3,
+    STEP**3 - STEP**2,
+)
+"""Weights of a piece's first point, of the slope there, of its last point and of the slope there."""
 
 Points = str | Sequence[tuple[float, float]]  # in text a "!" marks a corner: "0,-1! 1,0 0,1" is the half of a drop
 
 
 def oval(x: float, y: float, rx: float, ry: float | None = None, square: float = 2.0, turn: float = 0.0) -> np.ndarray:
     """An ellipse around (x, y), or a superellipse (an exponent of 4 is nearly a rectangle), turned clockwise."""
-    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
-    u, v = (np.sign(wave) * np.abs(wave) ** (2 / square) for wave in (np.cos(angle), np.sin(angle)))
+    u, v = _superellipse(square)
     u, v = u * rx, v * (rx if ry is None else ry)
-    return np.stack([x + u * np.cos(turn) - v * np.sin(turn), y + u * np.sin(turn) + v * np.cos(turn)], axis=1)
+    points = np.empty((len(u), 2))
+    if turn:
+        points[:, 0] = x + u * np.cos(turn) - v * np.sin(turn)
+        points[:, 1] = y + u * np.sin(turn) + v * np.cos(turn)
+    else:
+        points[:, 0], points[:, 1] = x + u, y + v
+    return points
+
+
+@lru_cache(maxsize=64)
+def _superellipse(square: float) -> tuple[np.ndarray, np.ndarray]:
+    u, v = (np.sign(wave) * np.abs(wave) ** (2 / square) for wave in (np.cos(TURN), np.sin(TURN)))
+    return u, v
 
 
 def curve(points: Points, closed: bool = True) -> np.ndarray:
     """Through the points by Hermite's cubics, with the slopes of Catmull and Rom, which are 0 at corners."""
+    # A copy, for a scene tells outlines apart by which array they are.
+    return _written(points, closed).copy() if isinstance(points, str) else _curve(points, closed)
+
+
+@lru_cache(maxsize=512)
+def _written(points: str, closed: bool) -> np.ndarray:
+    return _curve(points, closed)
+
+
+def _curve(points: Points, closed: bool) -> np.ndarray:
     words = points.split() if isinstance(points, str) else []
     smooth = np.array([[not word.endswith("!")] for word in words] or 1)
     at = np.array([word.rstrip("!").split(",") for word in words] or points, dtype=float)
     slope = (np.roll(at, -1, axis=0) - np.roll(at, 1, axis=0)) / 2 * smooth
     if not closed:
         slope[[0, -1]] = at[1] - at[0], at[-1] - at[-2]
-    t = (np.arange(7) / 7)[:, None]
-    pieces = (
-        at[:, None] * (2 * t**3 - 3 * t**2 + 1)
-        + slope[:, None] * (t**3 - 2 * t**2 + t)
-        + np.roll(at, -1, axis=0)[:, None] * (3 * t**2 - 2 * t**3)
-        + np.roll(slope, -1, axis=0)[:, None] * (t**3 - t**2)
-    ).reshape(-1, 2)
-    return pieces if closed else pieces[: 1 - len(t)]
+    ends, slopes = np.roll(at, -1, axis=0), np.roll(slope, -1, axis=0)
+    parts = (weight * values[:, None] for weight, values in zip(HERMITE, (at, slope, ends, slopes), strict=True))
+    pieces = sum(parts).reshape(-1, 2)
+    return pieces if closed else pieces[: 1 - len(STEP)]
 
 
 def symmetric(right: str) -> np.ndarray:
