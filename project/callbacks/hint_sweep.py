@@ -61,7 +61,7 @@ class HintSweep(Callback):
         x, y = flat_spot(batch.target[window][0])
         planes = torch.cat([pairs.hints.given(height, width, [Point(x, y, colour)]) for colour in hues()])
         planes = planes.to(condition)
-        with torch.no_grad(), whole_weights(pl_module):
+        with torch.no_grad(), whole_weights(trainer):
             coloured = pl_module.restore(torch.cat([condition.expand(STEPS, -1, -1, -1), planes], dim=1))
             hint = pairs.hints.view(planes[:1], condition)[0]
         self._sweep = hint.float().cpu(), coloured.float().cpu()

@@ -76,7 +76,7 @@ class Samples(Callback):
             return
         parts = (getattr(batch, name, None) for name in Pair._fields)
         pair = Pair(*(part[:missing] if isinstance(part, Tensor) else None for part in parts))
-        with torch.no_grad(), whole_weights(pl_module):
+        with torch.no_grad(), whole_weights(trainer):
             output = pl_module.restore(pair.input)
         window = (..., *middle(output, self.size))
         # The views of the crop, not a crop of the views: a palette's strip lies along a side.

@@ -91,7 +91,7 @@ class PictureModel(LightningModule, ABC):
         """Take the weights to start from, once; by now a resumed run has loaded its own, and processes are joined."""
         self.hold_frozen()
         if self.init_from is not None:
-            with whole_weights(self, write=True):
+            with whole_weights(self.trainer, write=True):
                 self.start_from(self.init_from)
             self.init_from = None
 

@@ -131,6 +131,7 @@ def make_trainer(tmp_path) -> Callable[..., SimpleNamespace]:
         plain = {
             "state": SimpleNamespace(fn="fit"),
             "global_step": 0,
+            "strategy": None,
             "is_global_zero": True,
             "log_dir": str(tmp_path),
             "loggers": [],
