@@ -204,7 +204,7 @@ def test_several_processes_learn_and_score_as_one(alone, config, count):
         assert len([key for key in scores[0] if "/" in key]) >= 5
 
 
-@both
+@pytest.mark.parametrize("kind", ["unet", pytest.param("gan", marks=pytest.mark.slow)], indirect=True)
 def test_more_processes_than_pictures(config, kind):
     """One validation picture, one test picture: the second process has none, and neither hangs nor counts one twice."""
     few = ["--data.fractions", "[0.94, 0.03, 0.03]", "--trainer.max_steps", "4", "--trainer.val_check_interval", "2"]
