@@ -171,7 +171,7 @@ class PictureBatches(PreparedPictures):
             )
         if self.eval_batch_size > 1:
             check_sizes(dataset.store, self.eval_crop, False, training=False)
-        sampler = EvaluationSampler(dataset.keys, self.eval_batch_size)
+        sampler = EvaluationSampler(dataset.keys, batch_size=self.eval_batch_size)
         return self._loader(dataset, sampler, self.eval_batch_size, drop_last=False)
 
     def _loader(

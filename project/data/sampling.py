@@ -124,13 +124,13 @@ class EvaluationSampler(_Sampler):
 
     Args:
         keys: one number a picture, see `picture_keys`.
-        batch_size: pictures in a batch.
         num_replicas: number of processes; None asks torch's process group.
         rank: this process's number; None asks torch's process group.
+        batch_size: pictures in a batch.
     """
 
     def __init__(
-        self, keys: np.ndarray, batch_size: int = 1, num_replicas: int | None = None, rank: int | None = None
+        self, keys: np.ndarray, num_replicas: int | None = None, rank: int | None = None, batch_size: int = 1
     ) -> None:
         super().__init__(num_replicas, rank)
         self.keys = keys

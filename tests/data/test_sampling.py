@@ -63,7 +63,7 @@ def test_a_share_goes_on_in_the_middle_too():
 )
 def test_evaluation_has_each_picture_exactly_once_and_as_many_batches_everywhere(length, batch_size, replicas):
     keys = np.arange(100, 100 + length)
-    samplers = [EvaluationSampler(keys, batch_size, replicas, rank) for rank in range(replicas)]
+    samplers = [EvaluationSampler(keys, replicas, rank, batch_size) for rank in range(replicas)]
     shares = [list(sampler) for sampler in samplers]
     draws = sorted(draw for share in shares for draw in share if draw[0] != FILLER)
     assert draws == [(number, 100 + number) for number in range(length)]
