@@ -159,9 +159,9 @@ def build_catalogue(settings: Settings, cache: Cache, *, workers: int = 0, progr
         splits = _without(splits, excluded, settings)
     answered = {}
     if settings.extra_pairs and not settings.whole:
-        manifest = read_manifest(settings.extra_pairs)
+        further = read_manifest(settings.extra_pairs)
         extra = extra_pictures(
-            manifest,
+            further,
             entries,
             splits,
             cache=cache,
@@ -171,7 +171,7 @@ def build_catalogue(settings: Settings, cache: Cache, *, workers: int = 0, progr
             progress=progress,
         )
         splits = {**splits, "train": splits["train"] + extra}
-        answered = {"folder": str(manifest.folder), "members": manifest.members}
+        answered = {"folder": str(further.folder), "members": further.members}
     everything = [picture for part in PARTS for picture in splits[part]]
     file = pixel_file(
         everything,

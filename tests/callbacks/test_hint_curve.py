@@ -216,6 +216,17 @@ def test_each_count_costs_one_pass_a_batch_and_knows_the_runs_precision(tmp_path
     assert model.seen == [(0, True), (50, True)] * len(SIZES)
 
 
+def test_a_picture_that_only_fills_up_is_not_counted(tmp_path):
+    pairs = Grey(Told())
+    batches = _batches(pairs)
+    (tmp_path / "alone").mkdir()
+    (tmp_path / "filled").mkdir()
+    _test(tmp_path / "alone", pairs, HintCurve((0, 5)), batches)
+    filler = batches[0]._replace(target=1 - batches[0].target, filler=torch.tensor([True]))
+    _test(tmp_path / "filled", pairs, HintCurve((0, 5)), [*batches, filler])
+    assert _rows(tmp_path / "filled") == _rows(tmp_path / "alone")
+
+
 def test_a_palette_is_tested_with_as_many_colours_as_it_holds(tmp_path, capsys):
     _test(tmp_path, Grey(Told(slots=5)), HintCurve())
     assert [row["hints"] for row in _rows(tmp_path)] == ["0", "1", "2", "5"]
