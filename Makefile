@@ -46,7 +46,7 @@ train: $(READY) ## teach a UNet to denoise the embedded photographs (at most 5 m
 train-bsd: $(READY) ## the same on a folder of photographs: make train-bsd ARGS="--data.root FOLDER" (10 minutes)
 	@$(BIN)/python -m project fit --config configs/denoise_bsd.yaml $(ARGS)
 
-colorize: $(READY) ## teach a GAN to colour drawings that the project makes itself (at most 8 minutes on 2 cores)
+colorize: $(READY) ## teach a GAN to color drawings that the project makes itself (at most 8 minutes on 2 cores)
 	@$(BIN)/python -m project fit --config configs/colorize.yaml $(ARGS)
 
 test: $(READY) ## run the tests but for the slow ones (under 10 minutes on 2 cores, no network)

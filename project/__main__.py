@@ -10,21 +10,24 @@ from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 
-from project.errors import UserError, find_user_error
-from project.launch import find_launch
-from project.signals import STOP, Stop
+from workbench.errors import UserError, find_user_error
+from workbench.launch import find_launch
+from workbench.signals import STOP, Stop
 
 # command -> (module, what it does). A module has main(argv) -> exit code, where
 # argv starts with the command; it is imported when its command is given.
 COMMANDS = {
-    "fit": ("project.cli", "train a model, then test its best checkpoint"),
-    "validate": ("project.cli", "score a checkpoint on the validation pictures"),
-    "test": ("project.cli", "score a checkpoint on the test pictures"),
-    "check": ("project.check.command", "look at data and model of a configuration before the first step"),
-    "predict": ("project.prediction.predict", "run a checkpoint over a picture or a folder of pictures"),
-    "ensemble": ("project.ensemble.command", "let several checkpoints, or one in eight positions, answer together"),
-    "export": ("project.export.command", "write a checkpoint as ONNX or TorchScript, for other programs"),
-    "inspect": ("project.inspection.command", "show a checkpoint's filters and features, and where it fails"),
+    "fit": ("workbench.cli", "train a model, then test its best checkpoint"),
+    "validate": ("workbench.cli", "score a checkpoint on the validation pictures"),
+    "test": ("workbench.cli", "score a checkpoint on the test pictures"),
+    "check": ("workbench.check.command", "look at data and model of a configuration before the first step"),
+    "predict": ("project.inference.prediction.predict", "run a checkpoint over a picture or a folder of pictures"),
+    "ensemble": (
+        "project.inference.ensemble.command",
+        "let several checkpoints, or one in eight positions, answer together",
+    ),
+    "export": ("project.inference.export.command", "write a checkpoint as ONNX or TorchScript, for other programs"),
+    "inspect": ("project.inference.inspection.command", "show a checkpoint's filters and features, and where it fails"),
 }
 
 HELP = """usage: python -m project COMMAND [options]

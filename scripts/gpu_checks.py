@@ -43,7 +43,7 @@ class Result:
     step: float = math.nan  # seconds, median
     memory: float | None = None  # MiB, peak of the device's
     scales: list[float] = field(default_factory=list)  # the loss scale after each step
-    expected: int = 0  # steps of optimisers
+    expected: int = 0  # steps of optimizers
     taken: int = 0
     norms: dict[str, float] = field(default_factory=dict)  # of each network's first gradients
     clipped: float = math.nan  # share of the steps
@@ -99,12 +99,12 @@ def train(model: str, precision: str, options: argparse.Namespace) -> Result:
     import torch
     from lightning.pytorch import seed_everything
 
-    from project.arguments import complete
-    from project.cli import CALLBACKS, CommandLine
-    from project.mistakes import Parser
-    from project.quiet import quieten
+    from workbench.arguments import complete
+    from workbench.cli import CALLBACKS, CommandLine
+    from workbench.console import silence_warnings
+    from workbench.mistakes import Parser
 
-    quieten()
+    silence_warnings()
     seed_everything(42, verbose=False)
     result = Result(model, precision)
     watch = make_watch(result)
@@ -158,7 +158,7 @@ def make_watch(result: Result) -> Any:
             self.clipped: list[float] = []
             self.last = 0.0
             for optimizer in trainer.optimizers:
-                # A gradient scaler leaves out the optimiser's own step where gradients are not finite.
+                # A gradient scaler leaves out the optimizer's own step where gradients are not finite.
                 optimizer.register_step_post_hook(lambda *_: setattr(result, "taken", result.taken + 1))
 
         def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:

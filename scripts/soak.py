@@ -4,7 +4,7 @@
     make soak ARGS="--model gan"                                the same of a GAN
     make soak ARGS="--kills 5 --processes 2 --workers 2"        options: python scripts/soak.py --help
 
-Compared are the weights, the averaged weights, the snapshots, the optimiser, the schedulers, the counters, the random
+Compared are the weights, the averaged weights, the snapshots, the optimizer, the schedulers, the counters, the random
 states, ``metrics.csv`` and the sample pictures, byte by byte; exits with 1 where anything differs.
 """
 
@@ -108,13 +108,13 @@ def write_config(folder: Path, options: argparse.Namespace) -> Path:
 
 
 def denoiser() -> dict[str, Any]:
-    """A UNet, its optimiser and its schedule."""
+    """A UNet, its optimizer and its schedule."""
     options = {"network": UNET, "optimizer": ADAM, "scheduler": COSINE}
     return {"class_path": "project.models.ImageRestorer", "init_args": options}
 
 
 def gan(steps: int) -> dict[str, Any]:
-    """Two networks, optimisers and schedules; a third of the run for each stage, and a rhythm in the last one."""
+    """Two networks, optimizers and schedules; a third of the run for each stage, and a rhythm in the last one."""
     third = max(1, steps // (3 * EPOCH))
     judge = {"in_channels": 6, "width": 6, "layers": 2, "norm": "batch", "spectral_norm": True}
     options: dict[str, Any] = {

@@ -1,7 +1,7 @@
 """Does it pay to start from other weights? The same steps on a hundred pairs, from scratch and from earlier learning.
 
-    python scripts/transfer.py --first_inputs LINES --first_targets COLOURS --inputs LINES --targets COLOURS
-    python scripts/transfer.py --photographs FOLDER --inputs LINES --targets COLOURS
+    python scripts/transfer.py --first_inputs LINES --first_targets COLORS --inputs LINES --targets COLORS
+    python scripts/transfer.py --photographs FOLDER --inputs LINES --targets COLORS
 
 First a network learns from other pairs, or to denoise photographs; then three of the same kind learn from the pairs:
 one from scratch, one from those weights, and one from those with its encoder frozen. Written are transfer.csv and

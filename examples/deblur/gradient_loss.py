@@ -7,7 +7,7 @@ from torch.nn.functional import l1_loss
 
 
 class GradientL1(nn.Module):
-    """L1 on the pictures and on their differences between neighbours, which weigh edges.
+    """L1 on the pictures and on their differences between neighbors, which weigh edges.
 
     Args:
         weight: Of the differences against the pictures themselves.

@@ -1,4 +1,4 @@
-"""How much colour hints help: PSNR and colourfulness of the test pictures with 0, 1, 2, ... hints."""
+"""How much color hints help: PSNR and colorfulness of the test pictures with 0, 1, 2, ... hints."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from project.callbacks.pictures import can_show, hint_giver, log_picture, new_figure
-from project.data.batch import Pair
-from project.errors import UserError
-from project.models.colour_metrics import ColourfulnessRatio
+from project.data.batch import Batch
+from project.models.color_metrics import ColorfulnessRatio
 from project.models.metrics import PSNR, as_saved
+from workbench.errors import UserError
 
 
 class HintCurve(Callback):
     """Writes ``hint_curve.csv`` (columns hints, psnr) and ``hint_curve.png`` into the run's folder at every test, that
-    which closes a fit included; logs ``test/psnr_hints_N`` and ``test/colourfulness_ratio_hints_N``.
+    which closes a fit included; logs ``test/psnr_hints_N`` and ``test/colorfulness_ratio_hints_N``.
 
-    Every test picture is coloured once for each count, with hints as exact as in validation, those of a smaller count
+    Every test picture is colored once for each count, with hints as exact as in validation, those of a smaller count
     among those of a larger one. Without hints in ``data.pairs`` it does nothing.
 
     Args:
@@ -33,7 +33,7 @@ class HintCurve(Callback):
         if any(count < 0 for count in counts):
             raise UserError(f"hint_curve.counts are {list(counts)}: a number of hints cannot be negative.")
         self.counts = tuple(sorted(set(counts)))
-        self._scores: dict[int, tuple[PSNR, ColourfulnessRatio]] = {}
+        self._scores: dict[int, tuple[PSNR, ColorfulnessRatio]] = {}
         self._doing_nothing = PSNR()
         self._shown = False
         self._baseline = 0.0
@@ -48,7 +48,7 @@ class HintCurve(Callback):
         slots = pairs.hints.slots
         self._left_out = [count for count in self.counts if slots is not None and count > slots]
         self._scores = {
-            count: (PSNR().to(pl_module.device), ColourfulnessRatio().to(pl_module.device))
+            count: (PSNR().to(pl_module.device), ColorfulnessRatio().to(pl_module.device))
             for count in self.counts
             if count not in self._left_out
         }
@@ -59,14 +59,14 @@ class HintCurve(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
-        batch: Pair,
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
         if not self._scores or not can_show(pl_module, batch):
             return
         self._shown = True
-        if getattr(batch, "filler", None) is not None:
+        if getattr(batch, "is_padding", None) is not None:
             return
         pairs = hint_giver(trainer)
         target = batch.target.contiguous()
@@ -85,7 +85,7 @@ class HintCurve(Callback):
             return
         self._baseline = float(self._doing_nothing.compute())
         for count, (psnr, ratio) in self._scores.items():
-            values = {"psnr": psnr.compute(), "colourfulness_ratio": ratio.compute()}
+            values = {"psnr": psnr.compute(), "colorfulness_ratio": ratio.compute()}
             logged = {f"test/{name}_hints_{count}": value for name, value in values.items()}
             pl_module.log_dict(logged, sync_dist=True, reduce_fx="max")  # equal on all processes
             self._curve.append((count, *map(float, values.values())))
@@ -119,8 +119,8 @@ class HintCurve(Callback):
         left.axhline(self._baseline, color="tab:gray", linestyle="--", label=f"doing nothing ({self._baseline:.2f} dB)")
         left.set(title="Likeness to the truth", ylabel="PSNR in dB, mean of the test pictures")
         right.plot(places, ratio, "o-", color="tab:orange", label="the model")
-        right.axhline(1, color="tab:gray", linestyle="--", label="as colourful as the truth")
-        right.set(title="Colourfulness", ylabel="ratio to the truth's")
+        right.axhline(1, color="tab:gray", linestyle="--", label="as colorful as the truth")
+        right.set(title="Colorfulness", ylabel="ratio to the truth's")
         right.set_ylim(0, 1.1 * max(1, np.nan_to_num(ratio).max()))
         for axis in (left, right):
             axis.set_xticks(places, [str(count) for count in counts])
@@ -134,7 +134,7 @@ class HintCurve(Callback):
         from rich.table import Table
 
         table = Table(title="What hints bring", title_justify="left")
-        for name in ("hints", "PSNR (dB)", "colourfulness"):
+        for name in ("hints", "PSNR (dB)", "colorfulness"):
             table.add_column(name, justify="right")
         for count, psnr, ratio in self._curve:
             table.add_row(str(count), f"{psnr:.2f}", f"{ratio:.2f} x the truth's")

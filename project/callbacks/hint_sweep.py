@@ -1,4 +1,4 @@
-"""What the network does with one hint: its hue goes round the colour wheel, and nothing else changes."""
+"""What the network does with one hint: its hue goes round the color wheel, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from project.callbacks.pictures import can_show, grid, hint_giver, log_picture, middle, sample_path, to_image, zoom_for
-from project.data.batch import Pair
+from project.data.batch import Batch
 from project.data.pairs import Point
-from project.models.whole import shared_out, whole_weights
+from workbench.sharding import gather_weights, is_sharded
 
 STEPS = 12
 SATURATION, BRIGHTNESS = 0.8, 0.9
@@ -28,7 +28,7 @@ class HintSweep(Callback):
 
     Args:
         every_n_validations: Draw at every n-th validation; 0 switches the callback off.
-        size: Side of the centre crop that is coloured, in pixels.
+        size: Side of the center crop that is colored, in pixels.
     """
 
     def __init__(self, every_n_validations: int = 1, size: int = 128) -> None:
@@ -41,7 +41,7 @@ class HintSweep(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
-        batch: Pair,
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -51,7 +51,7 @@ class HintSweep(Callback):
             or self._sweep is not None
             or not self._due()
             or trainer.sanity_checking
-            or not (trainer.is_global_zero or shared_out(trainer))
+            or not (trainer.is_global_zero or is_sharded(trainer))
             or not can_show(pl_module, batch)
         ):
             return
@@ -59,12 +59,12 @@ class HintSweep(Callback):
         condition = batch.input[window][:, : batch.input.shape[1] - pairs.hints.channels]
         height, width = condition.shape[-2:]
         x, y = flat_spot(batch.target[window][0])
-        planes = torch.cat([pairs.hints.given(height, width, [Point(x, y, colour)]) for colour in hues()])
+        planes = torch.cat([pairs.hints.given(height, width, [Point(x, y, color)]) for color in hues()])
         planes = planes.to(condition)
-        with torch.no_grad(), whole_weights(trainer):
-            coloured = pl_module.restore(torch.cat([condition.expand(STEPS, -1, -1, -1), planes], dim=1))
+        with torch.no_grad(), gather_weights(trainer):
+            colored = pl_module.restore(torch.cat([condition.expand(STEPS, -1, -1, -1), planes], dim=1))
             hint = pairs.hints.view(planes[:1], condition)[0]
-        self._sweep = hint.float().cpu(), coloured.float().cpu()
+        self._sweep = hint.float().cpu(), colored.float().cpu()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or hint_giver(trainer) is None:
@@ -82,7 +82,7 @@ class HintSweep(Callback):
 
 
 def hues() -> list[tuple[float, float, float]]:
-    """The colours of the sweep, RGB in [0, 1]: hues at even distances, starting with red."""
+    """The colors of the sweep, RGB in [0, 1]: hues at even distances, starting with red."""
     return [colorsys.hsv_to_rgb(step / STEPS, SATURATION, BRIGHTNESS) for step in range(STEPS)]
 
 
@@ -109,17 +109,17 @@ def flat_spot(picture: Tensor) -> tuple[int, int]:
     return column + side // 2, row + side // 2
 
 
-def draw(hint: Tensor, coloured: Tensor) -> Image.Image:
-    """The sweep as one picture: swatches of the hint's colours, and under each what the network makes of it.
+def draw(hint: Tensor, colored: Tensor) -> Image.Image:
+    """The sweep as one picture: swatches of the hint's colors, and under each what the network makes of it.
 
     Args:
         hint: (3, H, W) in [0, 1], the condition with the hint in it.
-        coloured: (12, 3, H, W) in [0, 1], the outputs.
+        colored: (12, 3, H, W) in [0, 1], the outputs.
     """
-    zoom = zoom_for(*coloured.shape[-2:])
-    outputs = [to_image(picture, zoom) for picture in coloured]
+    zoom = zoom_for(*colored.shape[-2:])
+    outputs = [to_image(picture, zoom) for picture in colored]
     size = (outputs[0].width, SWATCH)
-    swatches = [Image.new("RGB", size, tuple(round(255 * value) for value in colour)) for colour in hues()]
+    swatches = [Image.new("RGB", size, tuple(round(255 * value) for value in color)) for color in hues()]
     headings = ["the hint's hue", *(f"{360 * step // STEPS}°" for step in range(STEPS))]
     rows = [[Image.new("RGB", size, "white"), *swatches], [to_image(hint, zoom), *outputs]]
     captions = [[""] * len(headings), ["the hint at 0°", *[""] * STEPS]]

@@ -20,7 +20,7 @@ SLOT = 4
 
 
 class InputHistogram(Callback):
-    """Draws the histogram of the first training batch, before and after normalisation, once a run.
+    """Draws the histogram of the first training batch, before and after normalization, once a run.
 
     Args:
         bins: Number of bins; 0 switches the callback off.
@@ -40,10 +40,10 @@ class InputHistogram(Callback):
         normalize = None if network is None else input_normalization(network)
         if normalize is not None:
             with torch.no_grad():
-                views["normalised"] = normalize(batch.input)
+                views["normalized"] = normalize(batch.input)
         pairs = hint_giver(trainer)
         hint_channels = 0 if pairs is None else pairs.hints.channels
-        # Hints of somebody's own may be other things than colours with their mask.
+        # Hints of somebody's own may be other things than colors with their mask.
         self.draw(views, hint_channels if hint_channels % SLOT == 0 else 0, path)
         log_picture(trainer, "input/histogram", path)
 
@@ -69,9 +69,9 @@ class InputHistogram(Callback):
             axes[0, column].set_title(f"first training batch, {title}")
             if mask is None:
                 continue
-            # Nearly all of a hint plane is empty, and would bury its colours.
-            colours = torch.stack([plane[mask] for plane in slots(hints)[:, :, :3].unbind(2)])
-            self._plot(axes[1, column], colours, names(3), "pixels with a hint")
+            # Nearly all of a hint plane is empty, and would bury its colors.
+            colors = torch.stack([plane[mask] for plane in slots(hints)[:, :, :3].unbind(2)])
+            self._plot(axes[1, column], colors, names(3), "pixels with a hint")
             given, covered = mask.flatten(1).any(1).float().mean(), mask.float().mean()
             share = f"in {given:.0%} of the pictures, on {covered:.1%} of their planes"
             axes[1, column].set_title(f"hints, {title}:\n{share}")
@@ -91,8 +91,8 @@ class InputHistogram(Callback):
             text = f"{label}: mean {pixels.mean():.2f}, std {pixels.std():.2f}"
             if number >= LISTED - 1 and len(labels) > LISTED:
                 text = f"... and {len(labels) - number} more" if number == LISTED - 1 else None
-            colour = many(number) if len(labels) > len(few) else few[number]
-            heights, _, _ = axis.hist(pixels, bins=self.bins, histtype="step", color=colour, label=text)
+            color = many(number) if len(labels) > len(few) else few[number]
+            heights, _, _ = axis.hist(pixels, bins=self.bins, histtype="step", color=color, label=text)
             if heights.max() > len(pixels) / 2 and self.bins > 2:  # white paper would bury the ink
                 axis.set(yscale="log", ylabel=f"{counted}, logarithmic")
         axis.legend(fontsize="x-small", loc="upper right")
@@ -101,8 +101,8 @@ class InputHistogram(Callback):
 
 def names(channels: int) -> list[str]:
     """What the channels of an input are called: a picture's, and perhaps a map of its noise behind them."""
-    colours = ["grey"] if channels < 3 else ["red", "green", "blue"] if channels < 5 else []
-    return [*colours, *(f"channel {number}" for number in range(len(colours), channels))]
+    colors = ["gray"] if channels < 3 else ["red", "green", "blue"] if channels < 5 else []
+    return [*colors, *(f"channel {number}" for number in range(len(colors), channels))]
 
 
 def slots(hints: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from project.data.pairs import Colouring
+from project.data.pairs import Coloring
 
 GAP = 6
 LEGIBLE = 128
@@ -69,7 +69,7 @@ def grid(rows: list[list[Image.Image]], headings: list[str], captions: list[list
 
 
 def middle(picture: Tensor, size: int) -> tuple[slice, slice]:
-    """Rows and columns of the centre crop of a (..., H, W) tensor, of ``size`` pixels a side or what there is."""
+    """Rows and columns of the center crop of a (..., H, W) tensor, of ``size`` pixels a side or what there is."""
     top, left = (max(0, (side - size) // 2) for side in picture.shape[-2:])
     return slice(top, top + size), slice(left, left + size)
 
@@ -95,10 +95,10 @@ def pair_maker(trainer: Trainer) -> Any:
     return getattr(trainer.datamodule, "pairs", None)
 
 
-def hint_giver(trainer: Trainer) -> Colouring | None:
-    """The data module's pair maker where its pictures come with colour hints, else None."""
+def hint_giver(trainer: Trainer) -> Coloring | None:
+    """The data module's pair maker where its pictures come with color hints, else None."""
     pairs = pair_maker(trainer)
-    return pairs if isinstance(pairs, Colouring) and pairs.hints.channels > 0 else None
+    return pairs if isinstance(pairs, Coloring) and pairs.hints.channels > 0 else None
 
 
 def sample_path(trainer: Trainer, name: str) -> Path | None:

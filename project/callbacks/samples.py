@@ -10,8 +10,8 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from project.callbacks.pictures import can_show, grid, log_picture, middle, pair_maker, sample_path, to_image, zoom_for
-from project.data.batch import Pair
-from project.models.whole import shared_out, whole_weights
+from project.data.batch import Batch
+from workbench.sharding import gather_weights, is_sharded
 
 
 class Row(NamedTuple):
@@ -34,11 +34,11 @@ class Samples(Callback):
     """Saves a grid of sample pictures as ``samples/step_NNNNNN.png`` and the newest as ``samples/latest.png``,
     which in the end is that of the best checkpoint.
 
-    Restoring shows input, output, target and the error; colouring shows condition, hints, output and truth.
+    Restoring shows input, output, target and the error; coloring shows condition, hints, output and truth.
 
     Args:
         count: How many pictures; the first of the validation split, always the same. 0 switches the callback off.
-        size: Side of the centre crop that is shown, in pixels of the picture itself: nothing is blurred by rescaling.
+        size: Side of the center crop that is shown, in pixels of the picture itself: nothing is blurred by rescaling.
         gain: Where there is an error map, it shows ``abs(output - target)`` times this.
         every_n_validations: Draw at every n-th validation; raise it when validations are frequent.
     """
@@ -61,7 +61,7 @@ class Samples(Callback):
         trainer: Trainer,
         pl_module: LightningModule,
         outputs: Any,
-        batch: Pair,
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -69,14 +69,14 @@ class Samples(Callback):
         if (
             missing < 1
             or trainer.sanity_checking
-            or not (trainer.is_global_zero or shared_out(trainer))
+            or not (trainer.is_global_zero or is_sharded(trainer))
             or self._validations % self.every_n_validations
             or not can_show(pl_module, batch)
         ):
             return
-        parts = (getattr(batch, name, None) for name in Pair._fields)
-        pair = Pair(*(part[:missing] if isinstance(part, Tensor) else None for part in parts))
-        with torch.no_grad(), whole_weights(trainer):
+        parts = (getattr(batch, name, None) for name in Batch._fields)
+        pair = Batch(*(part[:missing] if isinstance(part, Tensor) else None for part in parts))
+        with torch.no_grad(), gather_weights(trainer):
             output = pl_module.restore(pair.input)
         window = (..., *middle(output, self.size))
         # The views of the crop, not a crop of the views: a palette's strip lies along a side.
@@ -111,7 +111,7 @@ class Samples(Callback):
 
     def _draw(self, rows: list[Row]) -> Any:
         given = list(rows[0].views)
-        # A colour that differs from the truth may be as good an answer, and its error says less than the eye.
+        # A color that differs from the truth may be as good an answer, and its error says less than the eye.
         restoring = given == ["input"]
         last = ["output", "target", f"|error| x {self.gain:g}"] if restoring else ["output", "truth"]
         pictures, captions = [], []

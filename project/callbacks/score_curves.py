@@ -9,8 +9,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from project.callbacks.logged import is_new
 from project.callbacks.pictures import log_picture, new_figure, sample_path
+from workbench.callbacks.logged import was_updated
 
 NAMES = ("score_real", "score_fake")
 
@@ -55,7 +55,7 @@ class ScoreCurves(Callback):
         if self._returned:
             return None
         logged = [trainer.callback_metrics.get(f"train/{name}") for name in NAMES]
-        fresh = all(one is not None and is_new(one, known) for one, known in zip(logged, self._known, strict=True))
+        fresh = all(one is not None and was_updated(one, known) for one, known in zip(logged, self._known, strict=True))
         self._known = logged
         return logged if fresh else None
 
@@ -111,12 +111,12 @@ def draw(curve: list[list[float]], path: Path) -> None:
     window = np.ones(width) / width
     figure = new_figure(7, 3.6)
     axis = figure.subplots()
-    for values, colour, label in zip(
+    for values, color, label in zip(
         scores, ("tab:blue", "tab:orange"), ("real pictures", "made pictures"), strict=True
     ):
-        axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.8)
+        axis.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
         mean = np.convolve(values, window, "valid")
-        axis.plot(np.convolve(steps, window, "valid"), mean, ".-" if len(mean) == 1 else "-", color=colour, label=label)
+        axis.plot(np.convolve(steps, window, "valid"), mean, ".-" if len(mean) == 1 else "-", color=color, label=label)
     axis.set(title="The discriminator on training batches", xlabel="step", ylabel="mean score (higher: more real)")
     axis.grid(alpha=0.3)
     axis.legend(fontsize="small")

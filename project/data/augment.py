@@ -12,7 +12,7 @@ import numpy as np
 
 from project.data.images import Window
 from project.data.symmetries import Symmetries
-from project.errors import UserError
+from workbench.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -125,27 +125,27 @@ class Augmenter:
 
     def change(self, image: np.ndarray, target: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
         """Ends a draw that `begin` has started: changes what was cut out."""
-        moving, colouring, _ = self._tools
+        moving, coloring, _ = self._tools
         if moving is not None and target is None:
             image = moving(image=image)["image"]
         elif moving is not None:
             moved = moving(image=image, target=target)
             image, target = moved["image"], moved["target"]
         if self.crop is not None:
-            image = centre_crop(image, self.crop)
-            target = None if target is None else centre_crop(target, self.crop)
-        if colouring is not None:
+            image = center_crop(image, self.crop)
+            target = None if target is None else center_crop(target, self.crop)
+        if coloring is not None:
             # The picture alone: of one folder it is the clean one, from which both sides are made; of a pair the input.
-            image = colouring(image=image)["image"]
+            image = coloring(image=image)["image"]
         return image, target
 
 
-def centre_crop(image: np.ndarray, side: int) -> np.ndarray:
+def center_crop(image: np.ndarray, side: int) -> np.ndarray:
     """The middle of (H, W, C), at most `side` pixels high and wide; a view."""
-    return image[centre_window(*image.shape[:2], side)]
+    return image[center_window(*image.shape[:2], side)]
 
 
-def centre_window(height: int, width: int, side: int) -> Window:
+def center_window(height: int, width: int, side: int) -> Window:
     """Rows and columns of the middle, at most `side` pixels high and wide."""
     top, left = max(height - side, 0) // 2, max(width - side, 0) // 2
     return slice(top, top + side), slice(left, left + side)
@@ -171,18 +171,18 @@ class _Draws:
 
 
 def _pipelines(augment: Augment, crop: int | None, draws: _Draws) -> tuple[Any, Any]:
-    """What moves pixels and what changes colours; None where nothing is asked."""
+    """What moves pixels and what changes colors; None where nothing is asked."""
     flips = [0.5 if chance is True else float(chance) for chance in (augment.hflip, augment.vflip)]
     symmetric = any(flips) or augment.quarter_turns
     symmetries = Symmetries(*flips, augment.quarter_turns, draws.python) if symmetric else None
     if not (augment.moves or augment.brightness or augment.contrast):
         return symmetries, None
-    moving, colouring = _albumentations(augment, crop, flips, draws)
-    return moving if augment.moves else symmetries, colouring
+    moving, coloring = _albumentations(augment, crop, flips, draws)
+    return moving if augment.moves else symmetries, coloring
 
 
 def _albumentations(augment: Augment, crop: int | None, flips: list[float], draws: _Draws) -> tuple[Any, Any]:
-    """Pipelines that move pixels and that change colours; None where nothing is asked."""
+    """Pipelines that move pixels and that change colors; None where nothing is asked."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for a newer version
     import albumentations as A
     import cv2
@@ -208,9 +208,9 @@ def _albumentations(augment: Augment, crop: int | None, flips: list[float], draw
         moving += [flip(p=chance) for chance, flip in kinds if chance]
         if augment.quarter_turns:
             moving.append(A.RandomRotate90(p=1.0))
-    colouring: list[Any] = []
+    coloring: list[Any] = []
     if augment.brightness or augment.contrast:
-        colouring.append(
+        coloring.append(
             A.RandomBrightnessContrast(
                 brightness_limit=(-augment.brightness, augment.brightness),
                 contrast_limit=(-augment.contrast, augment.contrast),
@@ -218,7 +218,7 @@ def _albumentations(augment: Augment, crop: int | None, flips: list[float], draw
             )
         )
     built = []
-    for transforms in (moving, colouring):
+    for transforms in (moving, coloring):
         pipeline = A.Compose(transforms, additional_targets={"target": "image"}) if transforms else None
         if pipeline is not None:
             pipeline.set_random_state(draws.numpy, draws.python)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 
-class Raw(NamedTuple):
+class RawBatch(NamedTuple):
     """What the workers send: pixels still uint8, a quarter of the bytes of float32.
 
     Attributes:
@@ -17,7 +17,7 @@ class Raw(NamedTuple):
         index: int64, (B,). The picture's own number in its split.
         seed: int64, (B,). In training another number for every draw; in evaluation the picture's own number, from which
             follows whatever is random there.
-        filler: None; or, in evaluation, anything else where a process has this batch only because others have one more:
+        is_padding: None; or, in evaluation, anything else where a process has this batch only because others have one more:
             its picture is counted elsewhere.
     """
 
@@ -25,20 +25,20 @@ class Raw(NamedTuple):
     target: Tensor | None
     index: Tensor
     seed: Tensor
-    filler: Tensor | None = None
+    is_padding: Tensor | None = None
 
 
-class Pair(NamedTuple):
+class Batch(NamedTuple):
     """What a model sees, on the device.
 
     Attributes:
-        input: float32, (B, C, H, W), around [0, 1] (noise is not clipped); further channels (noise map, colour hints)
+        input: float32, (B, C, H, W), around [0, 1] (noise is not clipped); further channels (noise map, color hints)
             come last.
         target: float32, (B, C', H, W) in [0, 1].
         baseline: float32, like target: the do-nothing answer, which every result is shown beside. Not clipped.
         index: int64, (B,). The picture's own number in its split.
-        seed: int64, (B,). As in `Raw`; None where nothing is drawn from it.
-        filler: As in `Raw`.
+        seed: int64, (B,). As in `RawBatch`; None where nothing is drawn from it.
+        is_padding: As in `RawBatch`.
     """
 
     input: Tensor
@@ -46,4 +46,4 @@ class Pair(NamedTuple):
     baseline: Tensor
     index: Tensor
     seed: Tensor | None = None
-    filler: Tensor | None = None
+    is_padding: Tensor | None = None

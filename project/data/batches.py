@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from project.data.augment import Augment, Augmenter
-from project.data.batch import Pair, Raw
+from project.data.batch import Batch, RawBatch
 from project.data.extra import maker_of_extra
 from project.data.loader import (
     PictureDataset,
@@ -23,7 +23,7 @@ from project.data.loader import (
 from project.data.pixels import PixelStore
 from project.data.prepared import PreparedPictures
 from project.data.sampling import EvaluationSampler, TrainingSampler, picture_keys, picture_weights
-from project.errors import UserError
+from workbench.errors import UserError
 
 Balance = Literal["none", "tags"]
 
@@ -64,7 +64,7 @@ class PictureBatches(PreparedPictures):
         Raises:
             UserError: see `PreparedPictures.setup`; with a trainer that fits, also what the loaders raise.
         """
-        first = self._catalogue is None
+        first = self._catalog is None
         super().setup(stage)
         if first and stage == "fit" and self.trainer is not None:  # said here, before a run's folder is filled
             self.train_dataloader()
@@ -82,7 +82,7 @@ class PictureBatches(PreparedPictures):
             check_sizes(dataset.store, None, self.augment.quarter_turns, training=True)
         weights = None
         if self.weights or self.balance == "tags":
-            weights = picture_weights([picture.tag for picture in self._catalogue.splits["train"]], self.weights or {})
+            weights = picture_weights([picture.tag for picture in self._catalog.splits["train"]], self.weights or {})
         sampler = TrainingSampler(len(dataset), self._seed(), self.crops_per_image, weights)
         loader = self._loader(dataset, sampler, self.batch_size, drop_last=len(sampler) >= self.batch_size)
         loader.batches_done = self._batches_done
@@ -110,25 +110,25 @@ class PictureBatches(PreparedPictures):
             split: train, val or test.
             training: with random crops and changes; else as evaluation sees them.
         """
-        if self._catalogue is None:
+        if self._catalog is None:
             raise UserError("The pictures are not read yet: run prepare_data() and setup() first.")
-        keys = picture_keys([picture.digest for picture in self._catalogue.splits[split]], self._seed())
-        store = self._catalogue.store(split)
+        keys = picture_keys([picture.digest for picture in self._catalog.splits[split]], self._seed())
+        store = self._catalog.store(split)
         if training:
             return PictureDataset(store, keys, augmenter=Augmenter(self.augment, self.crop))
         return PictureDataset(store, keys, crop=self.eval_crop)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Raw -> Pair, on the device. Other batches, of a loader of somebody's own, go through as they are."""
-        if not isinstance(batch, Raw):
+        """RawBatch -> Batch, on the device. Other batches, of a loader of somebody's own, go through as they are."""
+        if not isinstance(batch, RawBatch):
             return batch
         trainer = self.trainer
         training = trainer is not None and trainer.training
-        # With trainer.overfit_batches the same few pairs have to come again, to be learnt by heart.
+        # With trainer.overfit_batches the same few pairs have to come again, to be learned by heart.
         drawn_anew = training and not trainer.overfit_batches
         return self.make_pair(batch, drawn_anew, half=training and trainer.current_epoch < self.half_size_epochs)
 
-    def make_pair(self, batch: Raw, training: bool = False, half: bool = False) -> Pair:
+    def make_pair(self, batch: RawBatch, training: bool = False, half: bool = False) -> Batch:
         """What the model sees of a batch.
 
         Args:
@@ -137,9 +137,9 @@ class PictureBatches(PreparedPictures):
             half: at half the size, each pixel the mean of four; noise and hints come after that.
         """
         pair = self._make_pair(batch, training, half)
-        return pair if batch.filler is None else pair._replace(filler=batch.filler)
+        return pair if batch.is_padding is None else pair._replace(is_padding=batch.is_padding)
 
-    def _make_pair(self, batch: Raw, training: bool, half: bool) -> Pair:
+    def _make_pair(self, batch: RawBatch, training: bool, half: bool) -> Batch:
         image = _unit(batch.image, half)
         if self.protocol == "kair":
             return self.pairs.benchmark(image, batch.index)
@@ -152,7 +152,7 @@ class PictureBatches(PreparedPictures):
             return extra
         pair = self.pairs(image[:own], None, batch.index[:own], batch.seed[:own], training)
         joined = [None if part is None else torch.cat([part, more]) for part, more in zip(pair, extra, strict=True)]
-        return Pair(*joined)
+        return Batch(*joined)
 
     def evaluation_dataloader(self, split: str) -> ResumableLoader:
         """Every picture of a split once, the same every time, as validation looks at them.

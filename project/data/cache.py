@@ -14,7 +14,7 @@ from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from project.errors import UserError
+from workbench.errors import UserError
 
 
 def key_of(*values: Any) -> str:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from project.data.images import Entry
-from project.errors import UserError
+from workbench.errors import UserError
 
 
 class Photograph(NamedTuple):
@@ -29,17 +29,17 @@ PHOTOGRAPHS = (
     Photograph("rocket.jpg", "public domain", "SpaceX, launch of DSCOVR"),
     Photograph("retina.jpg", "CC0", "Mikael Häggström, fundus of a normal left eye"),
     Photograph("hubble_deep_field.jpg", "public domain", "NASA, Hubble eXtreme Deep Field"),
-    Photograph("camera.png", "CC0", "Lav Varshney, grey"),
-    Photograph("brick.png", "CC0", "CC0Textures, Bricks25, grey"),
-    Photograph("grass.png", "CC0", "linolafett on DeviantArt, Grass 01, grey"),
-    Photograph("gravel.png", "CC0", "CC0Textures, Gravel04, grey"),
-    Photograph("cell.png", "CC0", "Paul Müller and others, phase image of a cell, grey"),
-    Photograph("clock_motion.png", "public domain", "Stefan van der Walt, a clock in motion, grey"),
+    Photograph("camera.png", "CC0", "Lav Varshney, gray"),
+    Photograph("brick.png", "CC0", "CC0Textures, Bricks25, gray"),
+    Photograph("grass.png", "CC0", "linolafett on DeviantArt, Grass 01, gray"),
+    Photograph("gravel.png", "CC0", "CC0Textures, Gravel04, gray"),
+    Photograph("cell.png", "CC0", "Paul Müller and others, phase image of a cell, gray"),
+    Photograph("clock_motion.png", "public domain", "Stefan van der Walt, a clock in motion, gray"),
 )
 
 
 class Demo:
-    """The embedded photographs, six in colour and six grey."""
+    """The embedded photographs, six in color and six gray."""
 
     def find(self) -> list[Entry]:
         """List them; raise UserError where scikit-image is not installed or carries none of them."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from project.data.images import Entry
-from project.errors import UserError
+from workbench.errors import UserError
 
 COLUMN = "file"
 """Of a table: the column that holds the names."""

@@ -15,9 +15,9 @@ from typing import Any
 from project.data.cache import Cache
 from project.data.images import Entry, Picture, content_digest
 from project.data.index import file_digests, index_pictures
-from project.data.pairs import Colouring, Given, PairMaker
+from project.data.pairs import Coloring, Given, PairMaker
 from project.data.tell import tell
-from project.errors import UserError
+from workbench.errors import UserError
 
 INPUTS, TARGETS, MANIFEST = "inputs", "targets", "manifest.json"
 TAG = "extra_pairs"
@@ -44,8 +44,8 @@ class Manifest:
 
 
 def kind_of(pairs: PairMaker | None) -> str:
-    """What inputs and targets are to each other: lines and colours, lightness and colours, or any two pictures."""
-    if isinstance(pairs, Colouring):
+    """What inputs and targets are to each other: lines and colors, lightness and colors, or any two pictures."""
+    if isinstance(pairs, Coloring):
         return "lightness" if pairs.keeps_lightness else "lines"
     return "pictures"
 
@@ -164,7 +164,7 @@ def check_kind(manifest: Manifest, pairs: PairMaker, channels: int) -> None:
 
 def maker_of_extra(pairs: PairMaker) -> PairMaker:
     """What makes pairs of extra pictures and their partners, where the user's own pictures have no partners."""
-    return pairs if isinstance(pairs, Colouring) or pairs.partner != "never" else Given()
+    return pairs if isinstance(pairs, Coloring) or pairs.partner != "never" else Given()
 
 
 def _entry(folder: Path, name: str) -> Entry:
@@ -187,7 +187,7 @@ def _digest(pair: dict[str, Any]) -> str | None:
 
 _KINDS = {
     "pictures": "pictures and what they should become",
-    "lines": "lines and their colours",
-    "lightness": "grey photographs and their colours",
+    "lines": "lines and their colors",
+    "lightness": "gray photographs and their colors",
 }
 _WAY_OUT = "`python -m project ensemble --input FOLDER --output OUT --min_confidence 0.98` writes OUT/pairs."

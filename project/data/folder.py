@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from project.data.images import EXTENSIONS, Entry, is_picture_name
 from project.data.tell import tell
-from project.errors import UserError
+from workbench.errors import UserError
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # folder's name -> part
 

@@ -86,13 +86,13 @@ def decode(
 ) -> np.ndarray:
     """Decode a picture file whole: its first frame, upright, as 8-bit numbers.
 
-    EXIF orientation is applied; transparency is laid over white; palettes, CMYK and one bit become RGB or grey; grey
-    comes from colour by the luma of ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B). Greys of 16 bits are divided by 257 and
-    rounded, so that 65535 becomes 255; of 16-bit colours Pillow keeps the upper byte, at most one level off.
+    EXIF orientation is applied; transparency is laid over white; palettes, CMYK and one bit become RGB or gray; gray
+    comes from color by the luma of ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B). Grays of 16 bits are divided by 257 and
+    rounded, so that 65535 becomes 255; of 16-bit colors Pillow keeps the upper byte, at most one level off.
 
     Args:
         path: The file, or an open binary stream.
-        channels: 1 for grey, 3 for RGB.
+        channels: 1 for gray, 3 for RGB.
         window: What to give of the picture, which is decoded whole all the same; None: all of it.
         size: (width, height) that it must have, upright; None: any.
 

@@ -19,7 +19,7 @@ from PIL import Image
 from project.data.cache import Cache, key_of
 from project.data.images import BadPicture, Entry, Picture, content_digest, decode
 from project.data.parallel import run_parallel
-from project.errors import UserError
+from workbench.errors import UserError
 
 SHOWN = 8  # bad files that an error names; with its first and last line, ten lines
 

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from project.data.augment import Augmenter, centre_window
-from project.data.batch import Raw
+from project.data.augment import Augmenter, center_window
+from project.data.batch import RawBatch
 from project.data.pixels import PixelStore
 from project.data.sampling import FILLER, Draw
-from project.errors import UserError
+from workbench.errors import UserError
 
 
-class PictureDataset(Dataset[Raw]):
+class PictureDataset(Dataset[RawBatch]):
     """Pictures of one split; a list of draws becomes a whole batch at once.
 
     Args:
@@ -40,10 +40,10 @@ class PictureDataset(Dataset[Raw]):
     def __len__(self) -> int:
         return len(self.store)
 
-    def __getitem__(self, draw: Draw | int) -> Raw:
+    def __getitem__(self, draw: Draw | int) -> RawBatch:
         return self.__getitems__([draw])
 
-    def __getitems__(self, draws: Sequence[Draw | int]) -> Raw:
+    def __getitems__(self, draws: Sequence[Draw | int]) -> RawBatch:
         """Makes a batch: torch's loader asks for whole lists where this method exists.
 
         Each picture is written once, straight into the batch. A plain number (Lightning's `overfit_batches` brings its
@@ -68,7 +68,9 @@ class PictureDataset(Dataset[Raw]):
             index.append(number)
             seeds.append(seed)
         assert images is not None
-        return Raw(images, targets, torch.tensor(index), torch.tensor(seeds), torch.tensor([True]) if filling else None)
+        return RawBatch(
+            images, targets, torch.tensor(index), torch.tensor(seeds), torch.tensor([True]) if filling else None
+        )
 
     def _draw(self, number: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
         store = self.store
@@ -77,7 +79,7 @@ class PictureDataset(Dataset[Raw]):
             return self.augmenter.change(*store.parts(number, window))
         if self.crop is None:
             return store.parts(number, None)
-        return store.parts(number, centre_window(store.height(number), store.width(number), self.crop))
+        return store.parts(number, center_window(store.height(number), store.width(number), self.crop))
 
 
 def _put(batch: Tensor | None, position: int, image: np.ndarray, length: int, training: bool) -> Tensor:
@@ -103,7 +105,7 @@ class ResumableLoader(DataLoader):
 
     batches_done: Callable[[ResumableLoader], int] | None = None
 
-    def __iter__(self) -> Iterator[Raw]:
+    def __iter__(self) -> Iterator[RawBatch]:
         # A generator: workers start with the first batch, not when Lightning makes the iterator, which on resuming it
         # does before it has told the sampler the epoch.
         if self.batches_done is not None:
@@ -122,7 +124,7 @@ class ResumableLoader(DataLoader):
         """Nothing to load: the place follows from the trainer's count."""
 
 
-def whole_batch(batch: Raw) -> Raw:
+def whole_batch(batch: RawBatch) -> RawBatch:
     """The loader's collate function: `PictureDataset` has made the batch."""
     return batch
 

@@ -7,11 +7,11 @@ from typing import Any, Literal, get_args
 
 from project.data.augment import Augment
 from project.data.batches import Balance, PictureBatches
-from project.data.catalogue import Settings
+from project.data.catalog import Settings
 from project.data.pairs import PairMaker, fitting_pairs
 from project.data.prepared import InputRange, Protocol
 from project.data.sources import partners
-from project.errors import UserError
+from workbench.errors import UserError
 
 
 class ImageDataModule(PictureBatches):
@@ -22,7 +22,7 @@ class ImageDataModule(PictureBatches):
 
     Args:
         source: "demo" (photographs that come with scikit-image), "drawings" (cartoon characters that the project draws
-            itself: lines, and their colours as the target), "folder", or a torchvision image data set such as CIFAR10
+            itself: lines, and their colors as the target), "folder", or a torchvision image data set such as CIFAR10
             or Flowers102. A given root comes first.
         root: folder of pictures, of any depth, or a list of such folders; train, val and test in it are kept.
         target_root: second folder of a folder pair: what the pictures of root, under the same names, should become.
@@ -30,11 +30,11 @@ class ImageDataModule(PictureBatches):
             both sides as they are where the source gives both (target_root, drawings).
         augment: random changes of the training pictures.
         crop: side of the random training crop in pixels; null takes whole pictures, then all of one size.
-        channels: 3 for colour, 1 for grey.
+        channels: 3 for color, 1 for gray.
         half_size_epochs: so many epochs train on pictures of half the size first, whose steps take a quarter of the
             time; 0 for none. Worth it where whole pictures train for long (progressive resizing).
         resize: shrink or grow every picture's shorter side to so many pixels first; null keeps the sizes.
-        input_range: what the network sees: standardise (mean 0, std 1 of the training pictures), zero_one ([0, 1]) or
+        input_range: what the network sees: standardize (mean 0, std 1 of the training pictures), zero_one ([0, 1]) or
             minus_one_one ([-1, 1]).
         fractions: shares of train, val and test.
         split_seed: another number, another split.
@@ -73,7 +73,7 @@ class ImageDataModule(PictureBatches):
         half_size_epochs: int = 0,
         channels: int = 3,
         resize: int | None = None,
-        input_range: InputRange = "standardise",
+        input_range: InputRange = "standardize",
         fractions: tuple[float, float, float] = (0.7, 0.2, 0.1),
         split_seed: int = 42,
         batch_size: int = 16,

@@ -10,7 +10,7 @@ from project.data.cache import Cache, key_of
 from project.data.images import BadPicture, Picture, Window, decode, resize_shorter, resized
 from project.data.parallel import run_parallel
 from project.data.tell import tell
-from project.errors import UserError
+from workbench.errors import UserError
 
 
 class PixelFile:
@@ -75,7 +75,7 @@ class PixelStore:
 
     Args:
         pictures: In the order of their positions.
-        channels: 1 for grey, 3 for RGB.
+        channels: 1 for gray, 3 for RGB.
         resize: Pixels of the shorter side, or None to leave pictures as they are.
         file: The decoded pixels, or None to decode at each access.
     """

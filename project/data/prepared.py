@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 
 from project.data.cache import Cache
-from project.data.catalogue import Catalogue, Settings, build_catalogue, read_catalogue
+from project.data.catalog import Catalog, Settings, build_catalog, read_catalog
 from project.data.extra import check_kind, read_manifest
 from project.data.images import Picture
 from project.data.loader import usable_cores
@@ -16,9 +16,9 @@ from project.data.pairs import PairMaker
 from project.data.splits import fingerprint
 from project.data.statistics import Statistics
 from project.data.tell import tell
-from project.errors import UserError
+from workbench.errors import UserError
 
-InputRange = Literal["standardise", "zero_one", "minus_one_one"]
+InputRange = Literal["standardize", "zero_one", "minus_one_one"]
 Protocol = Literal["seeded", "kair"]
 STATISTICS = ("statistics", "target_statistics")
 
@@ -50,18 +50,18 @@ class PreparedPictures(LightningDataModule):
         self.splits: dict[str, list[str]] = {}
         self.statistics: Statistics | None = None
         self.target_statistics: Statistics | None = None
-        self._catalogue: Catalogue | None = None
+        self._catalog: Catalog | None = None
 
     def prepare_data(self) -> None:
         """Indexes, splits, measures and decodes, in one process; later runs only look whether files changed."""
         if self.trainer is not None and self.trainer.state.fn is not None:
             self._refuse_protocol(self.trainer.state.fn.value)
-        if self._catalogue is not None:  # a fit's own test: the pictures stay those that it was trained with
+        if self._catalog is not None:  # a fit's own test: the pictures stay those that it was trained with
             return
         if self.settings.extra_pairs is not None and self.protocol != "kair":
             check_kind(read_manifest(self.settings.extra_pairs), self.pairs, self.settings.channels)
         workers = usable_cores() if self.num_workers is None else max(self.num_workers, 1)
-        build_catalogue(self.settings, Cache(self.cache_dir), workers=workers)
+        build_catalog(self.settings, Cache(self.cache_dir), workers=workers)
 
     def setup(self, stage: str | None = None) -> None:
         """Reads what `prepare_data` has left, on every process.
@@ -74,13 +74,13 @@ class PreparedPictures(LightningDataModule):
                 for.
         """
         self._refuse_protocol(stage)
-        if self._catalogue is not None:
+        if self._catalog is not None:
             return
-        self._catalogue = read_catalogue(self.settings, Cache(self.cache_dir))
-        self.splits = {split: [picture.path for picture in found] for split, found in self._catalogue.splits.items()}
-        if self._catalogue.statistics is not None:
-            self.statistics = self._catalogue.statistics
-            self.target_statistics = self._catalogue.target_statistics
+        self._catalog = read_catalog(self.settings, Cache(self.cache_dir))
+        self.splits = {split: [picture.path for picture in found] for split, found in self._catalog.splits.items()}
+        if self._catalog.statistics is not None:
+            self.statistics = self._catalog.statistics
+            self.target_statistics = self._catalog.target_statistics
             self.pairs.check(self.statistics, self.target_statistics)
         if stage == "fit":
             self._announce()
@@ -88,7 +88,7 @@ class PreparedPictures(LightningDataModule):
     @property
     def pictures(self) -> dict[str, list[Picture]]:
         """What is known of every picture of every split, in the order of its dataset; empty before `setup`."""
-        return {} if self._catalogue is None else self._catalogue.splits
+        return {} if self._catalog is None else self._catalog.splits
 
     def _refuse_protocol(self, stage: str | None) -> None:
         if self.protocol == "kair" and stage in ("fit", "validate"):
@@ -106,7 +106,7 @@ class PreparedPictures(LightningDataModule):
         mean, std = (" ".join(f"{value:.3f}" for value in part) for part in (self.statistics.mean, self.statistics.std))
         tell(f"Pictures: {numbers}; training mean {mean}, std {std}; cache: {self.cache_dir}")
 
-    # Normalisation
+    # Normalization
 
     @property
     def normalization(self) -> dict[str, tuple[list[float], list[float]]]:
@@ -128,7 +128,7 @@ class PreparedPictures(LightningDataModule):
             return [0.0] * channels, [1.0] * channels
         if self.input_range == "minus_one_one":
             return [0.5] * channels, [0.5] * channels
-        # A channel that never changes has no std to divide by; one grey level is the least that a picture can differ.
+        # A channel that never changes has no std to divide by; one gray level is the least that a picture can differ.
         return statistics.mean.tolist(), statistics.std.clamp_min(1 / 255).tolist()
 
     def state_dict(self) -> dict[str, Any]:
@@ -141,7 +141,7 @@ class PreparedPictures(LightningDataModule):
         splits: dict[str, Any] = {part: fingerprint(found) for part, found in self.pictures.items()}
         extra = [picture for picture in self.pictures.get("train", []) if picture.origin]
         if extra:
-            splits["train"]["extra_pairs"] = {"pictures": len(extra), **self._catalogue.answered}
+            splits["train"]["extra_pairs"] = {"pictures": len(extra), **self._catalog.answered}
         return state | {"splits": splits}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data.distributed import DistributedSampler
 
-from project.errors import UserError
+from workbench.errors import UserError
 
 Draw = tuple[int, int]  # the picture's number in its split, and the number that all of this draw's chance follows from
 FILLER = -1

@@ -17,7 +17,7 @@ from project.data.drawings import Drawings
 from project.data.folder import Folder
 from project.data.images import Entry
 from project.data.vision import Torchvision, dataset_names
-from project.errors import UserError
+from workbench.errors import UserError
 
 
 class Source(Protocol):

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from project.data.cache import Cache
 from project.data.images import Picture
 from project.data.tell import tell
-from project.errors import UserError
+from workbench.errors import UserError
 
 PARTS = ("train", "val", "test")
 

@@ -17,7 +17,7 @@ from project.data.folder import Folder
 from project.data.images import Entry
 from project.data.parallel import counted
 from project.data.tell import tell
-from project.errors import UserError
+from workbench.errors import UserError
 
 # The names under which torchvision's data sets know their own parts, in the order to try.
 PART_NAMES = {

@@ -1,8 +1,8 @@
-"""LightningModules: what is optimised, logged and predicted; with their losses, metrics and schedules."""
+"""LightningModules: what is optimized, logged and predicted; with their losses, metrics and schedules."""
 
 from project.models.adversarial import Hinge, LeastSquares, Standard, WassersteinGP
-from project.models.colorizer import GANColorizer
 from project.models.finetuning import FineTuning
+from project.models.gan import GANColorizer
 from project.models.losses import Charbonnier, PSNRLoss
 from project.models.metrics import PSNR, SSIM, PictureMean
 from project.models.perceptual import VGGPerceptual

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from project.errors import UserError
+from workbench.errors import UserError
 
 
 class AdversarialLoss(ABC):
     """Two losses over the discriminator's logits. One of your own: inherit, and write the two.
 
-    Logits are (B, 1, h, w) float32, above 0 for real; each of them counts as one judgement.
+    Logits are (B, 1, h, w) float32, above 0 for real; each of them counts as one judgment.
 
     Attributes:
         penalty_weight: The penalty's weight in the discriminator's loss, where there is one.

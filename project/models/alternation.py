@@ -1,4 +1,4 @@
-"""Networks that learn in turns: an optimiser and a scheduler each, stepped by hand, and one global step a batch."""
+"""Networks that learn in turns: an optimizer and a scheduler each, stepped by hand, and one global step a batch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from project.errors import UserError
 from project.models.base import PictureModel
 from project.models.finetuning import FineTuning, parameter_groups
 from project.models.optimization import Schedule, configure_scheduler, make_optimizer, step_schedules
-from project.models.resting import expect_rest
+from workbench.ddp import allow_unused_parameters
+from workbench.errors import UserError
 
 
 class AlternatingModel(PictureModel):
@@ -27,7 +27,7 @@ class AlternatingModel(PictureModel):
     ``global_step``, see one step a batch, as they do with a single network. At its end call ``end_batch``.
 
     Args:
-        optimizers: Name of each network, an attribute of the model, and what makes its optimiser. Networks that are
+        optimizers: Name of each network, an attribute of the model, and what makes its optimizer. Networks that are
             None have none.
         schedulers: Name and what makes the network's scheduler, or None.
         options: What :class:`PictureModel` takes.
@@ -71,19 +71,19 @@ class AlternatingModel(PictureModel):
         """Tell several processes, before training, that networks rest.
 
         Raises:
-            UserError: What :func:`project.models.resting.expect_rest` raises.
+            UserError: What :func:`workbench.ddp.allow_unused_parameters` raises.
         """
         super().setup(stage)
         if stage == "fit" and len(self.trained) > 1:
-            expect_rest(self.trainer, f"In each step of {type(self).__name__} one of its networks rests")
+            allow_unused_parameters(self.trainer, f"In each step of {type(self).__name__} one of its networks rests")
 
     @property
     def trained(self) -> list[str]:
-        """The names of the networks that have an optimiser, in its order."""
+        """The names of the networks that have an optimizer, in its order."""
         return [name for name in self.make_optimizers if getattr(self, name) is not None]
 
     def descend(self, name: str, loss: Tensor, counts: bool) -> None:
-        """Improve one network: its gradients of the loss, and a step of its optimiser.
+        """Improve one network: its gradients of the loss, and a step of its optimizer.
 
         Args:
             name: Of the network.
@@ -104,7 +104,7 @@ class AlternatingModel(PictureModel):
         return found[self.trained.index(name)] if isinstance(found, list) else found
 
     def end_batch(self, batch_idx: int, values: dict[str, Tensor]) -> None:
-        """Log, and step the schedulers that are due: Lightning steps none where a model optimises by hand.
+        """Log, and step the schedulers that are due: Lightning steps none where a model optimizes by hand.
 
         Args:
             batch_idx: Of the batch in its epoch.
@@ -121,7 +121,7 @@ class AlternatingModel(PictureModel):
             step_schedules(self._schedules, "epoch", trainer.current_epoch + 1)
 
     def configure_optimizers(self) -> list[dict[str, Any]]:
-        """For each network the optimiser over its trainable parameters, and its scheduler."""
+        """For each network the optimizer over its trainable parameters, and its scheduler."""
         # Schedulers follow the run, so that one may step before the network that waits for its turn has.
         warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler.step\(\)` before")
         self._schedules = []

@@ -12,15 +12,15 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
 
-from project.data.batch import Pair
-from project.errors import UserError
+from project.data.batch import Batch
 from project.models.finetuning import FineTuning, freeze
 from project.models.metrics import Scores
 from project.models.optimization import EVERY, step_plateaus
-from project.models.resting import expect_unfreezing
-from project.models.whole import shared_out, whole_weights
-from project.networks.choices import choose
 from project.networks.normalize import Normalize
+from workbench.choices import choose
+from workbench.ddp import allow_unfreezing
+from workbench.errors import UserError
+from workbench.sharding import gather_weights, is_sharded
 
 ROLES = ("normalize_input", "normalize_output")
 
@@ -70,7 +70,7 @@ class PictureModel(LightningModule, ABC):
         """(B, C, H, W) around [0, 1] -> pictures (B, C', H, W) around [0, 1], not clipped."""
 
     @abstractmethod
-    def answer(self, batch: Pair) -> tuple[Tensor, Tensor]:
+    def answer(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Answer a batch: pictures (B, C', H, W) around [0, 1], float32, and the loss, a scalar."""
 
     @abstractmethod
@@ -91,7 +91,7 @@ class PictureModel(LightningModule, ABC):
         """Take the weights to start from, once; by now a resumed run has loaded its own, and processes are joined."""
         self.hold_frozen()
         if self.init_from is not None:
-            with whole_weights(self.trainer, write=True):
+            with gather_weights(self.trainer, write=True):
                 self.start_from(self.init_from)
             self.init_from = None
 
@@ -127,16 +127,16 @@ class PictureModel(LightningModule, ABC):
         """Have metrics that need pretrained weights load them: what is missing is told before the first step.
 
         Raises:
-            UserError: Stages are to be unfrozen, and the strategy cannot have it; the model steps its optimisers itself
+            UserError: Stages are to be unfrozen, and the strategy cannot have it; the model steps its optimizers itself
                 while the weights are shared out.
         """
-        if stage == "fit" and not self.automatic_optimization and shared_out(self.trainer):
+        if stage == "fit" and not self.automatic_optimization and is_sharded(self.trainer):
             raise UserError(
-                f"{type(self).__name__} steps several optimisers itself, which {type(self.trainer.strategy).__name__} "
+                f"{type(self).__name__} steps several optimizers itself, which {type(self.trainer.strategy).__name__} "
                 "cannot.\nTrain it with configs/trainer/ddp.yaml: --trainer.strategy ddp"
             )
         if stage == "fit" and self.finetune.unfreeze:
-            expect_unfreezing(self.trainer)
+            allow_unfreezing(self.trainer)
             # Processes that are joined share the gradients of what wants some at that moment; on_fit_start freezes.
             freeze(getattr(self, self.tuned), self.finetune, None)
         if self.finetune.freezes:
@@ -150,17 +150,17 @@ class PictureModel(LightningModule, ABC):
         with torch.inference_mode():
             return self(image).float().clamp(0, 1)
 
-    def validation_step(self, batch: Pair, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the batch in the validation scores."""
         self._evaluate(batch, "val")
 
-    def test_step(self, batch: Pair, batch_idx: int) -> None:
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Count the batch in the test scores."""
         self._evaluate(batch, "test")
 
-    def _evaluate(self, batch: Pair, stage: str) -> None:
+    def _evaluate(self, batch: Batch, stage: str) -> None:
         output, loss = self.answer(batch)
-        if batch.filler is not None:
+        if batch.is_padding is not None:
             return
         self.losses[stage].update(loss, weight=len(output))
         self.scores[stage].update(output, batch.target, batch.baseline)
@@ -183,9 +183,9 @@ class PictureModel(LightningModule, ABC):
         self.log_dict(scores, sync_dist=True, reduce_fx="max")
         return scores
 
-    def predict_step(self, batch: Pair | Tensor, batch_idx: int = 0) -> Tensor:
+    def predict_step(self, batch: Batch | Tensor, batch_idx: int = 0) -> Tensor:
         """A batch, or its input pictures alone -> restored pictures, (B, C', H, W) in [0, 1]."""
-        return self.restore(batch.input if isinstance(batch, Pair) else batch)
+        return self.restore(batch.input if isinstance(batch, Batch) else batch)
 
     # Schedules
 

@@ -11,12 +11,12 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR
 
-from project.errors import UserError
+from workbench.errors import UserError
 
 
 @dataclass(frozen=True)
 class FineTuning:
-    """How a network whose encoder has learnt something before is trained on; as it stands, all of it alike.
+    """How a network whose encoder has learned something before is trained on; as it stands, all of it alike.
 
     Frozen stages get no gradient, and their norm layers keep their running statistics. What is frozen follows from the
     epoch alone, so that a resumed run goes on as if it had never stopped.
@@ -104,7 +104,7 @@ def freeze(network: nn.Module, tuning: FineTuning, epoch: int | None) -> None:
 
 
 def parameter_groups(network: nn.Module, tuning: FineTuning) -> list[Any]:
-    """What an optimiser gets: the parameters that are trained at some time of the run.
+    """What an optimizer gets: the parameters that are trained at some time of the run.
 
     Returns:
         The parameters; or, where the encoder has rates of its own, groups: first that of everything else, then one for
@@ -136,13 +136,13 @@ def parameter_groups(network: nn.Module, tuning: FineTuning) -> list[Any]:
 
 
 def scale_rates(optimizer: Optimizer) -> None:
-    """Give each group its share of the learning rate, once, as the optimiser is made."""
+    """Give each group its share of the learning rate, once, as the optimizer is made."""
     for group in optimizer.param_groups:
         group["lr"] = group["lr"] * group.get("factor", 1.0)
 
 
 def scale_schedule(scheduler: LRScheduler) -> None:
-    """The same for schedulers that set rates of their own, whatever the optimiser's were."""
+    """The same for schedulers that set rates of their own, whatever the optimizer's were."""
     groups = scheduler.optimizer.param_groups
     factors = [group.get("factor", 1.0) for group in groups]
     if isinstance(scheduler, OneCycleLR):

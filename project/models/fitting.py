@@ -7,10 +7,10 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from project.errors import UserError
 from project.models.adversarial import WassersteinGP
 from project.networks.normalize import Normalize
 from project.networks.space import Space
+from workbench.errors import UserError
 
 
 def check_settings(model: Any) -> None:
@@ -57,7 +57,7 @@ def check_space(space: Space, pairs: Any) -> None:
     raise UserError(
         f"model.space lab copies the lightness from the input, and data.pairs {type(pairs).__name__} gives none.\n"
         "Set model.init_args.space: rgb, and out_channels: 3 in the generator's init_args,\n"
-        "or data.pairs.class_path: project.data.pairs.GreyToColour for greyscale photographs."
+        "or data.pairs.class_path: project.data.pairs.GrayToColor for grayscale photographs."
     )
 
 
@@ -68,7 +68,7 @@ def check_channels(
 
     Args:
         space: The model's.
-        generator: Looked at where it has ``in_channels`` and ``out_channels``, or a normalisation of its own.
+        generator: Looked at where it has ``in_channels`` and ``out_channels``, or a normalization of its own.
         discriminator: Likewise.
         statistics: The data's ``normalization``, one value a channel.
         pairs: The data's pair maker, which knows how many of the channels are hints.
@@ -79,7 +79,7 @@ def check_channels(
     given, target = len(statistics["input"][0]), len(statistics["target"][0])
     if target != 3:
         raise UserError(
-            f"GANColorizer gives colour pictures, but the target pictures have {target} channel(s): data.channels is "
+            f"GANColorizer gives color pictures, but the target pictures have {target} channel(s): data.channels is "
             f"{target}.\nSet data.channels: 3."
         )
     answered = space.channels

@@ -1,4 +1,4 @@
-"""Optimiser and scheduler of a run: when the scheduler steps, what it watches, and how long the run is."""
+"""Optimizer and scheduler of a run: when the scheduler steps, what it watches, and how long the run is."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from project.errors import UserError
 from project.models.finetuning import scale_rates, scale_schedule
 from project.models.schedules import RunProgress
+from workbench.errors import UserError
 
 Built = TypeVar("Built")
 EVERY = ("auto", "step", "epoch")
@@ -25,7 +25,7 @@ NEVER = sys.maxsize
 
 
 def build(key: str, make: Callable[..., Built], *arguments: Any, **more: Any) -> Built:
-    """Call an optimiser's or scheduler's class with what the configuration says.
+    """Call an optimizer's or scheduler's class with what the configuration says.
 
     Raises:
         UserError: When the class refuses its arguments; names the key.
@@ -37,15 +37,15 @@ def build(key: str, make: Callable[..., Built], *arguments: Any, **more: Any) ->
 
 
 def make_optimizer(key: str, make: Callable[..., Optimizer], parameters: list[Any]) -> Optimizer:
-    """Build an optimiser.
+    """Build an optimizer.
 
     Args:
         key: What the configuration calls it, for messages.
-        make: Parameters or groups of them -> optimiser.
+        make: Parameters or groups of them -> optimizer.
         parameters: Of :func:`project.models.finetuning.parameter_groups`: a ``factor`` of a group scales its rate.
 
     Raises:
-        UserError: When the optimiser refuses its arguments.
+        UserError: When the optimizer refuses its arguments.
     """
     optimizer = build(key, make, parameters)
     scale_rates(optimizer)
@@ -64,7 +64,7 @@ def configure_scheduler(
     """Build a scheduler, tell it the run's length where it wants to know, and say how Lightning steps it.
 
     Args:
-        make: Optimiser -> scheduler.
+        make: Optimizer -> scheduler.
         optimizer: Whose learning rates it sets.
         trainer: The running trainer.
         every: step, epoch, or auto: what the scheduler is made for (OneCycleLR, CyclicLR and classes with an attribute
@@ -123,7 +123,7 @@ def step_plateaus(trainer: Trainer, schedules: Iterable[Any], scores: dict[str, 
 
 @dataclass
 class Schedule:
-    """A scheduler that the model steps itself, under manual optimisation, where Lightning steps none.
+    """A scheduler that the model steps itself, under manual optimization, where Lightning steps none.
 
     Attributes:
         scheduler: The scheduler.

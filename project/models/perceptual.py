@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from project.errors import UserError
 from project.networks.normalize import Normalize
+from workbench.errors import UserError
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 """Of ImageNet's pictures, which VGG19 was trained with."""
@@ -28,7 +28,7 @@ ADDRESS = f"https://download.pytorch.org/models/{FILE}"
 class VGGPerceptual(nn.Module):
     """L1 distance between VGG19's features of two pictures, a weighted sum over layers (Johnson et al. 2016).
 
-    VGG19 is frozen, and no part of checkpoints, optimisers or averages: it is read anew where a training begins.
+    VGG19 is frozen, and no part of checkpoints, optimizers or averages: it is read anew where a training begins.
 
     Args:
         weights: DEFAULT (torchvision's, from its cache, else downloaded: 550 MB), or a file of VGG19's state dict.
@@ -43,7 +43,7 @@ class VGGPerceptual(nn.Module):
         self.weights = weights
         layers = LAYERS if layers is None else layers
         self.layers = {_position(name): weight for name, weight in layers.items()}
-        self._frozen: list[nn.Module] = []  # in a list, where it is no submodule: normalisation, VGG19
+        self._frozen: list[nn.Module] = []  # in a list, where it is no submodule: normalization, VGG19
 
     def load(self) -> None:
         """Read VGG19's weights, once; called before training.

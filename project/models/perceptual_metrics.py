@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from project.errors import UserError
-from project.models.colour_metrics import as_colour
+from project.models.color_metrics import as_color
 from project.models.metrics import PictureMean
+from workbench.errors import UserError
 
 INCEPTION = (
     "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -28,7 +28,7 @@ class Outside(nn.Module):
     """A frozen network that a metric looks through, and that is not a part of the model.
 
     It is made when it is first needed: a checkpoint can be used where its weights cannot be had. No checkpoint and no
-    optimiser sees its weights, and all copies of a metric share it.
+    optimizer sees its weights, and all copies of a metric share it.
 
     Args:
         make: Makes the network.
@@ -95,9 +95,9 @@ class FID(FrechetInceptionDistance):
         self.inception.prepare()
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Count a batch: two (B, 3, H, W) tensors around [0, 1]; (B, 1, H, W) is grey."""
-        super().update(as_colour(target), real=True)
-        super().update(as_colour(output), real=False)
+        """Count a batch: two (B, 3, H, W) tensors around [0, 1]; (B, 1, H, W) is gray."""
+        super().update(as_color(target), real=True)
+        super().update(as_color(output), real=False)
 
     def compute(self) -> Tensor:
         """The distance, a scalar.
@@ -132,14 +132,14 @@ class LPIPS(PictureMean):
         self.network.prepare()
 
     def values(self, output: Tensor, target: Tensor) -> Tensor:
-        """Two (B, 3, H, W) tensors around [0, 1], or (B, 1, H, W) for grey -> (B,)."""
+        """Two (B, 3, H, W) tensors around [0, 1], or (B, 1, H, W) for gray -> (B,)."""
         if min(output.shape[-2:]) < SMALLEST:
             raise UserError(
                 f"LPIPS needs pictures of at least {SMALLEST} x {SMALLEST} pixels, not {output.shape[-1]} x "
                 f"{output.shape[-2]}.\nLeave it out of model.metrics, or use larger pictures."
             )
         # The network is called directly: torchmetrics' own update looks at the pixels' range, and so waits for them.
-        return self.network(2 * as_colour(output) - 1, 2 * as_colour(target) - 1).flatten()
+        return self.network(2 * as_color(output) - 1, 2 * as_color(target) - 1).flatten()
 
 
 class _Pixels(nn.Module):

@@ -1,4 +1,4 @@
-"""Supervised image-to-image learning: what is optimised, logged and predicted."""
+"""Supervised image-to-image learning: what is optimized, logged and predicted."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from project.data.batch import Pair
-from project.errors import UserError
+from project.data.batch import Batch
 from project.models.base import PictureModel, normalizations
 from project.models.finetuning import FineTuning, parameter_groups
 from project.models.fitting import channels_of
-from project.models.hyperparameters import save_plain_hyperparameters
 from project.models.metrics import PSNR, SSIM
 from project.models.optimization import configure_scheduler, make_optimizer
 from project.models.regularization import l1_penalty, l2_penalty, penalised_weights
 from project.models.weights import load_matching
+from workbench.errors import UserError
+from workbench.hyperparameters import save_plain_hyperparameters
 
 
 class ImageRestorer(PictureModel):
@@ -109,7 +109,7 @@ class ImageRestorer(PictureModel):
         """(B, C, H, W) pictures around [0, 1] -> (B, C', H, W) around [0, 1], not clipped."""
         return self.network(self.in_order(x))
 
-    def answer(self, batch: Pair) -> tuple[Tensor, Tensor]:
+    def answer(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The network's answer to a batch, and its data loss."""
         output = self(batch.input).float()
         return output, self.loss(output, batch.target)
@@ -118,7 +118,7 @@ class ImageRestorer(PictureModel):
         """Take the network's weights from a checkpoint, as far as they fit."""
         load_matching(self.network, path)
 
-    def training_step(self, batch: Pair, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One batch -> the scalar to descend."""
         x = self.in_order(batch.input)
         output = self.network(x) if self._train_network is None else self._compiled(x)
@@ -150,7 +150,7 @@ class ImageRestorer(PictureModel):
             ) from error
 
     def configure_optimizers(self) -> Any:
-        """The optimiser over the network's trainable parameters, and its scheduler."""
+        """The optimizer over the network's trainable parameters, and its scheduler."""
         optimizer = make_optimizer("optimizer", self.make_optimizer, parameter_groups(self.network, self.finetune))
         if self.make_scheduler is None:
             return optimizer
@@ -171,6 +171,6 @@ def _check_channels(name: str, takes: int | None, given: int) -> None:
     key, what = ("in_channels", "input") if name.endswith("input") else ("out_channels", "target")
     raise UserError(
         f"The data's {what} pictures have {given} channels, but the network is made for {takes}.\n"
-        f"Set {key}: {given} in the network's init_args, or change data.channels (1 grey, 3 colour).\n"
+        f"Set {key}: {given} in the network's init_args, or change data.channels (1 gray, 3 color).\n"
         "A noise map adds one channel to the input."
     )

@@ -10,7 +10,7 @@ from lightning.pytorch.callbacks import Timer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from project.errors import UserError
+from workbench.errors import UserError
 
 WARMUP_START = 0.01
 """Share of the learning rate in the very first step: a step of rate 0 would teach nothing."""
@@ -101,7 +101,7 @@ class RunProgress:
 
     Args:
         trainer: The running trainer; its ``max_time`` counts through the Timer callback that it makes.
-        total_steps: Optimiser steps of the whole run; infinite when only the time bounds it.
+        total_steps: Optimizer steps of the whole run; infinite when only the time bounds it.
 
     Raises:
         UserError: When neither steps nor time bound the run.

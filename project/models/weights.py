@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor, nn
 
-from project.errors import UserError
 from project.networks.pretrained import adapt_kernel
+from workbench.errors import UserError
 
 PREFIXES = ("network.", "generator.")
 """What the models here call the network that answers."""
@@ -20,10 +20,10 @@ PREFIXES = ("network.", "generator.")
 def load_matching(network: nn.Module, path: str) -> str:
     """Take every tensor of a checkpoint that has the same name and shape in the network; leave the others as they are.
 
-    Convolutions over the three colours of a picture are adapted where the network takes other channels.
+    Convolutions over the three colors of a picture are adapted where the network takes other channels.
 
     Args:
-        network: Filled in place, its normalisation included.
+        network: Filled in place, its normalization included.
         path: A checkpoint of a Lightning module whose network is called ``network`` or ``generator``, or a network's
             plain state_dict.
 
@@ -80,7 +80,7 @@ def _matching(network: nn.Module, there: dict[str, Tensor]) -> tuple[dict[str, T
 
 
 def _adapted(network: nn.Module, there: dict[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """The checkpoint's tensors, kernels over colours made to fit the network's input; and the names of those."""
+    """The checkpoint's tensors, kernels over colors made to fit the network's input; and the names of those."""
     here, channels = dict(network.named_parameters()), getattr(network, "in_channels", 3)
     names = [
         name

@@ -5,9 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from project.errors import UserError
 from project.networks.blocks import ConvBlock, Join, make_up, pad_up
-from project.networks.choices import choose
 from project.networks.initialize import activation_gain, initialize
 from project.networks.normalize import Normalize
 from project.networks.pretrained import (
@@ -19,6 +17,8 @@ from project.networks.pretrained import (
     load_pretrained,
 )
 from project.networks.unet import TAIL
+from workbench.choices import choose
+from workbench.errors import UserError
 
 
 class BackboneUNet(nn.Module):
@@ -32,7 +32,7 @@ class BackboneUNet(nn.Module):
             name with timm: before it, such as timm:resnet26d (pip install '.[timm]').
         weights: DEFAULT (torchvision's or timm's download and cache), none (random), or a file with a state dict. They
             are not asked for where a checkpoint's take their place.
-        in_channels: 3 for colour, 1 for grey; 4: colour and a noise map; 5: lightness or lines and hints.
+        in_channels: 3 for color, 1 for gray; 4: color and a noise map; 5: lightness or lines and hints.
         out_channels: Channels of the output.
         stages: How many halvings of the encoder are used, 1 to 5 (2 to 5 of a ConvNeXt, which starts with two at
             once); fewer are faster and see less far.

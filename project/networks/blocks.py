@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from project.networks.choices import choose
+from workbench.choices import choose
 
 ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
     "relu": lambda channels: nn.ReLU(inplace=True),
@@ -65,7 +65,7 @@ class LayerNorm2d(nn.LayerNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalise over the channels of each pixel: (B, C, H, W) -> (B, C, H, W)."""
+        """Normalize over the channels of each pixel: (B, C, H, W) -> (B, C, H, W)."""
         x = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
         return x.permute(0, 3, 1, 2)
 
@@ -80,7 +80,7 @@ def make_activation(name: str, channels: int) -> nn.Module:
 
 
 def make_norm(name: str, channels: int, groups: int = 8) -> nn.Module | None:
-    """The norm of that name, each with a learnt gain and shift; None for ``none``.
+    """The norm of that name, each with a learned gain and shift; None for ``none``.
 
     Args:
         name: batch, group, layer, instance or none.

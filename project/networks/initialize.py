@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from project.networks.choices import choose, plain
+from workbench.choices import choose, plain
 
 SCHEMES = ("kaiming", "xavier", "orthogonal")
 
@@ -28,7 +28,7 @@ def initialize(module: nn.Module, scheme: str, gain: float = 1.0) -> None:
     """Draw every convolution's weights anew, and set its bias to 0.
 
     Args:
-        module: What to initialise, in place; modules without convolutions are left as they are.
+        module: What to initialize, in place; modules without convolutions are left as they are.
         scheme: ``kaiming``: normal, gain / sqrt(fan in) (He et al. 2015); ``xavier``: normal,
             sqrt(2 / (fan in + fan out)) (Glorot and Bengio 2010); ``orthogonal``: orthonormal rows (Saxe et al. 2014).
         gain: Factor on Kaiming's standard deviation, of the activation that follows; see ``activation_gain``.

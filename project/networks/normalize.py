@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from project.errors import UserError
+from workbench.errors import UserError
 
 
 class Normalize(nn.Module):
-    """Standardise the channels of a picture, and undo it.
+    """Standardize the channels of a picture, and undo it.
 
     Starts as the identity (mean 0, standard deviation 1) unless told otherwise.
 
@@ -45,11 +45,11 @@ class Normalize(nn.Module):
         for name, values in (("mean", mean), ("std", std)):
             if len(values) not in (1, channels):
                 raise UserError(
-                    f"The normalisation's {name} has {len(values)} values, the network {channels} channels there.\n"
+                    f"The normalization's {name} has {len(values)} values, the network {channels} channels there.\n"
                     "Make the network's in_channels/out_channels and the data's channels (a noise map adds one) agree."
                 )
         if not bool((std > 0).all()):
-            raise UserError(f"The normalisation's std must be above 0 in every channel, but it is {std.tolist()}.")
+            raise UserError(f"The normalization's std must be above 0 in every channel, but it is {std.tolist()}.")
         self.mean.copy_(mean.view(1, -1, 1, 1))
         self.std.copy_(std.view(1, -1, 1, 1))
 
@@ -58,12 +58,12 @@ class Normalize(nn.Module):
         return (x - self.mean) / self.std
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Undo ``forward``: (B, C, H, W) normalised -> picture in [0, 1]."""
+        """Undo ``forward``: (B, C, H, W) normalized -> picture in [0, 1]."""
         return x * self.std + self.mean
 
 
 def input_normalization(network: nn.Module) -> Normalize | None:
-    """What a network's input passes first: the data's normalisation, or that of pretrained weights; None: none."""
+    """What a network's input passes first: the data's normalization, or that of pretrained weights; None: none."""
     for name, part in network.named_modules():
         if name.rpartition(".")[2] in ("normalize_input", "normalize_encoder") and isinstance(part, Normalize):
             return part
@@ -71,10 +71,10 @@ def input_normalization(network: nn.Module) -> Normalize | None:
 
 
 class Normalized(nn.Module):
-    """Any network between a normalisation and its inverse: pictures in [0, 1] in and out.
+    """Any network between a normalization and its inverse: pictures in [0, 1] in and out.
 
     Args:
-        network: Takes (B, in_channels, H, W), gives (B, out_channels, H', W'), both normalised.
+        network: Takes (B, in_channels, H, W), gives (B, out_channels, H', W'), both normalized.
         in_channels: Channels that the network takes.
         out_channels: Channels that it gives.
     """

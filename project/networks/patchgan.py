@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm as normalize_spectrum
 
-from project.errors import UserError
 from project.networks.blocks import make_norm
 from project.networks.normalize import Normalize
+from workbench.errors import UserError
 
 LEAST = 3
 """Pixels a side that the two last convolutions (4x4, stride 1) need; every halving layer doubles it."""

@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from project.errors import UserError
-from project.networks.choices import choose
 from project.networks.weights_file import is_file, load_file
+from workbench.choices import choose
+from workbench.errors import UserError
 
 STRIDES = (2, 4, 8, 16, 32)
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -53,9 +53,9 @@ class Pretrained:
 
     Attributes:
         network: In evaluation mode, with its weights.
-        mean: What its weights were trained with, one value a colour channel, for pixels in [0, 1].
+        mean: What its weights were trained with, one value a color channel, for pixels in [0, 1].
         std: Likewise.
-        trained: Whether its weights have learnt something, or are about to be replaced by some that have.
+        trained: Whether its weights have learned something, or are about to be replaced by some that have.
     """
 
     network: nn.Module
@@ -189,7 +189,7 @@ def layers_of_stages(encoder: nn.Module) -> list[list[str]]:
 
 
 def adapt_input(network: nn.Module, channels: int) -> None:
-    """Let the first convolution take another number of channels, and keep what it has learnt: :func:`adapt_kernel`.
+    """Let the first convolution take another number of channels, and keep what it has learned: :func:`adapt_kernel`.
 
     Args:
         network: With a convolution of three input channels as its first layer; changed in place.
@@ -202,17 +202,17 @@ def adapt_input(network: nn.Module, channels: int) -> None:
         return
     first = next((part for part in network.modules() if isinstance(part, nn.Conv2d)), None)
     if first is None or first.in_channels != 3 or first.groups != 1:
-        raise UserError(f"{type(network).__name__} has no first convolution over colours that could be adapted.")
+        raise UserError(f"{type(network).__name__} has no first convolution over colors that could be adapted.")
     # Not another layer in its place: timm has convolutions of its own, which pad in ways of their own.
     first.weight = nn.Parameter(adapt_kernel(first.weight.detach(), channels))
     first.in_channels = channels
 
 
 def adapt_kernel(kernel: Tensor, channels: int) -> Tensor:
-    """A convolution's kernel over colours, for another number of channels.
+    """A convolution's kernel over colors, for another number of channels.
 
-    Three or four channels are colours, the fourth a noise map. Otherwise the first is a grey picture, what else there
-    is are hints, a mask: three equal channels would give the same as a grey picture, so it gets the sum of the three
+    Three or four channels are colors, the fourth a noise map. Otherwise the first is a gray picture, what else there
+    is are hints, a mask: three equal channels would give the same as a gray picture, so it gets the sum of the three
     kernels. Whatever is no picture starts at zero.
 
     Args:
@@ -231,7 +231,7 @@ def adapt_kernel(kernel: Tensor, channels: int) -> Tensor:
 
 
 def input_statistics(mean: list[float], std: list[float], channels: int) -> tuple[list[float], list[float]]:
-    """What to normalise the adapted input with: one value a channel; what is no picture stays as it is."""
+    """What to normalize the adapted input with: one value a channel; what is no picture stays as it is."""
     if channels in (3, 4):
         return [*mean, *[0.0] * (channels - 3)], [*std, *[1.0] * (channels - 3)]
     return [sum(mean) / 3, *[0.0] * (channels - 1)], [sum(std) / 3, *[1.0] * (channels - 1)]

@@ -1,4 +1,4 @@
-"""In which colours a generator answers, and how its answer becomes a picture."""
+"""In which colors a generator answers, and how its answer becomes a picture."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from project import colour
+from project import color
 
 AB_SCALE = 110.0
-"""The a and b of sRGB colours lie between -108 and 99, so y = ab / 110 lies in [-1, 1]."""
+"""The a and b of sRGB colors lie between -108 and 99, so y = ab / 110 lies in [-1, 1]."""
 AB_STD = 0.15
 """The standard deviation of y: a and b of photographs vary by some 15 units around the neutral 0."""
 
@@ -67,21 +67,21 @@ class RGB(Space):
 class Lab(Space):
     """CIELAB: y is (a, b) / 110; the lightness is that of the input, whose first channel is L / 100.
 
-    Colours that no screen can show are clipped to the nearest that it can, which changes their lightness a little.
+    Colors that no screen can show are clipped to the nearest that it can, which changes their lightness a little.
     """
 
     channels = 2
     keeps_lightness = True
 
     def encode(self, rgb: Tensor) -> Tensor:
-        return colour.rgb_to_lab(rgb)[:, 1:] / AB_SCALE
+        return color.rgb_to_lab(rgb)[:, 1:] / AB_SCALE
 
     def decode(self, y: Tensor, condition: Tensor) -> Tensor:
-        return colour.lab_to_rgb(torch.cat([condition[:, :1].float() * 100, y.float() * AB_SCALE], dim=1))
+        return color.lab_to_rgb(torch.cat([condition[:, :1].float() * 100, y.float() * AB_SCALE], dim=1))
 
     def normalization(self, target: tuple[list[float], list[float]]) -> tuple[list[float], list[float]]:
-        # Not measured: pictures whose colours are few or faint would blow up the generator's first answers, and with
-        # one scale for all data sets a network that starts from another's weights starts from the same colours.
+        # Not measured: pictures whose colors are few or faint would blow up the generator's first answers, and with
+        # one scale for all data sets a network that starts from another's weights starts from the same colors.
         return [0.0] * self.channels, [AB_STD] * self.channels
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from torch import nn
 
-from project.errors import UserError
-from project.networks.choices import choose
 from project.networks.pretrained import TIMM, Pretrained, weights_are_to_follow
 from project.networks.weights_file import is_file, load_file
+from workbench.choices import choose
+from workbench.errors import UserError
 
 
 def load_timm(name: str, weights: str | None) -> Pretrained:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from project.errors import UserError
 from project.networks.attention import SelfAttention
 from project.networks.blocks import NORMS, ConvBlock, Join, make_activation, make_down, make_up, pad_up
-from project.networks.choices import choose
 from project.networks.initialize import activation_gain, initialize
 from project.networks.normalize import Normalize
+from workbench.choices import choose
+from workbench.errors import UserError
 
 TAIL = 0.1
 """The last convolution starts this much smaller: the first answer is close to the input in residual mode, else to the
@@ -24,7 +24,7 @@ class UNet(nn.Module):
     """Picture in, picture out, both in [0, 1] and of the same height and width, which may be any.
 
     Args:
-        in_channels: Channels of the input: 3 for colour, 1 for grey; a noise map or hints add theirs.
+        in_channels: Channels of the input: 3 for color, 1 for gray; a noise map or hints add theirs.
         out_channels: Channels of the output.
         width: Channels of the first level.
         depth: Number of halvings, and of doublings.
@@ -43,7 +43,7 @@ class UNet(nn.Module):
         up: Doubling by transposed (2x2 convolution), bilinear or pixel_shuffle.
         stem: Pixel-unshuffle factor before the first level: 1 for none; 2 works on a quarter of the places.
         attention: Levels (0 is the top) whose stages end in self-attention: what is known at one place, such as a
-            colour hint, reaches all places like it. The work grows with the square of a level's places.
+            color hint, reaches all places like it. The work grows with the square of a level's places.
         skip: How the way up takes what the way down kept: concat (and a 1x1 convolution), add, or none: not at all.
         stage_residual: Add a block's input to its result; helps most without a norm.
         last_activation: Keep the activation after a block's last convolution; DRUNet's residual blocks leave it out.

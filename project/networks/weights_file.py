@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from project.errors import UserError
+from workbench.errors import UserError
 
 ENDINGS = (".pt", ".pth", ".ckpt", ".safetensors")
 

@@ -64,7 +64,7 @@ def main() -> None:
     if given.part == "inference":
         from inference import compare_inference
 
-        from project.errors import UserError
+        from workbench.errors import UserError
 
         try:
             compare_inference(given.ckpt_path, given.side, given.rounds, given.large)

@@ -18,8 +18,8 @@ LARGE = """
 import resource, sys
 import numpy as np
 import torch
-from project.models.checkpoint import load_model, read_checkpoint
-from project.prediction.restorer import Restorer
+from workbench.checkpoint import load_model, read_checkpoint
+from project.inference.prediction.restorer import Restorer
 checkpoint = read_checkpoint(sys.argv[1])
 data, cpu = checkpoint.config["data"], torch.device("cpu")
 restorer = Restorer(load_model(checkpoint), data, device=cpu, tile=int(sys.argv[2]))
@@ -39,8 +39,8 @@ def compare_inference(checkpoint: str, side: int, rounds: int, large: float) -> 
         rounds: In turns; the fastest counts.
         large: Megapixels of the picture whose memory is measured, which takes minutes for 24; 0: none.
     """
-    from project.export.answer import Answer, input_channels
-    from project.models.checkpoint import load_model, read_checkpoint
+    from project.inference.export.answer import Answer, input_channels
+    from workbench.checkpoint import load_model, read_checkpoint
 
     read = read_checkpoint(checkpoint)
     answer = Answer(load_model(read)).eval()
@@ -64,8 +64,8 @@ def compare_inference(checkpoint: str, side: int, rounds: int, large: float) -> 
 
 def _functions(answer: torch.nn.Module, channels: int) -> dict[str, Callable[[Tensor], Tensor]]:
     """What is there of the three; the others are left out with a word."""
-    from project.errors import UserError
-    from project.export.formats import write_onnx
+    from project.inference.export.formats import write_onnx
+    from workbench.errors import UserError
 
     functions = {"eager": answer, "channels_last": lambda x: answer(x.contiguous(memory_format=torch.channels_last))}
     compiled = torch.compile(answer)

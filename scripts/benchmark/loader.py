@@ -39,7 +39,7 @@ def compare_loaders(count: int, rounds: int) -> None:
 
 
 def _make_pictures(root: Path, count: int, size: tuple[int, int], suffix: str) -> None:
-    """Smooth colours with fine grain, which compress about as well as photographs do."""
+    """Smooth colors with fine grain, which compress about as well as photographs do."""
     import numpy as np
     from PIL import Image
 

@@ -22,12 +22,12 @@ def compare_monitors(config: str, steps: int, rounds: int, rest: list[str]) -> N
     """
     from lightning.pytorch import Callback
 
-    from project.arguments import complete
-    from project.callbacks.monitors.monitor import Monitor
-    from project.cli import CALLBACKS, CommandLine, quieten
-    from project.mistakes import Parser
+    from workbench.arguments import complete
+    from workbench.cli import CALLBACKS, CommandLine, silence_warnings
+    from workbench.mistakes import Parser
+    from workbench.watch.monitor import Monitor
 
-    quieten()
+    silence_warnings()
     order = [ON] + [name for number in range(rounds) for name in ((ON, OFF), (OFF, ON))[number % 2]]
     turns: dict[str, list[Moment]] = defaultdict(list)
 

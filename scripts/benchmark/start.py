@@ -13,9 +13,9 @@ from timing import Moment, print_comparison
 FIRST_STEP = """
 import json, os, resource, sys, time
 from lightning.pytorch import Callback
-from project.arguments import complete
-from project.cli import CALLBACKS, CommandLine, quieten
-from project.mistakes import Parser
+from workbench.arguments import complete
+from workbench.cli import CALLBACKS, CommandLine, silence_warnings
+from workbench.mistakes import Parser
 
 class End(Callback):
     def on_train_batch_end(self, *_):
@@ -29,7 +29,7 @@ class Timed(CommandLine):
         trainer.callbacks.append(End())
         return trainer
 
-quieten()
+silence_warnings()
 Parser.callbacks = list(CALLBACKS)
 Timed(complete(sys.argv[1:]))
 """

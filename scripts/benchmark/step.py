@@ -16,12 +16,12 @@ WARMUP = 15
 def compare_steps(config: str, steps: int, rounds: int, rest: list[str]) -> None:
     """Time `fit` with everything on, with every callback off, and the bare loop, in turns; print the ratios.
 
-    The bare loop cuts crops out of arrays in memory, flips them, makes the pair and steps the optimisers: no logging,
+    The bare loop cuts crops out of arrays in memory, flips them, makes the pair and steps the optimizers: no logging,
     averaging, clipping or validation.
     """
-    from project.cli import CALLBACKS, quieten
+    from workbench.cli import CALLBACKS, silence_warnings
 
-    quieten()
+    silence_warnings()
     sides: dict[str, list[Moment]] = {"everything on": [], "callbacks off": [], "bare loop": []}
     for _ in range(rounds):
         for name, callbacks in (("everything on", None), ("callbacks off", {})):
@@ -43,9 +43,9 @@ def _time_fit(config: str, steps: int, runs: str, rest: list[str], everything: b
     import yaml
     from lightning.pytorch import Callback
 
-    from project.arguments import complete
-    from project.cli import CALLBACKS, CommandLine
-    from project.mistakes import Parser
+    from workbench.arguments import complete
+    from workbench.cli import CALLBACKS, CommandLine
+    from workbench.mistakes import Parser
 
     class Clock(Callback):
         def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -7,13 +7,13 @@ from functools import partial
 from typing import Any
 
 from networks import Residuals, chain
-from runs import Grey, Hinted, play, restore, unet
+from runs import Gray, Hinted, play, restore, unet
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
-from project.diagnosis import Finding
 from project.models.adversarial import Hinge, LeastSquares, Standard, WassersteinGP
 from project.models.losses import Charbonnier, PSNRLoss
+from workbench.findings import Finding
 
 Run = Callable[[int], list[Finding]]
 
@@ -43,9 +43,9 @@ def silent(seed: int) -> nn.Module:
     return network
 
 
-def colours(seed: int, network: nn.Module | None = None, **more: Any) -> list[Finding]:
-    """Colours by regression."""
-    return restore(seed, network or unet(seed, in_channels=1, residual=False), data=Grey, **{"steps": 120, **more})
+def colors(seed: int, network: nn.Module | None = None, **more: Any) -> list[Finding]:
+    """Colors by regression."""
+    return restore(seed, network or unet(seed, in_channels=1, residual=False), data=Gray, **{"steps": 120, **more})
 
 
 def cosine(steps: int) -> Any:
@@ -77,14 +77,14 @@ ONCE: dict[str, Run] = {
     "long, cosine": lambda s: restore(
         s, unet(s, norm="batch"), steps=400, scheduler=cosine(400), schedule_every="step"
     ),
-    "long, colours": lambda s: colours(s, steps=500),
+    "long, colors": lambda s: colors(s, steps=500),
     "long, GAN": lambda s: play(s, steps=400),
     "long, GAN, few pictures of a strong reconstruction": lambda s: play(s, steps=300, few=50),
-    "colours, group norm, concat": lambda s: colours(
+    "colors, group norm, concat": lambda s: colors(
         s, unet(s, in_channels=1, residual=False, norm="group", skip="concat", stage_residual=False)
     ),
-    "colours, mean squared error": lambda s: colours(s, loss=nn.MSELoss()),
-    "colours, plain network of tanh": lambda s: colours(s, chain(s, "tanh", given=1, width=16)),
+    "colors, mean squared error": lambda s: colors(s, loss=nn.MSELoss()),
+    "colors, plain network of tanh": lambda s: colors(s, chain(s, "tanh", given=1, width=16)),
     "plain network": lambda s: restore(s, chain(s, width=16), steps=160),
     "plain network of ELU, group norm": lambda s: restore(s, chain(s, "elu", 5, width=16, norm=True), steps=160),
     "plain network, leaky, group norm": lambda s: restore(s, chain(s, "leaky", 6, width=16, norm=True), steps=160),

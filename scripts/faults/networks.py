@@ -29,7 +29,7 @@ def chain(
     norm: bool = False,
     start: Callable[[Tensor], object] | None = None,
 ) -> nn.Module:
-    """Convolutions in a row, each with its non-linearity but for the last, between a normalisation and its inverse.
+    """Convolutions in a row, each with its non-linearity but for the last, between a normalization and its inverse.
 
     Args:
         seed: Of the weights.
@@ -84,7 +84,7 @@ def scaled(network: nn.Module, name: str, by: float) -> nn.Module:
 
 
 class Shifted(nn.Module):
-    """A network that gets its input moved away from 0, as by a normalisation that was forgotten or done twice."""
+    """A network that gets its input moved away from 0, as by a normalization that was forgotten or done twice."""
 
     def __init__(self, network: nn.Module, by: float, scale: float = 1.0) -> None:
         super().__init__()

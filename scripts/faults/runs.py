@@ -1,4 +1,4 @@
-"""Small whole runs of a denoiser and of a colourising GAN, on waves that are made up, with everything watched."""
+"""Small whole runs of a denoiser and of a colorizing GAN, on waves that are made up, with everything watched."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader
 
-from project.callbacks.health import Health
-from project.callbacks.monitors.activations import Activations
-from project.callbacks.monitors.dead_units import DeadUnits
-from project.callbacks.monitors.game import Game
-from project.callbacks.monitors.gradient_flow import GradientFlow
-from project.callbacks.monitors.update_ratio import UpdateRatio
-from project.data.batch import Pair
-from project.diagnosis import Finding
+from project.data.batch import Batch
 from project.models import GANColorizer, ImageRestorer
 from project.networks import PatchGAN, UNet
+from workbench.findings import Finding
+from workbench.watch.activations import Activations
+from workbench.watch.dead_units import DeadUnits
+from workbench.watch.gan import GANMonitor
+from workbench.watch.gradient_flow import GradientFlow
+from workbench.watch.health import Health
+from workbench.watch.update_ratio import UpdateRatio
 
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
 SIDE, BATCH = 24, 4
-Spoil = Callable[[Pair, int], Pair]
+Spoil = Callable[[Batch, int], Batch]
 
 
-def keep(pair: Pair, step: int) -> Pair:
+def keep(pair: Batch, step: int) -> Batch:
     """Nothing is spoilt."""
     return pair
 
@@ -51,7 +51,7 @@ class Waves(L.LightningDataModule):
         super().__init__()
         self.steps, self.seed, self.spoil, self.few = steps, seed, spoil, few or steps
 
-    def pair(self, number: int) -> Pair:
+    def pair(self, number: int) -> Batch:
         raise NotImplementedError
 
     def _directions(self, number: int, channels: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -69,39 +69,39 @@ class Waves(L.LightningDataModule):
 
 
 class Noisy(Waves):
-    """Smooth waves of three colours, and noise on them."""
+    """Smooth waves of three colors, and noise on them."""
 
     sigma = 0.1
     normalization = {"input": ([0.5] * 3, [0.25] * 3), "target": ([0.5] * 3, [0.25] * 3)}  # noqa: RUF012
 
-    def pair(self, number: int) -> Pair:
+    def pair(self, number: int) -> Batch:
         _, way, noise = self._directions(number, 3)
         target = 0.5 + 0.4 * torch.sin(way)
         noisy = target + self.sigma * noise
-        return Pair(noisy, target, noisy, torch.arange(BATCH))
+        return Batch(noisy, target, noisy, torch.arange(BATCH))
 
 
-class Grey(Waves):
-    """Waves whose colours follow from their direction: what is grey in them tells how to colour it."""
+class Gray(Waves):
+    """Waves whose colors follow from their direction: what is gray in them tells how to color it."""
 
     normalization = {"input": ([0.5], [0.25]), "target": ([0.5] * 3, [0.25] * 3)}  # noqa: RUF012
     pairs = SimpleNamespace(keeps_lightness=True, hints=SimpleNamespace(channels=0))
 
-    def pair(self, number: int) -> Pair:
+    def pair(self, number: int) -> Batch:
         angle, way, _ = self._directions(number, 1)
-        colour = torch.cat([angle.cos(), angle.sin(), -angle.cos()], dim=1)
-        target = (0.5 + 0.25 * torch.sin(2 * way) + 0.2 * colour).clamp(0, 1)
-        grey = (target * LUMA).sum(dim=1, keepdim=True)
-        return Pair(grey, target, grey.expand(-1, 3, -1, -1), torch.arange(BATCH))
+        color = torch.cat([angle.cos(), angle.sin(), -angle.cos()], dim=1)
+        target = (0.5 + 0.25 * torch.sin(2 * way) + 0.2 * color).clamp(0, 1)
+        gray = (target * LUMA).sum(dim=1, keepdim=True)
+        return Batch(gray, target, gray.expand(-1, 3, -1, -1), torch.arange(BATCH))
 
 
-class Hinted(Grey):
-    """The same, with the true colour of a square in four further planes: the colour, and where it is known."""
+class Hinted(Gray):
+    """The same, with the true color of a square in four further planes: the color, and where it is known."""
 
     normalization = {"input": ([0.5, 0, 0, 0, 0], [0.25, 1, 1, 1, 1]), "target": ([0.5] * 3, [0.25] * 3)}  # noqa: RUF012
     pairs = SimpleNamespace(keeps_lightness=True, hints=SimpleNamespace(channels=4))
 
-    def pair(self, number: int) -> Pair:
+    def pair(self, number: int) -> Batch:
         pair = super().pair(number)
         mask = torch.zeros(BATCH, 1, SIDE, SIDE)
         mask[..., 9:15, 5:11] = 1
@@ -144,7 +144,7 @@ def play(
     generator: dict[str, Any] | None = None,
     discriminator: dict[str, Any] | None = None,
     wrap: Callable[[torch.nn.Module], torch.nn.Module] = lambda network: network,
-    data: Callable[..., Waves] = Grey,
+    data: Callable[..., Waves] = Gray,
     few: int | None = None,
     trainer: dict[str, Any] | None = None,
     **more: Any,
@@ -167,7 +167,7 @@ def _watch(
 ) -> list[Finding]:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     health = Health()
-    monitors = [GradientFlow(), UpdateRatio(), DeadUnits(), Activations(), Game(), *callbacks, health]
+    monitors = [GradientFlow(), UpdateRatio(), DeadUnits(), Activations(), GANMonitor(), *callbacks, health]
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0, "logger": False}
     quiet |= {"accelerator": "cpu", "max_epochs": 1, "enable_checkpointing": False, "val_check_interval": every}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # what is found is told in the table

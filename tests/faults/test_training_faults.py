@@ -16,11 +16,11 @@ looks = importlib.import_module("before").looks
 sys.path.remove(str(FOLDER))
 
 SAMPLE = (
-    "parameters-unchanged: decoder without an optimiser",
+    "parameters-unchanged: decoder without an optimizer",
     "learning-rate-high: Adam, rate x 1000",
     "dead-units: biases of the middle at -10",
     "nonfinite-loss: NaN in the input of step 33",
-    "discriminator-leaks: GAN: colours not detached",
+    "discriminator-leaks: GAN: colors not detached",
     "metric-disagrees: an error counted as a score",
 )
 """One of each kind, for every day."""
@@ -35,7 +35,7 @@ def _first(findings) -> str:
 
 
 def test_every_code_is_planted():
-    from project.diagnosis import training_rules
+    from workbench.findings import training_rules
 
     assert {plant.code for plant in PLANTS} == {rule.code for rule in training_rules()}
     assert len({_name(plant) for plant in PLANTS}) == len(PLANTS)

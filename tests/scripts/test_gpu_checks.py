@@ -73,5 +73,5 @@ def test_it_runs_small_on_the_cpu():
     assert [row.split(" | ")[:2] for row in rows[1:]] == [
         [f"| {model}", precision] for model in ("UNet", "GAN") for precision in ("32-true", "bf16-mixed")
     ], done.stdout + done.stderr
-    assert "0 of 6" in rows[1] and "0 of 12" in rows[3], "a GAN's two optimisers step in every batch"
+    assert "0 of 6" in rows[1] and "0 of 12" in rows[3], "a GAN's two optimizers step in every batch"
     assert done.returncode == 0 and "All precisions train alike." in done.stdout

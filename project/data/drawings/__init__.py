@@ -1,7 +1,7 @@
-"""Cartoon characters that the project draws itself, in lines and in colours; nothing is downloaded.
+"""Cartoon characters that the project draws itself, in lines and in colors; nothing is downloaded.
 
-Single figures with outlines and flat colours on white. What a thing is says some of its colours: frogs are green,
-flames orange, faces of a skin's colour. The others, of clothes, hats and most hair, follow from nothing in the lines.
+Single figures with outlines and flat colors on white. What a thing is says some of its colors: frogs are green,
+flames orange, faces of a skin's color. The others, of clothes, hats and most hair, follow from nothing in the lines.
 
 A picture of them for the documentation, as the repository has it:
 

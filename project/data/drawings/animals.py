@@ -1,4 +1,4 @@
-"""Animals: what they are says the colour of the fur, but not of the clothes."""
+"""Animals: what they are says the color of the fur, but not of the clothes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from project.data.drawings import clothes
-from project.data.drawings.colours import CREAM, EYES, NOSE, PINK, SHADE, WHITE, Colour, free, mix, read, vary
+from project.data.drawings.colors import CREAM, EYES, NOSE, PINK, SHADE, WHITE, Color, free, mix, read, vary
 from project.data.drawings.faces import eyes, face, smile
 from project.data.drawings.scene import Scene
 from project.data.drawings.shapes import both, box, curve, limb, oval, symmetric
@@ -22,14 +22,14 @@ class Species(NamedTuple):
         muzzle: "none", "oval", "snout", "mask" or "wide".
         tail: One of TAILS.
         furs: One of these, a little varied.
-        inner: Colour of the inner ears, the muzzle and the belly; None: a pale one of the fur.
+        inner: Color of the inner ears, the muzzle and the belly; None: a pale one of the fur.
     """
 
     ears: str
     muzzle: str
     tail: str
-    furs: tuple[Colour, ...]
-    inner: Colour | None = None
+    furs: tuple[Color, ...]
+    inner: Color | None = None
 
 
 SPECIES = (
@@ -72,9 +72,9 @@ def animal(scene: Scene, random: Random) -> None:
     fur = vary(random, random.choice(kind.furs))
     inner = kind.inner or mix(fur, WHITE, 0.6)
     coat, second, wear = free(random, 3)
-    colours = {"fur": fur, "inner": inner, "white": WHITE, "cream": CREAM, "ink": None}
+    colors = {"fur": fur, "inner": inner, "white": WHITE, "cream": CREAM, "ink": None}
     plump, dressed = random.uniform(0.88, 1.12), random.random() < 0.8
-    scene.add(TAILS[kind.tail], colours)
+    scene.add(TAILS[kind.tail], colors)
     scene.area(fur, *both(oval(random.uniform(0.5, 0.65), 2.1, 0.42, 0.26)))
     body = oval(0, 1.4, plump, 0.78, 2.3)
     if dressed:
@@ -89,13 +89,13 @@ def animal(scene: Scene, random: Random) -> None:
         scene.area(fur, oval(side * x, y, 0.24))
     if random.random() < 0.25:
         clothes.scarf(scene, random, 0.98, second, coat)
-    scene.add(EARS[kind.ears], colours)
+    scene.add(EARS[kind.ears], colors)
     _head(scene, random, kind, fur, inner)
     if random.random() < 0.35 and kind.ears != "bulges":
         clothes.hat(scene, random, clothes.BIG if kind.ears == "round" else clothes.SMALL, wear, second)
 
 
-def _head(scene: Scene, random: Random, kind: Species, fur: Colour, inner: Colour) -> None:
+def _head(scene: Scene, random: Random, kind: Species, fur: Color, inner: Color) -> None:
     head = oval(0, 0, random.uniform(1.04, 1.2), random.uniform(0.88, 0.97), random.uniform(2, 2.4))
     dark, iris = mix(fur, SHADE, 0.45), random.choice(EYES)
     if kind.muzzle == "mask":

@@ -1,4 +1,4 @@
-"""Everything else with a face: spirits and birds of a colour of their own, parrots, robots and monsters of any."""
+"""Everything else with a face: spirits and birds of a color of their own, parrots, robots and monsters of any."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from random import Random
 from typing import NamedTuple
 
 from project.data.drawings import clothes
-from project.data.drawings.colours import BEAK, CREAM, LEAF, SHADE, free, mix, read, vary
+from project.data.drawings.colors import BEAK, CREAM, LEAF, SHADE, free, mix, read, vary
 from project.data.drawings.faces import eyes, face
 from project.data.drawings.scene import Parts, Scene
 from project.data.drawings.shapes import both, box, cloud, curve, limb, oval, star, symmetric
@@ -16,8 +16,8 @@ class Being(NamedTuple):
     """One kind.
 
     Attributes:
-        own: Its colours, one of which is taken; empty: any.
-        two: A second colour of its own; empty: any.
+        own: Its colors, one of which is taken; empty: any.
+        two: A second color of its own; empty: any.
         parts: Drawn over arms and legs; the last one is the body, with the face.
         dressed: Whether it may wear something round the belly.
         hats: What it may wear on its head.

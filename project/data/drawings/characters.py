@@ -10,12 +10,12 @@ from PIL import Image
 
 from project.data.drawings.animals import animal
 from project.data.drawings.beings import being
-from project.data.drawings.colours import WHITE, free, mix
+from project.data.drawings.colors import WHITE, free, mix
 from project.data.drawings.people import person
 from project.data.drawings.scene import Scene
 
 KINDS = {person: 45, animal: 25, being: 30}  # of a hundred
-GROUND = 0.6  # share of the drawings that stand on a coloured card, of any colour, instead of on paper
+GROUND = 0.6  # share of the drawings that stand on a colored card, of any color, instead of on paper
 
 
 def draw(number: int, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
@@ -26,25 +26,25 @@ def draw(number: int, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
         size: Pixels of both sides; the same figure in every size.
 
     Returns:
-        The lines, uint8, (size, size), dark on white, and the same picture in colours, uint8, (size, size, 3).
+        The lines, uint8, (size, size), dark on white, and the same picture in colors, uint8, (size, size, 3).
     """
     random = Random(number)
     scene = Scene(random)
     (character,) = random.choices(list(KINDS), list(KINDS.values()))
     character(scene, random)
     if random.random() < GROUND:
-        (colour,) = free(random, 1)
-        scene.ground = mix(colour, WHITE, random.uniform(0, 0.6))
+        (color,) = free(random, 1)
+        scene.ground = mix(color, WHITE, random.uniform(0, 0.6))
     return scene.render(size)
 
 
 def sheet(numbers: Sequence[int], columns: int = 8, size: int = 96) -> Image.Image:
-    """Drawings side by side, each in colours above its lines: `columns` in a row, `size` pixels each."""
+    """Drawings side by side, each in colors above its lines: `columns` in a row, `size` pixels each."""
     rows = -(-len(numbers) // columns)
     picture = Image.new("RGB", (columns * size, 2 * rows * size), "white")
     for place, number in enumerate(numbers):
-        lines, colours = draw(number, size)
+        lines, colors = draw(number, size)
         x, y = place % columns * size, place // columns * 2 * size
-        picture.paste(Image.fromarray(colours), (x, y))
+        picture.paste(Image.fromarray(colors), (x, y))
         picture.paste(Image.fromarray(lines), (x, y + size))
     return picture

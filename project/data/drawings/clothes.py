@@ -6,12 +6,12 @@ from random import Random
 
 import numpy as np
 
-from project.data.drawings.colours import GOLD, LEAF, RED, WHITE, Colour
+from project.data.drawings.colors import GOLD, LEAF, RED, WHITE, Color
 from project.data.drawings.scene import Parts, Scene
 from project.data.drawings.shapes import both, box, cloud, curve, limb, oval, star, symmetric
 
 PATTERNS = ("", "", "", "stripes", "bars", "dots", "half", "buttons", "heart", "star", "disc")
-# "one" and "two" are the wearer's colours; all others belong to the thing.
+# "one" and "two" are the wearer's colors; all others belong to the thing.
 BIG: dict[str, Parts] = {
     "cap": (
         ("one", symmetric("0,-1.2 .75,-.95 1.08,-.4! 0,-.32")),
@@ -59,14 +59,14 @@ SMALL: dict[str, Parts] = {
 }
 
 
-def hat(scene: Scene, random: Random, hats: dict[str, Parts], one: Colour, two: Colour) -> None:
+def hat(scene: Scene, random: Random, hats: dict[str, Parts], one: Color, two: Color) -> None:
     """One of the hats, on a head."""
     fixed = {"red": RED, "white": WHITE, "gold": GOLD, "leaf": LEAF}
     scene.add(hats[random.choice(list(hats))], {"one": one, "two": two, **fixed})
 
 
-def garment(scene: Scene, random: Random, outline: np.ndarray, one: Colour, two: Colour) -> None:
-    """An area of the first colour, often with a pattern of the second."""
+def garment(scene: Scene, random: Random, outline: np.ndarray, one: Color, two: Color) -> None:
+    """An area of the first color, often with a pattern of the second."""
     (left, top), (right, bottom) = outline.min(axis=0), outline.max(axis=0)
     step, y, r = random.uniform(0.26, 0.4), (top + bottom) / 2, 0.27 * min(right - left, bottom - top)
     rows = np.arange(top + step, bottom, step)
@@ -93,7 +93,7 @@ def garment(scene: Scene, random: Random, outline: np.ndarray, one: Colour, two:
         scene.area(two, *pattern, width=0.7)
 
 
-def scarf(scene: Scene, random: Random, y: float, one: Colour, two: Colour) -> None:
+def scarf(scene: Scene, random: Random, y: float, one: Color, two: Color) -> None:
     """Round the neck at the height y, one end hanging down."""
     garment(scene, random, box(0.2, y, 0.58, y + 0.75), two, one)
     scene.area(one, limb([(-0.62, y - 0.06), (0, y + 0.08), (0.62, y - 0.06)], 0.34, 0.34))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from project.data.drawings.colours import BLUSH, MOUTH, TONGUE, WHITE, Colour
+from project.data.drawings.colors import BLUSH, MOUTH, TONGUE, WHITE, Color
 from project.data.drawings.scene import Scene
 from project.data.drawings.shapes import both, box, curve, oval, symmetric
 
@@ -12,7 +12,7 @@ LOOKS = ("dot", "dot", "round", "round", "iris", "iris", "tall", "tall", "happy"
 MOUTHS = ("smile", "smile", "open", "open", "grin", "cat", "flat", "round", "tooth")
 
 
-def face(scene: Scene, random: Random, skin: Colour, iris: Colour, x: float, y: float, mouth: float) -> None:
+def face(scene: Scene, random: Random, skin: Color, iris: Color, x: float, y: float, mouth: float) -> None:
     """Eyes at (x, y) and its mirror image, and a mouth at (0, mouth)."""
     if random.random() < 0.45:
         scene.area(BLUSH, *both(oval(x + 0.17, (y + 2 * mouth) / 3, 0.17, 0.1)), width=0)
@@ -20,7 +20,7 @@ def face(scene: Scene, random: Random, skin: Colour, iris: Colour, x: float, y: 
     smile(scene, random, mouth)
 
 
-def eyes(scene: Scene, random: Random, skin: Colour, iris: Colour, x: float, y: float, size: float = 0.22) -> None:
+def eyes(scene: Scene, random: Random, skin: Color, iris: Color, x: float, y: float, size: float = 0.22) -> None:
     """Two eyes, one of them winking now and then, with brows or without."""
     style, wink, brow = random.choice(LOOKS), random.random() < 0.08, random.uniform(-0.15, 0.12)
     r = size * random.uniform(0.85, 1.2)

@@ -7,7 +7,7 @@ from random import Random
 import numpy as np
 
 from project.data.drawings import clothes
-from project.data.drawings.colours import BLUSH, EYES, FREE, HAIRS, SKINS, Colour, free, mix, vary
+from project.data.drawings.colors import BLUSH, EYES, FREE, HAIRS, SKINS, Color, free, mix, vary
 from project.data.drawings.faces import face
 from project.data.drawings.scene import Scene
 from project.data.drawings.shapes import both, cloud, curve, limb, oval, star, symmetric
@@ -71,7 +71,7 @@ def person(scene: Scene, random: Random) -> None:
         clothes.hat(scene, random, random.choice((clothes.BIG, clothes.SMALL)), wear, second)
 
 
-def _fringe(scene: Scene, random: Random, hair: Colour) -> None:
+def _fringe(scene: Scene, random: Random, hair: Color) -> None:
     turn, high = np.linspace(np.pi, 2 * np.pi, 26), random.uniform(1.2, 1.32)
     top = np.stack([1.06 * np.cos(turn), 0.1 + high * np.sin(turn)], axis=1)
     fringe = np.concatenate([top, curve(random.choice(FRINGES), closed=False)])
@@ -83,7 +83,7 @@ def _fringe(scene: Scene, random: Random, hair: Colour) -> None:
             scene.line(*both(curve(".5,-.95 .66,-.75 .72,-.5", closed=False)), width=0.6)
 
 
-def _bust(scene: Scene, random: Random, skin: Colour, shirt: Colour, second: Colour) -> None:
+def _bust(scene: Scene, random: Random, skin: Color, shirt: Color, second: Color) -> None:
     wide, extra = random.uniform(1.1, 1.35), random.random()
     clothes.garment(scene, random, symmetric("0,.95 .35,1 .88,1.25 1,1.6 1,2.05! 0,2.05") * (wide, 1), shirt, second)
     scene.area(skin, symmetric("0,.6 .3,.7! .32,1.05 0,1.3"))
@@ -94,7 +94,7 @@ def _bust(scene: Scene, random: Random, skin: Colour, shirt: Colour, second: Col
     scene.line(*both(np.array([(wide - 0.32, 1.65), (wide - 0.3, 2.05)])), width=0.8)
 
 
-def _body(scene: Scene, random: Random, skin: Colour, shirt: Colour, second: Colour, legs: Colour) -> None:
+def _body(scene: Scene, random: Random, skin: Color, shirt: Color, second: Color, legs: Color) -> None:
     dress = random.random() < 0.4
     foot, bottom = random.uniform(0.34, 0.42), random.uniform(1.95, 2.2)
     scene.area(skin if dress else legs, *both(limb([(foot, 1.4), (foot, bottom)], 0.56, 0.5)))

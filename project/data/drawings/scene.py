@@ -1,4 +1,4 @@
-"""A list of outlines to fill, and the two pictures that come of it: with colours, and the same lines without."""
+"""A list of outlines to fill, and the two pictures that come of it: with colors, and the same lines without."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
-from project.data.drawings.colours import INKS, WHITE, Colour
+from project.data.drawings.colors import INKS, WHITE, Color
 
 FINER = 4  # the canvas has so many pixels for one of the picture's, on each side
-PAPER, INK = 0, 1  # numbers in the canvas; those of the colours follow
+PAPER, INK = 0, 1  # numbers in the canvas; those of the colors follow
 MARGIN = 0.02  # of the side
 MOST_STRETCH = 1.2  # that a figure may be wider or higher than it is, to fill its square
 
-# (name of a colour, outline, ...) each; a name with a "<" lies within the last outline without one.
+# (name of a color, outline, ...) each; a name with a "<" lies within the last outline without one.
 Parts = Sequence[tuple]
 
 
@@ -27,14 +27,14 @@ class Mark(NamedTuple):
 
     Attributes:
         points: (N, 2), in half heads.
-        fill: Its colour; None is ink.
+        fill: Its color; None is ink.
         width: Of its line, against the drawing's usual one; 0: no line.
         closed: An area, else a stroke.
         within: It is drawn only inside all of these areas, from the widest inwards.
     """
 
     points: np.ndarray
-    fill: Colour | None
+    fill: Color | None
     width: float
     closed: bool
     within: tuple[np.ndarray, ...]
@@ -59,7 +59,7 @@ class Scene:
         self.waves = [(random.uniform(0, 0.033), random.uniform(1.3, 2.7), random.uniform(0, 6.3)) for _ in range(4)]
         self._within: tuple[np.ndarray, ...] = ()
 
-    def area(self, fill: Colour | None, *outlines: np.ndarray, width: float = 1.0) -> None:
+    def area(self, fill: Color | None, *outlines: np.ndarray, width: float = 1.0) -> None:
         """Closed areas with their outlines; a fill of None makes them ink."""
         self.marks += [Mark(points, fill, width, True, self._within) for points in outlines]
 
@@ -67,15 +67,15 @@ class Scene:
         """Open strokes."""
         self.marks += [Mark(points, None, width, False, self._within) for points in strokes]
 
-    def add(self, parts: Parts, colours: Mapping[str, Colour | None]) -> None:
+    def add(self, parts: Parts, colors: Mapping[str, Color | None]) -> None:
         """Areas from a table."""
         last = None
         for name, *outlines in parts:
             if name.startswith("<"):
                 with self.within(last):
-                    self.area(colours[name[1:]], *outlines, width=0.8)
+                    self.area(colors[name[1:]], *outlines, width=0.8)
             else:
-                self.area(colours[name], *outlines)
+                self.area(colors[name], *outlines)
                 last = outlines[-1]
 
     @contextmanager
@@ -88,14 +88,14 @@ class Scene:
             self._within = self._within[:-1]
 
     def render(self, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """The lines, uint8, (size, size), dark on white, and the colours, uint8, (size, size, 3)."""
+        """The lines, uint8, (size, size), dark on white, and the colors, uint8, (size, size, 3)."""
         canvas = _Canvas(size * FINER, self)
         canvas.draw(self.marks)
         return canvas.pictures()
 
 
 class _Canvas:
-    """Holds numbers, not colours: paper, ink, then one for each colour.
+    """Holds numbers, not colors: paper, ink, then one for each color.
 
     So both pictures come from the very same pixels, by two tables, and no line lies elsewhere in one than in the other.
     """
@@ -103,7 +103,7 @@ class _Canvas:
     def __init__(self, side: int, scene: Scene) -> None:
         self.scene = scene
         self._turn_to(Image.new("L", (side, side), PAPER))
-        self.colours: list[Colour] = [scene.ground, scene.ink]
+        self.colors: list[Color] = [scene.ground, scene.ink]
         self.pen = max(FINER / 2, scene.pen * side)
         # All outlines at once, one behind the other: one by one they took half of the time of a drawing.
         outlines = {id(points): points for mark in scene.marks for points in (mark.points, *mark.within)}
@@ -172,18 +172,18 @@ class _Canvas:
         for x, y in round_off:
             self.tool.ellipse((x - width / 2, y - width / 2, x + width / 2, y + width / 2), fill=INK)
 
-    def _number(self, colour: Colour) -> int:
-        if colour not in self.colours[2:]:
-            self.colours.append(colour)
-        return self.colours.index(colour, 2)
+    def _number(self, color: Color) -> int:
+        if color not in self.colors[2:]:
+            self.colors.append(color)
+        return self.colors.index(color, 2)
 
     def pictures(self) -> tuple[np.ndarray, np.ndarray]:
         red, green, blue = self.scene.ink
         ink = round(0.299 * red + 0.587 * green + 0.114 * blue)
         lines = self.image.point([ink if number == INK else 255 for number in range(256)])
-        coloured = Image.frombytes("P", self.image.size, self.image.tobytes())
-        coloured.putpalette([value for colour in self.colours for value in colour])
-        return np.asarray(lines.reduce(FINER)), np.asarray(coloured.convert("RGB").reduce(FINER))
+        colored = Image.frombytes("P", self.image.size, self.image.tobytes())
+        colored.putpalette([value for color in self.colors for value in color])
+        return np.asarray(lines.reduce(FINER)), np.asarray(colored.convert("RGB").reduce(FINER))
 
 
 def _corners(points: np.ndarray, lengths: list[int]) -> np.ndarray:

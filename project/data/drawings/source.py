@@ -1,4 +1,4 @@
-"""The drawings as files: pairs of lines and colours, written once."""
+"""The drawings as files: pairs of lines and colors, written once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from project.data.tell import tell
 
 
 class Drawings:
-    """Line drawings with the same pictures in colours as their targets.
+    """Line drawings with the same pictures in colors as their targets.
 
     Args:
-        cache: Gets them, as drawings-KEY/{lines,colours}/0000.png.
+        cache: Gets them, as drawings-KEY/{lines,colors}/0000.png.
         count: How many; the first so many numbers of `draw`.
         size: Pixels of their sides.
         progress: Whether a bar may be shown.
@@ -43,12 +43,12 @@ class Drawings:
         if not self.folder.is_dir():
             self._draw()
         names = [f"{number:04d}.png" for number in range(self.count)]
-        lines, colours = self.folder / "lines", self.folder / "colours"
-        return [Entry(str(lines / name), name, target_path=str(colours / name)) for name in names]
+        lines, colors = self.folder / "lines", self.folder / "colors"
+        return [Entry(str(lines / name), name, target_path=str(colors / name)) for name in names]
 
     def _draw(self) -> None:
         with self.cache.filling(self.folder.name) as temporary, self.cache.guarded():
-            folders = [temporary / "lines", temporary / "colours"]
+            folders = [temporary / "lines", temporary / "colors"]
             for folder in folders:
                 folder.mkdir()
             drawn = (draw(number, self.size) for number in range(self.count))

@@ -8,7 +8,7 @@ A pair maker of one's own is one class that follows `PairMaker`, and one line of
 """
 
 from project.data.pairs.base import Given, PairMaker, each_alone
-from project.data.pairs.colouring import Colouring, GreyToColour, LinesToColour
+from project.data.pairs.color import Coloring, GrayToColor, LinesToColor
 from project.data.pairs.fitting import fitting_pairs
 from project.data.pairs.hints import Hints, NoHints, Point
 from project.data.pairs.lines import AdaptiveThreshold, LineMaker, XDoG
@@ -18,13 +18,13 @@ from project.data.pairs.spatial import SpatialHints
 
 __all__ = [
     "AdaptiveThreshold",
-    "Colouring",
+    "Coloring",
     "GaussianNoise",
     "Given",
-    "GreyToColour",
+    "GrayToColor",
     "Hints",
     "LineMaker",
-    "LinesToColour",
+    "LinesToColor",
     "NoHints",
     "Noise",
     "PairMaker",

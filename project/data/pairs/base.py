@@ -8,26 +8,26 @@ from typing import Literal
 
 from torch import Generator, Tensor
 
-from project.data.batch import Pair
+from project.data.batch import Batch
 from project.data.statistics import Statistics
-from project.errors import UserError
+from workbench.errors import UserError
 
 
 class PairMaker(ABC):
-    """Makes a batch's `Pair`.
+    """Makes a batch's `Batch`.
 
     Attributes:
         partner: what it does with the second folder of a folder pair (`data.target_root`): "never" looks at it, "may"
             use it, or "must" have it.
         keeps_lightness: whether the input's first channel is the target's lightness, CIELAB's L / 100, so that a model
-            may copy it and answer with the colours alone.
+            may copy it and answer with the colors alone.
     """
 
     partner: Literal["never", "may", "must"] = "never"
     keeps_lightness: bool = False
 
     @abstractmethod
-    def __call__(self, image: Tensor, target: Tensor | None, index: Tensor, seed: Tensor, training: bool) -> Pair:
+    def __call__(self, image: Tensor, target: Tensor | None, index: Tensor, seed: Tensor, training: bool) -> Batch:
         """Makes the pair.
 
         Args:
@@ -54,7 +54,7 @@ class PairMaker(ABC):
             UserError: they cannot.
         """
 
-    def views(self, pair: Pair) -> dict[str, Tensor]:
+    def views(self, pair: Batch) -> dict[str, Tensor]:
         """What a person wants to see of the input, beside output and target.
 
         Returns:
@@ -62,7 +62,7 @@ class PairMaker(ABC):
         """
         return {"input": pair.baseline}
 
-    def benchmark(self, image: Tensor, index: Tensor) -> Pair:
+    def benchmark(self, image: Tensor, index: Tensor) -> Batch:
         """The pair as the published test protocol (`data.protocol: kair`) makes it; only noise of one sigma has one."""
         raise UserError(f"data.protocol kair is defined for GaussianNoise, not for {type(self).__name__}.")
 
@@ -72,10 +72,10 @@ class Given(PairMaker):
 
     partner = "must"
 
-    def __call__(self, image: Tensor, target: Tensor | None, index: Tensor, seed: Tensor, training: bool) -> Pair:
+    def __call__(self, image: Tensor, target: Tensor | None, index: Tensor, seed: Tensor, training: bool) -> Batch:
         if target is None:
             raise UserError("data.pairs Given wants two folders: set --data.target_root FOLDER as well.")
-        return Pair(image, target, image, index, seed)
+        return Batch(image, target, image, index, seed)
 
 
 def each_alone(image: Tensor, seed: Tensor) -> Iterator[tuple[Tensor, Generator]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from project.data.pairs.base import Given, PairMaker
 from project.data.pairs.noise import GaussianNoise
 from project.data.tell import tell
-from project.errors import UserError
+from workbench.errors import UserError
 
 
 def fitting_pairs(pairs: PairMaker | None, partners: str | None) -> PairMaker:

@@ -1,4 +1,4 @@
-"""Colour hints: what a person would point out, as further channels of a colouriser's input."""
+"""Color hints: what a person would point out, as further channels of a colorizer's input."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from project.errors import UserError
+from workbench.errors import UserError
 
 
 class Point(NamedTuple):
@@ -17,16 +17,16 @@ class Point(NamedTuple):
     Attributes:
         x: column, in pixels: from 0 to below the picture's width. A palette has no use for it.
         y: row, in pixels, likewise.
-        colour: red, green and blue, each in [0, 1].
+        color: red, green and blue, each in [0, 1].
     """
 
     x: float
     y: float
-    colour: tuple[float, float, float]
+    color: tuple[float, float, float]
 
 
 class Hints(ABC):
-    """Makes a batch's hint planes: colours as RGB, 0 where there is none, and a mask that tells the two apart.
+    """Makes a batch's hint planes: colors as RGB, 0 where there is none, and a mask that tells the two apart.
 
     In training hints are drawn on the device, from its own generator, and made worse; in evaluation they are exact and
     follow from each picture and its number alone.
@@ -45,7 +45,7 @@ class Hints(ABC):
         """The hints of a batch.
 
         Args:
-            picture: the coloured pictures, float32 in [0, 1], (B, 3, H, W).
+            picture: the colored pictures, float32 in [0, 1], (B, 3, H, W).
             seed: int64, (B,): in evaluation the pictures' own numbers.
             training: drawn and made worse; else `eval_count` exact ones.
 
@@ -79,7 +79,7 @@ class Hints(ABC):
             (1, channels, height, width), on the CPU.
 
         Raises:
-            UserError: a point outside the picture, a colour that is none, more points than `slots`.
+            UserError: a point outside the picture, a color that is none, more points than `slots`.
         """
 
     @abstractmethod
@@ -109,22 +109,22 @@ class NoHints(Hints):
 
     def given(self, height: int, width: int, points: list[Point]) -> Tensor:
         if points:
-            raise UserError("This model takes no colour hints: it was trained without data.pairs.hints.")
+            raise UserError("This model takes no color hints: it was trained without data.pairs.hints.")
         return torch.empty(1, 0, height, width)
 
     def view(self, planes: Tensor, condition: Tensor) -> Tensor:
         return condition.expand(-1, 3, -1, -1)
 
 
-def colours_of(points: list[Point]) -> Tensor:
-    """The points' colours, (1, N, 3).
+def colors_of(points: list[Point]) -> Tensor:
+    """The points' colors, (1, N, 3).
 
     Raises:
         UserError: not three numbers from 0 to 1.
     """
     for number, point in enumerate(points, 1):
-        if len(point.colour) != 3 or not all(0 <= value <= 1 for value in point.colour):
+        if len(point.color) != 3 or not all(0 <= value <= 1 for value in point.color):
             raise UserError(
-                f"Hint {number} has the colour {point.colour}: it must be red, green and blue, each from 0 to 1."
+                f"Hint {number} has the color {point.color}: it must be red, green and blue, each from 0 to 1."
             )
-    return torch.tensor([tuple(point.colour) for point in points], dtype=torch.float32).view(1, len(points), 3)
+    return torch.tensor([tuple(point.color) for point in points], dtype=torch.float32).view(1, len(points), 3)

@@ -9,8 +9,8 @@ from typing import get_args
 import torch
 from torch import Generator, Tensor
 
-from project.data.pairs.patches import LARGEST, Patches, Position, mean_colours, place
-from project.errors import UserError
+from project.data.pairs.patches import LARGEST, Patches, Position, mean_colors, place
+from workbench.errors import UserError
 
 BLOCK = 128
 SALT = 0x68696E7473  # the same number makes a picture's lines: its hints are to have nothing to do with them
@@ -79,13 +79,13 @@ class Law:
         return tuple(self.patch) if isinstance(self.patch, tuple | list) else (self.patch, self.patch)
 
     def training(self, picture: Tensor) -> tuple[Patches, Tensor, Tensor]:
-        """Squares in each picture and their colours, made worse, from the device's own generator.
+        """Squares in each picture and their colors, made worse, from the device's own generator.
 
         Args:
             picture: (B, 3, H, W) in [0, 1].
 
         Returns:
-            The squares, B x `most`, of which few are there; their colours, (B, most, 3); and which pictures are to get
+            The squares, B x `most`, of which few are there; their colors, (B, most, 3); and which pictures are to get
             everything, bool (B,): for these all squares are there.
         """
         batch, device = len(picture), picture.device
@@ -103,10 +103,10 @@ class Law:
         side = torch.randint(low, high + 1, (batch, self.most), device=device)
         chance = torch.rand(batch, self.most, 2, device=device)
         patches = place(chance, side, there, high, picture.shape[2:], self.position)
-        return patches, self._worse(mean_colours(picture, patches)), everything
+        return patches, self._worse(mean_colors(picture, patches)), everything
 
     def evaluation(self, picture: Tensor, seed: Tensor, count: int) -> tuple[Patches, Tensor]:
-        """So many squares in each picture and their exact colours, from the pictures' numbers alone.
+        """So many squares in each picture and their exact colors, from the pictures' numbers alone.
 
         Args:
             picture: (B, 3, H, W) in [0, 1].
@@ -114,24 +114,24 @@ class Law:
             count: how many in each; the first n of any more are those of n.
 
         Returns:
-            The squares, B x count, all there, and their colours, (B, count, 3).
+            The squares, B x count, all there, and their colors, (B, count, 3).
         """
         chance = torch.stack([_chances(number, count) for number in seed.tolist()]).to(picture.device)
         side = torch.full((len(picture), count), self.eval_patch, device=picture.device)
         there = torch.ones_like(side, dtype=torch.bool)
         patches = place(chance, side, there, self.eval_patch, picture.shape[2:], self.position)
-        return patches, mean_colours(picture, patches)
+        return patches, mean_colors(picture, patches)
 
     def _count(self, chance: Tensor) -> Tensor:
         """Geometric from 1, by inversion: more than n with the chance (1 - p) ** n."""
         base = math.log1p(-self.count_p) if self.count_p < 1 else -math.inf
         return 1 + (torch.log1p(-chance) / base).floor()
 
-    def _worse(self, colours: Tensor) -> Tensor:
+    def _worse(self, colors: Tensor) -> Tensor:
         if self.noise:
-            colours = colours + torch.randn_like(colours) * self.noise
-        colours = colours.clamp(0, 1)
-        return (colours * (self.levels - 1)).round() / (self.levels - 1) if self.levels else colours
+            colors = colors + torch.randn_like(colors) * self.noise
+        colors = colors.clamp(0, 1)
+        return (colors * (self.levels - 1)).round() / (self.levels - 1) if self.levels else colors
 
 
 def _chances(number: int, count: int) -> Tensor:

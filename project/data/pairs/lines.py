@@ -1,4 +1,4 @@
-"""Lines drawn from pictures in colour, as training material for colouring line art."""
+"""Lines drawn from pictures in color, as training material for coloring line art."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Generator, Tensor
 
-from project.colour import grey
+from project.color import gray
 from project.data.pairs.ranges import bounds, draw
-from project.errors import UserError
+from workbench.errors import UserError
 
 
 class LineMaker(ABC):
@@ -21,7 +21,7 @@ class LineMaker(ABC):
         """Draws.
 
         Args:
-            image: float32 in [0, 1], (B, C, H, W), RGB or grey.
+            image: float32 in [0, 1], (B, C, H, W), RGB or gray.
             generator: where all random numbers come from; None: the device's own.
 
         Returns:
@@ -67,7 +67,7 @@ class XDoG(LineMaker):
         self.strokes = strokes
 
     def __call__(self, image: Tensor, generator: Generator | None) -> Tensor:
-        light = grey(image).repeat(self.strokes, 1, 1, 1)
+        light = gray(image).repeat(self.strokes, 1, 1, 1)
         sigma, k, epsilon, phi = (
             draw(limits, light, generator) for limits in (self.sigma, self.k, self.epsilon, self.phi)
         )
@@ -99,7 +99,7 @@ class AdaptiveThreshold(LineMaker):
         self.offset = bounds(offset, "lines.offset", -1, 1)
 
     def __call__(self, image: Tensor, generator: Generator | None) -> Tensor:
-        light = grey(image)
+        light = gray(image)
         size, offset = draw(self.size, light, generator), draw(self.offset, light, generator)
         around = blur(light, _sigma_of(size), math.ceil(3 * _sigma_of(self.size[1])))
         return (light > around - offset).to(light.dtype)

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from project.data.batch import Pair
+from project.data.batch import Batch
 from project.data.pairs.base import PairMaker, each_alone
 from project.data.pairs.ranges import bounds, draw
-from project.errors import UserError
+from workbench.errors import UserError
 
 
 class Noise(PairMaker):
@@ -29,7 +29,7 @@ class Noise(PairMaker):
             The damaged batch, not clipped, and further input channels (B, K, H, W) or None.
         """
 
-    def __call__(self, image: Tensor, target: Tensor | None, index: Tensor, seed: Tensor, training: bool) -> Pair:
+    def __call__(self, image: Tensor, target: Tensor | None, index: Tensor, seed: Tensor, training: bool) -> Batch:
         if training:
             damaged, further = self.damage(image, None)
         else:
@@ -47,8 +47,8 @@ class Noise(PairMaker):
     @staticmethod
     def _pair(
         image: Tensor, damaged: Tensor, further: Tensor | None, index: Tensor, seed: Tensor | None = None
-    ) -> Pair:
-        return Pair(damaged if further is None else torch.cat([damaged, further], dim=1), image, damaged, index, seed)
+    ) -> Batch:
+        return Batch(damaged if further is None else torch.cat([damaged, further], dim=1), image, damaged, index, seed)
 
 
 class GaussianNoise(Noise):
@@ -76,7 +76,7 @@ class GaussianNoise(Noise):
     def normalization(self, mean: list[float], std: list[float]) -> tuple[list[float], list[float]]:
         return ([*mean, 0.0], [*std, 1.0]) if self.noise_map else (mean, std)
 
-    def benchmark(self, image: Tensor, index: Tensor) -> Pair:
+    def benchmark(self, image: Tensor, index: Tensor) -> Batch:
         """KAIR's test noise: NumPy's legacy generator with seed 0 for each picture anew, in float64, not clipped.
 
         Source: https://github.com/cszn/KAIR, main_test_dncnn.py and its siblings.

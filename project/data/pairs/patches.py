@@ -1,4 +1,4 @@
-"""Squares in a batch of pictures: where they lie, their mean colours, and how they look as planes.
+"""Squares in a batch of pictures: where they lie, their mean colors, and how they look as planes.
 
 All of it in a few operations on whole batches, on the device: nothing here loops over pictures or squares, and no shape
 depends on what was drawn.
@@ -69,8 +69,8 @@ def moved(patches: Patches, down: Tensor | int, right: Tensor | int, size: tuple
     return patches._replace(top=top.long(), left=left.long())
 
 
-def mean_colours(picture: Tensor, patches: Patches) -> Tensor:
-    """The mean colour of each square.
+def mean_colors(picture: Tensor, patches: Patches) -> Tensor:
+    """The mean color of each square.
 
     Summed as whole numbers, of which 65535 are white: sums of 8-bit pixels are exact, and neither the device nor the
     size of the batch can change the last bit.
@@ -90,11 +90,11 @@ def mean_colours(picture: Tensor, patches: Patches) -> Tensor:
     return (total / (patches.side.square() * 65535)[:, None]).transpose(1, 2)
 
 
-def render(colours: Tensor, patches: Patches, size: tuple[int, int]) -> Tensor:
+def render(colors: Tensor, patches: Patches, size: tuple[int, int]) -> Tensor:
     """The squares as planes. Where two overlap, the later one lies on top, on every device.
 
     Args:
-        colours: (B, N, 3) in [0, 1].
+        colors: (B, N, 3) in [0, 1].
         patches: the B x N squares.
         size: height and width of the planes.
 
@@ -105,10 +105,10 @@ def render(colours: Tensor, patches: Patches, size: tuple[int, int]) -> Tensor:
     batch, number = patches.there.shape
     pixel, inside = _cells(patches, width)
     order = torch.arange(1, number + 1, device=pixel.device, dtype=torch.int32)[:, None] * inside
-    # The largest number wins whatever order they arrive in, as writing colours at once would not on a GPU.
+    # The largest number wins whatever order they arrive in, as writing colors at once would not on a GPU.
     top = torch.zeros((batch, height * width), device=pixel.device, dtype=torch.int32)
     top.scatter_reduce_(1, pixel.flatten(1), order.flatten(1), "amax")
-    table = F.pad(colours.transpose(1, 2), (1, 0, 0, 1))  # (B, 4, 1 + N): column 0 is no square, row 3 the mask
+    table = F.pad(colors.transpose(1, 2), (1, 0, 0, 1))  # (B, 4, 1 + N): column 0 is no square, row 3 the mask
     table[:, 3, 1:] = 1
     return table.gather(2, top.long()[:, None].expand(-1, 4, -1)).view(batch, 4, height, width)
 

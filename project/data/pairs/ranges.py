@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
-from project.errors import UserError
+from workbench.errors import UserError
 
 
 def bounds(value: float | tuple[float, float], key: str, least: float, most: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Hints at their places: small squares of colour."""
+"""Hints at their places: small squares of color."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from project.data.pairs.hints import Hints, Point, colours_of
+from project.data.pairs.hints import Hints, Point, colors_of
 from project.data.pairs.laws import Law
 from project.data.pairs.patches import Patches, Position, moved, render
-from project.errors import UserError
+from workbench.errors import UserError
 
 
 class SpatialHints(Hints):
-    """Small squares of mean colour at their places: 3 planes of colour and 1 of mask.
+    """Small squares of mean color at their places: 3 planes of color and 1 of mask.
 
     Args:
         none: share of the training pictures that get no hint (0 to 1), so that the network learns to do without.
-        all: share of the training pictures that get every pixel's colour (0 to 1).
+        all: share of the training pictures that get every pixel's color (0 to 1).
         count_p: the others get 1, 2, 3, ... hints by the geometric law, 1 / count_p on average.
         most: never more than so many in training.
         patch: side of the squares in pixels in training, or [low, high], one drawn for each.
         position: where they lie: uniform (anywhere) or gaussian (more often in the middle).
-        noise: standard deviation of what is added to training's colours, on the scale of 0 to 1.
-        levels: round each channel of training's colours to so many values; 0 does not.
+        noise: standard deviation of what is added to training's colors, on the scale of 0 to 1.
+        levels: round each channel of training's colors to so many values; 0 does not.
         drop: share of the training pictures that lose hints, and the share of their hints that they lose.
-        misalign: in training a hint lands up to so many pixels away from where its colour was taken.
+        misalign: in training a hint lands up to so many pixels away from where its color was taken.
         eval_count: exact hints of each picture in validation and test.
         eval_patch: side of the squares in validation, in test and of hints given by hand, in pixels.
 
@@ -58,12 +58,12 @@ class SpatialHints(Hints):
 
     def drawn(self, picture: Tensor) -> Tensor:
         size = picture.shape[2:]
-        patches, colours, everything = self.law.training(picture)
+        patches, colors, everything = self.law.training(picture)
         if self.misalign:
             shape = (2, *patches.side.shape)
             away = torch.randint(-self.misalign, self.misalign + 1, shape, device=picture.device)
             patches = moved(patches, away[0], away[1], size)
-        planes = render(colours, patches, size)
+        planes = render(colors, patches, size)
         if self.law.all:
             share = everything[:, None, None, None].to(planes.dtype)
             planes[:, :3].lerp_(picture, share)  # 0 or 1, so one or the other to the last bit
@@ -71,8 +71,8 @@ class SpatialHints(Hints):
         return planes
 
     def exact(self, picture: Tensor, seed: Tensor, count: int) -> Tensor:
-        patches, colours = self.law.evaluation(picture, seed, count)
-        return render(colours, patches, picture.shape[2:])
+        patches, colors = self.law.evaluation(picture, seed, count)
+        return render(colors, patches, picture.shape[2:])
 
     def given(self, height: int, width: int, points: list[Point]) -> Tensor:
         for number, point in enumerate(points, 1):
@@ -81,22 +81,22 @@ class SpatialHints(Hints):
                     f"Hint {number} lies at x {point.x:g}, y {point.y:g}: outside the picture of "
                     f"{width} x {height} pixels, whose x runs from 0 to {width - 1} and y from 0 to {height - 1}."
                 )
-        colours = colours_of(points)
+        colors = colors_of(points)
         side = torch.full((1, len(points)), min(self.law.eval_patch, height, width))
         places = torch.tensor([[point.y, point.x] for point in points]).view(1, len(points), 2).floor().long()
         corner = places - side[..., None] // 2
         patches = Patches(corner[..., 0], corner[..., 1], side, torch.ones_like(side).bool(), self.law.eval_patch)
-        return render(colours, moved(patches, 0, 0, (height, width)), (height, width))
+        return render(colors, moved(patches, 0, 0, (height, width)), (height, width))
 
     def view(self, planes: Tensor, condition: Tensor) -> Tensor:
         """The hints over the pale condition: a little larger than they are and with a rim, so that they can be seen."""
-        colours, mask = planes[:, :3], planes[:, 3:]
+        colors, mask = planes[:, :3], planes[:, 3:]
         grow = max(1, max(planes.shape[2:]) // 64)
         larger, rim = _dilate(mask, grow), _dilate(mask, grow + 1)
-        # Where a hint has grown it has the mean colour of what it has grown from.
+        # Where a hint has grown it has the mean color of what it has grown from.
         window = 2 * grow + 1
-        near = [F.avg_pool2d(plane, window, stride=1, padding=grow) for plane in (colours * mask, mask)]
-        grown = torch.where(mask > 0, colours, near[0] / near[1].clamp_min(1e-6))
+        near = [F.avg_pool2d(plane, window, stride=1, padding=grow) for plane in (colors * mask, mask)]
+        grown = torch.where(mask > 0, colors, near[0] / near[1].clamp_min(1e-6))
         picture = (0.5 + 0.5 * condition).expand(-1, 3, -1, -1)
         return torch.where(larger > 0, grown, picture * (1 - rim)).clamp(0, 1)
 

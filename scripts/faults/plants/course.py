@@ -9,15 +9,15 @@ from runs import restore, unet
 from torch import Tensor
 
 from plants.plant import Plant
-from project.data.batch import Pair
+from project.data.batch import Batch
 from project.models.metrics import PictureMean
 
 
-def unrelated(pair: Pair, step: int) -> Pair:
+def unrelated(pair: Batch, step: int) -> Batch:
     return pair._replace(target=torch.rand_like(pair.target))
 
 
-def shuffled(pair: Pair, step: int) -> Pair:
+def shuffled(pair: Batch, step: int) -> Batch:
     return pair._replace(target=pair.target.roll(1, 0))
 
 
@@ -25,19 +25,19 @@ def since(step: int, change: Any) -> Any:
     return lambda pair, now: change(pair) if now >= step else pair
 
 
-def mixed(pair: Pair) -> Pair:
+def mixed(pair: Batch) -> Batch:
     return shuffled(pair, 0)
 
 
-def louder(pair: Pair) -> Pair:
+def louder(pair: Batch) -> Batch:
     return pair._replace(input=pair.target + 5 * (pair.input - pair.target))
 
 
-def negative(pair: Pair) -> Pair:
+def negative(pair: Batch) -> Batch:
     return pair._replace(target=1 - pair.target)
 
 
-def darker(pair: Pair) -> Pair:
+def darker(pair: Batch) -> Batch:
     return pair._replace(input=pair.input / 255)
 
 
@@ -48,7 +48,7 @@ def in_turns(length: int, change: Any) -> Any:
 def noisy_targets(few: int) -> Any:
     """The same noise on a picture's target whenever it comes, as in photographs of which there is one noisy shot."""
 
-    def change(pair: Pair, step: int) -> Pair:
+    def change(pair: Batch, step: int) -> Batch:
         noise = torch.randn(pair.target.shape, generator=torch.Generator().manual_seed(step % few))
         return pair if step < 0 else pair._replace(target=pair.target + 0.3 * noise)
 

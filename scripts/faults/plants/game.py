@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from networks import Blind, FirstOnly
-from runs import Grey, play
+from runs import Gray, play
 
 from plants.plant import Plant
 from project.models import GANColorizer
@@ -24,7 +24,7 @@ class Matched(GANColorizer):
     """Against a generator that is as good as the truth (other true pictures stand in for it), only memory helps."""
 
     def discriminator_step(self, condition: Any, real: Any, fake: Any, counts: bool) -> Any:
-        other = Grey(1, 999).pair(self.global_step)
+        other = Gray(1, 999).pair(self.global_step)
         true = self.discriminator(torch.cat([condition, real], dim=1))
         made = self.discriminator(torch.cat([other.input, other.target], dim=1))
         loss = self.adversarial.discriminator(true, made)

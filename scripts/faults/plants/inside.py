@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from networks import Again, Residuals, Shifted, chain, filled, scaled, started
-from runs import Grey, play, restore, unet
+from runs import Gray, play, restore, unet
 from torch import Tensor, nn
 
 from plants.plant import Plant
@@ -47,9 +47,9 @@ def times(factor: float) -> Callable[[Tensor], object]:
     return lambda weight: weight.data.mul_(factor)
 
 
-def colours(seed: int, network: nn.Module, steps: int = 120, **more: Any) -> Any:
-    """Colours from grey waves, by regression: what no straight line can do."""
-    return restore(seed, network, steps=steps, data=Grey, **more)
+def colors(seed: int, network: nn.Module, steps: int = 120, **more: Any) -> Any:
+    """Colors from gray waves, by regression: what no straight line can do."""
+    return restore(seed, network, steps=steps, data=Gray, **more)
 
 
 PLANTS = [
@@ -80,18 +80,18 @@ PLANTS = [
     Plant(
         "saturated-units",
         "eight layers of tanh from N(0, 1)",
-        lambda s: colours(s, chain(s, "tanh", 8, given=1, start=normal(1.0))),
+        lambda s: colors(s, chain(s, "tanh", 8, given=1, start=normal(1.0))),
     ),
     Plant(
         "saturated-units",
         "sigmoids, pictures x 255",
-        lambda s: colours(s, Shifted(chain(s, "sigmoid", given=1), 0.0, 255.0)),
+        lambda s: colors(s, Shifted(chain(s, "sigmoid", given=1), 0.0, 255.0)),
     ),
     Plant("saturated-units", "tanh, kernels x 30", lambda s: restore(s, chain(s, "tanh", 5, start=times(30)))),
     Plant(
         "saturated-units",
         "UNet of tanh, kernels x 20",
-        lambda s: colours(
+        lambda s: colors(
             s, started(times(20), s, activation="tanh", in_channels=1, residual=False, stage_residual=False)
         ),
     ),
@@ -121,7 +121,7 @@ PLANTS = [
     Plant(
         "weights-abnormal",
         "one layer 100 times, group norm",
-        lambda s: colours(s, scaled(unet(s, norm="group", in_channels=1, residual=False), "middle.0.body.0", 100.0)),
+        lambda s: colors(s, scaled(unet(s, norm="group", in_channels=1, residual=False), "middle.0.body.0", 100.0)),
     ),
     Plant(
         "weights-abnormal",
@@ -132,16 +132,16 @@ PLANTS = [
     Plant(
         "activations-off-centre",
         "temperatures in Kelvin",
-        lambda s: colours(s, Shifted(chain(s, "leaky", given=1), 290.0), steps=200),
+        lambda s: colors(s, Shifted(chain(s, "leaky", given=1), 290.0), steps=200),
     ),
     Plant(
         "activations-off-centre",
         "input off by 20, ELU",
-        lambda s: colours(s, Shifted(chain(s, "elu", given=1), 20.0)),
+        lambda s: colors(s, Shifted(chain(s, "elu", given=1), 20.0)),
     ),
     Plant(
         "activations-off-centre",
         "UNet, input off by 50",
-        lambda s: colours(s, Shifted(unet(s, in_channels=1, residual=False), 50.0), steps=200),
+        lambda s: colors(s, Shifted(unet(s, in_channels=1, residual=False), 50.0), steps=200),
     ),
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from project.diagnosis import Finding
+from workbench.findings import Finding
 
 
 class Plant(NamedTuple):

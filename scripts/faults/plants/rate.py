@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 from networks import chain
-from runs import Grey, play, restore, unet
+from runs import Gray, play, restore, unet
 
 from plants.plant import Plant
 
@@ -28,13 +28,13 @@ PLANTS = [
     Plant("learning-rate-low", "Adam, rate / 20000", lambda s: restore(s, lr=1e-7)),
     Plant("learning-rate-low", "SGD with a rate of Adam", lambda s: restore(s, lr=1e-5, optimizer=SGD)),
     Plant("learning-rate-low", "GAN: generator's rate / 5000", lambda s: play(s, lr=(1e-7, 2e-4))),
-    Plant("regularisation-dominates", "l2 of 3", lambda s: restore(s, l2=3.0, steps=160)),
-    Plant("regularisation-dominates", "l1 of 1", lambda s: restore(s, l1=1.0, steps=160)),
+    Plant("regularization-dominates", "l2 of 3", lambda s: restore(s, l2=3.0, steps=160)),
+    Plant("regularization-dominates", "l1 of 1", lambda s: restore(s, l1=1.0, steps=160)),
     Plant(
-        "regularisation-dominates",
+        "regularization-dominates",
         "weight decay of 1 in Adam",
         lambda s: restore(
-            s, unet(s, in_channels=1, residual=False), steps=160, options={"weight_decay": 1.0}, data=Grey
+            s, unet(s, in_channels=1, residual=False), steps=160, options={"weight_decay": 1.0}, data=Gray
         ),
     ),
     Plant("adversarial-imbalance", "GAN: adversarial weight of 1e6", lambda s: play(s, adversarial_weight=1e6)),

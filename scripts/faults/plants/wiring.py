@@ -88,7 +88,7 @@ class Leaky(GANColorizer):
 
 
 class ClearedTooEarly(GANColorizer):
-    """A loop of one's own: all gradients are cleared at its start, and the colours are not detached."""
+    """A loop of one's own: all gradients are cleared at its start, and the colors are not detached."""
 
     def training_step(self, batch: Any, batch_idx: int) -> dict[str, torch.Tensor]:
         generator, discriminator = self.optimizers()
@@ -114,15 +114,15 @@ PLANTS = [
     Plant("gradients-not-cleared", "steps by hand without zero_grad", lambda s: restore(s, model=ByHand)),
     Plant("gradients-not-cleared", "GAN: zero_grad missing", lambda s: play(s, Hoarding)),
     Plant("parameters-unchanged", "gradients set to 0", lambda s: restore(s, callbacks=[Zero()])),
-    Plant("parameters-unchanged", "decoder without an optimiser", lambda s: restore(s, model=Half)),
+    Plant("parameters-unchanged", "decoder without an optimizer", lambda s: restore(s, model=Half)),
     Plant("parameters-unchanged", "first of two networks detached", lambda s: restore(s, Cut(s))),
-    Plant("parameters-unchanged", "GAN: discriminator without an optimiser", lambda s: play(s, Forgotten)),
+    Plant("parameters-unchanged", "GAN: discriminator without an optimizer", lambda s: play(s, Forgotten)),
     Plant("labels-swapped", "GAN: labels swapped", lambda s: play(s, adversarial=Swapped(), lr=(5e-4, 1e-3))),
     Plant(
         "labels-swapped",
         "GAN: the same, least squares",
         lambda s: play(s, adversarial=SwappedSquares(), lr=(5e-4, 1e-3)),
     ),
-    Plant("discriminator-leaks", "GAN: colours not detached", lambda s: play(s, Leaky)),
+    Plant("discriminator-leaks", "GAN: colors not detached", lambda s: play(s, Leaky)),
     Plant("discriminator-leaks", "GAN: gradients cleared once a batch", lambda s: play(s, ClearedTooEarly)),
 ]

@@ -1,1 +1,0 @@
-"""Monitors: each measures one thing while a model trains, for the loggers and for the rules of project.diagnosis."""

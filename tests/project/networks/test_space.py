@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+import torch
+from skimage import color
+
+from project.networks.space import RGB, Lab
+
+
+@pytest.fixture
+def picture():
+    return torch.rand(2, 3, 5, 9, generator=torch.Generator().manual_seed(0))
+
+
+def in_lab(picture):
+    return torch.from_numpy(color.rgb2lab(picture.permute(0, 2, 3, 1).double().numpy()).transpose(0, 3, 1, 2))
+
+
+def test_lab_is_the_color_without_the_lightness(picture):
+    y = Lab().encode(picture)
+    assert y.shape == (2, 2, 5, 9) and y.dtype == torch.float32
+    np.testing.assert_allclose(y, in_lab(picture)[:, 1:] / 110, atol=2e-3)
+
+
+def test_lab_takes_the_lightness_from_the_condition_and_nothing_else(picture):
+    lightness = (in_lab(picture)[:, :1] / 100).float()
+    condition = torch.cat([lightness, torch.rand(2, 4, 5, 9)], dim=1)
+    torch.testing.assert_close(Lab().decode(Lab().encode(picture), condition), picture, atol=5e-3, rtol=0)
+    gray = Lab().decode(torch.zeros(2, 2, 5, 9), condition)
+    torch.testing.assert_close(gray[:, 0], gray[:, 2], atol=2e-3, rtol=0)
+    np.testing.assert_allclose(in_lab(gray)[:, :1] / 100, lightness, atol=2e-3)
+
+
+def test_lab_is_exact_under_autocast(picture):
+    lightness = (in_lab(picture)[:, :1] / 100).float()
+    exact = Lab().encode(picture)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(Lab().encode(picture), exact)
+        decoded = Lab().decode(exact.bfloat16(), lightness)
+    assert decoded.dtype == torch.float32
+    torch.testing.assert_close(decoded, Lab().decode(exact.bfloat16().float(), lightness))
+
+
+def test_gradients_through_the_conversion_are_finite_at_black_and_beyond_the_gamut():
+    y = torch.tensor([[0.0, 0.0], [2.0, -2.0], [0.0, 0.9]]).view(3, 2, 1, 1).requires_grad_()
+    condition = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1)
+    Lab().decode(y, condition).sum().backward()
+    assert torch.isfinite(y.grad).all()
+
+
+def test_rgb_is_the_picture_itself(picture):
+    assert torch.equal(RGB().encode(picture), picture)
+    assert torch.equal(RGB().decode(picture, torch.rand(2, 1, 5, 9)), picture)
+
+
+def test_normalisation_of_the_answer():
+    target = ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    assert RGB().normalization(target) == target
+    mean, std = Lab().normalization(target)
+    assert mean == [0, 0] and len(std) == 2 and 0.1 < std[0] == std[1] < 0.2

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from torch.utils.data import DataLoader
+
+from workbench.callbacks.profile import StepProfile, part_of, table
+from workbench.errors import UserError
+
+
+class Clock:
+    """A clock that goes on only when somebody sleeps."""
+
+    now = 0.0
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+time = Clock()
+
+
+class Sleeper(L.LightningModule):
+    """Each part of its step takes a known time."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2))
+
+    def training_step(self, batch, batch_idx):
+        time.sleep(0.012)
+        return (self.weight * batch.sum()).sum()
+
+    def backward(self, loss):
+        time.sleep(0.006)
+        loss.backward()
+
+    def validation_step(self, batch, batch_idx):
+        time.sleep(0.05)
+
+    def configure_optimizers(self):
+        class Slow(torch.optim.SGD):
+            def step(self, closure=None):
+                loss = closure()
+                time.sleep(0.003)
+                return loss
+
+        return Slow([self.weight], lr=0.1)
+
+
+class Dawdle(L.Callback):
+    def on_train_batch_end(self, *_):
+        time.sleep(0.02)
+
+
+def data():
+    return DataLoader([torch.ones(2)] * 20, batch_size=None)
+
+
+@pytest.mark.parametrize("steps", [8, 1000])
+def test_each_part_is_counted_without_what_is_inside_it(tmp_path, capsys, monkeypatch, steps):
+    monkeypatch.setattr("workbench.callbacks.profile.time", SimpleNamespace(perf_counter=lambda: time.now))
+    trainer = L.Trainer(
+        callbacks=[StepProfile(steps), Dawdle()], logger=CSVLogger(tmp_path, name="", version="run"), max_epochs=1,
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, accelerator="cpu",
+        val_check_interval=5, num_sanity_val_steps=0,
+    )  # fmt: skip
+    profiler = trainer.profiler
+    trainer.fit(Sleeper(), data(), DataLoader([torch.ones(1)], batch_size=None))
+    assert trainer.profiler is profiler
+    text = (tmp_path / "run" / "profile.txt").read_text()
+    assert text in capsys.readouterr().out
+    found = {part: float(ms) for part, ms in re.findall(r"^  (\S.*?)\s+([\d.]+) ms", text, re.MULTILINE)}
+    expected = {"callback Dawdle": 20, "forward": 12, "backward": 6, "optimizer": 3}
+    assert {part: ms for part, ms in found.items() if ms} == pytest.approx(expected, abs=0.011)
+    assert next(iter(found)) == "callback Dawdle" and "41.0 ms" in text, "validations do not count"
+
+
+def test_without_it_nothing_is_timed(capsys):
+    trainer = L.Trainer(
+        callbacks=[StepProfile()], logger=False, max_steps=8, enable_progress_bar=False, enable_model_summary=False,
+        enable_checkpointing=False, accelerator="cpu",
+    )  # fmt: skip
+    trainer.fit(Sleeper(), data())
+    assert "A step takes" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("action", "part"),
+    [
+        ("[_TrainingEpochLoop].train_dataloader_next", "data: waiting for the loader"),
+        ("[LightningDataModule]ImageDataModule.on_after_batch_transfer", "data: to the device, and pairs made there"),
+        ("[Strategy]DDPStrategy.training_step", "forward"),
+        ("[LightningModule]GANColorizer.optimizer_zero_grad", "optimizer"),
+        ("[Callback]EMA{'decay': 0.9}.on_train_batch_end", "callback EMA"),
+        ("run_training_batch", "rest: logging, Lightning"),
+    ],
+)
+def test_actions_belong_to_parts(action, part):
+    assert part_of(action) == part
+
+
+def test_the_table_is_sorted():
+    lines = table({"a": 0.01, "b": 0.03}, 2).splitlines()
+    assert "20.0 ms (mean of 2)" in lines[0]
+    assert lines[1].split()[0] == "b" and "75.0%" in lines[1]
+
+
+def test_a_negative_number_is_told():
+    with pytest.raises(UserError, match=r"profile\.steps"):
+        StepProfile(-1)

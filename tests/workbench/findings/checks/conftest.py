@@ -1,0 +1,163 @@
+"""Small data modules and models, healthy ones to plant faults in, and what the checks say of them.
+
+Marks: ``planted("code")`` for a test whose first look is at that fault (without a code: the test's parameter ``code``),
+``healthy`` for one whose looks must find none. `make faults` runs both kinds and counts: what was found goes into the
+report as properties of the test.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning import seed_everything
+from PIL import Image
+from torch import Tensor, nn
+
+from project.data import ImageDataModule
+from project.data.batch import Batch
+from project.data.pairs import GaussianNoise, PairMaker
+from project.models import GANColorizer, ImageRestorer
+from project.networks import PatchGAN, UNet
+from workbench.check.building import halting_trainer, prepare
+from workbench.findings.checks import Outcome, Subject, all_checks, examine
+from workbench.findings.finding import Finding
+
+SEED = int(os.environ.get("FAULTS_SEED", "1"))
+"""Of pictures and networks; `make faults` takes several."""
+LOOKS: list[list[Outcome]] = []
+"""What the checks said in the test that is running."""
+
+
+@pytest.fixture(autouse=True)
+def _tell(request: pytest.FixtureRequest, record_property: Callable[[str, str], None]) -> Iterator[None]:
+    """Write what was found into the test's report; what a test draws is the same, whichever tests ran before."""
+    torch.manual_seed(SEED)
+    LOOKS.clear()
+    yield
+    planted = request.node.get_closest_marker("planted")
+    if planted is not None:
+        record_property("planted", planted.args[0] if planted.args else request.node.callspec.params["code"])
+    looks = LOOKS[:1] if planted is not None else LOOKS
+    record_property("faults", " ".join(code for look in looks for code in faults(look)))
+    record_property("notes", " ".join(code for look in looks for code in notes(look)))
+
+
+class Spoilt(PairMaker):
+    """Noisy pairs, changed by a function: Spoilt(lambda input, target: ...)."""
+
+    def __init__(self, change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], sigma: float = 25.0) -> None:
+        self.change = change
+        self.noise = GaussianNoise(sigma)
+
+    def __call__(self, image: Tensor, target: Tensor | None, index: Tensor, seed: Tensor, training: bool) -> Batch:
+        pair = self.noise(image, target, index, seed, training)
+        given, wanted = self.change(pair.input, pair.target)
+        return Batch(given, wanted, pair.baseline, index, seed)
+
+
+def seen_by(model: Any, data: Any, **trainer: Any) -> Subject:
+    seed_everything(SEED, verbose=False)
+    settings = {"accelerator": "cpu", "max_steps": 100, "num_sanity_val_steps": 0, "use_distributed_sampler": False}
+    return prepare(model, data, halting_trainer(**{**settings, **trainer}))
+
+
+def examined(subject: Subject, without: tuple[str, ...] = ("cannot-overfit",)) -> list[Outcome]:
+    LOOKS.append(list(examine([check for check in all_checks() if check.code not in without], subject)))
+    return LOOKS[-1]
+
+
+def faults(outcomes: list[Outcome]) -> list[str]:
+    return [outcome.code for outcome in outcomes if isinstance(outcome, Finding) and outcome.is_fault]
+
+
+def notes(outcomes: list[Outcome]) -> list[str]:
+    return [outcome.code for outcome in outcomes if isinstance(outcome, Finding) and not outcome.is_fault]
+
+
+def scene(number: int, width: int = 52, height: int = 41) -> np.ndarray:
+    """A picture of a few colored discs and bars on a slope, which no turn or mirror maps to itself."""
+    draw = np.random.default_rng(number + 1000 * (SEED - 1))
+    y, x = np.mgrid[:height, :width]
+    picture = np.stack([60 + draw.uniform(0.3, 1.5) * x + draw.uniform(0.3, 1.5) * y for _ in range(3)], axis=-1)
+    for _ in range(6):
+        row, column, radius = draw.uniform(0, height), draw.uniform(0, width), draw.uniform(4, 11)
+        picture[(y - row) ** 2 + (x - column) ** 2 < radius**2] = draw.uniform(0, 255, 3)
+    top, left = int(draw.uniform(0, height - 8)), int(draw.uniform(0, width - 20))
+    picture[top : top + 5, left : left + 18] = draw.uniform(0, 255, 3)
+    return np.uint8(np.clip(picture, 0, 255))
+
+
+@pytest.fixture
+def make_scenes(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder of unlike pictures: make_scenes(count=20, folder="scenes", start=0)."""
+
+    def make(count: int = 20, folder: str = "scenes", start: int = 0, **size: int) -> Path:
+        root = tmp_path / folder
+        root.mkdir(parents=True, exist_ok=True)
+        for number in range(start, start + count):
+            Image.fromarray(scene(number, **size)).save(root / f"{number:03d}.png")
+        return root
+
+    return make
+
+
+@pytest.fixture
+def make_data(make_scenes: Callable[..., Path]) -> Callable[..., ImageDataModule]:
+    """Twenty pictures with noise; any argument of ImageDataModule replaces its default here."""
+
+    def make(**more: Any) -> ImageDataModule:
+        if "root" not in more:
+            more["root"] = str(make_scenes())
+        plain = {"crop": 32, "batch_size": 4, "crops_per_image": 2, "num_workers": 0, "pairs": GaussianNoise(25)}
+        return ImageDataModule(**{**plain, **more})
+
+    return make
+
+
+def small_unet(**more: Any) -> UNet:
+    torch.manual_seed(SEED - 1)
+    return UNet(**{"widths": [8, 12], "norm": "none", "residual": True, **more})
+
+
+def restorer(network: nn.Module | None = None, **more: Any) -> ImageRestorer:
+    adam = partial(torch.optim.Adam, lr=2e-3)
+    return ImageRestorer(network or small_unet(), optimizer=more.pop("optimizer", adam), **more)
+
+
+def colorizer(kind: type[GANColorizer] = GANColorizer, **more: Any) -> GANColorizer:
+    """Lines and four planes of hints in, red, green and blue out."""
+    torch.manual_seed(SEED - 1)
+    plain = {
+        "generator": UNet(in_channels=5, out_channels=3, widths=[8, 12], norm="group"),
+        "discriminator": PatchGAN(in_channels=8, width=8, layers=2),
+        "space": "rgb",
+        "generator_optimizer": partial(torch.optim.Adam, lr=2e-3),
+    }
+    return kind(**{**plain, **more})
+
+
+@pytest.fixture
+def look(make_data: Callable[..., ImageDataModule]) -> Callable[..., list[Outcome]]:
+    """What the checks say: look(network) or look(model=...), with arguments of the data module."""
+
+    def run(
+        network: nn.Module | None = None, model: Any = None, without: tuple[str, ...] = ("cannot-overfit",), **data: Any
+    ) -> list[Outcome]:
+        return examined(seen_by(model or restorer(network), make_data(**data)), without)
+
+    return run
+
+
+@pytest.fixture
+def kit() -> SimpleNamespace:
+    """What is above, for tests to build with."""
+    names = (Spoilt, seen_by, examined, faults, notes, scene, small_unet, restorer, colorizer)
+    return SimpleNamespace(**{one.__name__: one for one in names})

@@ -1,0 +1,220 @@
+"""Networks that are put together wrongly, and the networks of the project, which are not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from project.data.pairs import LinesToColor, SpatialHints
+from project.networks import PatchGAN, UNet
+from project.networks.normalize import Normalize, Normalized
+
+LINES = {"pairs": LinesToColor(hints=SpatialHints())}
+
+
+class Wired(nn.Module):
+    """Normalization, three convolutions, and a way through them."""
+
+    def __init__(self, way) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3, affine=False, momentum=0.5)
+        self.one, self.two, self.three = (nn.Conv2d(a, b, 3, padding=1) for a, b in ((3, 8), (8, 8), (8, 3)))
+        self.way = way
+
+    def forward(self, x):
+        return self.way(self, x)
+
+
+def plain(net, x):
+    return x + net.three(net.two(net.one(net.norm(x)).relu()).relu())
+
+
+def dropped(net, x):
+    return x + net.three(F.dropout(net.two(net.one(net.norm(x)).relu()).relu(), 0.1))
+
+
+def noisy(net, x):
+    return plain(net, x) + 0.01 * torch.randn_like(x)
+
+
+def overwritten(net, x):
+    return net.three(net.two(net.one(net.norm(torch.ones_like(x))).relu()).relu())
+
+
+def added_alone(net, x):
+    return x + net.three(net.two(net.one(net.norm(0 * x)).relu()).relu())
+
+
+def first_channel_alone(net, x):
+    h = net.norm(x)
+    return net.three(net.two(net.one(torch.cat([h[:, :1]] * 3, 1)).relu()).relu())
+
+
+def batch_mean(net, x):
+    h = net.one(net.norm(x)).relu()
+    return x + net.three(net.two(h - h.mean(0)).relu())
+
+
+def reshaped(net, x):
+    b, c, h, w = x.shape
+    mixed = net.norm(x).transpose(0, 1).reshape(b, c, h, w)
+    return x + net.three(net.two(net.one(mixed).relu()).relu())
+
+
+def batch_statistics(net, x):
+    return x + net.three(net.two(F.batch_norm(net.one(net.norm(x)), None, None, training=True).relu()).relu())
+
+
+def two_linear(net, x):
+    return x + net.three(net.two(net.one(net.norm(x))).relu())
+
+
+def all_linear(net, x):
+    return x + net.three(net.two(net.one(net.norm(x))))
+
+
+def squashed(net, x):
+    return net.three(net.two(net.one(net.norm(x)).relu()).relu()).tanh() * 0.3
+
+
+def cut(net, x):
+    return net.three(net.two(net.one(net.norm(x)).relu()).relu()).clamp(0.3, 0.6)
+
+
+WAYS = {
+    dropped: "eval-not-deterministic",
+    noisy: "eval-not-deterministic",
+    overwritten: "input-ignored",
+    added_alone: "input-ignored",
+    first_channel_alone: "input-ignored",
+    batch_mean: "batch-mixing",
+    reshaped: "batch-mixing",
+    batch_statistics: "batch-mixing",
+    two_linear: "missing-nonlinearity",
+    all_linear: "missing-nonlinearity",
+    squashed: "output-range",
+    cut: "output-range",
+}
+
+
+@pytest.mark.planted
+@pytest.mark.parametrize(("way", "code"), WAYS.items(), ids=[way.__name__ for way in WAYS])
+def test_a_way_through_the_network_that_goes_wrong(look, kit, way, code):
+    assert kit.faults(look(Wired(way)))[0] == code
+
+
+@pytest.mark.healthy
+def test_the_same_network_wired_well(look, kit):
+    assert kit.faults(look(Wired(plain))) == []
+
+
+@pytest.mark.planted("batch-mixing")
+def test_a_norm_that_stays_in_training_mode(look, kit):
+    network = kit.small_unet(norm="batch")
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.track_running_stats, module.running_mean, module.running_var = False, None, None
+    assert kit.faults(look(network))[0] == "batch-mixing"
+
+
+@pytest.mark.planted("output-range")
+@pytest.mark.parametrize("last", [nn.Sigmoid(), nn.ReLU(), nn.Tanh()], ids=["sigmoid", "relu", "tanh"])
+def test_a_last_activation_within_the_normalization(look, kit, last):
+    body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1), last)
+    assert kit.faults(look(Normalized(body)))[0] == "output-range"
+
+
+@pytest.mark.healthy
+def test_a_sigmoid_that_covers_all_colors(look, kit):
+    body = nn.Sequential(
+        Normalize(3, 0.45, 0.25), nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1)
+    )
+    assert kit.faults(look(nn.Sequential(body, nn.Sigmoid()))) == []
+
+
+@pytest.mark.planted("missing-nonlinearity")
+def test_a_network_without_activations(look, kit):
+    assert kit.faults(look(kit.small_unet(activation="identity")))[0] == "missing-nonlinearity"
+
+
+@pytest.mark.planted("missing-nonlinearity")
+def test_an_activation_that_is_missing_in_one_block(look, kit):
+    network = kit.small_unet(norm="group")
+    network.decoder[0][0].body[2] = nn.Identity()
+    found = look(network)
+    assert kit.faults(found)[0] == "missing-nonlinearity"
+    assert "decoder.0" in next(one for one in found if one.code == "missing-nonlinearity").where
+
+
+OPTIONS = [
+    *({"activation": name} for name in ("leaky_relu", "prelu", "silu", "gelu", "elu", "selu", "mish", "hardswish")),
+    *({"activation": name, "norm": "batch"} for name in ("softplus", "tanh", "sigmoid")),
+    *({"norm": name} for name in ("batch", "group", "layer", "instance", "none")),
+    *({"down": name} for name in ("strided", "max", "average")),
+    *({"up": name} for name in ("transposed", "bilinear", "pixel_shuffle")),
+    *({"skip": name} for name in ("concat", "add", "none")),
+    *({"init": name} for name in ("kaiming", "xavier", "orthogonal")),
+    {"stage_residual": True, "last_activation": False, "blocks": 2},
+    {"stage_residual": False, "last_activation": False, "blocks": 2},
+    {"residual": False},
+    {"residual": False, "stem": 2, "norm": "batch"},
+    {"dropout": 0.2},
+    {"bias": False},
+    {"widths": [6]},
+    {"widths": [6, 8, 12, 16], "convs": 3, "kernel_size": 5},
+]
+
+
+@pytest.mark.healthy
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(f"{k}={v}" for k, v in options.items()))
+def test_a_healthy_unet_in_all_its_forms(look, kit, options):
+    assert kit.faults(look(kit.small_unet(**options))) == []
+
+
+@pytest.mark.healthy
+@pytest.mark.parametrize("norm", ["batch", "group", "layer", "instance", "none"])
+@pytest.mark.parametrize("spectral", [False, True])
+def test_a_healthy_discriminator_in_all_its_forms(look, kit, norm, spectral):
+    critic = PatchGAN(in_channels=8, width=8, layers=2, norm=norm, spectral_norm=spectral)
+    assert kit.faults(look(model=kit.colorizer(discriminator=critic), **LINES)) == []
+
+
+class Blind(nn.Module):
+    """Sees only some channels of what it is given."""
+
+    def __init__(self, network: nn.Module, channels: slice) -> None:
+        super().__init__()
+        self.network = network
+        self.channels = channels
+
+    def forward(self, x):
+        kept = torch.zeros_like(x)
+        kept[:, self.channels] = x[:, self.channels]
+        return self.network(kept)
+
+
+@pytest.mark.planted("input-ignored")
+@pytest.mark.parametrize(
+    ("network", "channels"),
+    [
+        ("generator", slice(0, 1)),
+        ("generator", slice(1, 5)),
+        ("discriminator", slice(0, 5)),
+        ("discriminator", slice(5, 8)),
+    ],
+)
+def test_a_game_in_which_one_does_not_look(look, kit, network, channels):
+    inner = (
+        UNet(in_channels=5, widths=[8, 12]) if network == "generator" else PatchGAN(in_channels=8, width=8, layers=2)
+    )
+    found = look(model=kit.colorizer(**{network: Blind(inner, channels)}), **LINES)
+    assert kit.faults(found)[0] == "input-ignored"
+    assert network in next(one for one in found if one.code == "input-ignored").where
+
+
+@pytest.mark.planted("output-range")
+def test_a_generator_whose_colors_end_too_soon(look, kit):
+    generator = nn.Sequential(UNet(in_channels=5, widths=[8, 12]), nn.Sigmoid(), nn.Hardtanh(0.0, 0.5))
+    assert kit.faults(look(model=kit.colorizer(generator=generator), **LINES))[0] == "output-range"

@@ -1,0 +1,118 @@
+"""The command from end to end: its exit codes, its table, and what it leaves in the run's folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from project.__main__ import main
+from workbench.findings.checks import all_checks, learning
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def _picture(number: int) -> Image.Image:
+    draw = np.random.default_rng(number)
+    coarse = Image.fromarray(draw.integers(0, 255, (6, 7, 3), dtype=np.uint8))
+    return coarse.resize((52, 41), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Twenty pictures, and a tiny network that learns them."""
+    monkeypatch.setattr(learning.CannotOverfit, "pixels", 4 * 24 * 24)
+    root = tmp_path / "pictures"
+    root.mkdir()
+    for number in range(20):
+        _picture(number).save(root / f"{number:02d}.png")
+    path = tmp_path / "tiny.yaml"
+    network = {
+        "class_path": "project.networks.UNet",
+        "init_args": {"widths": [8, 12], "norm": "none", "residual": True},
+    }
+    adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.005}}
+    scheduler = {"class_path": "project.models.schedules.WarmupCosine"}
+    model = {"network": network, "optimizer": adam, "scheduler": scheduler}
+    data = {"root": str(root), "crop": 24, "batch_size": 4, "num_workers": 0}
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "model": {"class_path": "project.models.ImageRestorer", "init_args": model},
+                "data": data,
+                "trainer": {"accelerator": "cpu", "max_steps": 30},
+            }
+        )
+    )
+    return path
+
+
+def _findings(name: str = "tiny") -> list[dict]:
+    (folder,) = Path("runs", name).glob("*-check")
+    return [json.loads(line) for line in (folder / "findings.jsonl").read_text().splitlines()]
+
+
+def test_a_healthy_configuration_passes(config, capsys):
+    assert main(["check", "--config", str(config)]) == 0
+    printed = capsys.readouterr().out
+    assert not [finding for finding in _findings() if finding["severity"] == "fault"]
+    for check in all_checks():
+        assert check.code in printed
+    (folder,) = Path("runs/tiny").glob("*-check")
+    assert {path.name for path in folder.iterdir()} == {
+        "findings.jsonl",
+        "batch.png",
+        "second_batch.png",
+        "train_and_val.png",
+        "input_histogram.png",
+    }
+    assert f"Folder    {folder}" in printed.replace("\n", " ").replace("  runs", " runs") or str(folder) in printed
+    batches = [np.asarray(Image.open(folder / name)) for name in ("batch.png", "second_batch.png")]
+    assert batches[0].shape != batches[1].shape or (batches[0] != batches[1]).any()
+    assert not list(Path("runs/tiny").glob("*[0-9]"))  # no training run was begun
+
+
+def test_a_fault_ends_with_exit_code_1_and_says_what_to_change(config, capsys):
+    words = ["--model.init_args.network.init_args.activation", "identity"]
+    assert main(["check", "--config", str(config), *words]) == 1
+    (finding,) = [finding for finding in _findings() if finding["severity"] == "fault"]
+    assert finding["code"] == "missing-nonlinearity"
+    assert finding.keys() == {"code", "severity", "step", "where", "value", "limit", "advice"}
+    assert "activation: relu" in finding["advice"] and "docs/faults.md#missing-nonlinearity" in finding["advice"]
+    printed = capsys.readouterr().out
+    assert "fault missing-nonlinearity" in printed and "activation: relu" in printed
+
+
+def test_only_broken_pictures_are_a_fault_too(config, tmp_path, capsys):
+    for path in (tmp_path / "pictures").iterdir():
+        path.write_bytes(b"none")
+    assert main(["check", "--config", str(config)]) == 1
+    assert [finding["code"] for finding in _findings()] == ["unreadable-image"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--data.crop", "0"], "data.crop is 0"),
+        (["--data.croop", "24"], "Did you mean data.crop?"),
+        (["--ckpt_path", "x.ckpt"], "check"),
+        (["--data.root", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_mistake_of_the_user_is_told_in_a_few_lines(config, capsys, words, told):
+    assert main(["check", "--config", str(config), *words]) == 2
+    error = capsys.readouterr().err
+    assert told in error and "Traceback" not in error
+    assert not Path("runs").exists()
+
+
+def test_every_check_has_its_section_in_the_docs():
+    text = (REPOSITORY / "docs" / "faults.md").read_text()
+    codes = [check.code for check in all_checks()]
+    assert len(set(codes)) == len(codes) == 25
+    for code in codes:
+        assert f"### {code}\n" in text

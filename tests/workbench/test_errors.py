@@ -1,0 +1,159 @@
+"""What a user reads after a mistake: at most ten lines, the cause first, the nearest valid name, exit code 2."""
+
+from __future__ import annotations
+
+import copy
+import errno
+from pathlib import Path
+
+import pytest
+import yaml
+
+from project.__main__ import main
+
+CONFIG = Path(__file__).parents[1] / "configs" / "denoise.yaml"
+
+
+def _write(change) -> list[str]:
+    config = copy.deepcopy(yaml.safe_load(CONFIG.read_text("utf-8")))
+    change(config)
+    Path("mine.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
+    return ["fit", "--config", "mine.yaml"]
+
+
+def _network(config: dict) -> dict:
+    return config["model"]["init_args"]["network"]
+
+
+IN_FILE = {
+    "unknown argument of a class": (
+        lambda c: _network(c)["init_args"].update(widht=3),
+        ["mine.yaml: model.init_args.network.init_args.widht", "Did you mean model.init_args.network.init_args.width?"],
+    ),
+    "unknown class": (
+        lambda c: _network(c).update(class_path="project.networks.UNett"),
+        ["UNett", "Did you mean project.networks.UNet?"],
+    ),
+    "unknown module": (lambda c: _network(c).update(class_path="projct.UNet"), ["No module named 'projct'"]),
+    "unknown optimizer": (
+        lambda c: c["model"]["init_args"].update(optimizer={"class_path": "torch.optim.Adamm"}),
+        ["Adamm", "Did you mean torch.optim.Adam?"],
+    ),
+    "unknown argument of an optimizer": (
+        lambda c: c["model"]["init_args"]["optimizer"]["init_args"].update(lrr=1),
+        ["lrr", "Did you mean model.init_args.optimizer.init_args.lr?"],
+    ),
+    "missing argument of a scheduler": (
+        lambda c: c["model"]["init_args"].update(scheduler={"class_path": "torch.optim.lr_scheduler.StepLR"}),
+        ["Missing in the configuration: model.init_args.scheduler.init_args.step_size"],
+    ),
+    "impossible value for an optimizer": (
+        lambda c: c["model"]["init_args"]["optimizer"]["init_args"].update(lr=-1.0),
+        ["model.optimizer", "Invalid learning rate: -1.0"],
+    ),
+    "an interval longer than an epoch": (
+        lambda c: c["trainer"].update(check_val_every_n_epoch=1, val_check_interval=10**6),
+        ["val_check_interval, 1000000", "check_val_every_n_epoch: null"],
+    ),
+    "unknown key of the trainer": (
+        lambda c: c["trainer"].update(max_stepps=3),
+        ["mine.yaml: trainer.max_stepps", "Did you mean trainer.max_steps?"],
+    ),
+    "wrong type in a class": (
+        lambda c: c["data"]["pairs"]["init_args"].update(sigma="loud"),
+        ["data.pairs.init_args.sigma", "float"],
+    ),
+    "unknown choice": (
+        lambda c: _network(c)["init_args"].update(activation="relo"),
+        ["activation: 'relo' is not known", "relu"],
+    ),
+}
+
+ON_COMMAND_LINE = {
+    "unknown option": (["--data.batchsize", "3"], ["--data.batchsize", "Did you mean data.batch_size?"]),
+    "unknown option of a callback": (["--early_stopping.patiense=3"], ["Did you mean early_stopping.patience?"]),
+    "wrong type": (["--data.batch_size", "many"], ["data.batch_size: expected a value of type int, got many"]),
+    "no such device": (["--trainer.accelerator", "gppu"], ["gppu", "--trainer.accelerator auto"]),
+    "no such folder": (["--data.root", "nowhere"], ["--data.root", "nowhere does not exist"]),
+    "nothing to resume": (["--resume", "latest"], ["no run 'latest'", "without --resume"]),
+    "channels that do not fit": (["--data.channels", "1"], ["in_channels", "data.channels"]),
+    "a crop larger than the pictures": (["--data.crop", "5000"], ["astronaut.png", "--data.on_bad_image skip"]),
+}
+
+
+def _check(words: list[str], expected: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    text = capsys.readouterr().err
+    assert text.startswith("error: ")
+    assert len(text.splitlines()) <= 10
+    assert "Traceback" not in text
+    for part in expected:
+        assert part in text, text
+
+
+@pytest.mark.parametrize("case", IN_FILE)
+def test_mistake_in_a_config(case, capsys):
+    change, expected = IN_FILE[case]
+    _check(_write(change), expected, capsys)
+
+
+@pytest.mark.parametrize("case", ON_COMMAND_LINE)
+def test_mistake_on_the_command_line(case, capsys, tmp_path):
+    words, expected = ON_COMMAND_LINE[case]
+    _check(["fit", "--config", str(CONFIG), "--wandb", "off", *words], expected, capsys)
+    assert not list(tmp_path.glob("runs/*/*/*")), "a run that never started leaves nothing behind"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["fitt"], ["Did you mean 'fit'?"]),
+        (["fit"], ["needs --config FILE"]),
+        (["fit", "--config", str(CONFIG).replace("denoise", "denoize")], ["Did you mean", "denoise.yaml?"]),
+        (["test", "--ckpt_path", "nope.ckpt"], ["There is no checkpoint nope.ckpt"]),
+        (["test", "--ckpt_path", str(CONFIG)], ["is not a checkpoint"]),
+        (["test", "--config", str(CONFIG)], ["none is given", "--ckpt_path"]),
+        (["fit", "--config", str(CONFIG), "--ckpt_path", "nope.ckpt"], ["There is no checkpoint nope.ckpt"]),
+        (["fit", "--config", str(CONFIG), "--ckpt_path", "a.ckpt", "--resume", "latest"], ["leave one of them out"]),
+        (["fit", "--config", str(CONFIG), "--wandb", "online"], ["needs credentials", "--wandb offline"]),
+        (["fit", "--resume", "latest"], ["--name NAME"]),
+    ],
+)
+def test_mistake_before_anything_is_parsed(words, expected, capsys):
+    _check(words, expected, capsys)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("model: [\n", "line 2"), ("\0", "position 0"), ("words", "keys")])
+def test_a_config_that_is_none_is_named(text, expected, capsys):
+    Path("mine.yaml").write_text(text)
+    _check(["fit", "--config", "mine.yaml"], ["mine.yaml", expected], capsys)
+
+
+def test_debug_shows_the_trace():
+    with pytest.raises(Exception, match="There is no command"):
+        main(["fitt", "--debug"])
+
+
+def test_a_full_disk_is_no_trace(monkeypatch, capsys):
+    def fail(argv):
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/x")
+
+    monkeypatch.setattr("project.__main__._find", lambda command: fail)
+    assert main(["fit"]) == 2
+    assert "The disk is full (runs/x)" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_keeps_its_trace(monkeypatch):
+    def fail(argv):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("project.__main__._find", lambda command: fail)
+    with pytest.raises(ZeroDivisionError):
+        main(["fit"])
+
+
+def test_help_is_short_and_names_every_command(capsys):
+    assert main([]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in ("fit", "validate", "test", "predict"))
+    assert len(text.splitlines()) < 20

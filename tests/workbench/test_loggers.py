@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import csv
+import os
+import shlex
+
+import pytest
+
+from workbench.errors import UserError
+from workbench.loggers import MetricsCSV, _wandb_mode, finish_wandb, make_loggers, upload_command
+from workbench.run import start_run
+
+
+def _rows(run) -> list[dict[str, str]]:
+    with (run.folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_resumed_run_keeps_what_was_logged_before_its_checkpoint(tmp_path):
+    run = start_run(tmp_path, "denoise")
+    logger = MetricsCSV(run)
+    for step in range(5):
+        logger.log_metrics({"train/loss": 1.0 - step / 10}, step)
+    logger.save()
+
+    resumed = MetricsCSV(run, resume_step=3)
+    resumed.log_metrics({"train/loss": 0.5, "val/psnr": 20.0}, 3)
+    resumed.save()
+    assert [int(row["step"]) for row in _rows(run)] == [0, 1, 2, 3]
+    assert [row["train/loss"] for row in _rows(run)] == ["1.0", "0.9", "0.8", "0.5"]
+    assert [row["val/psnr"] for row in _rows(run)] == ["", "", "", "20.0"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "mode"),
+    [
+        ({}, "offline"),
+        ({"WANDB_API_KEY": "x" * 40}, "online"),
+        ({"WANDB_API_KEY": "x" * 40, "WANDB_MODE": "offline"}, "offline"),
+        ({"WANDB_MODE": "disabled"}, "off"),
+    ],
+)
+def test_wandb_is_online_only_with_credentials(monkeypatch, variables, mode):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert _wandb_mode("auto") == mode
+    assert _wandb_mode("off") == "off"
+
+
+@pytest.mark.parametrize(
+    ("machine", "server", "mode"),
+    [
+        ("api.wandb.ai", None, "online"),
+        ("api.forge.coreweave.com", None, "online"),
+        ("api.wandb.ai", "http://localhost:8080", "offline"),
+        ("localhost:8080", "http://localhost:8080", "online"),
+        ("localhost:8080", None, "offline"),
+    ],
+)
+@pytest.mark.parametrize("place", ["environment", "settings"])
+def test_credentials_of_a_netrc_count_for_their_server(tmp_path, monkeypatch, machine, server, mode, place):
+    (tmp_path / "netrc").write_text(f"machine {machine} login user password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    if server and place == "environment":
+        monkeypatch.setenv("WANDB_BASE_URL", server)
+    elif server:
+        (tmp_path / "wandb").mkdir()
+        (tmp_path / "wandb" / "settings").write_text(f"[default]\nbase_url = {server}\n")
+    assert _wandb_mode("auto") == mode
+
+
+def test_online_without_credentials_is_refused_at_once():
+    with pytest.raises(UserError, match="wandb login"):
+        _wandb_mode("online")
+
+
+def test_a_checkpoint_takes_the_metrics_so_far_to_the_disk(tmp_path):
+    run = start_run(tmp_path, "denoise")
+    logger = MetricsCSV(run)
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    assert not (run.folder / "metrics.csv").exists()
+    assert logger.write_down() == 1
+    assert len(_rows(run)) == 1
+    logger.log_metrics({"val/psnr": 20.0}, 0)
+    logger.save()
+    assert logger.write_down() == 2
+
+
+@pytest.mark.parametrize("left", ["4,0.6\r\n", "4,0", "4", "", "4,0.6\r\n5,0."])
+def test_a_resumed_run_goes_on_behind_as_many_rows_as_its_checkpoint_knew(tmp_path, left):
+    """Whatever a killed run has written since, down to half a row."""
+    run = start_run(tmp_path, "denoise")
+    logger = MetricsCSV(run)
+    for step in range(4):
+        logger.log_metrics({"train/loss": 1.0 - step / 10}, step)
+    assert logger.write_down() == 4
+    before = (run.folder / "metrics.csv").read_bytes()
+    assert before.startswith(b"step,train/loss\r\n")
+    with (run.folder / "metrics.csv").open("a", newline="") as file:
+        file.write(left)
+
+    resumed = MetricsCSV(run, keep=3)
+    resumed.log_metrics({"train/loss": 0.7}, 3)
+    assert resumed.write_down() == 4
+    assert (run.folder / "metrics.csv").read_bytes() == before
+
+
+def test_a_run_that_starts_over_keeps_no_rows(tmp_path):
+    run = start_run(tmp_path, "denoise")
+    logger = MetricsCSV(run)
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    logger.save()
+    over = MetricsCSV(run, keep=0)
+    over.log_metrics({"val/psnr": 20.0}, 5)
+    over.save()
+    assert _rows(run) == [{"step": "5", "val/psnr": "20.0"}]
+
+
+def test_a_new_column_does_not_empty_the_file_on_the_way(tmp_path, monkeypatch):
+    run = start_run(tmp_path, "denoise")
+    logger = MetricsCSV(run)
+    logger.log_metrics({"train/loss": 1.0}, 0)
+    logger.save()
+
+    def killed(self, target):
+        raise InterruptedError
+
+    logger.log_metrics({"val/psnr": 20.0}, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.replace", killed)
+        with pytest.raises(InterruptedError):
+            logger.save()
+    assert _rows(run) == [{"step": "0", "train/loss": "1.0"}]
+
+
+def test_wandb_offline_stays_in_the_run_folder_and_names_the_upload(tmp_path):
+    run = start_run(tmp_path / "runs", "less noise: 50%")
+    loggers = make_loggers(run, "offline", tensorboard=True)
+    assert [type(logger).__name__ for logger in loggers] == ["MetricsCSV", "WandbLogger", "TensorBoardLogger"]
+    for logger in loggers:
+        logger.log_metrics({"val/psnr": 20.0}, 1)
+    import wandb
+
+    assert wandb.run.id == f"less-noise--50--{run.version}"
+    finish_wandb()
+    assert wandb.run is None and "WANDB_MODE" not in os.environ, "the next run is one of its own"
+    (folder,) = run.folder.glob("wandb/offline-run-*")
+    assert list(folder.glob("*.wandb"))
+    assert shlex.split(upload_command(run)) == ["wandb", "sync", str(folder)]
+    assert list(run.folder.glob("events.out.tfevents*"))

@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from workbench.errors import UserError
+from workbench.run import find_run, point_latest_at, start_run
+
+
+def _save_checkpoint(run) -> None:
+    run.last_checkpoint.parent.mkdir()
+    run.last_checkpoint.write_bytes(b"weights")
+
+
+def test_latest_leads_to_the_newest_run(tmp_path):
+    first, second = start_run(tmp_path, "denoise"), start_run(tmp_path, "denoise")
+    assert first.folder != second.folder, "also in the same second"
+    for run in (first, second):
+        point_latest_at(run)
+        assert (tmp_path / "denoise" / "latest").resolve() == run.folder.resolve()
+    _save_checkpoint(second)
+    found = find_run(tmp_path, "denoise", "latest")
+    assert (found.folder, found.resumed) == (second.folder, True)
+
+
+def test_a_version_says_what_is_not_a_training_run(tmp_path):
+    assert start_run(tmp_path, "denoise", "test").version.endswith("-test")
+
+
+def test_latest_is_a_text_file_where_links_are_not_allowed(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("a required privilege is not held")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    run = start_run(tmp_path, "denoise")
+    point_latest_at(run)
+    assert (tmp_path / "denoise" / "latest").read_text() == run.version
+    _save_checkpoint(run)
+    assert find_run(tmp_path, "denoise", "latest").folder == run.folder
+
+
+def test_other_ranks_take_the_first_ones_folder(tmp_path, monkeypatch):
+    run = start_run(tmp_path, "denoise")
+    assert run.first
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    other = start_run(tmp_path, "denoise")
+    assert (other.folder, other.first) == (run.folder, False)
+
+
+@pytest.mark.parametrize("job", ["torchrun", "slurm"])
+def test_a_job_that_is_started_again_goes_on_in_its_folder(tmp_path, monkeypatch, job):
+    for name in ("MASTER_ADDR", "MASTER_PORT"):  # set by Lightning: they go again after the test
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+    def start(number: str, again: bool):
+        if job == "torchrun":
+            variables = {"TORCHELASTIC_RUN_ID": number, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+        else:
+            variables = {"SLURM_NTASKS": "1", "SLURM_JOB_ID": number, "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}
+            variables["SLURM_RESTART_COUNT"] = str(int(again))
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return start_run(tmp_path, "denoise")
+
+    first, other = start("7", again=False), start("8", again=False)
+    assert first.folder != other.folder
+    unsaved = start("7", again=True)
+    assert (unsaved.folder, unsaved.resumed) == (first.folder, False), "nothing to go on from: it starts over there"
+    _save_checkpoint(first)
+    point_latest_at(first)  # the folder by another name, which would win by the alphabet
+    again = start("7", again=True)
+    assert (again.folder, again.resumed) == (first.folder, True)
+    assert start_run(tmp_path, "denoise", "test").folder != first.folder
+
+
+def test_the_checkpoint_before_the_last_will_do(tmp_path):
+    run = start_run(tmp_path, "denoise")
+    _save_checkpoint(run)
+    run.last_checkpoint.rename(run.last_checkpoint.with_name("previous.ckpt"))
+    assert find_run(tmp_path, "denoise", run.version).checkpoints == [run.folder / "checkpoints" / "previous.ckpt"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_read(tmp_path, monkeypatch):
+    run = start_run(tmp_path, "denoise")
+    _save_checkpoint(run)
+
+    def refuse(self, *args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(UserError, match="Read-only file system") as caught:
+        find_run(tmp_path, "denoise", run.version)
+    assert "--runs_dir" in str(caught.value)
+
+
+def test_an_unknown_run_is_named_with_those_that_are_there(tmp_path):
+    run, tested = start_run(tmp_path, "denoise"), start_run(tmp_path, "denoise", "test")
+    _save_checkpoint(run)
+    with pytest.raises(UserError, match=run.version) as caught:
+        find_run(tmp_path, "denoise", "yesterday")
+    assert tested.version not in str(caught.value), "nothing to go on from there"
+    with pytest.raises(UserError, match="holds no run with a checkpoint"):
+        find_run(tmp_path, "color", "latest")
+
+
+def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path):
+    point_latest_at(start_run(tmp_path, "denoise"))
+    with pytest.raises(UserError, match="before its first checkpoint"):
+        find_run(tmp_path, "denoise", "latest")
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "", ".."])
+def test_a_name_cannot_leave_the_folder(tmp_path, name):
+    with pytest.raises(UserError, match="--name"):
+        start_run(tmp_path, name)
+
+
+def test_a_file_in_the_way_is_told(tmp_path):
+    (tmp_path / "denoise").write_text("")
+    with pytest.raises(UserError, match="--runs_dir"):
+        start_run(tmp_path, "denoise")
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--runs_dir"):
+        start_run(tmp_path / "file" / "runs", "denoise")

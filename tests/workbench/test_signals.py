@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from workbench import signals
+from workbench.signals import Stop, StopSignals
+
+
+@pytest.fixture
+def stop():
+    stop = StopSignals()
+    with stop.handled():
+        yield stop
+
+
+def test_handlers_come_and_go():
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    with StopSignals().handled():
+        assert signal.getsignal(signal.SIGTERM) is not before[0]
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+
+
+def test_it_stops_at_once_where_nobody_looks(stop):
+    with pytest.raises(Stop) as caught:
+        signal.raise_signal(signal.SIGTERM)
+    assert (caught.value.number, caught.value.exit_code) == (signal.SIGTERM, 143)
+
+
+def test_where_somebody_looks_it_is_noted_once(stop):
+    stop.waits = True
+    signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGTERM)  # as launchers pass it on
+    signal.raise_signal(signal.SIGINT)
+    assert stop.received == signal.SIGINT
+
+
+def test_a_second_ctrl_c_does_not_wait(stop, monkeypatch):
+    stop.waits = True
+    signal.raise_signal(signal.SIGINT)
+    monkeypatch.setattr(signals, "AGAIN", 0.0)
+    with pytest.raises(Stop):
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="has no such signal")
+def test_the_signal_for_requeueing_waits_as_well_and_then_does_what_it_was_for(stop):
+    done = []
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: done.append(number))
+    try:
+        stop.take_requeue(signal.SIGUSR1)
+        stop.waits = True
+        signal.raise_signal(signal.SIGUSR1)
+        assert stop.received == signal.SIGUSR1 and not done
+        assert stop.requeue() and stop.requeued and done == [signal.SIGUSR1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_another_signal_requeues_nothing(stop):
+    stop.waits = True
+    signal.raise_signal(signal.SIGTERM)
+    assert not stop.requeue() and not stop.requeued

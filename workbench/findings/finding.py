@@ -1,0 +1,68 @@
+"""A finding: one thing that is wrong with a run, where, by how much, and what to do about it."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+FAULTS_PAGE = "docs/faults.md"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of ``findings.jsonl``.
+
+    Attributes:
+        code: What it is; a section of docs/faults.md.
+        severity: fault (training is being harmed) or note (worth a look).
+        step: Optimizer steps that were done when it was found; 0 before training.
+        where: The layer, file, split, loss or network.
+        value: What was measured.
+        limit: What it should have kept to.
+        advice: One or two sentences to act on, with the configuration key to change and a value to try.
+    """
+
+    code: str
+    severity: Literal["fault", "note"]
+    step: int
+    where: str
+    value: float | str
+    limit: float | str
+    advice: str
+
+    @property
+    def is_fault(self) -> bool:
+        return self.severity == "fault"
+
+    def line(self) -> str:
+        """The finding as one line of JSON; figures that JSON does not know (NaN, infinity) become text."""
+        return json.dumps({name: _plain(value) for name, value in asdict(self).items()}, ensure_ascii=False)
+
+    def sentence(self) -> str:
+        """The finding as one line for people."""
+        measured = f"{_short(self.value)} (limit {_short(self.limit)})"
+        return f"{self.severity.upper()} {self.code} at step {self.step}, {self.where}: {measured}. {self.advice}"
+
+
+def append(path: Path, findings: list[Finding]) -> None:
+    """Add findings to a ``findings.jsonl``; makes the file, also when there are none."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(finding.line() + "\n" for finding in findings)
+
+
+def read(path: Path) -> list[Finding]:
+    """All findings of a ``findings.jsonl``, oldest first."""
+    return [Finding(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _plain(value: float | str) -> float | str:
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else str(value)
+    return value
+
+
+def _short(value: float | str) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
