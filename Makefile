@@ -37,7 +37,7 @@ $(READY): pyproject.toml constraints.txt
 check: $(READY) ## look at data and model before the first step (under 2 minutes): make check CONFIG=configs/colorize.yaml
 	@$(BIN)/python -m project check --config $(CONFIG) $(ARGS)
 
-overfit: $(READY) ## learn a few pictures by heart, to see the training loss go to nearly 0 (at most 3 minutes)
+overfit: $(READY) ## learn a few images by heart, to see the training loss go to nearly 0 (at most 3 minutes)
 	@$(BIN)/python -m project fit --config $(CONFIG) --config configs/trainer/overfit.yaml --name overfit $(ARGS)
 
 train: $(READY) ## teach a UNet to denoise the embedded photographs (at most 5 minutes on 2 cores)
@@ -73,5 +73,5 @@ soak: $(READY) ## kill a small run at 50 random moments, resume it, compare its 
 faults: $(READY) ## plant faults into small runs and print which are found, and the false alarms (ARGS="--seeds 1")
 	@$(BIN)/python scripts/faults $(ARGS)
 
-clean: ## remove the cache of indexed pictures and test leftovers (keeps runs/ and .venv/)
+clean: ## remove the cache of indexed images and test leftovers (keeps runs/ and .venv/)
 	@rm -rf .cache .pytest_cache .ruff_cache build *.egg-info

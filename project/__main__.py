@@ -18,10 +18,10 @@ from workbench.signals import STOP, Stop
 # argv starts with the command; it is imported when its command is given.
 COMMANDS = {
     "fit": ("workbench.cli", "train a model, then test its best checkpoint"),
-    "validate": ("workbench.cli", "score a checkpoint on the validation pictures"),
-    "test": ("workbench.cli", "score a checkpoint on the test pictures"),
+    "validate": ("workbench.cli", "score a checkpoint on the validation images"),
+    "test": ("workbench.cli", "score a checkpoint on the test images"),
     "check": ("workbench.check.command", "look at data and model of a configuration before the first step"),
-    "predict": ("project.inference.prediction.predict", "run a checkpoint over a picture or a folder of pictures"),
+    "predict": ("project.inference.prediction.predict", "run a checkpoint over an image or a folder of images"),
     "ensemble": (
         "project.inference.ensemble.command",
         "let several checkpoints, or one in eight positions, answer together",

@@ -13,13 +13,13 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def gray(picture: Tensor) -> Tensor:
-    """Brightness of a picture, as Pillow's mode "L" and OpenCV have it: the weighted sum of ITU-R BT.601.
+    """Brightness of an image, as Pillow's mode "L" and OpenCV have it: the weighted sum of ITU-R BT.601.
 
     Args:
-        picture: (B, 3, H, W) RGB; (B, 1, H, W) goes through as it is.
+        image: (B, 3, H, W) RGB; (B, 1, H, W) goes through as it is.
 
     Returns:
-        (B, 1, H, W) on the scale of the picture.
+        (B, 1, H, W) on the scale of the image.
     """
     if picture.shape[1] == 1:
         return picture

@@ -70,7 +70,7 @@ def main() -> int:
         return 2
     begin, results = time.monotonic(), []
     device = torch.cuda.get_device_name() if options.device == "cuda" else "CPU"
-    print(f"{device}, torch {torch.__version__}, {options.steps} steps of {options.batch} pictures", flush=True)
+    print(f"{device}, torch {torch.__version__}, {options.steps} steps of {options.batch} images", flush=True)
     for model in options.models:
         for precision in PRECISIONS[options.device]:
             results.append(train(model, precision, options))
@@ -86,7 +86,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=PRECISIONS, default="cuda", help="where to train [cuda]")
     parser.add_argument("--models", nargs="+", choices=CONFIGS, default=list(CONFIGS), help="which to train [both]")
     parser.add_argument("--steps", type=int, help="of each training [400; on the CPU 6]")
-    parser.add_argument("--batch", type=int, help="pictures of a step [32; on the CPU 2]")
+    parser.add_argument("--batch", type=int, help="images of a step [32; on the CPU 2]")
     options = parser.parse_args()
     small = options.device == "cpu"
     options.steps = options.steps or (6 if small else 400)

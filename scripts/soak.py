@@ -5,7 +5,7 @@
     make soak ARGS="--kills 5 --processes 2 --workers 2"        options: python scripts/soak.py --help
 
 Compared are the weights, the averaged weights, the snapshots, the optimizer, the schedulers, the counters, the random
-states, ``metrics.csv`` and the sample pictures, byte by byte; exits with 1 where anything differs.
+states, ``metrics.csv`` and the sample images, byte by byte; exits with 1 where anything differs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.003}}
 COSINE = {"class_path": "project.models.schedules.WarmupCosine", "init_args": {"cycles": 4}}
 EXPONENTIAL = "torch.optim.lr_scheduler.ExponentialLR"
 EPOCH = 18
-"""Steps of an epoch: 8 of the 12 pictures, each 9 times, in batches of 4."""
+"""Steps of an epoch: 8 of the 12 images, each 9 times, in batches of 4."""
 
 
 def main() -> int:
@@ -65,7 +65,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=1000, help="length of the run [1000]")
     parser.add_argument("--every", type=int, default=7, help="steps between two checkpoints [7]")
     parser.add_argument("--processes", type=int, default=1, help="processes that train [1]")
-    parser.add_argument("--workers", type=int, default=0, help="processes that load pictures [0]")
+    parser.add_argument("--workers", type=int, default=0, help="processes that load images [0]")
     parser.add_argument("--signal", choices=["KILL", "TERM", "INT"], default="KILL", help="how to end it [KILL]")
     parser.add_argument("--seed", type=int, default=0, help="of the moments [0]")
     parser.add_argument("--model", choices=["unet", "gan"], default="unet", help="what is trained [unet]")
@@ -262,7 +262,7 @@ def compare(one: Path, other: Path) -> list[str]:
             faults.append(f"{name} differs")
     names = [{path.name for path in (run / "samples").glob("*.png")} for run in (one, other)]
     if names[0] != names[1]:
-        faults.append(f"sample pictures differ: {sorted(names[0] ^ names[1])}")
+        faults.append(f"sample images differ: {sorted(names[0] ^ names[1])}")
     for name in sorted(names[0] & names[1]):
         if (one / "samples" / name).read_bytes() != (other / "samples" / name).read_bytes():
             faults.append(f"samples/{name} differs")

@@ -72,7 +72,7 @@ def take_pairs(inputs: Path, targets: Path, count: int, folder: Path) -> tuple[P
 
 
 def pairs(inputs: str | Path, targets: str | Path, side: int) -> list[str]:
-    """Whole pictures of one size, in pairs."""
+    """Whole images of one size, in pairs."""
     words = ["--data.root", str(inputs), "--data.target_root", str(targets), "--data.crops_per_image", "1"]
     return words + [word for key in ("resize", "crop", "eval_crop") for word in (f"--data.{key}", str(side))]
 
@@ -125,7 +125,7 @@ def write(curves: dict[str, list[tuple[int, float]]], given: argparse.Namespace)
     figure, axes = plt.subplots(figsize=(6.4, 3.6), layout="constrained")
     for title, points in curves.items():
         axes.plot(*zip(*points, strict=True), label=title, linestyle=":" if title == "doing nothing" else "-")
-    axes.set(xlabel="step", ylabel="PSNR of the validation pictures (dB)", title=f"{given.pairs} pairs to learn from")
+    axes.set(xlabel="step", ylabel="PSNR of the validation images (dB)", title=f"{given.pairs} pairs to learn from")
     axes.legend()
     axes.grid(alpha=0.3)
     figure.savefig(given.output / "transfer.png", dpi=120)

@@ -1,4 +1,4 @@
-"""Shared by all tests: small pictures made here, and an environment that cannot reach out of the test's folder."""
+"""Shared by all tests: small images made here, and an environment that cannot reach out of the test's folder."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def _stay_inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def make_pictures(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a folder of smooth, distinct pictures: make_pictures(count=10, width=40, height=33, folder="pictures")."""
+def make_images(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder of smooth, distinct images: make_images(count=10, width=40, height=33, folder="images")."""
 
     def make(count: int = 10, width: int = 40, height: int = 33, folder: str = "pictures") -> Path:
         root = tmp_path / folder

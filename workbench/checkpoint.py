@@ -15,8 +15,8 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
-from project.networks.pretrained import weights_follow
 from workbench.errors import UserError
+from workbench.pretrained import skip_pretrained_download
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Checkpoint:
         path: The file.
         config: The run's whole resolved configuration; ``config["model"]`` has ``class_path`` and ``init_args``.
         weights: The model's state dict, on the CPU (the averaged weights where the run averaged them).
-        splits: Of train, val and test the number of ``pictures`` and their ``fingerprint``; empty where the data module
+        splits: Of train, val and test the number of ``images`` and their ``fingerprint``; empty where the data module
             is somebody's own.
     """
 
@@ -114,7 +114,7 @@ def _build(checkpoint: Checkpoint) -> LightningModule:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningModule, "model", fail_untyped=False, required=True)
     try:
-        with weights_follow():
+        with skip_pretrained_download():
             return parser.instantiate(parser.parse_object({"model": described})).model
     except (ArgumentError, ImportError, TypeError, ValueError, AttributeError) as error:
         raise UserError(

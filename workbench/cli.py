@@ -17,7 +17,6 @@ from project.callbacks.histogram import InputHistogram
 from project.callbacks.samples import Samples
 from project.callbacks.score_curves import ScoreCurves
 from project.data import ImageDataModule
-from project.networks.pretrained import weights_follow
 from workbench.arguments import complete
 from workbench.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from workbench.callbacks.clipping import GradientClipping
@@ -37,6 +36,7 @@ from workbench.errors import UserError
 from workbench.loggers import finish_wandb, make_loggers
 from workbench.machines import end_others, explain, make_trainer
 from workbench.mistakes import Parser
+from workbench.pretrained import skip_pretrained_download
 from workbench.report import print_scores
 from workbench.resume import compare, newest_whole
 from workbench.run import Run, find_run, start_run
@@ -128,7 +128,7 @@ class CommandLine(LightningCLI):
         """Not Lightning's way, where a checkpoint's hyper-parameters silently win over the command line."""
 
     def before_instantiate_classes(self) -> None:
-        """Look at the checkpoint before anything is made; say where the pictures are, wherever that is read."""
+        """Look at the checkpoint before anything is made; say where the images are, wherever that is read."""
         config = self.config[self.subcommand]
         if config.ckpt_path is not None:
             if config.get("resume"):
@@ -150,7 +150,7 @@ class CommandLine(LightningCLI):
     def instantiate_classes(self) -> None:
         """Make everything; weights that a checkpoint holds are not downloaded before."""
         config = self.config[self.subcommand]
-        with weights_follow(bool(config.ckpt_path or config.get("resume"))):
+        with skip_pretrained_download(bool(config.ckpt_path or config.get("resume"))):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -1,4 +1,4 @@
-"""Where figures and pictures of a run go: a CSV always, Weights & Biases, TensorBoard as a choice."""
+"""Where figures and images of a run go: a CSV always, Weights & Biases, TensorBoard as a choice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -236,3 +237,15 @@ def _wandb_hosts() -> tuple[str, ...]:
     url = os.environ.get("WANDB_BASE_URL") or settings.get("default", "base_url", fallback="")
     host = urlsplit(url).netloc
     return (host,) if host and host not in WANDB_CLOUD else WANDB_CLOUD
+
+
+def log_image(trainer: Trainer, key: str, path: Path) -> None:
+    """Send an image file to those of the trainer's loggers that show images."""
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(key, [str(path)])
+        elif isinstance(logger, TensorBoardLogger):
+            import numpy as np
+            from PIL import Image
+
+            logger.experiment.add_image(key, np.asarray(Image.open(path)), trainer.global_step, dataformats="HWC")

@@ -1,4 +1,4 @@
-"""A task of one's own: sharp pictures out of blurred ones. Nothing in project/ was touched for it."""
+"""A task of one's own: sharp images out of blurred ones. Nothing in project/ was touched for it."""
 
 from __future__ import annotations
 

@@ -7,10 +7,10 @@ from torch.nn.functional import l1_loss
 
 
 class GradientL1(nn.Module):
-    """L1 on the pictures and on their differences between neighbors, which weigh edges.
+    """L1 on the images and on their differences between neighbors, which weigh edges.
 
     Args:
-        weight: Of the differences against the pictures themselves.
+        weight: Of the differences against the images themselves.
     """
 
     def __init__(self, weight: float = 1.0) -> None:

@@ -1,4 +1,4 @@
-"""How much color hints help: PSNR and colorfulness of the test pictures with 0, 1, 2, ... hints."""
+"""How much color hints help: PSNR and colorfulness of the test images with 0, 1, 2, ... hints."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from project.callbacks.pictures import can_show, hint_giver, log_picture, new_figure
+from project.callbacks.pictures import can_show, hint_giver, new_figure
 from project.data.batch import Batch
 from project.models.color_metrics import ColorfulnessRatio
 from project.models.metrics import PSNR, as_saved
 from workbench.errors import UserError
+from workbench.loggers import log_image
 
 
 class HintCurve(Callback):
     """Writes ``hint_curve.csv`` (columns hints, psnr) and ``hint_curve.png`` into the run's folder at every test, that
     which closes a fit included; logs ``test/psnr_hints_N`` and ``test/colorfulness_ratio_hints_N``.
 
-    Every test picture is colored once for each count, with hints as exact as in validation, those of a smaller count
+    Every test image is colored once for each count, with hints as exact as in validation, those of a smaller count
     among those of a larger one. Without hints in ``data.pairs`` it does nothing.
 
     Args:
@@ -105,7 +106,7 @@ class HintCurve(Callback):
                 writer.writerows([count, f"{psnr:.4f}"] for count, psnr, _ in self._curve)
             path = Path(folder) / "hint_curve.png"
             self._draw(path)
-            log_picture(trainer, "hint_curve", path)
+            log_image(trainer, "hint_curve", path)
         self._print()
 
     def _draw(self, path: Path) -> None:
@@ -117,14 +118,14 @@ class HintCurve(Callback):
         left, right = figure.subplots(1, 2)
         left.plot(places, psnr, "o-", label="the model")
         left.axhline(self._baseline, color="tab:gray", linestyle="--", label=f"doing nothing ({self._baseline:.2f} dB)")
-        left.set(title="Likeness to the truth", ylabel="PSNR in dB, mean of the test pictures")
+        left.set(title="Likeness to the truth", ylabel="PSNR in dB, mean of the test images")
         right.plot(places, ratio, "o-", color="tab:orange", label="the model")
         right.axhline(1, color="tab:gray", linestyle="--", label="as colorful as the truth")
         right.set(title="Colorfulness", ylabel="ratio to the truth's")
         right.set_ylim(0, 1.1 * max(1, np.nan_to_num(ratio).max()))
         for axis in (left, right):
             axis.set_xticks(places, [str(count) for count in counts])
-            axis.set_xlabel("hints a picture")
+            axis.set_xlabel("hints an image")
             axis.grid(alpha=0.3)
             axis.legend(fontsize="small")
         figure.savefig(path)

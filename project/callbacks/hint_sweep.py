@@ -11,9 +11,10 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from project.callbacks.pictures import can_show, grid, hint_giver, log_picture, middle, sample_path, to_image, zoom_for
+from project.callbacks.pictures import can_show, grid, hint_giver, middle, sample_path, to_image, zoom_for
 from project.data.batch import Batch
 from project.data.pairs import Point
+from workbench.loggers import log_image
 from workbench.sharding import gather_weights, is_sharded
 
 STEPS = 12
@@ -22,7 +23,7 @@ SWATCH = 24
 
 
 class HintSweep(Callback):
-    """Saves ``samples/hint_sweep.png``: the first validation picture with one hint, in twelve hues round the wheel.
+    """Saves ``samples/hint_sweep.png``: the first validation image with one hint, in twelve hues round the wheel.
 
     The hint lies at a flat place near the middle, the same each time. Without hints in ``data.pairs`` it does nothing.
 
@@ -75,7 +76,7 @@ class HintSweep(Callback):
         if path is None or sweep is None:
             return
         draw(*sweep).save(path)
-        log_picture(trainer, "hint_sweep", path)
+        log_image(trainer, "hint_sweep", path)
 
     def _due(self) -> bool:
         return self.every_n_validations > 0 and self._validations % self.every_n_validations == 0
@@ -90,7 +91,7 @@ def flat_spot(picture: Tensor) -> tuple[int, int]:
     """Where a person would put the one hint: in a flat part, neither dark nor white, rather in the middle.
 
     Args:
-        picture: (3, H, W) in [0, 1].
+        image: (3, H, W) in [0, 1].
 
     Returns:
         x and y in pixels.
@@ -110,7 +111,7 @@ def flat_spot(picture: Tensor) -> tuple[int, int]:
 
 
 def draw(hint: Tensor, colored: Tensor) -> Image.Image:
-    """The sweep as one picture: swatches of the hint's colors, and under each what the network makes of it.
+    """The sweep as one image: swatches of the hint's colors, and under each what the network makes of it.
 
     Args:
         hint: (3, H, W) in [0, 1], the condition with the hint in it.

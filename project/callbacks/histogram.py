@@ -9,8 +9,9 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from project.callbacks.pictures import hint_giver, log_picture, new_figure, sample_path
+from project.callbacks.pictures import hint_giver, new_figure, sample_path
 from project.networks.normalize import input_normalization
+from workbench.loggers import log_image
 
 RGB = ("tab:red", "tab:green", "tab:blue")
 LISTED = 8
@@ -45,10 +46,10 @@ class InputHistogram(Callback):
         hint_channels = 0 if pairs is None else pairs.hints.channels
         # Hints of somebody's own may be other things than colors with their mask.
         self.draw(views, hint_channels if hint_channels % SLOT == 0 else 0, path)
-        log_picture(trainer, "input/histogram", path)
+        log_image(trainer, "input/histogram", path)
 
     def draw(self, views: dict[str, Tensor], hint_channels: int, path: Path) -> None:
-        """Write the histograms as a picture.
+        """Write the histograms as an image.
 
         Args:
             views: Title and values of each, (B, C, H, W).
@@ -73,7 +74,7 @@ class InputHistogram(Callback):
             colors = torch.stack([plane[mask] for plane in slots(hints)[:, :, :3].unbind(2)])
             self._plot(axes[1, column], colors, names(3), "pixels with a hint")
             given, covered = mask.flatten(1).any(1).float().mean(), mask.float().mean()
-            share = f"in {given:.0%} of the pictures, on {covered:.1%} of their planes"
+            share = f"in {given:.0%} of the images, on {covered:.1%} of their planes"
             axes[1, column].set_title(f"hints, {title}:\n{share}")
         figure.savefig(path)
 
@@ -100,7 +101,7 @@ class InputHistogram(Callback):
 
 
 def names(channels: int) -> list[str]:
-    """What the channels of an input are called: a picture's, and perhaps a map of its noise behind them."""
+    """What the channels of an input are called: an image's, and perhaps a map of its noise behind them."""
     colors = ["gray"] if channels < 3 else ["red", "green", "blue"] if channels < 5 else []
     return [*colors, *(f"channel {number}" for number in range(len(colors), channels))]
 

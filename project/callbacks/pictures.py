@@ -1,4 +1,4 @@
-"""What the callbacks that show pictures share: grids put together pixel by pixel, figures, and where both go."""
+"""What the callbacks that show images share: grids put together pixel by pixel, figures, and where both go."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger, WandbLogger
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -14,15 +13,15 @@ from project.data.pairs import Coloring
 
 GAP = 6
 LEGIBLE = 128
-"""Pixels that small pictures are enlarged to, as far as whole multiples go, to be seen on a screen."""
+"""Pixels that small images are enlarged to, as far as whole multiples go, to be seen on a screen."""
 
 
 def to_image(picture: Tensor, zoom: int = 1) -> Image.Image:
-    """(C, H, W) in [0, 1], any device, 1 or 3 channels -> an RGB picture of 8 bits (values outside are clamped).
+    """(C, H, W) in [0, 1], any device, 1 or 3 channels -> an RGB image of 8 bits (values outside are clamped).
 
     Args:
-        picture: The picture.
-        zoom: Show each pixel as a square of so many; 1 leaves the picture as it is.
+        image: The image.
+        zoom: Show each pixel as a square of so many; 1 leaves the image as it is.
     """
     pixels = picture.detach().float().clamp(0, 1).mul(255).round().byte().cpu()
     pixels = pixels.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
@@ -30,17 +29,17 @@ def to_image(picture: Tensor, zoom: int = 1) -> Image.Image:
 
 
 def zoom_for(height: int, width: int) -> int:
-    """How many times a picture of few pixels has to be enlarged to be seen."""
+    """How many times an image of few pixels has to be enlarged to be seen."""
     return max(1, LEGIBLE // max(height, width))
 
 
 def grid(rows: list[list[Image.Image]], headings: list[str], captions: list[list[str]]) -> Image.Image:
-    """Rows of pictures under headings, a caption below each picture.
+    """Rows of images under headings, a caption below each image.
 
     Args:
-        rows: Pictures, row by row; each is drawn in its own size.
+        rows: Images, row by row; each is drawn in its own size.
         headings: One for each column.
-        captions: One for each picture; may be empty.
+        captions: One for each image; may be empty.
     """
     font = ImageFont.load_default(13)
     line = 18
@@ -85,7 +84,7 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def can_show(pl_module: LightningModule, batch: Any) -> bool:
-    """Whether a model makes pictures of such a batch; either may be somebody's own and about something else."""
+    """Whether a model makes images of such a batch; either may be somebody's own and about something else."""
     parts = (getattr(batch, name, None) for name in ("input", "target", "baseline"))
     return hasattr(pl_module, "restore") and all(isinstance(part, Tensor) for part in parts)
 
@@ -96,13 +95,13 @@ def pair_maker(trainer: Trainer) -> Any:
 
 
 def hint_giver(trainer: Trainer) -> Coloring | None:
-    """The data module's pair maker where its pictures come with color hints, else None."""
+    """The data module's pair maker where its images come with color hints, else None."""
     pairs = pair_maker(trainer)
     return pairs if isinstance(pairs, Coloring) and pairs.hints.channels > 0 else None
 
 
 def sample_path(trainer: Trainer, name: str) -> Path | None:
-    """Where a picture of a run is kept: ``samples/NAME`` in its folder; None without a folder, and on later processes.
+    """Where an image of a run is kept: ``samples/NAME`` in its folder; None without a folder, and on later processes.
 
     To be called on every process: the first one tells the others where the run's folder is.
     """
@@ -112,14 +111,3 @@ def sample_path(trainer: Trainer, name: str) -> Path | None:
     path = Path(folder) / "samples" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
-
-
-def log_picture(trainer: Trainer, key: str, path: Path) -> None:
-    """Send a picture file to those of the trainer's loggers that show pictures."""
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            logger.log_image(key, [str(path)])
-        elif isinstance(logger, TensorBoardLogger):
-            import numpy as np
-
-            logger.experiment.add_image(key, np.asarray(Image.open(path)), trainer.global_step, dataformats="HWC")

@@ -1,4 +1,4 @@
-"""Pictures instead of logs: what goes in, what comes out and the truth, of the same few pictures, every validation."""
+"""Images instead of logs: what goes in, what comes out and the truth, of the same few images, every validation."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from project.callbacks.pictures import can_show, grid, log_picture, middle, pair_maker, sample_path, to_image, zoom_for
+from project.callbacks.pictures import can_show, grid, middle, pair_maker, sample_path, to_image, zoom_for
 from project.data.batch import Batch
+from workbench.loggers import log_image
 from workbench.sharding import gather_weights, is_sharded
 
 
 class Row(NamedTuple):
-    """One sample, on the CPU: float pictures, (1 or 3, H, W) in [0, 1].
+    """One sample, on the CPU: float images, (1 or 3, H, W) in [0, 1].
 
     Attributes:
         views: Heading -> what the network was given, as a person looks at it.
@@ -31,14 +32,14 @@ class Row(NamedTuple):
 
 
 class Samples(Callback):
-    """Saves a grid of sample pictures as ``samples/step_NNNNNN.png`` and the newest as ``samples/latest.png``,
+    """Saves a grid of sample images as ``samples/step_NNNNNN.png`` and the newest as ``samples/latest.png``,
     which in the end is that of the best checkpoint.
 
     Restoring shows input, output, target and the error; coloring shows condition, hints, output and truth.
 
     Args:
-        count: How many pictures; the first of the validation split, always the same. 0 switches the callback off.
-        size: Side of the center crop that is shown, in pixels of the picture itself: nothing is blurred by rescaling.
+        count: How many images; the first of the validation split, always the same. 0 switches the callback off.
+        size: Side of the center crop that is shown, in pixels of the image itself: nothing is blurred by rescaling.
         gain: Where there is an error map, it shows ``abs(output - target)`` times this.
         every_n_validations: Draw at every n-th validation; raise it when validations are frequent.
     """
@@ -107,7 +108,7 @@ class Samples(Callback):
         picture.save(path)
         if trainer.state.fn == "fit":  # else the checkpoint may be of another step than the trainer's
             picture.save(path.with_name(f"step_{trainer.global_step:06d}.png"))
-        log_picture(trainer, "samples", path)
+        log_image(trainer, "samples", path)
 
     def _draw(self, rows: list[Row]) -> Any:
         given = list(rows[0].views)

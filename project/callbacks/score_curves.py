@@ -1,4 +1,4 @@
-"""The race between generator and discriminator: how real the discriminator takes real and made pictures to be."""
+"""The race between generator and discriminator: how real the discriminator takes real and made images to be."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from project.callbacks.pictures import log_picture, new_figure, sample_path
+from project.callbacks.pictures import new_figure, sample_path
 from workbench.callbacks.logged import was_updated
+from workbench.loggers import log_image
 
 NAMES = ("score_real", "score_fake")
 
 
 class ScoreCurves(Callback):
-    """Saves ``samples/scores.png``: the discriminator's mean scores of real and made training pictures over the steps.
+    """Saves ``samples/scores.png``: the discriminator's mean scores of real and made training images over the steps.
 
     Drawn at every validation and at the end, from what a model's ``training_step`` returns as ``score_real`` and
     ``score_fake``, or logs as ``train/score_real`` and ``train/score_fake``; without these it does nothing. Steps in
@@ -73,7 +74,7 @@ class ScoreCurves(Callback):
         self._gather()
         if self._curve:
             draw(self._curve, path)
-            log_picture(trainer, "scores", path)
+            log_image(trainer, "scores", path)
 
     def _gather(self) -> None:
         if not self._pending:
@@ -101,8 +102,8 @@ def draw(curve: list[list[float]], path: Path) -> None:
     """Draw both curves, pale as they are and strong as a running mean.
 
     Args:
-        curve: Points of step, score of real and score of made pictures.
-        path: Picture file to write.
+        curve: Points of step, score of real and score of made images.
+        path: Image file to write.
     """
     import numpy as np
 
@@ -111,9 +112,7 @@ def draw(curve: list[list[float]], path: Path) -> None:
     window = np.ones(width) / width
     figure = new_figure(7, 3.6)
     axis = figure.subplots()
-    for values, color, label in zip(
-        scores, ("tab:blue", "tab:orange"), ("real pictures", "made pictures"), strict=True
-    ):
+    for values, color, label in zip(scores, ("tab:blue", "tab:orange"), ("real images", "made images"), strict=True):
         axis.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
         mean = np.convolve(values, window, "valid")
         axis.plot(np.convolve(steps, window, "valid"), mean, ".-" if len(mean) == 1 else "-", color=color, label=label)

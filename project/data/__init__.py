@@ -1,4 +1,4 @@
-"""Pictures on disk -> batches of (input, target). Knows nothing of networks."""
+"""Images on disk -> batches of (input, target). Knows nothing of networks."""
 
 from project.data.batch import Batch, RawBatch
 from project.data.module import ImageDataModule

@@ -1,4 +1,4 @@
-"""Random changes of the training pictures: on uint8, in the workers, each draw from a number of its own."""
+"""Random changes of the training images: on uint8, in the workers, each draw from a number of its own."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Augment:
         return bool(self.rotate_degrees or self.shift or self.shear_degrees)
 
     def side(self, crop: int) -> int:
-        """Side of the square to cut out, so that after every possible move the middle `crop` pixels are picture.
+        """Side of the square to cut out, so that after every possible move the middle `crop` pixels are image.
 
         The move maps the crop's corners by a rotation (infinity norm cos + sin) and the inverse of a shear
         (at most 1 / (1 - tan)); 2 more pixels serve the interpolation.
@@ -67,11 +67,11 @@ class Augment:
 
 
 class Augmenter:
-    """Cuts a random crop and changes it, a picture and its partner alike. All that is random follows from the seed.
+    """Cuts a random crop and changes it, an image and its partner alike. All that is random follows from the seed.
 
     Args:
         augment: which changes, and how strong.
-        crop: side of the crop in pixels; None keeps the whole picture.
+        crop: side of the crop in pixels; None keeps the whole image.
     """
 
     def __init__(self, augment: Augment, crop: int | None) -> None:
@@ -84,7 +84,7 @@ class Augmenter:
         return {**self.__dict__, "_tools": None}
 
     def __call__(self, image: np.ndarray, target: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Augments one picture.
+        """Augments one image.
 
         Args:
             image: uint8, (H, W, C).
@@ -92,7 +92,7 @@ class Augmenter:
             seed: from 0 to 2**63 - 1.
 
         Returns:
-            Picture and partner, (crop, crop, C), or turned whole pictures where there is no crop.
+            Image and partner, (crop, crop, C), or turned whole images where there is no crop.
         """
         window = self.begin(*image.shape[:2], seed)
         if window is not None:
@@ -100,15 +100,15 @@ class Augmenter:
         return self.change(image, target)
 
     def begin(self, height: int, width: int, seed: int) -> Window | None:
-        """Starts a draw, of which `change` is the second half; in between the picture can be read.
+        """Starts a draw, of which `change` is the second half; in between the image can be read.
 
         Args:
-            height: of the picture.
-            width: of the picture.
+            height: of the image.
+            width: of the image.
             seed: from 0 to 2**63 - 1.
 
         Returns:
-            What to cut out of it: first of all, so that what follows costs by the crop, not by the picture, and only
+            What to cut out of it: first of all, so that what follows costs by the crop, not by the image, and only
             the crop's pages are read. None where there is no crop.
         """
         if self._tools is None:
@@ -135,7 +135,7 @@ class Augmenter:
             image = center_crop(image, self.crop)
             target = None if target is None else center_crop(target, self.crop)
         if coloring is not None:
-            # The picture alone: of one folder it is the clean one, from which both sides are made; of a pair the input.
+            # The image alone: of one folder it is the clean one, from which both sides are made; of a pair the input.
             image = coloring(image=image)["image"]
         return image, target
 

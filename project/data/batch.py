@@ -11,14 +11,14 @@ class RawBatch(NamedTuple):
     """What the workers send: pixels still uint8, a quarter of the bytes of float32.
 
     Attributes:
-        image: uint8, (B, C, H, W). The clean picture, or the input picture of a folder pair.
-        target: uint8, (B, C', H, W), the partner picture of a folder pair; None where there is one folder only. Fewer
-            than B are those of the last pictures: extra pairs (data.extra_pairs) beside pictures without partners.
-        index: int64, (B,). The picture's own number in its split.
-        seed: int64, (B,). In training another number for every draw; in evaluation the picture's own number, from which
+        image: uint8, (B, C, H, W). The clean image, or the input image of a folder pair.
+        target: uint8, (B, C', H, W), the partner image of a folder pair; None where there is one folder only. Fewer
+            than B are those of the last images: extra pairs (data.extra_pairs) beside images without partners.
+        index: int64, (B,). The image's own number in its split.
+        seed: int64, (B,). In training another number for every draw; in evaluation the image's own number, from which
             follows whatever is random there.
-        is_padding: None; or, in evaluation, anything else where a process has this batch only because others have one more:
-            its picture is counted elsewhere.
+        is_padding: Not None where, in evaluation, a rank has this batch only because others have one more: it counts in
+            no metric.
     """
 
     image: Tensor
@@ -36,7 +36,7 @@ class Batch(NamedTuple):
             come last.
         target: float32, (B, C', H, W) in [0, 1].
         baseline: float32, like target: the do-nothing answer, which every result is shown beside. Not clipped.
-        index: int64, (B,). The picture's own number in its split.
+        index: int64, (B,). The image's own number in its split.
         seed: int64, (B,). As in `RawBatch`; None where nothing is drawn from it.
         is_padding: As in `RawBatch`.
     """

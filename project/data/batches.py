@@ -1,4 +1,4 @@
-"""From prepared pictures to batches: the loaders, and what the model sees of each batch on the device."""
+"""From prepared images to batches: the loaders, and what the model sees of each batch on the device."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from project.data.augment import Augment, Augmenter
 from project.data.batch import Batch, RawBatch
 from project.data.extra import maker_of_extra
 from project.data.loader import (
-    PictureDataset,
+    ImageDataset,
     ResumableLoader,
     check_sizes,
     start_worker,
@@ -29,15 +29,15 @@ Balance = Literal["none", "tags"]
 
 
 class PictureBatches(PreparedPictures):
-    """Batches of pictures, and pairs of batches.
+    """Batches of images, and pairs of batches.
 
     Attributes:
-        augment: Random changes of the training pictures.
+        augment: Random changes of the training images.
         crop: Side of the random training crop in pixels, or None.
         half_size_epochs: So many epochs train at half the size.
         batch_size: Training crops a step and process.
-        eval_batch_size: Pictures a validation or test step.
-        crops_per_image: Draws of each training picture an epoch.
+        eval_batch_size: Images a validation or test step.
+        crops_per_image: Draws of each training image an epoch.
         eval_crop: Side of the middle part that evaluation looks at, or None.
         weights: Sampling weight of each tag, or None.
         balance: tags or none.
@@ -75,7 +75,7 @@ class PictureBatches(PreparedPictures):
         """Random crops in an order that follows from (seed, epoch).
 
         Raises:
-            UserError: weights for unknown tags; without a crop, pictures of several sizes.
+            UserError: weights for unknown tags; without a crop, images of several sizes.
         """
         dataset = self.dataset("train", training=True)
         if self.crop is None and self.batch_size > 1:
@@ -96,27 +96,27 @@ class PictureBatches(PreparedPictures):
         return trainer.fit_loop.epoch_loop.batch_progress.current.completed
 
     def val_dataloader(self) -> ResumableLoader:
-        """Every validation picture once, the same every time."""
+        """Every validation image once, the same every time."""
         return self.evaluation_dataloader("val")
 
     def test_dataloader(self) -> ResumableLoader:
-        """Every test picture once, the same every time."""
+        """Every test image once, the same every time."""
         return self.evaluation_dataloader("test")
 
-    def dataset(self, split: str, training: bool = False) -> PictureDataset:
-        """The pictures of one split.
+    def dataset(self, split: str, training: bool = False) -> ImageDataset:
+        """The images of one split.
 
         Args:
             split: train, val or test.
             training: with random crops and changes; else as evaluation sees them.
         """
         if self._catalog is None:
-            raise UserError("The pictures are not read yet: run prepare_data() and setup() first.")
+            raise UserError("The images are not read yet: run prepare_data() and setup() first.")
         keys = picture_keys([picture.digest for picture in self._catalog.splits[split]], self._seed())
         store = self._catalog.store(split)
         if training:
-            return PictureDataset(store, keys, augmenter=Augmenter(self.augment, self.crop))
-        return PictureDataset(store, keys, crop=self.eval_crop)
+            return ImageDataset(store, keys, augmenter=Augmenter(self.augment, self.crop))
+        return ImageDataset(store, keys, crop=self.eval_crop)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """RawBatch -> Batch, on the device. Other batches, of a loader of somebody's own, go through as they are."""
@@ -133,7 +133,7 @@ class PictureBatches(PreparedPictures):
 
         Args:
             batch: as the loader gives it, on any device.
-            training: random numbers from the device's generator; else from each picture and the seed.
+            training: random numbers from the device's generator; else from each image and the seed.
             half: at half the size, each pixel the mean of four; noise and hints come after that.
         """
         pair = self._make_pair(batch, training, half)
@@ -155,18 +155,18 @@ class PictureBatches(PreparedPictures):
         return Batch(*joined)
 
     def evaluation_dataloader(self, split: str) -> ResumableLoader:
-        """Every picture of a split once, the same every time, as validation looks at them.
+        """Every image of a split once, the same every time, as validation looks at them.
 
         Args:
             split: train, val or test.
 
         Raises:
-            UserError: the split has no pictures; a batch would hold several sizes.
+            UserError: the split has no images; a batch would hold several sizes.
         """
         dataset = self.dataset(split)
         if len(dataset) == 0:
             raise UserError(
-                f"There is no {split} picture: data.fractions are {list(self.settings.fractions)}.\n"
+                f"There is no {split} image: data.fractions are {list(self.settings.fractions)}.\n"
                 "Give each part a share, such as --data.fractions '[0.7, 0.2, 0.1]', or a folder of its own."
             )
         if self.eval_batch_size > 1:
@@ -175,7 +175,7 @@ class PictureBatches(PreparedPictures):
         return self._loader(dataset, sampler, self.eval_batch_size, drop_last=False)
 
     def _loader(
-        self, dataset: PictureDataset, sampler: TrainingSampler | EvaluationSampler, batch_size: int, drop_last: bool
+        self, dataset: ImageDataset, sampler: TrainingSampler | EvaluationSampler, batch_size: int, drop_last: bool
     ) -> ResumableLoader:
         workers = self._workers(dataset.store)
         return ResumableLoader(

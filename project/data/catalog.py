@@ -13,7 +13,7 @@ import torch
 from project.data.cache import Cache, key_of
 from project.data.exclusions import read_exclusions
 from project.data.extra import extra_pictures, read_manifest
-from project.data.images import Picture
+from project.data.images import ImageRecord
 from project.data.index import index_pictures
 from project.data.pixels import PixelFile, PixelStore, pixel_file
 from project.data.sources import find_entries
@@ -31,7 +31,7 @@ class Settings:
         source: "demo", "drawings", "folder", a torchvision data set's name or a source's class path.
         root: A folder or several; wins over the source.
         target_root: The partners' folder of a folder pair.
-        exclude: Text file or table that names pictures to leave out.
+        exclude: Text file or table that names images to leave out.
         extra_pairs: Folder of further training pairs.
         channels: 1 for gray, 3 for RGB.
         resize: Pixels of the shorter side after loading, or None.
@@ -39,9 +39,9 @@ class Settings:
         fractions: Shares of train, val and test.
         split_seed: Another seed, another split.
         on_bad_image: "error" or "skip".
-        statistics_images: At most so many training pictures for mean and std; None takes all.
+        statistics_images: At most so many training images for mean and std; None takes all.
         decoded_cache_gb: Decoded pixels are kept on disk up to so many gigabytes.
-        whole: A part ("test") that takes every picture, sorted by name, whatever the split; no statistics then.
+        whole: A part ("test") that takes every image, sorted by name, whatever the split; no statistics then.
     """
 
     source: str = "demo"
@@ -83,7 +83,7 @@ class Settings:
 
     @property
     def split_key(self) -> str:
-        """Names the deal: SHARES-PLACE, which change with fractions and seed, and with where the pictures are."""
+        """Names the deal: SHARES-PLACE, which change with fractions and seed, and with where the images are."""
         place = key_of(self.source if self.root is None else "folder", self._places())
         return f"{key_of(self.fractions, self.split_seed)}-{place}"
 
@@ -100,13 +100,13 @@ class Catalog:
     """The result.
 
     Attributes:
-        splits: "train", "val" and "test": pictures sorted by name; extra pairs come last in "train".
-        statistics: Of the training pictures without extra pairs; None where there are none (Settings.whole).
+        splits: "train", "val" and "test": images sorted by name; extra pairs come last in "train".
+        statistics: Of the training images without extra pairs; None where there are none (Settings.whole).
         target_statistics: Of their partners, where they have some; else the same object as `statistics`.
         answered: Of extra pairs, their ``folder`` and the ``members`` that have answered; empty where there are none.
     """
 
-    splits: dict[str, list[Picture]]
+    splits: dict[str, list[ImageRecord]]
     statistics: Statistics | None
     target_statistics: Statistics | None
     _settings: Settings = field(repr=False)
@@ -114,17 +114,17 @@ class Catalog:
     answered: dict[str, Any] = field(default_factory=dict)
 
     def store(self, part: str) -> PixelStore:
-        """The pixels of one part's pictures, by their positions in `splits[part]`."""
+        """The pixels of one part's images, by their positions in `splits[part]`."""
         return self.store_of(self.splits[part])
 
-    def store_of(self, pictures: Sequence[Picture]) -> PixelStore:
-        """The pixels of some of the pictures, by their positions."""
+    def store_of(self, pictures: Sequence[ImageRecord]) -> PixelStore:
+        """The pixels of some of the images, by their positions."""
         settings = self._settings
         return PixelStore(pictures, channels=settings.channels, resize=settings.resize, file=self._file)
 
 
 def build_catalog(settings: Settings, cache: Cache, *, workers: int = 0, progress: bool = True) -> Catalog:
-    """List, check, split and measure the pictures, and keep the result for `read_catalog`. For one process.
+    """List, check, split and measure the images, and keep the result for `read_catalog`. For one process.
 
     Every step is cached by what it depends on: the second time, files are only listed, their sizes and times compared.
 
@@ -135,7 +135,7 @@ def build_catalog(settings: Settings, cache: Cache, *, workers: int = 0, progres
         progress: Whether bars may be shown.
 
     Raises:
-        UserError: For impossible settings, missing folders, bad or too few pictures, a cache that cannot be written.
+        UserError: For impossible settings, missing folders, bad or too few images, a cache that cannot be written.
     """
     settings.check()
     entries = find_entries(settings.source, settings.root, settings.target_root, cache, progress=progress)
@@ -198,10 +198,10 @@ def read_catalog(settings: Settings, cache: Cache) -> Catalog:
     kept = cache.read_json(f"catalog-{settings.key}.json")
     if kept is None:
         raise UserError(
-            f"The cache {cache.folder} holds no catalog of these pictures.\n"
+            f"The cache {cache.folder} holds no catalog of these images.\n"
             "prepare_data() makes it: call it before setup(), and give every machine a --data.cache_dir that holds it."
         )
-    splits = {part: [Picture(*row) for row in kept["splits"][part]] for part in PARTS}
+    splits = {part: [ImageRecord(*row) for row in kept["splits"][part]] for part in PARTS}
     file = None
     if kept["in_file"]:
         everything = [picture for part in PARTS for picture in splits[part]]
@@ -211,7 +211,9 @@ def read_catalog(settings: Settings, cache: Cache) -> Catalog:
     return Catalog(splits, own, other, settings, file, kept["answered"])
 
 
-def _without(splits: dict[str, list[Picture]], excluded: set[str], settings: Settings) -> dict[str, list[Picture]]:
+def _without(
+    splits: dict[str, list[ImageRecord]], excluded: set[str], settings: Settings
+) -> dict[str, list[ImageRecord]]:
     left = {part: [picture for picture in splits[part] if picture.name not in excluded] for part in PARTS}
     gone = {part: len(splits[part]) - len(left[part]) for part in PARTS}
     counts = ", ".join(f"{count} {part}" for part, count in gone.items() if count)
@@ -219,8 +221,8 @@ def _without(splits: dict[str, list[Picture]], excluded: set[str], settings: Set
     emptied = [part for part in PARTS if splits[part] and not left[part]]
     if emptied:
         raise UserError(
-            f"--data.exclude {settings.exclude} leaves no picture for {' and '.join(emptied)}.\n"
-            "Name fewer pictures there (of a worst.csv, keep only the rows that are to go), or give more (--data.root)."
+            f"--data.exclude {settings.exclude} leaves no image for {' and '.join(emptied)}.\n"
+            "Name fewer images there (of a worst.csv, keep only the rows that are to go), or give more (--data.root)."
         )
     return left
 

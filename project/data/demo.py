@@ -20,7 +20,7 @@ class Photograph(NamedTuple):
     credit: str
 
 
-# Left out of the wheel's pictures: those whose terms are not stated or only "no known restrictions" (moon, page, coins,
+# Left out of the wheel's images: those whose terms are not stated or only "no known restrictions" (moon, page, coins,
 # ihc, motorcycle), drawings (horse, logo, text, phantom), and microaneurysms, smaller (102 px) than a usual crop.
 PHOTOGRAPHS = (
     Photograph("astronaut.png", "public domain", "NASA, Eileen Collins"),
@@ -51,7 +51,7 @@ class Demo:
         if not entries:
             raise UserError(
                 f"--data.source demo needs the photographs of scikit-image, and {folder} holds none of them.\n"
-                "Install it (make setup), or give your own pictures with --data.root FOLDER."
+                "Install it (make setup), or give your own images with --data.root FOLDER."
             )
         if len(entries) < len(PHOTOGRAPHS):
             rank_zero_warn(f"This scikit-image carries {len(entries)} of the {len(PHOTOGRAPHS)} demo photographs.")

@@ -1,4 +1,4 @@
-"""Which pictures the user wants left out: a text file, or a table such as ``inspect`` writes."""
+"""Which images the user wants left out: a text file, or a table such as ``inspect`` writes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def read_exclusions(file: str, entries: Sequence[Entry]) -> set[str]:
     if unknown:
         shown = "".join(f"\n  {line}{_nearest(line, names)}" for line in unknown[:SHOWN])
         more = f"\n  ... and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else ""
-        raise UserError(f"--data.exclude {file} names {len(unknown)} pictures that are not there:{shown}{more}")
+        raise UserError(f"--data.exclude {file} names {len(unknown)} images that are not there:{shown}{more}")
     return excluded
 
 

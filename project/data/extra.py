@@ -1,4 +1,4 @@
-"""Further training pairs beside the user's own pictures: the surest answers of an ensemble, with where they come from.
+"""Further training pairs beside the user's own images: the surest answers of an ensemble, with where they come from.
 
 The folder is what ``python -m project ensemble --min_confidence`` writes: ``inputs/`` and ``targets/``, files of the
 same names, and ``manifest.json``.
@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from project.data.cache import Cache
-from project.data.images import Entry, Picture, content_digest
+from project.data.images import Entry, ImageRecord, content_digest
 from project.data.index import file_digests, index_pictures
 from project.data.pairs import Coloring, Given, PairMaker
 from project.data.tell import tell
@@ -21,7 +21,7 @@ from workbench.errors import UserError
 
 INPUTS, TARGETS, MANIFEST = "inputs", "targets", "manifest.json"
 TAG = "extra_pairs"
-"""Of these pictures, for data.weights."""
+"""Of these images, for data.weights."""
 SHOWN = 5
 
 
@@ -32,7 +32,7 @@ class Manifest:
     Attributes:
         folder: Where it is.
         kind: Of task, as `kind_of` names it.
-        pairs: Of each pair its ``file``, the picture that it comes ``from``, that file's ``digest`` (may be missing)
+        pairs: Of each pair its ``file``, the image that it comes ``from``, that file's ``digest`` (may be missing)
             and the ``confidence``.
         members: Of each checkpoint that has answered, its path and hash.
     """
@@ -44,7 +44,7 @@ class Manifest:
 
 
 def kind_of(pairs: PairMaker | None) -> str:
-    """What inputs and targets are to each other: lines and colors, lightness and colors, or any two pictures."""
+    """What inputs and targets are to each other: lines and colors, lightness and colors, or any two images."""
     if isinstance(pairs, Coloring):
         return "lightness" if pairs.keeps_lightness else "lines"
     return "pictures"
@@ -80,21 +80,21 @@ def read_manifest(folder: str | Path) -> Manifest:
 def extra_pictures(
     manifest: Manifest,
     entries: Sequence[Entry],
-    splits: dict[str, list[Picture]],
+    splits: dict[str, list[ImageRecord]],
     *,
     cache: Cache,
     min_size: int,
     on_bad_image: str,
     workers: int,
     progress: bool,
-) -> list[Picture]:
-    """The pairs of a folder that may be trained on: not those whose picture is in validation or test.
+) -> list[ImageRecord]:
+    """The pairs of a folder that may be trained on: not those whose image is in validation or test.
 
-    Such a picture is known by its path, or by its bytes wherever it lies.
+    Such an image is known by its path, or by its bytes wherever it lies.
 
     Args:
         manifest: Of the folder.
-        entries: The user's own pictures.
+        entries: The user's own images.
         splits: Those, dealt.
         cache: Where verdicts on files are kept.
         min_size: Pixels that the shorter side must have.
@@ -103,7 +103,7 @@ def extra_pictures(
         progress: Whether a bar may be shown.
 
     Returns:
-        Pictures with partners and an ``origin``, by name.
+        Images with partners and an ``origin``, by name.
 
     Raises:
         UserError: Files that are missing, broken, too small, or of two sizes; or when none is left.
@@ -116,14 +116,14 @@ def extra_pictures(
     if leaking:
         shown = ", ".join(leaking[:SHOWN]) + (", ..." if len(leaking) > SHOWN else "")
         tell(
-            f"Left out {len(leaking)} of {len(manifest.pairs)} extra pairs, whose pictures are in the validation or "
+            f"Left out {len(leaking)} of {len(manifest.pairs)} extra pairs, whose images are in the validation or "
             f"test split: {shown}."
         )
     kept = {pair["file"]: pair["from"] for pair in manifest.pairs if pair["file"] not in leaking}
     if not kept:
         raise UserError(
-            f"--data.extra_pairs {manifest.folder}: every pair comes from a picture of the validation or test split.\n"
-            "Let the ensemble answer other pictures, or leave data.extra_pairs out."
+            f"--data.extra_pairs {manifest.folder}: every pair comes from an image of the validation or test split.\n"
+            "Let the ensemble answer other images, or leave data.extra_pairs out."
         )
     found = index_pictures(
         [_entry(manifest.folder, name) for name in sorted(kept)],
@@ -142,10 +142,10 @@ def check_kind(manifest: Manifest, pairs: PairMaker, channels: int) -> None:
     Args:
         manifest: Of the folder.
         pairs: The run's pair maker.
-        channels: Of the run's pictures.
+        channels: Of the run's images.
 
     Raises:
-        UserError: They are of another kind; or the network is given more than a picture, which a pair does not have.
+        UserError: They are of another kind; or the network is given more than an image, which a pair does not have.
     """
     wanted = kind_of(pairs)
     name = type(pairs).__name__
@@ -157,13 +157,13 @@ def check_kind(manifest: Manifest, pairs: PairMaker, channels: int) -> None:
     given = len(pairs.normalization([0.0] * channels, [1.0] * channels)[0])
     if wanted == "pictures" and given != channels:
         raise UserError(
-            f"data.extra_pairs holds pictures alone, and data.pairs {name} gives the network {given - channels} more "
+            f"data.extra_pairs holds images alone, and data.pairs {name} gives the network {given - channels} more "
             "channels (a noise map?).\nLeave data.extra_pairs out, or the further channels."
         )
 
 
 def maker_of_extra(pairs: PairMaker) -> PairMaker:
-    """What makes pairs of extra pictures and their partners, where the user's own pictures have no partners."""
+    """What makes pairs of extra images and their partners, where the user's own images have no partners."""
     return pairs if isinstance(pairs, Coloring) or pairs.partner != "never" else Given()
 
 
@@ -176,7 +176,7 @@ def _entry(folder: Path, name: str) -> Entry:
 
 
 def _digest(pair: dict[str, Any]) -> str | None:
-    """Of the picture that a pair comes from; read where an early manifest does not say it and the file is there."""
+    """Of the image that a pair comes from; read where an early manifest does not say it and the file is there."""
     if "digest" in pair:
         return pair["digest"]
     try:
@@ -186,7 +186,7 @@ def _digest(pair: dict[str, Any]) -> str | None:
 
 
 _KINDS = {
-    "pictures": "pictures and what they should become",
+    "pictures": "images and what they should become",
     "lines": "lines and their colors",
     "lightness": "gray photographs and their colors",
 }

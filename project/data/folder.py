@@ -1,4 +1,4 @@
-"""Pictures below a folder of the user's: found at any depth, paired by name, ready-made parts respected."""
+"""Images below a folder of the user's: found at any depth, paired by name, ready-made parts respected."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "t
 
 
 class Folder:
-    """Pictures below one folder or several, at any depth; with a second folder of partners, pairs.
+    """Images below one folder or several, at any depth; with a second folder of partners, pairs.
 
     A folder that holds train/ and one of val/ (valid/, validation/) or test/, in either case, is taken as ready-made
     parts. Symbolic links are followed; hidden files and folders are left aside.
@@ -39,7 +39,7 @@ class Folder:
             raise UserError("--data.target_root goes with one folder in --data.root, not with several.")
 
     def find(self) -> list[Entry]:
-        """List the pictures, sorted by name; raise UserError for a missing folder or one without pictures."""
+        """List the images, sorted by name; raise UserError for a missing folder or one without images."""
         tags = _distinct_names(self.roots) if len(self.roots) > 1 else [""]
         entries = [entry for root, tag in zip(self.roots, tags, strict=True) for entry in self._find_in(root, tag)]
         return self._with_partners(entries) if self.target_root else entries
@@ -60,7 +60,7 @@ class Folder:
             full_name = f"{tag}/{name}" if tag else name
             entries.append(Entry(path, full_name, tag=own_tag, part=part, problem=problem))
         if beside:
-            tell(f"{root} holds ready-made parts; {beside} pictures beside them were left aside.")
+            tell(f"{root} holds ready-made parts; {beside} images beside them were left aside.")
         return entries
 
     def _with_partners(self, entries: list[Entry]) -> list[Entry]:
@@ -79,7 +79,7 @@ class Folder:
 
 
 def walk(folder: Path, key: str) -> list[tuple[str, str, str]]:
-    """Every picture file below a folder, by its extension alone, sorted by name.
+    """Every image file below a folder, by its extension alone, sorted by name.
 
     Args:
         folder: Where to look, at any depth. Each folder is visited once, so that links in a circle come to an end.
@@ -90,11 +90,11 @@ def walk(folder: Path, key: str) -> list[tuple[str, str, str]]:
         cannot be opened, which is listed as one such "file".
 
     Raises:
-        UserError: When the folder is missing, is no folder, or holds no picture.
+        UserError: When the folder is missing, is no folder, or holds no image.
     """
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
-        raise UserError(f"{key} {folder} {what}.\nGive the folder that holds the pictures, or several: '[a, b]'.")
+        raise UserError(f"{key} {folder} {what}.\nGive the folder that holds the images, or several: '[a, b]'.")
     found: list[tuple[str, str, str]] = []
     others: Counter[str] = Counter()
     visited: set[tuple[int, int]] = set()
@@ -124,11 +124,11 @@ def walk(folder: Path, key: str) -> list[tuple[str, str, str]]:
     aside = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
     if not found:
         raise UserError(
-            f"{key} {folder} holds no picture" + (f", only other files ({aside})" if others else "") + ".\n"
-            f"Pictures are files that end in {' '.join(sorted(EXTENSIONS))}, at any depth."
+            f"{key} {folder} holds no image" + (f", only other files ({aside})" if others else "") + ".\n"
+            f"Images are files that end in {' '.join(sorted(EXTENSIONS))}, at any depth."
         )
     if others:
-        tell(f"{folder}: {others.total()} files that are no pictures were left aside ({aside}).")
+        tell(f"{folder}: {others.total()} files that are no images were left aside ({aside}).")
     return sorted(found)
 
 

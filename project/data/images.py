@@ -1,4 +1,4 @@
-"""One picture file: what is known of it, and its pixels as 8-bit numbers whatever the format."""
+"""One image file: what is known of it, and its pixels as 8-bit numbers whatever the format."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ EXTENSIONS = frozenset(
 
 
 Window = tuple[slice, slice]
-"""Rows and columns of a picture."""
+"""Rows and columns of an image."""
 
 
-class BadPicture(Exception):
-    """A file that holds no usable picture; the text is the reason, to be shown behind the file's name."""
+class BadImage(Exception):
+    """A file that holds no usable image; the text is the reason, to be shown behind the file's name."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageRecord:
     """A file that was decoded whole and found good.
 
     Attributes:
@@ -57,7 +57,7 @@ class Picture:
         target_path: The partner's absolute path in a folder pair.
         tag: The folder or category it came from, for sampling weights.
         part: "train", "val" or "test" where the source comes with its own parts, else "all".
-        origin: Of an extra pair, the picture that was answered; empty for a picture of the source.
+        origin: Of an extra pair, the image that was answered; empty for an image of the source.
     """
 
     path: str
@@ -77,14 +77,14 @@ def content_digest(content: bytes) -> str:
 
 
 def is_picture_name(path: str | Path) -> bool:
-    """Whether the extension, in either case, is one of a picture format."""
+    """Whether the extension, in either case, is one of an image format."""
     return Path(path).suffix.lower() in EXTENSIONS
 
 
 def decode(
     path: str | Path | BinaryIO, channels: int, window: Window | None = None, size: tuple[int, int] | None = None
 ) -> np.ndarray:
-    """Decode a picture file whole: its first frame, upright, as 8-bit numbers.
+    """Decode an image file whole: its first frame, upright, as 8-bit numbers.
 
     EXIF orientation is applied; transparency is laid over white; palettes, CMYK and one bit become RGB or gray; gray
     comes from color by the luma of ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B). Grays of 16 bits are divided by 257 and
@@ -93,14 +93,14 @@ def decode(
     Args:
         path: The file, or an open binary stream.
         channels: 1 for gray, 3 for RGB.
-        window: What to give of the picture, which is decoded whole all the same; None: all of it.
+        window: What to give of the image, which is decoded whole all the same; None: all of it.
         size: (width, height) that it must have, upright; None: any.
 
     Returns:
         uint8, (H, W, channels), contiguous.
 
     Raises:
-        BadPicture: With a short reason, when the file holds no picture that can be decoded whole, holds floats or
+        BadImage: With a short reason, when the file holds no image that can be decoded whole, holds floats or
             32-bit integers, is of another size, or declares more pixels than Pillow's limit: a decompression bomb is
             not decoded first.
     """
@@ -108,23 +108,23 @@ def decode(
         with Image.open(path) as image:
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
-                raise BadPicture(f"decompression bomb ({image.width}x{image.height} pixels, the limit is {limit})")
+                raise BadImage(f"decompression bomb ({image.width}x{image.height} pixels, the limit is {limit})")
             image.load()
             ImageOps.exif_transpose(image, in_place=True)
             if size is not None and image.size != size:
-                raise BadPicture("it was of another size")
+                raise BadImage("it was of another size")
             return _to_uint8(image, channels, window)
-    except BadPicture:
+    except BadImage:
         raise
     except (
         Image.DecompressionBombError,
         Image.DecompressionBombWarning,
     ) as error:
-        raise BadPicture(f"decompression bomb (above Pillow's limit of {Image.MAX_IMAGE_PIXELS} pixels)") from error
+        raise BadImage(f"decompression bomb (above Pillow's limit of {Image.MAX_IMAGE_PIXELS} pixels)") from error
     except Image.UnidentifiedImageError as error:
-        raise BadPicture("not a picture (its bytes are of no known picture format)") from error
+        raise BadImage("not an image (its bytes are of no known image format)") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        raise BadPicture(f"cannot be decoded ({_one_line(error)})") from error
+        raise BadImage(f"cannot be decoded ({_one_line(error)})") from error
 
 
 def resize_shorter(pixels: np.ndarray, size: int | None) -> np.ndarray:
@@ -132,7 +132,7 @@ def resize_shorter(pixels: np.ndarray, size: int | None) -> np.ndarray:
 
     Args:
         pixels: uint8, (H, W, C), C of 1 or 3.
-        size: Pixels of the shorter side; None leaves the picture as it is.
+        size: Pixels of the shorter side; None leaves the image as it is.
 
     Returns:
         uint8, (H', W', C), (W', H') as `resized` says.
@@ -160,12 +160,12 @@ def _to_uint8(image: Image.Image, channels: int, window: Window | None) -> np.nd
     if image.mode.startswith("I"):
         image = Image.fromarray(_scale_16_bits(np.asarray(image)))
     elif image.mode == "F":
-        raise BadPicture("holds floating-point values, whose range is unknown; save it with 8 or 16 bits")
+        raise BadImage("holds floating-point values, whose range is unknown; save it with 8 or 16 bits")
     elif image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     if image.mode not in ("L", "RGB"):
         image = image.convert("RGB")  # also 1 bit and palettes: Pillow rounds the luma of RGB alone the same for all
-    if window is not None:  # before what costs by the pixel: handing a picture over takes a tenth of its decoding
+    if window is not None:  # before what costs by the pixel: handing an image over takes a tenth of its decoding
         (top, bottom, _), (left, right, _) = window[0].indices(image.height), window[1].indices(image.width)
         image = image.crop((left, top, right, bottom))
     if image.mode != mode:
@@ -176,7 +176,7 @@ def _to_uint8(image: Image.Image, channels: int, window: Window | None) -> np.nd
 def _scale_16_bits(values: np.ndarray) -> np.ndarray:
     low, high = int(values.min()), int(values.max())
     if low < 0 or high > 65535:
-        raise BadPicture(f"holds 32-bit integers from {low} to {high}; save it with 8 or 16 bits")
+        raise BadImage(f"holds 32-bit integers from {low} to {high}; save it with 8 or 16 bits")
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 257 is odd, so this rounds to the nearest
 
 

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from PIL import Image
 
 from project.data.cache import Cache, key_of
-from project.data.images import BadPicture, Entry, Picture, content_digest, decode
+from project.data.images import BadImage, Entry, ImageRecord, content_digest, decode
 from project.data.parallel import run_parallel
 from workbench.errors import UserError
 
@@ -53,7 +53,7 @@ def index_pictures(
     workers: int = 0,
     excluded: Collection[str] = (),
     progress: bool = True,
-) -> list[Picture]:
+) -> list[ImageRecord]:
     """Decode every file whole and tell the good from the bad, all at once.
 
     A file whose path, size and time of change are known is not decoded again, whether it was good or bad.
@@ -61,7 +61,7 @@ def index_pictures(
     Args:
         entries: What the source found.
         cache: Where the verdicts are kept.
-        min_size: Pixels that the shorter side must have: the crop. Never less than 2: a row of pixels is no picture.
+        min_size: Pixels that the shorter side must have: the crop. Never less than 2: a row of pixels is no image.
         on_bad_image: "error" refuses to go on with bad files; "skip" warns and leaves them out.
         workers: Threads that decode.
         excluded: Names of entries that the user left out: where they are bad, nobody minds.
@@ -73,20 +73,20 @@ def index_pictures(
     Raises:
         UserError: Naming every bad file and its reason, or when no good one is left.
     """
-    pictures, bad = judge_pictures(
+    pictures, bad = validate_images(
         entries, cache=cache, min_size=min_size, workers=workers, excluded=excluded, progress=progress
     )
     if bad:
         _report(bad, len(entries), on_bad_image, cache)
     if not pictures:
         raise UserError(
-            f"None of the {len(entries)} pictures can be used, so there is nothing to train on.\n"
-            "Point --data.root at a folder that holds good pictures."
+            f"None of the {len(entries)} images can be used, so there is nothing to train on.\n"
+            "Point --data.root at a folder that holds good images."
         )
     return pictures
 
 
-def judge_pictures(
+def validate_images(
     entries: Sequence[Entry],
     *,
     cache: Cache,
@@ -94,7 +94,7 @@ def judge_pictures(
     workers: int = 0,
     excluded: Collection[str] = (),
     progress: bool = True,
-) -> tuple[list[Picture], list[str]]:
+) -> tuple[list[ImageRecord], list[str]]:
     """Decode every file whole, as `index_pictures` does, and leave it to the caller what becomes of the bad ones.
 
     Args:
@@ -115,7 +115,7 @@ def judge_pictures(
     pictures, bad = [], []
     for entry in entries:
         picture = _judge(entry, verdicts, max(2, min_size))
-        if isinstance(picture, Picture):
+        if isinstance(picture, ImageRecord):
             pictures.append(picture)
         elif entry.name not in excluded:
             bad.append(f"{entry.name}: {picture}")
@@ -123,7 +123,7 @@ def judge_pictures(
 
 
 def file_digests(entries: Sequence[Entry], *, cache: Cache) -> dict[str, str]:
-    """The digest of every file's bytes, inputs and partners, by its path; `judge_pictures` has looked at them."""
+    """The digest of every file's bytes, inputs and partners, by its path; `validate_images` has looked at them."""
     verdicts = _Verdicts(cache, _cache_name(entries))
     return {path: verdicts[path].digest for path in _paths(entries)}
 
@@ -166,7 +166,7 @@ class _Verdicts:
         # Checked before decoding in `decode`; Pillow's own warning on top would only repeat it, unnamed.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            results = run_parallel(_examine, stale, workers=workers, what="Checking pictures", progress=progress)
+            results = run_parallel(_examine, stale, workers=workers, what="Checking images", progress=progress)
             try:
                 self.known.update(zip(stale, results, strict=False))
             finally:  # what an interrupt leaves is kept too
@@ -196,7 +196,7 @@ def _examine(path: str) -> Verdict:
     digest = content_digest(content)
     try:
         height, width = decode(io.BytesIO(content), channels=3).shape[:2]
-    except BadPicture as bad:
+    except BadImage as bad:
         return Verdict(size, mtime_ns, digest, reason=str(bad))
     return Verdict(size, mtime_ns, digest, width, height)
 
@@ -205,12 +205,12 @@ def _size_and_time(about: os.stat_result) -> tuple[int, int]:
     return about.st_size, about.st_mtime_ns
 
 
-def _judge(entry: Entry, verdicts: _Verdicts, min_size: int) -> Picture | str:
-    """The picture, or the reason why there is none."""
+def _judge(entry: Entry, verdicts: _Verdicts, min_size: int) -> ImageRecord | str:
+    """The image, or the reason why there is none."""
     if entry.problem:
         return entry.problem
     own = verdicts[entry.path]
-    make = partial(Picture, entry.path, entry.name, own.width, own.height, tag=entry.tag, part=entry.part)
+    make = partial(ImageRecord, entry.path, entry.name, own.width, own.height, tag=entry.tag, part=entry.part)
     problem = _problem(own, min_size)
     if problem or entry.target_path is None:
         return problem or make(own.digest)
@@ -239,7 +239,7 @@ def _report(bad: list[str], total: int, on_bad_image: str, cache: Cache) -> None
             temporary.write_text("\n".join(bad) + "\n", encoding="utf-8")
         shown = [*bad[: SHOWN - 1], f"... and {len(bad) - SHOWN + 1} more, see {cache.path('bad_pictures.txt')}"]
     names = "".join(f"\n  {line}" for line in shown)
-    count = f"{len(bad)} of {total} pictures"
+    count = f"{len(bad)} of {total} images"
     if on_bad_image == "skip":
         rank_zero_warn(f"Left out {count} (--data.on_bad_image skip):{names}")
         return

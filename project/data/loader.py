@@ -1,4 +1,4 @@
-"""From stored pictures to batches: a list of draws becomes one uint8 tensor."""
+"""From stored images to batches: a list of draws becomes one uint8 tensor."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from project.data.sampling import FILLER, Draw
 from workbench.errors import UserError
 
 
-class PictureDataset(Dataset[RawBatch]):
-    """Pictures of one split; a list of draws becomes a whole batch at once.
+class ImageDataset(Dataset[RawBatch]):
+    """Images of one split; a list of draws becomes a whole batch at once.
 
     Args:
-        store: decoded pictures.
-        keys: int64, one number a picture, that evaluation's chance follows from (see `picture_keys`).
+        store: decoded images.
+        keys: int64, one number an image, that evaluation's chance follows from (see `picture_keys`).
         augmenter: random crop and changes for training; None in evaluation.
-        crop: in evaluation, side of the middle part to keep; None keeps whole pictures.
+        crop: in evaluation, side of the middle part to keep; None keeps whole images.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class PictureDataset(Dataset[RawBatch]):
     def __getitems__(self, draws: Sequence[Draw | int]) -> RawBatch:
         """Makes a batch: torch's loader asks for whole lists where this method exists.
 
-        Each picture is written once, straight into the batch. A plain number (Lightning's `overfit_batches` brings its
+        Each image is written once, straight into the batch. A plain number (Lightning's `overfit_batches` brings its
         own sampler) is drawn the same way every time.
 
         Raises:
-            UserError: the pictures of the batch differ in size.
+            UserError: the images of the batch differ in size.
         """
         images: Tensor | None = None
         targets: Tensor | None = None
@@ -125,7 +125,7 @@ class ResumableLoader(DataLoader):
 
 
 def whole_batch(batch: RawBatch) -> RawBatch:
-    """The loader's collate function: `PictureDataset` has made the batch."""
+    """The loader's collate function: `ImageDataset` has made the batch."""
     return batch
 
 
@@ -152,21 +152,21 @@ def usable_cores() -> int:
 
 
 def size_error(first: tuple[int, int], other: tuple[int, int], training: bool) -> UserError:
-    """The error for a batch of unequal pictures, with the way out."""
+    """The error for a batch of unequal images, with the way out."""
     (height, width), (height2, width2) = first, other
     way_out = (
-        "Cut equal squares out of them: --data.crop 64 (or smaller than the smallest picture); or, where only quarter\n"
+        "Cut equal squares out of them: --data.crop 64 (or smaller than the smallest image); or, where only quarter\n"
         "turns make the difference: --data.augment.quarter_turns false."
         if training
         else "Take them one by one, whole: --data.eval_batch_size 1; or cut out their middles: --data.eval_crop 64."
     )
     return UserError(
-        f"A batch holds pictures of one size, and these are {width}x{height} and {width2}x{height2} pixels.\n{way_out}"
+        f"A batch holds images of one size, and these are {width}x{height} and {width2}x{height2} pixels.\n{way_out}"
     )
 
 
 def check_sizes(store: PixelStore, crop: int | None, turned: bool, training: bool) -> None:
-    """Says before the first batch that pictures cannot share one."""
+    """Says before the first batch that images cannot share one."""
     first: tuple[int, int] | None = None
     for number in range(len(store)):
         size = store.height(number), store.width(number)

@@ -15,44 +15,44 @@ from workbench.errors import UserError
 
 
 class ImageDataModule(PictureBatches):
-    """Pictures of any source, split, measured, augmented and made into pairs.
+    """Images of any source, split, measured, augmented and made into pairs.
 
     After `prepare_data()` and `setup()` it has `splits` (train, val, test: lists of paths), `statistics` and
-    `target_statistics` (mean and std of the training pictures, for pixels in [0, 1]) and `normalization`.
+    `target_statistics` (mean and std of the training images, for pixels in [0, 1]) and `normalization`.
 
     Args:
         source: "demo" (photographs that come with scikit-image), "drawings" (cartoon characters that the project draws
             itself: lines, and their colors as the target), "folder", or a torchvision image data set such as CIFAR10
             or Flowers102. A given root comes first.
-        root: folder of pictures, of any depth, or a list of such folders; train, val and test in it are kept.
-        target_root: second folder of a folder pair: what the pictures of root, under the same names, should become.
-        pairs: how a picture becomes input and target (class_path of a PairMaker); null: Gaussian noise of sigma 25, or
+        root: folder of images, of any depth, or a list of such folders; train, val and test in it are kept.
+        target_root: second folder of a folder pair: what the images of root, under the same names, should become.
+        pairs: how an image becomes input and target (class_path of a PairMaker); null: Gaussian noise of sigma 25, or
             both sides as they are where the source gives both (target_root, drawings).
-        augment: random changes of the training pictures.
-        crop: side of the random training crop in pixels; null takes whole pictures, then all of one size.
+        augment: random changes of the training images.
+        crop: side of the random training crop in pixels; null takes whole images, then all of one size.
         channels: 3 for color, 1 for gray.
-        half_size_epochs: so many epochs train on pictures of half the size first, whose steps take a quarter of the
-            time; 0 for none. Worth it where whole pictures train for long (progressive resizing).
-        resize: shrink or grow every picture's shorter side to so many pixels first; null keeps the sizes.
-        input_range: what the network sees: standardize (mean 0, std 1 of the training pictures), zero_one ([0, 1]) or
+        half_size_epochs: so many epochs train on images of half the size first, whose steps take a quarter of the
+            time; 0 for none. Worth it where whole images train for long (progressive resizing).
+        resize: shrink or grow every image's shorter side to so many pixels first; null keeps the sizes.
+        input_range: what the network sees: standardize (mean 0, std 1 of the training images), zero_one ([0, 1]) or
             minus_one_one ([-1, 1]).
         fractions: shares of train, val and test.
         split_seed: another number, another split.
         batch_size: training crops a step and process.
-        eval_batch_size: pictures a validation or test step; over 1 wants equal sizes or eval_crop.
-        crops_per_image: draws of each training picture an epoch; more make longer epochs, for few large pictures.
-        eval_crop: side of the middle part that validation and test look at; null looks at whole pictures.
-        num_workers: processes that load pictures; null: by the number of cores, 0 reads in the main process.
+        eval_batch_size: images a validation or test step; over 1 wants equal sizes or eval_crop.
+        crops_per_image: draws of each training image an epoch; more make longer epochs, for few large images.
+        eval_crop: side of the middle part that validation and test look at; null looks at whole images.
+        num_workers: processes that load images; null: by the number of cores, 0 reads in the main process.
         on_bad_image: error stops at files that cannot be used and lists them; skip warns and goes on without them.
-        statistics_images: measure mean and std on at most so many pictures; null measures on all.
-        decoded_cache_gb: keep decoded pictures on disk, where they take less than this; 0 decodes every time.
+        statistics_images: measure mean and std on at most so many images; null measures on all.
+        decoded_cache_gb: keep decoded images on disk, where they take less than this; 0 decodes every time.
         weights: sampling weight of each tag (folder or category), such as {cats: 3, dogs: 1}: how often it is drawn
-            against the others, whatever its number of pictures; tags left out weigh 1.
+            against the others, whatever its number of images; tags left out weigh 1.
         balance: tags draws from every folder or category equally often; none as many as there are.
-        exclude: file with names of pictures to leave out, one a line, or a table with a column file (worst.csv of the
+        exclude: file with names of images to leave out, one a line, or a table with a column file (worst.csv of the
             inspect command, cut to the rows that are to go); all others stay in their splits.
-        protocol: seeded (noise from the picture and the seed) or kair (the published test noise; test command only:
-            every picture of root is a test picture).
+        protocol: seeded (noise from the image and the seed) or kair (the published test noise; test command only:
+            every image of root is a test image).
         cache_dir: where everything computed once is kept. Deleted, it is made again, but for one thing: a folder that
             has grown since its first run is then split anew.
         seed: what the order, the augmentation and evaluation's noise follow from; null: seed_everything's, else 42.
@@ -136,7 +136,7 @@ class ImageDataModule(PictureBatches):
         self._check()
 
     def _check(self) -> None:
-        """Values that are wrong whatever the pictures are."""
+        """Values that are wrong whatever the images are."""
         for name in ("batch_size", "eval_batch_size", "crops_per_image", "crop", "eval_crop", "resize"):
             value = self.hparams[name]
             if value is not None and value < 1:

@@ -11,7 +11,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-AHEAD = 4  # results a thread may be ahead of whoever takes them: decoded pictures must not pile up in memory
+AHEAD = 4  # results a thread may be ahead of whoever takes them: decoded images must not pile up in memory
 PATIENCE = 1.0  # seconds of work before a bar appears
 
 
@@ -27,7 +27,7 @@ def run_parallel(
         function: Called once for each item.
         items: What to call it with.
         workers: Threads; 0 or 1 works in the calling thread.
-        what: The bar's label, such as "Reading pictures".
+        what: The bar's label, such as "Reading images".
         progress: Whether a bar may be shown. It is shown on a terminal alone, on its error stream.
     """
     yield from counted(_results(function, items, workers), len(items), what, progress)

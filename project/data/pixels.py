@@ -1,4 +1,4 @@
-"""Pixels by number: from one memory-mapped file of decoded pictures where that fits, else decoded anew each time."""
+"""Pixels by number: from one memory-mapped file of decoded images where that fits, else decoded anew each time."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Sequence
 import numpy as np
 
 from project.data.cache import Cache, key_of
-from project.data.images import BadPicture, Picture, Window, decode, resize_shorter, resized
+from project.data.images import BadImage, ImageRecord, Window, decode, resize_shorter, resized
 from project.data.parallel import run_parallel
 from project.data.tell import tell
 from workbench.errors import UserError
 
 
 class PixelFile:
-    """Where each picture's pixels lie in the file that holds them all.
+    """Where each image's pixels lie in the file that holds them all.
 
-    The file is nothing but bytes: for each different picture (by content, in the order of the digests) its pixels and
+    The file is nothing but bytes: for each different image (by content, in the order of the digests) its pixels and
     then its partner's. Its name is a hash of all of that, so that neither a new split nor a moved folder makes it anew,
     and workers and ranks share it through the system's page cache.
 
     Args:
-        pictures: All pictures of all splits.
+        images: All images of all splits.
         channels: 1 or 3.
         resize: Pixels of the shorter side, or None.
         cache: Where the file lies.
     """
 
-    def __init__(self, pictures: Sequence[Picture], channels: int, resize: int | None, cache: Cache) -> None:
+    def __init__(self, pictures: Sequence[ImageRecord], channels: int, resize: int | None, cache: Cache) -> None:
         self.pictures = {picture.digest: picture for picture in pictures}
         self.channels = channels
         self.resize = resize
@@ -48,10 +48,10 @@ class PixelFile:
         return self.path.is_file() and self.path.stat().st_size == self.bytes
 
     def write(self, workers: int, progress: bool = True) -> None:
-        """Decode every picture into the file, which appears whole or not at all.
+        """Decode every image into the file, which appears whole or not at all.
 
         Raises:
-            UserError: When the cache cannot be written, or a picture is no longer what the index saw.
+            UserError: When the cache cannot be written, or an image is no longer what the index saw.
         """
         pictures = [self.pictures[digest] for digest in sorted(self.pictures)]
         store = PixelStore(pictures, channels=self.channels, resize=self.resize)
@@ -69,19 +69,24 @@ class PixelFile:
 
 
 class PixelStore:
-    """The pictures of one split as arrays, by position.
+    """The images of one split as arrays, by position.
 
     Goes to worker processes without its pixels: each maps the file again.
 
     Args:
-        pictures: In the order of their positions.
+        images: In the order of their positions.
         channels: 1 for gray, 3 for RGB.
-        resize: Pixels of the shorter side, or None to leave pictures as they are.
+        resize: Pixels of the shorter side, or None to leave images as they are.
         file: The decoded pixels, or None to decode at each access.
     """
 
     def __init__(
-        self, pictures: Sequence[Picture], *, channels: int, resize: int | None = None, file: PixelFile | None = None
+        self,
+        pictures: Sequence[ImageRecord],
+        *,
+        channels: int,
+        resize: int | None = None,
+        file: PixelFile | None = None,
     ) -> None:
         self.channels = channels
         self.resize = resize
@@ -98,7 +103,7 @@ class PixelStore:
         return len(self.paths)
 
     def __getitem__(self, position: int) -> np.ndarray:
-        """The picture, uint8, (H, W, channels): a read-only view of the file's pixels, or freshly decoded.
+        """The image, uint8, (H, W, channels): a read-only view of the file's pixels, or freshly decoded.
 
         Raises:
             UserError: When it is decoded here and no longer what the index saw.
@@ -106,11 +111,11 @@ class PixelStore:
         return self._side(position, self.paths[position], 0)
 
     def parts(self, position: int, window: Window | None) -> tuple[np.ndarray, np.ndarray | None]:
-        """What lies in a window of the picture, and of its partner or None: `store[position][window]`, sooner.
+        """What lies in a window of the image, and of its partner or None: `store[position][window]`, sooner.
 
         Args:
-            position: Of the picture.
-            window: Rows and columns, within the picture; None: all of it.
+            position: Of the image.
+            window: Rows and columns, within the image; None: all of it.
         """
         path = self.target_paths[position]
         target = None if path is None else self._side(position, path, 1, window)
@@ -120,16 +125,16 @@ class PixelStore:
         """The partner of a folder pair, like `store[position]`."""
         path = self.target_paths[position]
         if path is None:
-            raise ValueError(f"picture {position} has no target")
+            raise ValueError(f"image {position} has no target")
         return self._side(position, path, 1)
 
     def has_target(self, position: int) -> bool:
-        """Whether a picture has a partner: all have or none, but for extra pairs beside pictures without partners."""
+        """Whether an image has a partner: all have or none, but for extra pairs beside images without partners."""
         return self.target_paths[position] is not None
 
     @property
     def mapped(self) -> bool:
-        """Whether pixels come out of the file of decoded pictures, at next to no cost."""
+        """Whether pixels come out of the file of decoded images, at next to no cost."""
         return self._path is not None
 
     def width(self, position: int) -> int:
@@ -165,14 +170,14 @@ class PixelStore:
                 return decode(path, self.channels, window, size)
             pixels = resize_shorter(decode(path, self.channels), self.resize)
             if pixels.shape[1::-1] != size:
-                raise BadPicture("it was of another size")
-        except BadPicture as error:
+                raise BadImage("it was of another size")
+        except BadImage as error:
             raise UserError(f"{path} has changed since it was checked: {error}. Run again.") from error
         return pixels if window is None else pixels[window]
 
 
 def pixel_file(
-    pictures: Sequence[Picture],
+    pictures: Sequence[ImageRecord],
     *,
     channels: int,
     resize: int | None,
@@ -181,7 +186,7 @@ def pixel_file(
     workers: int = 0,
     progress: bool = True,
 ) -> PixelFile | None:
-    """The file of decoded pixels, made where it is missing; None where the pictures need more than `limit_gb`.
+    """The file of decoded pixels, made where it is missing; None where the images need more than `limit_gb`.
 
     Raises:
         UserError: When the cache cannot be written.
@@ -191,7 +196,7 @@ def pixel_file(
         if limit_gb > 0:
             tell(
                 f"Decoded pixels would take {file.bytes / 1e9:.1f} GB, more than --data.decoded_cache_gb {limit_gb:g}: "
-                "pictures are decoded anew each time."
+                "images are decoded anew each time."
             )
         return None
     if not file.is_there:

@@ -1,4 +1,4 @@
-"""What a data module knows before its first batch: whose pictures are in which split, their mean and std."""
+"""What a data module knows before its first batch: whose images are in which split, their mean and std."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from project.data.cache import Cache
 from project.data.catalog import Catalog, Settings, build_catalog, read_catalog
 from project.data.extra import check_kind, read_manifest
-from project.data.images import Picture
+from project.data.images import ImageRecord
 from project.data.loader import usable_cores
 from project.data.pairs import PairMaker
 from project.data.splits import fingerprint
@@ -24,18 +24,18 @@ STATISTICS = ("statistics", "target_statistics")
 
 
 class PreparedPictures(LightningDataModule):
-    """Pictures found, checked, split and measured; `project.data.batches` makes batches of them.
+    """Images found, checked, split and measured; `project.data.batches` makes batches of them.
 
     Attributes:
-        settings: What the pictures are.
-        pairs: How a picture becomes input and target.
+        settings: What the images are.
+        pairs: How an image becomes input and target.
         splits: train, val and test: lists of paths; empty before `setup`.
-        statistics: Mean and std of the training pictures, for pixels in [0, 1]; None before `setup`.
+        statistics: Mean and std of the training images, for pixels in [0, 1]; None before `setup`.
         target_statistics: Those of their partners; the same object where they have none.
         input_range: What the network sees.
         protocol: seeded or kair.
         cache_dir: Where everything computed once is kept.
-        num_workers: Processes that load pictures, or None.
+        num_workers: Processes that load images, or None.
     """
 
     settings: Settings
@@ -56,7 +56,7 @@ class PreparedPictures(LightningDataModule):
         """Indexes, splits, measures and decodes, in one process; later runs only look whether files changed."""
         if self.trainer is not None and self.trainer.state.fn is not None:
             self._refuse_protocol(self.trainer.state.fn.value)
-        if self._catalog is not None:  # a fit's own test: the pictures stay those that it was trained with
+        if self._catalog is not None:  # a fit's own test: the images stay those that it was trained with
             return
         if self.settings.extra_pairs is not None and self.protocol != "kair":
             check_kind(read_manifest(self.settings.extra_pairs), self.pairs, self.settings.channels)
@@ -70,7 +70,7 @@ class PreparedPictures(LightningDataModule):
             stage: fit, validate, test or predict.
 
         Raises:
-            UserError: nothing prepared; protocol kair outside the test command; pictures that the pair maker has no use
+            UserError: nothing prepared; protocol kair outside the test command; images that the pair maker has no use
                 for.
         """
         self._refuse_protocol(stage)
@@ -86,14 +86,14 @@ class PreparedPictures(LightningDataModule):
             self._announce()
 
     @property
-    def pictures(self) -> dict[str, list[Picture]]:
-        """What is known of every picture of every split, in the order of its dataset; empty before `setup`."""
+    def pictures(self) -> dict[str, list[ImageRecord]]:
+        """What is known of every image of every split, in the order of its dataset; empty before `setup`."""
         return {} if self._catalog is None else self._catalog.splits
 
     def _refuse_protocol(self, stage: str | None) -> None:
         if self.protocol == "kair" and stage in ("fit", "validate"):
             raise UserError(
-                f"data.protocol kair makes every picture a test picture, so there is nothing to {stage}.\n"
+                f"data.protocol kair makes every image a test image, so there is nothing to {stage}.\n"
                 "Use it with the test command:\n"
                 "python -m project test --ckpt_path FILE --data.protocol kair --data.root FOLDER"
             )
@@ -104,7 +104,7 @@ class PreparedPictures(LightningDataModule):
         numbers = ", ".join(f"{len(paths)} {split}{more.get(split, '')}" for split, paths in self.splits.items())
         assert self.statistics is not None
         mean, std = (" ".join(f"{value:.3f}" for value in part) for part in (self.statistics.mean, self.statistics.std))
-        tell(f"Pictures: {numbers}; training mean {mean}, std {std}; cache: {self.cache_dir}")
+        tell(f"Images: {numbers}; training mean {mean}, std {std}; cache: {self.cache_dir}")
 
     # Normalization
 
@@ -128,11 +128,11 @@ class PreparedPictures(LightningDataModule):
             return [0.0] * channels, [1.0] * channels
         if self.input_range == "minus_one_one":
             return [0.5] * channels, [0.5] * channels
-        # A channel that never changes has no std to divide by; one gray level is the least that a picture can differ.
+        # A channel that never changes has no std to divide by; one gray level is the least that an image can differ.
         return statistics.mean.tolist(), statistics.std.clamp_min(1 / 255).tolist()
 
     def state_dict(self) -> dict[str, Any]:
-        """The statistics as plain numbers, and which pictures trained, for the checkpoint."""
+        """The statistics as plain numbers, and which images trained, for the checkpoint."""
         state: dict[str, Any] = {
             name: {"mean": found.mean.tolist(), "std": found.std.tolist(), "pixels": found.pixels}
             for name in STATISTICS
@@ -145,7 +145,7 @@ class PreparedPictures(LightningDataModule):
         return state | {"splits": splits}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the checkpoint's statistics where the pictures at hand have none of their own (protocol kair)."""
+        """Takes the checkpoint's statistics where the images at hand have none of their own (protocol kair)."""
         for name in STATISTICS:
             found = state_dict.get(name)
             if found is not None and getattr(self, name) is None:

@@ -1,4 +1,4 @@
-"""Which picture when: the order of an epoch, and the numbers that each draw's chance follows from.
+"""Which image when: the order of an epoch, and the numbers that each draw's chance follows from.
 
 Everything follows from (seed, epoch, position in the epoch), so that it repeats bit by bit with any number of workers,
 and training can go on in the middle of an epoch.
@@ -18,13 +18,13 @@ from torch.utils.data.distributed import DistributedSampler
 
 from workbench.errors import UserError
 
-Draw = tuple[int, int]  # the picture's number in its split, and the number that all of this draw's chance follows from
+Draw = tuple[int, int]  # the image's number in its split, and the number that all of this draw's chance follows from
 FILLER = -1
-"""Instead of a picture's number: the first picture once more, in a batch that nobody counts."""
+"""Instead of an image's number: the first image once more, in a batch that nobody counts."""
 
 
 def picture_keys(digests: Sequence[str], seed: int) -> np.ndarray:
-    """One number a picture, from its bytes and the seed alone: wherever the folder lies and however it grows.
+    """One number an image, from its bytes and the seed alone: wherever the folder lies and however it grows.
 
     Returns:
         int64, not negative.
@@ -73,10 +73,10 @@ class TrainingSampler(_Sampler):
     """Yields draws in an order that follows from (seed, epoch); as many on every process.
 
     Args:
-        length: number of pictures.
+        length: number of images.
         seed: with the epoch, what everything random follows from.
-        repeats: draws of each picture in an epoch.
-        weights: one a picture: draws are made with replacement, in proportion; None: each picture `repeats` times.
+        repeats: draws of each image in an epoch.
+        weights: one an image: draws are made with replacement, in proportion; None: each image `repeats` times.
         num_replicas: number of processes; None asks torch's process group.
         rank: this process's number; None asks torch's process group.
     """
@@ -117,16 +117,16 @@ class TrainingSampler(_Sampler):
 
 
 class EvaluationSampler(_Sampler):
-    """Yields every picture exactly once over all processes: process r of w has r, r + w, ...
+    """Yields every image exactly once over all processes: process r of w has r, r + w, ...
 
     A process that would have a batch less than the first one ends with a `FILLER`, alone in its batch: an epoch's end,
     and networks that are shared out, need each process in every step.
 
     Args:
-        keys: one number a picture, see `picture_keys`.
+        keys: one number an image, see `picture_keys`.
         num_replicas: number of processes; None asks torch's process group.
         rank: this process's number; None asks torch's process group.
-        batch_size: pictures in a batch.
+        batch_size: images in a batch.
     """
 
     def __init__(
@@ -150,19 +150,19 @@ class EvaluationSampler(_Sampler):
         return range(own if rank is None else rank, len(self.keys), replicas)
 
     def _lacks_a_batch(self) -> bool:
-        # Shares differ by one picture at most: where that makes a batch of its own, all others here are full.
+        # Shares differ by one image at most: where that makes a batch of its own, all others here are full.
         return -(-len(self._share()) // self.batch_size) < -(-len(self._share(0)) // self.batch_size)
 
 
 def picture_weights(tags: Sequence[str], weights: dict[str, float]) -> np.ndarray:
-    """One weight a picture, so that each tag is drawn by its own weight whatever its number of pictures.
+    """One weight an image, so that each tag is drawn by its own weight whatever its number of images.
 
     Args:
-        tags: each picture's tag.
+        tags: each image's tag.
         weights: some tags' weights; the others weigh 1.
 
     Returns:
-        float64, (number of pictures,).
+        float64, (number of images,).
 
     Raises:
         UserError: an unknown tag, a negative weight, or nothing but zeros.
@@ -176,7 +176,7 @@ def picture_weights(tags: Sequence[str], weights: dict[str, float]) -> np.ndarra
             close = get_close_matches(tag, known, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else "."
             listed = ", ".join(name or "'' (in no folder of their own)" for name in known[:20])
-            raise UserError(f"data.weights names {tag!r}, a tag of no training picture{hint}\nTags: {listed}")
+            raise UserError(f"data.weights names {tag!r}, a tag of no training image{hint}\nTags: {listed}")
     share = {tag: weights.get(tag, 1.0) / numbers[tag] for tag in known}
     if not any(share.values()):
         raise UserError("data.weights gives every tag a weight of 0: nothing would be drawn.")

@@ -1,4 +1,4 @@
-"""Where pictures come from: each source is a class whose `find()` lists files without opening them.
+"""Where images come from: each source is a class whose `find()` lists files without opening them.
 
 A source of your own is a class with `find() -> list[Entry]` and no required arguments, named by its class path:
 `--data.source my_package.MySource`. Where its entries have partners (`target_path`) it says so by `paired = True`.
@@ -24,7 +24,7 @@ class Source(Protocol):
     """What every source can do."""
 
     def find(self) -> list[Entry]:
-        """List the picture files; raise UserError where there are none."""
+        """List the image files; raise UserError where there are none."""
 
 
 def find_entries(
@@ -46,7 +46,7 @@ def find_entries(
 
 
 def partners(source: str, root: str | Sequence[str] | None, target_root: str | None) -> str | None:
-    """Which key gives the pictures their partners, as in "data.target_root"; None where they have none.
+    """Which key gives the images their partners, as in "data.target_root"; None where they have none.
 
     Args:
         source: As for `find_entries`.
@@ -76,7 +76,7 @@ def _make(
     if source == "drawings":
         return Drawings(cache, progress=progress)
     if source == "folder":
-        raise UserError("--data.source folder needs --data.root FOLDER, the folder of your pictures.")
+        raise UserError("--data.source folder needs --data.root FOLDER, the folder of your images.")
     if "." in source:
         return _import(source)
     names = dataset_names()

@@ -1,4 +1,4 @@
-"""Which pictures train, which validate and which test: exact, reproducible, and never the same picture twice."""
+"""Which images train, which validate and which test: exact, reproducible, and never the same image twice."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from project.data.cache import Cache
-from project.data.images import Picture
+from project.data.images import ImageRecord
 from project.data.tell import tell
 from workbench.errors import UserError
 
@@ -19,32 +19,32 @@ PARTS = ("train", "val", "test")
 
 
 def split_pictures(
-    pictures: Sequence[Picture],
+    pictures: Sequence[ImageRecord],
     fractions: Sequence[float] = (0.7, 0.2, 0.1),
     seed: int = 42,
     manifest: Path | None = None,
     excluded: Collection[str] = (),
-) -> dict[str, list[Picture]]:
-    """Deal the pictures into training, validation and test.
+) -> dict[str, list[ImageRecord]]:
+    """Deal the images into training, validation and test.
 
     The order of dealing is that of a hash of the seed and each file's content, so that neither the folder's place, nor
-    the order of its listing, nor the machine matters. Files of the same bytes are one group and stay together. Pictures
-    that came with a part of their own keep it; a part that is missing then is cut from the training pictures.
+    the order of its listing, nor the machine matters. Files of the same bytes are one group and stay together. Images
+    that came with a part of their own keep it; a part that is missing then is cut from the training images.
 
     Args:
-        pictures: What the index found good.
+        images: What the index found good.
         fractions: Shares of train, val and test; they sum to 1. A share of 0 leaves that part empty.
         seed: Another seed, another deal.
-        manifest: JSON file of an earlier deal, brought up to date here. Pictures that it knows, by content or else by
+        manifest: JSON file of an earlier deal, brought up to date here. Images that it knows, by content or else by
             name, keep their part; new ones fill the parts up towards the fractions. Files beside it that share its name
             up to the last "-" are deals of the same fractions and seed: see `_Manifest`.
-        excluded: Names of pictures that are dealt, and will not be used: copies of others among them harm nobody.
+        excluded: Names of images that are dealt, and will not be used: copies of others among them harm nobody.
 
     Returns:
-        "train", "val" and "test", each sorted by name; together every picture exactly once.
+        "train", "val" and "test", each sorted by name; together every image exactly once.
 
     Raises:
-        UserError: When there are too few different pictures for one in each part.
+        UserError: When there are too few different images for one in each part.
     """
     ready = {picture.part for picture in pictures} & set(PARTS)
     if ready:
@@ -55,8 +55,8 @@ def split_pictures(
     return {part: sorted(splits[part], key=lambda picture: (picture.name, picture.path)) for part in PARTS}
 
 
-def fingerprint(pictures: Sequence[Picture]) -> dict[str, int | str]:
-    """How many pictures there are, and a hash of their contents, whatever their names and places."""
+def fingerprint(pictures: Sequence[ImageRecord]) -> dict[str, int | str]:
+    """How many images there are, and a hash of their contents, whatever their names and places."""
     digests = "\n".join(sorted(picture.digest for picture in pictures))
     return {
         "pictures": len(pictures),
@@ -85,36 +85,36 @@ def exact_counts(total: int, shares: dict[str, float]) -> dict[str, int]:
 
 
 def _respect(
-    pictures: Sequence[Picture], ready: set[str], fractions: Sequence[float], seed: int, manifest: Path | None
-) -> dict[str, list[Picture]]:
-    """Keep ready-made parts; cut those that are missing, and have a share, from the training pictures."""
-    splits: dict[str, list[Picture]] = {part: [] for part in PARTS}
+    pictures: Sequence[ImageRecord], ready: set[str], fractions: Sequence[float], seed: int, manifest: Path | None
+) -> dict[str, list[ImageRecord]]:
+    """Keep ready-made parts; cut those that are missing, and have a share, from the training images."""
+    splits: dict[str, list[ImageRecord]] = {part: [] for part in PARTS}
     for picture in pictures:
         splits[picture.part if picture.part in PARTS else "train"].append(picture)
     if not splits["train"]:
         raise UserError(
-            f"No picture is left to train on: all {len(pictures)} that can be used lie in the ready-made "
+            f"No image is left to train on: all {len(pictures)} that can be used lie in the ready-made "
             f"{' and '.join(part for part in PARTS if part in ready)}.\nMend those in train, or give others."
         )
     if loose := sum(picture.part not in PARTS for picture in pictures):
-        tell(f"{loose} pictures come from folders without ready-made parts: they are for training.")
+        tell(f"{loose} images come from folders without ready-made parts: they are for training.")
     shares = dict(zip(PARTS, fractions, strict=True))
     cut = [part for part in PARTS if part not in ready and shares[part] > 0]
     if cut:
         kept = {part: share for part, share in shares.items() if part == "train" or part in cut}
         splits |= _deal(splits["train"], {**dict.fromkeys(PARTS, 0.0), **kept}, seed, manifest, only=kept)
         counts = " and ".join(f"{len(splits[part])} for {part}" for part in cut)
-        tell(f"The ready-made parts lack {' and '.join(cut)}: {counts} were cut from its train pictures.")
+        tell(f"The ready-made parts lack {' and '.join(cut)}: {counts} were cut from its train images.")
     return splits
 
 
 def _deal(
-    pictures: Sequence[Picture],
+    pictures: Sequence[ImageRecord],
     shares: dict[str, float],
     seed: int,
     manifest: Path | None,
     only: Sequence[str] | dict[str, float] = PARTS,
-) -> dict[str, list[Picture]]:
+) -> dict[str, list[ImageRecord]]:
     groups = defaultdict(list)
     for picture in pictures:
         groups[picture.digest].append(picture)
@@ -122,11 +122,11 @@ def _deal(
     if len(groups) < len(wanted):
         same = "" if len(groups) == len(pictures) else f", {len(groups)} of them different"
         raise UserError(
-            f"{len(pictures)} pictures{same} are too few: {len(wanted)} are needed, one each for {', '.join(wanted)}.\n"
-            "Give more pictures (--data.root FOLDER)."
+            f"{len(pictures)} images{same} are too few: {len(wanted)} are needed, one each for {', '.join(wanted)}.\n"
+            "Give more images (--data.root FOLDER)."
         )
     known = _Manifest(manifest, groups.keys())
-    splits: dict[str, list[Picture]] = {part: [] for part in only}
+    splits: dict[str, list[ImageRecord]] = {part: [] for part in only}
     new = []
     for digest, group in groups.items():
         part = known.part_of(group)
@@ -145,8 +145,8 @@ def _deal(
     empty = [part for part in wanted if not splits[part]]
     if empty:
         raise UserError(
-            f"No picture is left for {' and '.join(empty)}: the earlier split {manifest} holds all others in place.\n"
-            "Give more pictures, or remove that file to split anew."
+            f"No image is left for {' and '.join(empty)}: the earlier split {manifest} holds all others in place.\n"
+            "Give more images, or remove that file to split anew."
         )
     known.save(splits)
     return splits
@@ -167,20 +167,20 @@ class _Manifest:
         return (self.cache.read_json(path.name) or {}).get("pictures", {})
 
     def _moved(self, digests: AbstractSet[str]) -> dict[str, str]:
-        """Of the deals of the same shares and seed, the largest whose pictures are all here: maybe the folder moved."""
+        """Of the deals of the same shares and seed, the largest whose images are all here: maybe the folder moved."""
         family = self.path.name.rpartition("-")[0]
         deals = [dict(self._read(other).values()) for other in sorted(self.path.parent.glob(f"{family}-*.json"))]
         return max((deal for deal in deals if deal.keys() <= digests), key=len, default={})
 
-    def part_of(self, group: Sequence[Picture]) -> str | None:
-        """The part of a group of identical pictures: by content, else by the first name that is known."""
+    def part_of(self, group: Sequence[ImageRecord]) -> str | None:
+        """The part of a group of identical images: by content, else by the first name that is known."""
         if group[0].digest in self.by_digest:
             return self.by_digest[group[0].digest]
         names = sorted(picture.name for picture in group)
         return next((self.rows[name][1] for name in names if name in self.rows), None)
 
-    def save(self, splits: dict[str, list[Picture]]) -> None:
-        """Add and update; pictures that are gone for now are remembered."""
+    def save(self, splits: dict[str, list[ImageRecord]]) -> None:
+        """Add and update; images that are gone for now are remembered."""
         if not self.path:
             return
         rows = {picture.name: [picture.digest, part] for part, group in splits.items() for picture in group}
@@ -189,7 +189,7 @@ class _Manifest:
             self.cache.write_json(self.path.name, {"pictures": dict(sorted(merged.items()))})
 
 
-def _warn_of_copies(splits: dict[str, list[Picture]]) -> None:
+def _warn_of_copies(splits: dict[str, list[ImageRecord]]) -> None:
     places = defaultdict(list)
     for part, pictures in splits.items():
         for picture in pictures:
@@ -198,4 +198,4 @@ def _warn_of_copies(splits: dict[str, list[Picture]]) -> None:
     if copies:
         shown = "".join(f"\n  {' = '.join(name for _, name in where[:3])}" for where in copies[:5])
         more = f"\n  ... and {len(copies) - 5} more" if len(copies) > 5 else ""
-        rank_zero_warn(f"{len(copies)} pictures lie byte for byte in several of the ready-made parts:{shown}{more}")
+        rank_zero_warn(f"{len(copies)} images lie byte for byte in several of the ready-made parts:{shown}{more}")

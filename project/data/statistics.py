@@ -1,4 +1,4 @@
-"""Mean and standard deviation of each channel, exact, without holding more than a few pictures at a time."""
+"""Mean and standard deviation of each channel, exact, without holding more than a few images at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from project.data.cache import Cache, key_of
-from project.data.images import Picture
+from project.data.images import ImageRecord
 from project.data.parallel import run_parallel
 from project.data.pixels import PixelStore
 
@@ -35,7 +35,7 @@ class Statistics:
 
 def measure(
     store: PixelStore,
-    pictures: Sequence[Picture],
+    pictures: Sequence[ImageRecord],
     *,
     cache: Cache,
     side: Literal["input", "target"] = "input",
@@ -43,17 +43,17 @@ def measure(
     workers: int = 0,
     progress: bool = True,
 ) -> Statistics:
-    """Mean and standard deviation per channel over every pixel of the pictures, as they are loaded.
+    """Mean and standard deviation per channel over every pixel of the images, as they are loaded.
 
-    8-bit pixels take 256 values, so each picture is summed up by counting them; counts are whole numbers, so the result
-    neither rounds nor depends on the order of the pictures or the number of workers.
+    8-bit pixels take 256 values, so each image is summed up by counting them; counts are whole numbers, so the result
+    neither rounds nor depends on the order of the images or the number of workers.
 
     Args:
         store: The pixels of the training split.
-        pictures: The same pictures; the cached result is known by their contents.
+        images: The same images; the cached result is known by their contents.
         cache: Where the result is kept.
-        side: The pictures themselves, or their partners.
-        limit: At most so many pictures, evenly spread over the split's order; None takes all.
+        side: The images themselves, or their partners.
+        limit: At most so many images, evenly spread over the split's order; None takes all.
         workers: Threads.
         progress: Whether a bar may be shown.
     """

@@ -25,7 +25,7 @@ class Symmetries:
         self.random = random
 
     def __call__(self, **sides: np.ndarray) -> dict[str, np.ndarray]:
-        """Change pictures alike.
+        """Change images alike.
 
         Args:
             sides: By name, each (H, W, C).

@@ -25,7 +25,7 @@ PART_NAMES = {
     "val": ("val", "valid", "validation"),
     "test": ("test",),
 }
-NO_DATA = {"DatasetFolder", "FakeData", "ImageFolder", "VisionDataset"}  # classes to build on, without pictures
+NO_DATA = {"DatasetFolder", "FakeData", "ImageFolder", "VisionDataset"}  # classes to build on, without images
 PATIENCE = 20.0  # seconds that a server may be silent
 
 
@@ -53,10 +53,10 @@ class Torchvision:
         self.folder = cache.path(name)
 
     def find(self) -> list[Entry]:
-        """List the exported pictures; the first time, download and export them.
+        """List the exported images; the first time, download and export them.
 
         Raises:
-            UserError: When the download fails, or the data set does not give pictures.
+            UserError: When the download fails, or the data set does not give images.
         """
         if not self.folder.is_dir():
             self._export()
@@ -119,7 +119,7 @@ class Torchvision:
             "Three ways out:\n"
             "  run this once where there is a network;\n"
             f"  or put the files that torchvision.datasets.{self.name} downloads into {self.downloads};\n"
-            "  or use pictures that you have: --data.root FOLDER."
+            "  or use images that you have: --data.root FOLDER."
         )
 
     def _write(self, dataset: Any, folder: Path, part: str) -> None:
@@ -129,7 +129,7 @@ class Torchvision:
             image, label = sample[:2] if isinstance(sample, tuple) else (sample, None)
             if not isinstance(image, Image.Image):
                 raise UserError(
-                    f"--data.source {self.name} gives {type(image).__name__} where a picture is needed.\n"
+                    f"--data.source {self.name} gives {type(image).__name__} where an image is needed.\n"
                     "Choose an image data set such as CIFAR10 or Flowers102, or use --data.root FOLDER."
                 )
             with self.cache.guarded():

@@ -4,7 +4,7 @@ from project.models.adversarial import Hinge, LeastSquares, Standard, Wasserstei
 from project.models.finetuning import FineTuning
 from project.models.gan import GANColorizer
 from project.models.losses import Charbonnier, PSNRLoss
-from project.models.metrics import PSNR, SSIM, PictureMean
+from project.models.metrics import PSNR, SSIM, ImageMean
 from project.models.perceptual import VGGPerceptual
 from project.models.restoration import ImageRestorer
 from project.models.schedules import WarmupCosine
@@ -16,10 +16,10 @@ __all__ = [
     "FineTuning",
     "GANColorizer",
     "Hinge",
+    "ImageMean",
     "ImageRestorer",
     "LeastSquares",
     "PSNRLoss",
-    "PictureMean",
     "Standard",
     "VGGPerceptual",
     "WarmupCosine",

@@ -25,11 +25,11 @@ class AdversarialLoss(ABC):
 
     @abstractmethod
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """The discriminator's loss, a scalar, from its logits for real and for fake pictures."""
+        """The discriminator's loss, a scalar, from its logits for real and for fake images."""
 
     @abstractmethod
     def generator(self, fake: Tensor) -> Tensor:
-        """The generator's loss, a scalar, from the discriminator's logits for its pictures."""
+        """The generator's loss, a scalar, from the discriminator's logits for its images."""
 
     def penalty(self, judge: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor | None:
         """A further term of the discriminator's loss, not yet weighted; None where there is none.
@@ -48,7 +48,7 @@ class Standard(AdversarialLoss):
     D: -log s(D(real)) - log(1 - s(D(fake))); G: -log s(D(fake)), with the sigmoid s.
 
     Args:
-        real_label: What the discriminator should say of real pictures: 1, or 0.9 for one-sided label smoothing
+        real_label: What the discriminator should say of real images: 1, or 0.9 for one-sided label smoothing
             (Salimans et al. 2016), which keeps it from growing too sure.
     """
 
@@ -69,7 +69,7 @@ class LeastSquares(AdversarialLoss):
     D: (D(real) - real_label)^2 / 2 + D(fake)^2 / 2; G: (D(fake) - 1)^2 / 2.
 
     Args:
-        real_label: What the discriminator should say of real pictures: 1, or 0.9 for one-sided label smoothing.
+        real_label: What the discriminator should say of real images: 1, or 0.9 for one-sided label smoothing.
     """
 
     def __init__(self, real_label: float = 1.0) -> None:
@@ -99,7 +99,7 @@ class WassersteinGP(AdversarialLoss):
     """Wasserstein distance with a gradient penalty (WGAN-GP, Gulrajani et al. 2017).
 
     D: D(fake) - D(real) + penalty * (|gradient at a random point between the two| - 1)^2; G: -D(fake). The gradient is
-    that of a picture's mean logit by the answer, the condition held fixed. Costs another two passes through the
+    that of an image's mean logit by the answer, the condition held fixed. Costs another two passes through the
     discriminator, and goes with every norm but batch.
 
     Args:

@@ -13,14 +13,14 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from project.models.base import PictureModel
+from project.models.base import ImageToImageModule
 from project.models.finetuning import FineTuning, parameter_groups
 from project.models.optimization import Schedule, configure_scheduler, make_optimizer, step_schedules
 from workbench.ddp import allow_unused_parameters
 from workbench.errors import UserError
 
 
-class AlternatingModel(PictureModel):
+class AlternatingModel(ImageToImageModule):
     """A model of several networks, which its ``training_step`` improves in turns through ``descend``.
 
     Of the turns in a batch exactly one must count: then ``max_steps``, checkpoints, averages and loggers, which go by
@@ -30,7 +30,7 @@ class AlternatingModel(PictureModel):
         optimizers: Name of each network, an attribute of the model, and what makes its optimizer. Networks that are
             None have none.
         schedulers: Name and what makes the network's scheduler, or None.
-        options: What :class:`PictureModel` takes.
+        options: What :class:`ImageToImageModule` takes.
     """
 
     def __init__(

@@ -25,11 +25,11 @@ from workbench.sharding import gather_weights, is_sharded
 ROLES = ("normalize_input", "normalize_output")
 
 
-class PictureModel(LightningModule, ABC):
-    """A model that answers pictures with pictures, and is scored beside the answer that does nothing.
+class ImageToImageModule(LightningModule, ABC):
+    """A model that answers images with images, and is scored beside the answer that does nothing.
 
     Logs ``val/loss`` and for each metric ``val/NAME`` and ``val/NAME_baseline`` (the do-nothing answer); likewise
-    ``test/``. A model of your own inherits, and writes ``forward``, ``answer``, ``start_from``, ``training_step`` and
+    ``test/``. A model of your own inherits, and writes ``forward``, ``answer``, ``load_weights``, ``training_step`` and
     ``configure_optimizers``.
 
     Args:
@@ -67,17 +67,17 @@ class PictureModel(LightningModule, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) around [0, 1] -> pictures (B, C', H, W) around [0, 1], not clipped."""
+        """(B, C, H, W) around [0, 1] -> images (B, C', H, W) around [0, 1], not clipped."""
 
     @abstractmethod
-    def answer(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Answer a batch: pictures (B, C', H, W) around [0, 1], float32, and the loss, a scalar."""
+    def predict_and_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Answer a batch: images (B, C', H, W) around [0, 1], float32, and the loss, a scalar."""
 
     @abstractmethod
-    def start_from(self, path: str) -> None:
+    def load_weights(self, path: str) -> None:
         """Take the weights of a checkpoint, as far as they fit."""
 
-    def in_order(self, x: Tensor) -> Tensor:
+    def to_memory_format(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in the memory order that the networks work in."""
         return x.contiguous(memory_format=self.memory_format)
 
@@ -89,15 +89,15 @@ class PictureModel(LightningModule, ABC):
 
     def on_fit_start(self) -> None:
         """Take the weights to start from, once; by now a resumed run has loaded its own, and processes are joined."""
-        self.hold_frozen()
+        self.apply_freezing()
         if self.init_from is not None:
             with gather_weights(self.trainer, write=True):
-                self.start_from(self.init_from)
+                self.load_weights(self.init_from)
             self.init_from = None
 
     # What is frozen
 
-    def hold_frozen(self) -> None:
+    def apply_freezing(self) -> None:
         """Freeze what ``finetune`` says for this epoch; call it where the networks have been made.
 
         Raises:
@@ -106,20 +106,20 @@ class PictureModel(LightningModule, ABC):
         if self.finetune.freezes:
             freeze(getattr(self, self.tuned), self.finetune, self.current_epoch)
 
-    def train(self, mode: bool = True) -> PictureModel:
+    def train(self, mode: bool = True) -> ImageToImageModule:
         """Switch to training or evaluation; what is frozen stays in evaluation, as running statistics would move."""
         super().train(mode)
         if mode:
-            self.hold_frozen()
+            self.apply_freezing()
         return self
 
     def on_train_start(self) -> None:
         """A resumed run may begin in any epoch."""
-        self.hold_frozen()
+        self.apply_freezing()
 
     def on_train_epoch_start(self) -> None:
         """Unfreeze what is due."""
-        self.hold_frozen()
+        self.apply_freezing()
 
     # Scores
 
@@ -146,7 +146,7 @@ class PictureModel(LightningModule, ABC):
                 part.prepare()
 
     def restore(self, image: Tensor) -> Tensor:
-        """(B, C, H, W) float pictures around [0, 1] -> (B, C', H, W) in [0, 1], without gradients."""
+        """(B, C, H, W) float images around [0, 1] -> (B, C', H, W) in [0, 1], without gradients."""
         with torch.inference_mode():
             return self(image).float().clamp(0, 1)
 
@@ -159,7 +159,7 @@ class PictureModel(LightningModule, ABC):
         self._evaluate(batch, "test")
 
     def _evaluate(self, batch: Batch, stage: str) -> None:
-        output, loss = self.answer(batch)
+        output, loss = self.predict_and_loss(batch)
         if batch.is_padding is not None:
             return
         self.losses[stage].update(loss, weight=len(output))
@@ -184,7 +184,7 @@ class PictureModel(LightningModule, ABC):
         return scores
 
     def predict_step(self, batch: Batch | Tensor, batch_idx: int = 0) -> Tensor:
-        """A batch, or its input pictures alone -> restored pictures, (B, C', H, W) in [0, 1]."""
+        """A batch, or its input images alone -> restored images, (B, C', H, W) in [0, 1]."""
         return self.restore(batch.input if isinstance(batch, Batch) else batch)
 
     # Schedules

@@ -7,7 +7,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from project.color import rgb_to_lab
-from project.models.metrics import PictureMean, as_saved
+from project.models.metrics import ImageMean, as_saved
 from workbench.errors import UserError
 
 COLOR_LENIENCY = 2.2
@@ -15,39 +15,39 @@ COLOR_LENIENCY = 2.2
 
 
 def as_color(picture: Tensor) -> Tensor:
-    """A picture as a color file holds it: clamped to [0, 1], of 8 bits, and gray as three equal channels.
+    """An image as a color file holds it: clamped to [0, 1], of 8 bits, and gray as three equal channels.
 
     Args:
-        picture: (B, 3, H, W), or (B, 1, H, W) for gray, around [0, 1].
+        image: (B, 3, H, W), or (B, 1, H, W) for gray, around [0, 1].
 
     Returns:
         float32, (B, 3, H, W) in [0, 1].
 
     Raises:
-        UserError: The picture has another number of channels.
+        UserError: The image has another number of channels.
     """
     if picture.shape[1] not in (1, 3):
         raise UserError(
-            f"A color metric measures pictures of 1 or 3 channels, and these have {picture.shape[1]}.\n"
+            f"A color metric measures images of 1 or 3 channels, and these have {picture.shape[1]}.\n"
             "Leave it out of model.metrics, or set data.channels (1 gray, 3 color)."
         )
     return as_saved(picture).expand(-1, 3, -1, -1)
 
 
 def colorfulness(picture: Tensor) -> Tensor:
-    """How colorful pictures are, as people judge it: sigma_rgyb + 0.3 mu_rgyb (Hasler and Suesstrunk 2003, M3).
+    """How colorful images are, as people judge it: sigma_rgyb + 0.3 mu_rgyb (Hasler and Suesstrunk 2003, M3).
 
     With rg = R - G and yb = (R + G) / 2 - B of each pixel on the scale of 0 to 255, sigma_rgyb is the length of their
     standard deviations and mu_rgyb that of their means. 0 is gray, 33 moderately and 82 highly colorful.
 
     Args:
-        picture: (B, 3, H, W), or (B, 1, H, W) for gray, around [0, 1].
+        image: (B, 3, H, W), or (B, 1, H, W) for gray, around [0, 1].
 
     Returns:
-        (B,), one value a picture.
+        (B,), one value an image.
 
     Raises:
-        UserError: The picture has another number of channels.
+        UserError: The image has another number of channels.
     """
     red, green, blue = (as_color(picture) * 255).flatten(2).unbind(dim=1)
     opponents = torch.stack([red - green, (red + green) / 2 - blue], dim=1)
@@ -59,8 +59,8 @@ def colorfulness(picture: Tensor) -> Tensor:
 class PixelAccuracy(Metric):
     """Percentage of the pixels whose color is right within a threshold (Nazeri et al. 2018).
 
-    Of both pictures as they would be saved, in 8 bits, CIELAB is rounded to whole numbers; a pixel is right where
-    |dL| <= t, |da| <= 2.2 t and |db| <= 2.2 t. Each pixel of all pictures counts once.
+    Of both images as they would be saved, in 8 bits, CIELAB is rounded to whole numbers; a pixel is right where
+    |dL| <= t, |da| <= 2.2 t and |db| <= 2.2 t. Each pixel of all images counts once.
 
     Args:
         threshold: t, in units of CIELAB's lightness, which runs from 0 to 100.
@@ -93,7 +93,7 @@ class PixelAccuracy(Metric):
         return 100 * self.right / self.pixels
 
 
-class Colorfulness(PictureMean):
+class Colorfulness(ImageMean):
     """Mean colorfulness of the outputs (Hasler and Suesstrunk 2003), see :func:`colorfulness`."""
 
     def values(self, output: Tensor, target: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ class Colorfulness(PictureMean):
 class ColorfulnessRatio(Metric):
     """Colorfulness of the outputs over that of the targets: 1 is as colorful as the truth, below 1 paler.
 
-    The ratio of the sums over all pictures, so that a nearly gray target does not outweigh all others. Where the
+    The ratio of the sums over all images, so that a nearly gray target does not outweigh all others. Where the
     targets are all gray there is no ratio: NaN.
     """
 

@@ -29,7 +29,7 @@ class FineTuning:
             number.
         encoder_rate: Share of the learning rate that the encoder gets.
         stage_decay: Of that, the share that each stage gets of the rate of the next deeper one, above 0; 1: all the
-            same. 0.7 is usual: what the first stages see is the same in all pictures.
+            same. 0.7 is usual: what the first stages see is the same in all images.
 
     Raises:
         UserError: For an impossible number.

@@ -35,7 +35,7 @@ def check_settings(model: Any) -> None:
         faults.append(f"feature_matching_weight wants a discriminator with features(x), such as PatchGAN, not {name}")
     if isinstance(model.adversarial, WassersteinGP) and _has_batch_norm(discriminator):
         faults.append(
-            "WassersteinGP holds each picture's own gradient to length 1, and a batch norm mixes the pictures: set "
+            "WassersteinGP holds each image's own gradient to length 1, and a batch norm mixes the images: set "
             "norm: instance (or layer, group, none) in the discriminator's init_args"
         )
     if faults:
@@ -79,7 +79,7 @@ def check_channels(
     given, target = len(statistics["input"][0]), len(statistics["target"][0])
     if target != 3:
         raise UserError(
-            f"GANColorizer gives color pictures, but the target pictures have {target} channel(s): data.channels is "
+            f"GANColorizer gives color images, but the target images have {target} channel(s): data.channels is "
             f"{target}.\nSet data.channels: 3."
         )
     answered = space.channels
@@ -95,14 +95,14 @@ def check_channels(
     ]
     if faults:
         hints = getattr(getattr(pairs, "hints", None), "channels", 0)
-        made_of = f" ({given - hints} of the picture, {hints} of the hints)" if hints else ""
+        made_of = f" ({given - hints} of the image, {hints} of the hints)" if hints else ""
         name = type(space).__name__.lower()
         start = f"The input has {given} channels{made_of} and space {name} {answered}; the networks have others:"
         raise UserError("\n".join([start, *faults, "The discriminator sees the input and the answer together."]))
 
 
 def check_size(discriminator: nn.Module | None, data: Any, generator_epochs: int) -> None:
-    """Whether the training crops are as large as the discriminator needs; whole pictures show it by themselves.
+    """Whether the training crops are as large as the discriminator needs; whole images show it by themselves.
 
     Args:
         discriminator: Looked at where it has a ``check_size``.

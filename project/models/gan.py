@@ -1,4 +1,4 @@
-"""A conditional GAN that colors pictures (as pix2pix, Isola et al. 2017): what is optimized, logged and predicted."""
+"""A conditional GAN that colors images (as pix2pix, Isola et al. 2017): what is optimized, logged and predicted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Moments = tuple[list[float], list[float]]
 
 
 class GANColorizer(AlternatingModel):
-    """Teach a generator to color pictures, against a discriminator that tells its colors from true ones.
+    """Teach a generator to color images, against a discriminator that tells its colors from true ones.
 
     Logs ``train/loss`` (the generator's, weighted), its parts unweighted: ``train/reconstruction``,
     ``train/adversarial``, ``train/feature_matching``, ``train/perceptual``; ``train/discriminator`` (its loss),
@@ -45,7 +45,7 @@ class GANColorizer(AlternatingModel):
         reconstruction: Compares the colors with the true ones, any of torch.nn or project.models; null for L1.
         reconstruction_weight: Weight of the reconstruction loss.
         feature_matching_weight: Weight of the L1 distance of the discriminator's features; 0 for none, 10 is usual.
-        perceptual: Compares pictures by a pretrained network: project.models.VGGPerceptual; null for none.
+        perceptual: Compares images by a pretrained network: project.models.VGGPerceptual; null for none.
         perceptual_weight: Weight of the perceptual loss.
         generator_optimizer: Any of torch.optim; betas [0.5, 0.999] are usual against a discriminator.
         discriminator_optimizer: Any of torch.optim; a lower rate than the generator's where the discriminator wins.
@@ -120,7 +120,7 @@ class GANColorizer(AlternatingModel):
         self.generator_epochs = generator_epochs
         self.critic_epochs = critic_epochs
         check_settings(self)
-        self.hold_frozen()
+        self.apply_freezing()
 
     # Before the first step
 
@@ -154,7 +154,7 @@ class GANColorizer(AlternatingModel):
             if role == "normalize_input":
                 part.set(condition[0] + answer[0], condition[1] + answer[1])
 
-    def start_from(self, path: str) -> None:
+    def load_weights(self, path: str) -> None:
         """Take the weights of a GAN, or of a network that was trained alone, from a checkpoint, as far as they fit."""
         load_matching(self.generator, path)
         if self.discriminator is not None:
@@ -163,12 +163,12 @@ class GANColorizer(AlternatingModel):
     # Answering
 
     def forward(self, x: Tensor) -> Tensor:
-        """Condition and hints (B, C, H, W) -> RGB pictures (B, 3, H, W) around [0, 1]."""
-        return self.space.decode(self.generator(self.in_order(x)), x)
+        """Condition and hints (B, C, H, W) -> RGB images (B, 3, H, W) around [0, 1]."""
+        return self.space.decode(self.generator(self.to_memory_format(x)), x)
 
-    def answer(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The colored pictures of a batch, and the reconstruction loss of their colors."""
-        colors = self.generator(self.in_order(batch.input)).float()
+    def predict_and_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The colored images of a batch, and the reconstruction loss of their colors."""
+        colors = self.generator(self.to_memory_format(batch.input)).float()
         loss = self.reconstruction(colors, self.space.encode(batch.target))
         return self.space.decode(colors, batch.input), loss
 
@@ -182,8 +182,8 @@ class GANColorizer(AlternatingModel):
             to log, by its name without ``train/``, for callbacks that want it of every batch: detached, on the device.
         """
         stage = self._stage()
-        condition = self.in_order(batch.input)
-        real = self.in_order(self.space.encode(batch.target))
+        condition = self.to_memory_format(batch.input)
+        real = self.to_memory_format(self.space.encode(batch.target))
         with torch.set_grad_enabled(stage.generator):
             fake = self.generator(condition).float()
         logged = {}
@@ -229,7 +229,7 @@ class GANColorizer(AlternatingModel):
             condition: (B, C, H, W), what the generator was given.
             real: (B, c, H, W), the true colors in the model's space.
             fake: (B, c, H, W), the generator's, with its graph.
-            target: (B, 3, H, W) in [0, 1], the true picture.
+            target: (B, 3, H, W) in [0, 1], the true image.
             plays: Whether the discriminator has a say.
 
         Returns:
@@ -269,6 +269,6 @@ class GANColorizer(AlternatingModel):
 
 
 def default_metrics() -> dict[str, Metric]:
-    """What a colored picture is scored by where nothing else is said."""
+    """What a colored image is scored by where nothing else is said."""
     scores = {"psnr": PSNR(), "ssim": SSIM(), "acc_2": PixelAccuracy(2.0), "acc_5": PixelAccuracy(5.0)}
     return {**scores, "colorfulness": Colorfulness(), "colorfulness_ratio": ColorfulnessRatio()}

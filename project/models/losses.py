@@ -25,10 +25,10 @@ class Charbonnier(nn.Module):
 
 
 class PSNRLoss(nn.Module):
-    """Minus the PSNR in dB, the mean over the pictures of a batch (as NAFNet trains, Chen et al. 2022).
+    """Minus the PSNR in dB, the mean over the images of a batch (as NAFNet trains, Chen et al. 2022).
 
     Args:
-        eps: Added to each picture's mean squared error, for pixels in [0, 1]; keeps the logarithm finite.
+        eps: Added to each image's mean squared error, for pixels in [0, 1]; keeps the logarithm finite.
     """
 
     def __init__(self, eps: float = 1e-8) -> None:

@@ -1,4 +1,4 @@
-"""How good a picture is, counted picture by picture, beside the answer that does nothing."""
+"""How good an image is, counted image by image, beside the answer that does nothing."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torchmetrics import Metric
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 PERFECT_PSNR = 100.0
-"""dB for a picture without any error, whose PSNR would be infinite and spoil every mean."""
+"""dB for an image without any error, whose PSNR would be infinite and spoil every mean."""
 
 
 def as_saved(picture: Tensor) -> Tensor:
-    """Clamped to [0, 1] and rounded to 8 bits, as a picture file holds it; the same shape, float."""
+    """Clamped to [0, 1] and rounded to 8 bits, as an image file holds it; the same shape, float."""
     return (picture.float().clamp(0, 1) * 255).round() / 255
 
 
-class PictureMean(Metric):
-    """The mean over pictures of one value a picture; every picture counts once, in any batch and on any rank.
+class ImageMean(Metric):
+    """The mean over images of one value an image; every image counts once, in any batch and on any rank.
 
     A metric of your own: inherit, and write ``values``.
     """
@@ -31,22 +31,22 @@ class PictureMean(Metric):
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def values(self, output: Tensor, target: Tensor) -> Tensor:
-        """Two (B, C, H, W) tensors around [0, 1] -> (B,), one value a picture."""
+        """Two (B, C, H, W) tensors around [0, 1] -> (B,), one value an image."""
         raise NotImplementedError
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Count the pictures of a batch: two (B, C, H, W) tensors around [0, 1]."""
+        """Count the images of a batch: two (B, C, H, W) tensors around [0, 1]."""
         values = self.values(output.float(), target.float())
         self.total += values.sum()
         self.count += len(values)
 
     def compute(self) -> Tensor:
-        """The mean over all pictures so far, a scalar."""
+        """The mean over all images so far, a scalar."""
         return self.total / self.count
 
 
-class PSNR(PictureMean):
-    """Peak signal-to-noise ratio in dB, over all pixels and channels of a picture; 100 dB where there is no error."""
+class PSNR(ImageMean):
+    """Peak signal-to-noise ratio in dB, over all pixels and channels of an image; 100 dB where there is no error."""
 
     def values(self, output: Tensor, target: Tensor) -> Tensor:
         """Two (B, C, H, W) tensors around [0, 1] -> (B,) dB."""
@@ -54,10 +54,10 @@ class PSNR(PictureMean):
         return psnr.clamp(max=PERFECT_PSNR)
 
 
-class SSIM(PictureMean):
+class SSIM(ImageMean):
     """Structural similarity (Wang et al. 2004), at most 1; Gaussian window of sigma 1.5, that is 11 pixels.
 
-    A picture with a side below 6 pixels cannot hold that window: it gets the largest that its shorter side holds.
+    An image with a side below 6 pixels cannot hold that window: it gets the largest that its shorter side holds.
     """
 
     def values(self, output: Tensor, target: Tensor) -> Tensor:
@@ -94,7 +94,7 @@ class Scores(nn.Module):
             metric.update(output, target)
             other = self.baseline[name]
             # Metrics from elsewhere may refuse values outside [0, 1].
-            other.update(baseline if isinstance(other, PictureMean) else baseline.clamp(0, 1), target)
+            other.update(baseline if isinstance(other, ImageMean) else baseline.clamp(0, 1), target)
 
     def compute(self) -> dict[str, Tensor]:
         """Name -> value and name_baseline -> value, over all ranks; then start anew."""

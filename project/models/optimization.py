@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -15,12 +14,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from project.models.finetuning import scale_rates, scale_schedule
-from project.models.schedules import RunProgress
 from workbench.errors import UserError
+from workbench.run_progress import NEVER, RunProgress
 
 Built = TypeVar("Built")
 EVERY = ("auto", "step", "epoch")
-NEVER = sys.maxsize
 """The frequency of a scheduler that Lightning keeps and saves, but does not step."""
 
 

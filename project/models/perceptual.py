@@ -1,4 +1,4 @@
-"""How much two pictures differ in what VGG19 sees in them."""
+"""How much two images differ in what VGG19 sees in them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from project.networks.normalize import Normalize
 from workbench.errors import UserError
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-"""Of ImageNet's pictures, which VGG19 was trained with."""
+"""Of ImageNet's images, which VGG19 was trained with."""
 LAYERS = {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 / 4, "relu5_1": 1.0}
 """As pix2pixHD weights them (Wang et al. 2018)."""
 CONVOLUTIONS = (2, 2, 4, 4, 4)
@@ -26,7 +26,7 @@ ADDRESS = f"https://download.pytorch.org/models/{FILE}"
 
 
 class VGGPerceptual(nn.Module):
-    """L1 distance between VGG19's features of two pictures, a weighted sum over layers (Johnson et al. 2016).
+    """L1 distance between VGG19's features of two images, a weighted sum over layers (Johnson et al. 2016).
 
     VGG19 is frozen, and no part of checkpoints, optimizers or averages: it is read anew where a training begins.
 
@@ -73,7 +73,7 @@ class VGGPerceptual(nn.Module):
         return super()._apply(fn, recurse)
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Two (B, 3, H, W) pictures in [0, 1] -> a scalar; gradients flow to the first alone."""
+        """Two (B, 3, H, W) images in [0, 1] -> a scalar; gradients flow to the first alone."""
         with torch.no_grad():
             wanted = self._features(target)
         found = self._features(output)

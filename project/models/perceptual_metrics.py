@@ -1,4 +1,4 @@
-"""Metrics that look through a pretrained network: how alike pictures are to the eye, and how alike two sets of them."""
+"""Metrics that look through a pretrained network: how alike images are to the eye, and how alike two sets of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
 from project.models.color_metrics import as_color
-from project.models.metrics import PictureMean
+from project.models.metrics import ImageMean
 from workbench.errors import UserError
 
 INCEPTION = (
@@ -64,8 +64,8 @@ class Outside(nn.Module):
 class FID(FrechetInceptionDistance):
     """Frechet inception distance of all outputs to all targets (Heusel et al. 2017); 0 is best.
 
-    Mean and covariance of a network's features are compared, so it takes many more pictures than the network has
-    features; with fewer, compare only figures of the same pictures. By default the network is InceptionV3 with the
+    Mean and covariance of a network's features are compared, so it takes many more images than the network has
+    features; with fewer, compare only figures of the same images. By default the network is InceptionV3 with the
     weights that the papers use; it needs the package torch-fidelity.
 
     Args:
@@ -84,10 +84,10 @@ class FID(FrechetInceptionDistance):
             raise UserError(f"FID: feature must be 64, 192, 768 or 2048, or a network; it is {feature}.")
         network.num_features = features
         super().__init__(feature=network, normalize=True)
-        self.orig_dtype = torch.float32  # set by an update, and a rank may get no picture
+        self.orig_dtype = torch.float32  # set by an update, and a rank may get no image
 
     def prepare(self) -> None:
-        """Make the network now, not at the first picture.
+        """Make the network now, not at the first image.
 
         Raises:
             UserError: torch-fidelity or the weights are not there; says what to put where.
@@ -103,15 +103,15 @@ class FID(FrechetInceptionDistance):
         """The distance, a scalar.
 
         Raises:
-            UserError: There was only one picture.
+            UserError: There was only one image.
         """
         if self.real_features_num_samples < 2:
-            raise UserError("FID compares sets of pictures, and there is only one. Leave it out of model.metrics.")
+            raise UserError("FID compares sets of images, and there is only one. Leave it out of model.metrics.")
         return super().compute()
 
 
-class LPIPS(PictureMean):
-    """Perceptual distance of each output to its target (Zhang et al. 2018); 0 is the same picture, lower is better.
+class LPIPS(ImageMean):
+    """Perceptual distance of each output to its target (Zhang et al. 2018); 0 is the same image, lower is better.
 
     Args:
         network: The network that compares: alex (the paper's choice for measuring), vgg or squeeze.
@@ -124,7 +124,7 @@ class LPIPS(PictureMean):
         self.network = Outside(functools.partial(_make_lpips, network))
 
     def prepare(self) -> None:
-        """Make the network now, not at the first picture.
+        """Make the network now, not at the first image.
 
         Raises:
             UserError: The weights are not there; says which file to put where.
@@ -135,8 +135,8 @@ class LPIPS(PictureMean):
         """Two (B, 3, H, W) tensors around [0, 1], or (B, 1, H, W) for gray -> (B,)."""
         if min(output.shape[-2:]) < SMALLEST:
             raise UserError(
-                f"LPIPS needs pictures of at least {SMALLEST} x {SMALLEST} pixels, not {output.shape[-1]} x "
-                f"{output.shape[-2]}.\nLeave it out of model.metrics, or use larger pictures."
+                f"LPIPS needs images of at least {SMALLEST} x {SMALLEST} pixels, not {output.shape[-1]} x "
+                f"{output.shape[-2]}.\nLeave it out of model.metrics, or use larger images."
             )
         # The network is called directly: torchmetrics' own update looks at the pixels' range, and so waits for them.
         return self.network(2 * as_color(output) - 1, 2 * as_color(target) - 1).flatten()

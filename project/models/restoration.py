@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from project.data.batch import Batch
-from project.models.base import PictureModel, normalizations
+from project.models.base import ImageToImageModule, normalizations
 from project.models.finetuning import FineTuning, parameter_groups
 from project.models.fitting import channels_of
 from project.models.metrics import PSNR, SSIM
@@ -22,14 +22,14 @@ from workbench.errors import UserError
 from workbench.hyperparameters import save_plain_hyperparameters
 
 
-class ImageRestorer(PictureModel):
-    """Teach a network to turn input pictures into their targets.
+class ImageRestorer(ImageToImageModule):
+    """Teach a network to turn input images into their targets.
 
     Logs ``train/loss`` (the data loss), with penalties ``train/l1_penalty``, ``train/l2_penalty``, ``train/total``;
     ``val/loss`` and for each metric ``val/NAME`` and ``val/NAME_baseline`` (the do-nothing answer); likewise ``test/``.
 
     Args:
-        network: Takes and gives pictures in [0, 1], (B, C, H, W); only its parameters are trained.
+        network: Takes and gives images in [0, 1], (B, C, H, W); only its parameters are trained.
         loss: Called with output and target, any of torch.nn or project.models; null for L1.
         optimizer: Any of torch.optim.
         scheduler: Any of torch.optim.lr_scheduler or project.models.WarmupCosine; null for a constant learning rate.
@@ -82,7 +82,7 @@ class ImageRestorer(PictureModel):
         self.l2 = l2
         self.compile_network = compile
         self._train_network: Callable[[Tensor], Tensor] | None = None
-        self.hold_frozen()
+        self.apply_freezing()
 
     def setup(self, stage: str) -> None:
         """Before training: take the data's statistics, and compile."""
@@ -106,21 +106,21 @@ class ImageRestorer(PictureModel):
             part.set(*wanted[role])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) pictures around [0, 1] -> (B, C', H, W) around [0, 1], not clipped."""
-        return self.network(self.in_order(x))
+        """(B, C, H, W) images around [0, 1] -> (B, C', H, W) around [0, 1], not clipped."""
+        return self.network(self.to_memory_format(x))
 
-    def answer(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def predict_and_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The network's answer to a batch, and its data loss."""
         output = self(batch.input).float()
         return output, self.loss(output, batch.target)
 
-    def start_from(self, path: str) -> None:
+    def load_weights(self, path: str) -> None:
         """Take the network's weights from a checkpoint, as far as they fit."""
         load_matching(self.network, path)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One batch -> the scalar to descend."""
-        x = self.in_order(batch.input)
+        x = self.to_memory_format(batch.input)
         output = self.network(x) if self._train_network is None else self._compiled(x)
         loss = self.loss(output, batch.target)
         self.log("train/loss", loss)  # prog_bar=True would wait for the device at every step
@@ -161,7 +161,7 @@ class ImageRestorer(PictureModel):
 
 
 def default_metrics() -> dict[str, Metric]:
-    """What a restored picture is scored by where nothing else is said."""
+    """What a restored image is scored by where nothing else is said."""
     return {"psnr": PSNR(), "ssim": SSIM()}
 
 
@@ -170,7 +170,7 @@ def _check_channels(name: str, takes: int | None, given: int) -> None:
         return
     key, what = ("in_channels", "input") if name.endswith("input") else ("out_channels", "target")
     raise UserError(
-        f"The data's {what} pictures have {given} channels, but the network is made for {takes}.\n"
+        f"The data's {what} images have {given} channels, but the network is made for {takes}.\n"
         f"Set {key}: {given} in the network's init_args, or change data.channels (1 gray, 3 color).\n"
         "A noise map adds one channel to the input."
     )

@@ -20,7 +20,7 @@ PREFIXES = ("network.", "generator.")
 def load_matching(network: nn.Module, path: str) -> str:
     """Take every tensor of a checkpoint that has the same name and shape in the network; leave the others as they are.
 
-    Convolutions over the three colors of a picture are adapted where the network takes other channels.
+    Convolutions over the three colors of an image are adapted where the network takes other channels.
 
     Args:
         network: Filled in place, its normalization included.

@@ -1,4 +1,4 @@
-"""Self-attention between the places of a picture."""
+"""Self-attention between the places of an image."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from workbench.errors import UserError
 
 
 class BackboneUNet(nn.Module):
-    """Picture in, picture out, both in [0, 1]: an encoder of torchvision or timm, a decoder of a UNet.
+    """Image in, image out, both in [0, 1]: an encoder of torchvision or timm, a decoder of a UNet.
 
     Beside the encoder runs a path at full resolution, since an encoder's stem throws three quarters of the places away.
 

@@ -51,7 +51,7 @@ def pad_up(x: Tensor, multiple: int, smallest: int) -> Tensor:
     below, right = missing(x.shape[-2], multiple, smallest), missing(x.shape[-1], multiple, smallest)
     if not (torch.compiler.is_exporting() or below > 0 or right > 0):
         return x
-    # Replication, unlike reflection, works for a picture of a single pixel as well.
+    # Replication, unlike reflection, works for an image of a single pixel as well.
     return F.pad(x, (0, right, 0, below), mode="replicate")
 
 

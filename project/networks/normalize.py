@@ -1,4 +1,4 @@
-"""Mean and standard deviation as buffers: a network, and every export of it, takes and gives pictures in [0, 1]."""
+"""Mean and standard deviation as buffers: a network, and every export of it, takes and gives images in [0, 1]."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from workbench.errors import UserError
 
 
 class Normalize(nn.Module):
-    """Standardize the channels of a picture, and undo it.
+    """Standardize the channels of an image, and undo it.
 
     Starts as the identity (mean 0, standard deviation 1) unless told otherwise.
 
@@ -54,11 +54,11 @@ class Normalize(nn.Module):
         self.std.copy_(std.view(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) picture in [0, 1] -> the same shape, zero mean and unit variance over the training data."""
+        """(B, C, H, W) image in [0, 1] -> the same shape, zero mean and unit variance over the training data."""
         return (x - self.mean) / self.std
 
     def inverse(self, x: Tensor) -> Tensor:
-        """Undo ``forward``: (B, C, H, W) normalized -> picture in [0, 1]."""
+        """Undo ``forward``: (B, C, H, W) normalized -> image in [0, 1]."""
         return x * self.std + self.mean
 
 
@@ -71,7 +71,7 @@ def input_normalization(network: nn.Module) -> Normalize | None:
 
 
 class Normalized(nn.Module):
-    """Any network between a normalization and its inverse: pictures in [0, 1] in and out.
+    """Any network between a normalization and its inverse: images in [0, 1] in and out.
 
     Args:
         network: Takes (B, in_channels, H, W), gives (B, out_channels, H', W'), both normalized.

@@ -1,4 +1,4 @@
-"""PatchGAN (Isola et al. 2017): a discriminator that judges every patch of a picture by itself."""
+"""PatchGAN (Isola et al. 2017): a discriminator that judges every patch of an image by itself."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class PatchGAN(nn.Module):
     Args:
         in_channels: Channels of the condition (hints included) and of the answer together.
         width: Channels of the first layer; doubled by each further one, up to 8 times as many.
-        layers: Layers that halve the picture; it must have at least 3 * 2^layers pixels a side.
+        layers: Layers that halve the image; it must have at least 3 * 2^layers pixels a side.
         norm: batch, group, layer, instance or none; WGAN-GP wants any but batch.
         norm_groups: At most so many groups for the group norm.
         spectral_norm: Divide every kernel by its largest singular value (Miyato et al. 2018); usually with norm none.
 
     Raises:
-        UserError: For an unknown norm or an impossible number; in ``forward`` for a picture that is too small.
+        UserError: For an unknown norm or an impossible number; in ``forward`` for an image that is too small.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class PatchGAN(nn.Module):
         self.in_channels = in_channels
         self.layers = layers
         self.smallest = LEAST * 2**layers
-        """Height and width of the smallest picture that it can judge, in pixels."""
+        """Height and width of the smallest image that it can judge, in pixels."""
         widths = [width * min(2**level, 8) for level in range(layers + 1)]
         self.normalize_input = Normalize(in_channels)
         blocks = [_block(in_channels, widths[0], 2, "none", norm_groups, spectral_norm)]
@@ -74,7 +74,7 @@ class PatchGAN(nn.Module):
         return [*found, self.tail(h)]
 
     def check_size(self, height: int, width: int) -> None:
-        """Whether it can judge pictures of that size, in pixels.
+        """Whether it can judge images of that size, in pixels.
 
         Raises:
             UserError: When they are too small; says what would fit.
@@ -85,7 +85,7 @@ class PatchGAN(nn.Module):
         most = (side // LEAST).bit_length() - 1
         less = f"Set layers: {most} in the discriminator's init_args (at most), or use" if most >= 1 else "Use"
         raise UserError(
-            f"The discriminator is too deep for the pictures: PatchGAN with layers: {self.layers} needs "
+            f"The discriminator is too deep for the images: PatchGAN with layers: {self.layers} needs "
             f"{self.smallest} pixels a side, and they are {width} x {height}.\n"
             f"{less} larger ones: data.crop: {self.smallest}, or data.resize where the files are smaller."
         )

@@ -1,10 +1,7 @@
-"""Classification networks with their weights, and where in them a picture is how small."""
+"""Classification networks with their weights, and where in them an image is how small."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +12,7 @@ from torch import Tensor, nn
 from project.networks.weights_file import is_file, load_file
 from workbench.choices import choose
 from workbench.errors import UserError
+from workbench.pretrained import pretrained_download_skipped
 
 STRIDES = (2, 4, 8, 16, 32)
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -22,29 +20,7 @@ IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 TIMM = "timm:"
 """Before the names of timm's networks."""
 PROBE = 128
-"""Side of the picture that finds the stages; any multiple of the largest stride that leaves more than one pixel."""
-
-
-_weights_follow: ContextVar[bool] = ContextVar("weights_follow", default=False)
-
-
-@contextmanager
-def weights_follow(follow: bool = True) -> Iterator[None]:
-    """Within it pretrained weights are neither read nor downloaded: a checkpoint's will take their place.
-
-    Args:
-        follow: False: nothing changes.
-    """
-    before = _weights_follow.set(follow or _weights_follow.get())
-    try:
-        yield
-    finally:
-        _weights_follow.reset(before)
-
-
-def weights_are_to_follow() -> bool:
-    """Whether that is so here."""
-    return _weights_follow.get()
+"""Side of the image that finds the stages; any multiple of the largest stride that leaves more than one pixel."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +61,10 @@ def load_pretrained(name: str, weights: str | None) -> Pretrained:
     name = choose("backbone", name, list_models(module=torchvision.models))
     entries = get_model_weights(name)
     random = weights is None or weights.lower() == "none"
-    if random or weights_are_to_follow() or is_file(weights):
+    if random or pretrained_download_skipped() or is_file(weights):
         network = get_model(name, weights=None)
         mean, std = IMAGENET
-        if not random and not weights_are_to_follow():
+        if not random and not pretrained_download_skipped():
             load_file(network, Path(weights).expanduser(), name, "torchvision")
         return Pretrained(network.eval(), list(mean), list(std), trained=not random)
     entry = entries[choose("weights", weights, ["DEFAULT", *entries.__members__])]
@@ -106,7 +82,7 @@ def load_pretrained(name: str, weights: str | None) -> Pretrained:
 
 
 def find_stages(network: nn.Module) -> dict[int, str]:
-    """Where a picture has been halved how often: stride -> the last node before it is halved again.
+    """Where an image has been halved how often: stride -> the last node before it is halved again.
 
     The nodes are called as torchvision's feature extraction calls them.
 
@@ -114,7 +90,7 @@ def find_stages(network: nn.Module) -> dict[int, str]:
         network: Takes (B, 3, H, W); in evaluation mode.
 
     Raises:
-        UserError: The network keeps no picture-like stages, as transformers do not.
+        UserError: The network keeps no image-like stages, as transformers do not.
     """
     stages: dict[int, str] = {}
     for name, value in _features(network).items():
@@ -122,17 +98,17 @@ def find_stages(network: nn.Module) -> dict[int, str]:
         stride = next((stride for stride in STRIDES if sides == (PROBE // stride, PROBE // stride)), 0)
         if stride and stride >= max(stages, default=0):
             stages[stride] = name
-    # The largest strides without a gap: a transformer keeps pictures here and there.
+    # The largest strides without a gap: a transformer keeps images here and there.
     if max(stages, default=0) < 16 or tuple(stages) != STRIDES[STRIDES.index(min(stages)) :][: len(stages)]:
         raise UserError(
-            f"{type(network).__name__} does not keep a picture that it halves step by step.\n"
+            f"{type(network).__name__} does not keep an image that it halves step by step.\n"
             "Take a convolutional network, such as resnet18, efficientnet_b0 or convnext_tiny."
         )
     return stages
 
 
 def _features(network: nn.Module) -> dict[str, Any]:
-    """What every node gives of a picture, in the order of the nodes; nothing where it does not get that far."""
+    """What every node gives of an image, in the order of the nodes; nothing where it does not get that far."""
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
     try:
@@ -140,7 +116,7 @@ def _features(network: nn.Module) -> dict[str, Any]:
             names = get_graph_node_names(network, **_tracing(network))[1]
             extractor = create_feature_extractor(network, return_nodes=names, **_tracing(network)).eval()
             return extractor(torch.zeros(1, 3, PROBE, PROBE))
-    except Exception:  # networks for one size of pictures refuse this one in words of their own
+    except Exception:  # networks for one size of images refuse this one in words of their own
         return {}
 
 
@@ -211,9 +187,9 @@ def adapt_input(network: nn.Module, channels: int) -> None:
 def adapt_kernel(kernel: Tensor, channels: int) -> Tensor:
     """A convolution's kernel over colors, for another number of channels.
 
-    Three or four channels are colors, the fourth a noise map. Otherwise the first is a gray picture, what else there
-    is are hints, a mask: three equal channels would give the same as a gray picture, so it gets the sum of the three
-    kernels. Whatever is no picture starts at zero.
+    Three or four channels are colors, the fourth a noise map. Otherwise the first is a gray image, what else there
+    is are hints, a mask: three equal channels would give the same as a gray image, so it gets the sum of the three
+    kernels. Whatever is no image starts at zero.
 
     Args:
         kernel: (out, 3, height, width).
@@ -231,7 +207,7 @@ def adapt_kernel(kernel: Tensor, channels: int) -> Tensor:
 
 
 def input_statistics(mean: list[float], std: list[float], channels: int) -> tuple[list[float], list[float]]:
-    """What to normalize the adapted input with: one value a channel; what is no picture stays as it is."""
+    """What to normalize the adapted input with: one value a channel; what is no image stays as it is."""
     if channels in (3, 4):
         return [*mean, *[0.0] * (channels - 3)], [*std, *[1.0] * (channels - 3)]
     return [sum(mean) / 3, *[0.0] * (channels - 1)], [sum(std) / 3, *[1.0] * (channels - 1)]

@@ -1,4 +1,4 @@
-"""In which colors a generator answers, and how its answer becomes a picture."""
+"""In which colors a generator answers, and how its answer becomes an image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ AB_STD = 0.15
 
 
 class Space(ABC):
-    """What stands between a picture and the tensor y that a generator gives, a discriminator sees and the losses
+    """What stands between an image and the tensor y that a generator gives, a discriminator sees and the losses
     compare.
 
     Attributes:
@@ -29,11 +29,11 @@ class Space(ABC):
 
     @abstractmethod
     def encode(self, rgb: Tensor) -> Tensor:
-        """Picture -> y: (B, 3, H, W) in [0, 1] -> (B, channels, H, W), float32."""
+        """Image -> y: (B, 3, H, W) in [0, 1] -> (B, channels, H, W), float32."""
 
     @abstractmethod
     def decode(self, y: Tensor, condition: Tensor) -> Tensor:
-        """y -> picture.
+        """y -> image.
 
         Args:
             y: (B, channels, H, W), as a generator gives it.
@@ -45,11 +45,11 @@ class Space(ABC):
 
     @abstractmethod
     def normalization(self, target: tuple[list[float], list[float]]) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of y's channels, from those of the target pictures' channels."""
+        """Mean and standard deviation of y's channels, from those of the target images' channels."""
 
 
 class RGB(Space):
-    """Red, green and blue: y is the picture itself."""
+    """Red, green and blue: y is the image itself."""
 
     channels = 3
     keeps_lightness = False
@@ -80,7 +80,7 @@ class Lab(Space):
         return color.lab_to_rgb(torch.cat([condition[:, :1].float() * 100, y.float() * AB_SCALE], dim=1))
 
     def normalization(self, target: tuple[list[float], list[float]]) -> tuple[list[float], list[float]]:
-        # Not measured: pictures whose colors are few or faint would blow up the generator's first answers, and with
+        # Not measured: images whose colors are few or faint would blow up the generator's first answers, and with
         # one scale for all data sets a network that starts from another's weights starts from the same colors.
         return [0.0] * self.channels, [AB_STD] * self.channels
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from project.networks.pretrained import TIMM, Pretrained, weights_are_to_follow
+from project.networks.pretrained import TIMM, Pretrained, pretrained_download_skipped
 from project.networks.weights_file import is_file, load_file
 from workbench.choices import choose
 from workbench.errors import UserError
@@ -38,7 +38,7 @@ def load_timm(name: str, weights: str | None) -> Pretrained:
             f"backbone: timm has no network called {name!r}.{hint}\n"
             f"Its {len(known)} names: python -c \"import timm; print(*timm.list_models(), sep='\\n')\""
         )
-    random, follow = weights is None or weights.lower() == "none", weights_are_to_follow()
+    random, follow = weights is None or weights.lower() == "none", pretrained_download_skipped()
     if random or follow or is_file(weights):
         network = timm.create_model(name, pretrained=False)
         if not random and not follow:

@@ -21,7 +21,7 @@ targets' mean, and not far worse than either."""
 
 
 class UNet(nn.Module):
-    """Picture in, picture out, both in [0, 1] and of the same height and width, which may be any.
+    """Image in, image out, both in [0, 1] and of the same height and width, which may be any.
 
     Args:
         in_channels: Channels of the input: 3 for color, 1 for gray; a noise map or hints add theirs.

@@ -32,8 +32,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="rounds of both sides, in turns")
     parser.add_argument("--pictures", type=int, default=300, help="loader: number of photographs (ten times the icons)")
     parser.add_argument("--ckpt_path", help="inference: the checkpoint to time")
-    parser.add_argument("--side", type=int, default=256, help="inference: pixels along the pictures")
-    help = "inference: the memory of a picture of so many megapixels too; 24 takes minutes"
+    parser.add_argument("--side", type=int, default=256, help="inference: pixels along the images")
+    help = "inference: the memory of an image of so many megapixels too; 24 takes minutes"
     parser.add_argument("--large", type=float, nargs="?", const=24.0, default=0.0, metavar="MEGAPIXELS", help=help)
     given, rest = parser.parse_known_args()
     if given.part == "inference" and given.ckpt_path is None:

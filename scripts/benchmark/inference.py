@@ -1,4 +1,4 @@
-"""How long a trained network takes for a picture: eager, compiled, in ONNX Runtime; and the memory of a large one."""
+"""How long a trained network takes for an image: eager, compiled, in ONNX Runtime; and the memory of a large one."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def compare_inference(checkpoint: str, side: int, rounds: int, large: float) -> None:
-    """Print a table of milliseconds a picture, and the most memory that a large picture takes.
+    """Print a table of milliseconds an image, and the most memory that a large image takes.
 
     Args:
         checkpoint: Of a run.
-        side: Pixels along the pictures.
+        side: Pixels along the images.
         rounds: In turns; the fastest counts.
-        large: Megapixels of the picture whose memory is measured, which takes minutes for 24; 0: none.
+        large: Megapixels of the image whose memory is measured, which takes minutes for 24; 0: none.
     """
     from project.inference.export.answer import Answer, input_channels
     from workbench.checkpoint import load_model, read_checkpoint
@@ -46,7 +46,7 @@ def compare_inference(checkpoint: str, side: int, rounds: int, large: float) -> 
     answer = Answer(load_model(read)).eval()
     channels = input_channels(answer.network, read.config.get("data") or {})
     functions = _functions(answer, channels)
-    print(f"milliseconds a picture of {side} x {side}, CPU, {torch.get_num_threads()} threads, best of {rounds} rounds")
+    print(f"milliseconds an image of {side} x {side}, CPU, {torch.get_num_threads()} threads, best of {rounds} rounds")
     print(f"  {'batch':<16}" + "".join(f"{batch:>10}" for batch in BATCHES))
     best = {name: [float("inf")] * len(BATCHES) for name in functions}
     with torch.inference_mode():
@@ -86,7 +86,7 @@ def _functions(answer: torch.nn.Module, channels: int) -> dict[str, Callable[[Te
 
 
 def _time(function: Callable[[Tensor], Tensor], x: Tensor) -> float:
-    """Milliseconds a picture, after one call to warm up."""
+    """Milliseconds an image, after one call to warm up."""
     function(x)
     start = Moment.now()
     for _ in range(CALLS):

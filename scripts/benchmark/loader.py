@@ -1,4 +1,4 @@
-"""Pictures a second through the whole loader, against decoding alone and against a plain Dataset."""
+"""Images a second through the whole loader, against decoding alone and against a plain Dataset."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def compare_loaders(count: int, rounds: int) -> None:
             ("32x32 PNG", (32, 32), "png", 32, 10 * count),
         ):
             root = Path(folder) / suffix
-            _make_pictures(root, number, size, suffix)
+            _make_images(root, number, size, suffix)
             paths = sorted(str(path) for path in root.iterdir())
             sides: dict[str, tuple[Callable[[], int], list[Moment]]] = {
                 "loader, pixels kept": (_loader(root, crop, 2.0), []),
@@ -35,10 +35,10 @@ def compare_loaders(count: int, rounds: int) -> None:
                     start = Moment.now()
                     seen = run()
                     times.append(Moment.now().since(start, seen))
-            print_comparison(f"a picture, {title}", {name: times for name, (_, times) in sides.items()}, "us", 1e6)
+            print_comparison(f"an image, {title}", {name: times for name, (_, times) in sides.items()}, "us", 1e6)
 
 
-def _make_pictures(root: Path, count: int, size: tuple[int, int], suffix: str) -> None:
+def _make_images(root: Path, count: int, size: tuple[int, int], suffix: str) -> None:
     """Smooth colors with fine grain, which compress about as well as photographs do."""
     import numpy as np
     from PIL import Image

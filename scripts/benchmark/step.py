@@ -139,7 +139,7 @@ def _bare_gan(model: Any) -> Any:
 
 
 def _pairs(data: Any) -> Iterator[Any]:
-    """Batches of random crops of the training pictures, as the pair maker turns them into input and target."""
+    """Batches of random crops of the training images, as the pair maker turns them into input and target."""
     import numpy as np
     import torch
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 REPOSITORY = Path(__file__).parents[2]
-TESTS = "tests/diagnosis/checks"
+TESTS = "tests/workbench/findings/checks"
 
 
 def looks(kind: str, seed: int, only: str = "", where: str = "") -> Iterator[tuple[str, str, list[str], list[str]]]:
@@ -19,7 +19,7 @@ def looks(kind: str, seed: int, only: str = "", where: str = "") -> Iterator[tup
 
     Args:
         kind: The mark of the tests: planted or healthy.
-        seed: Of their pictures and networks.
+        seed: Of their images and networks.
         only: Tests with this in their name or in the code that they plant.
         where: One file of them alone.
 

@@ -79,7 +79,7 @@ ONCE: dict[str, Run] = {
     ),
     "long, colors": lambda s: colors(s, steps=500),
     "long, GAN": lambda s: play(s, steps=400),
-    "long, GAN, few pictures of a strong reconstruction": lambda s: play(s, steps=300, few=50),
+    "long, GAN, few images of a strong reconstruction": lambda s: play(s, steps=300, few=50),
     "colors, group norm, concat": lambda s: colors(
         s, unet(s, in_channels=1, residual=False, norm="group", skip="concat", stage_residual=False)
     ),

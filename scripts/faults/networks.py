@@ -124,7 +124,7 @@ class Blind(nn.Module):
 
 
 class FirstOnly(nn.Module):
-    """A generator that gets the first picture of the batch for all of them."""
+    """A generator that gets the first image of the batch for all of them."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

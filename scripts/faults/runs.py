@@ -40,7 +40,7 @@ class Waves(L.LightningDataModule):
 
     Args:
         steps: Batches of the one epoch.
-        seed: Of the pictures.
+        seed: Of the images.
         spoil: Called with each batch and its step; -1 in validation.
         few: So many different batches, which come again and again; None: each is new.
     """

@@ -29,13 +29,13 @@ def test_the_loss_weighs_edges():
     assert torch.isclose(GradientL1(weight=2.0)(output, target), torch.tensor(0.5 + 2 * 1 / 5))
 
 
-def test_the_example_trains(make_pictures):
+def test_the_example_trains(make_images):
     words = [
         "--trainer.fast_dev_run",
         "2",
         "--trainer.accelerator",
         "cpu",
         "--data.root",
-        str(make_pictures(10, 70, 66)),
+        str(make_images(10, 70, 66)),
     ]
     assert main(["fit", "--config", str(CONFIG), *words]) == 0

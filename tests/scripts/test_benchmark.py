@@ -51,10 +51,10 @@ def test_the_start_is_timed_against_the_imports():
 
 
 @pytest.mark.slow
-def test_inference_is_timed_in_every_way_and_its_memory_measured(tmp_path, make_pictures):
+def test_inference_is_timed_in_every_way_and_its_memory_measured(tmp_path, make_images):
     network = {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 6], "norm": "none"}}
     model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network}}
-    data = {"root": str(make_pictures(20)), "crop": 16, "batch_size": 4, "num_workers": 0}
+    data = {"root": str(make_images(20)), "crop": 16, "batch_size": 4, "num_workers": 0}
     trainer = {"accelerator": "cpu", "max_steps": 1}
     config = tmp_path / "tiny.yaml"
     config.write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))
@@ -64,7 +64,7 @@ def test_inference_is_timed_in_every_way_and_its_memory_measured(tmp_path, make_
 
     printed = benchmark("inference", "--ckpt_path", checkpoint, "--side", "40", "--rounds", "1", "--large", "0.5")
     lines = printed.splitlines()
-    assert "milliseconds a picture of 40 x 40, CPU" in printed
+    assert "milliseconds an image of 40 x 40, CPU" in printed
     assert [line.split() for line in lines if line.split()[:1] == ["batch"]] == [["batch", "1", "8"]]
     ways = ["eager", "channels_last", "ONNX Runtime"]
     if "not compiled" not in printed:  # which is said where there is no compiler

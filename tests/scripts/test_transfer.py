@@ -12,8 +12,8 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "transfer.py"
 
 
 @pytest.mark.slow
-def test_three_runs_of_the_same_steps_are_drawn_side_by_side(make_pictures):
-    photographs, inputs, targets = (str(make_pictures(52, 70, 66, folder=name)) for name in ("a", "b", "c"))
+def test_three_runs_of_the_same_steps_are_drawn_side_by_side(make_images):
+    photographs, inputs, targets = (str(make_images(52, 70, 66, folder=name)) for name in ("a", "b", "c"))
     words = ["--photographs", photographs, "--inputs", inputs, "--targets", targets, "--pairs", "12"]
     words += ["--pretrain_steps", "2", "--steps", "20", "--side", "32", "--output", "out"]
     done = subprocess.run([sys.executable, str(SCRIPT), *words], capture_output=True, text=True, timeout=900)

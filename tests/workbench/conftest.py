@@ -1,4 +1,4 @@
-"""A small run through the real command, which can be killed; stand-ins for what picture callbacks look at."""
+"""A small run through the real command, which can be killed; stand-ins for what image callbacks look at."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def small_model() -> dict[str, Any]:
 
 
 @pytest.fixture
-def small(tmp_path: Path, make_pictures: Callable[..., Path], small_model: dict[str, Any]) -> Callable[..., Path]:
-    """Runs ``fit`` on ten pictures, seven of them for training: small("name", "--key", "value") -> the run's folder."""
+def small(tmp_path: Path, make_images: Callable[..., Path], small_model: dict[str, Any]) -> Callable[..., Path]:
+    """Runs ``fit`` on ten images, seven of them for training: small("name", "--key", "value") -> the run's folder."""
     path = tmp_path / "small.yaml"
     noise = {"class_path": "project.data.pairs.GaussianNoise", "init_args": {"sigma": [5, 50]}}
     path.write_text(
@@ -62,7 +62,7 @@ def small(tmp_path: Path, make_pictures: Callable[..., Path], small_model: dict[
             {
                 "model": small_model,
                 "data": {
-                    "root": str(make_pictures(10, width=52, height=41)),
+                    "root": str(make_images(10, width=52, height=41)),
                     "pairs": noise,
                     "crop": 16,
                     "batch_size": 4,

@@ -15,10 +15,10 @@ from project.__main__ import main
 
 
 @pytest.fixture
-def run(tmp_path: Path, make_pictures) -> Path:
+def run(tmp_path: Path, make_images) -> Path:
     network = {"class_path": "project.networks.UNet", "init_args": {"widths": [6, 9], "norm": "batch"}}
     model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network}}
-    data = {"root": str(make_pictures(10, 150, 100)), "crop": 24, "batch_size": 4, "num_workers": 0}
+    data = {"root": str(make_images(10, 150, 100)), "crop": 24, "batch_size": 4, "num_workers": 0}
     data |= {"fractions": [0.4, 0.3, 0.3], "crops_per_image": 6}
     path = tmp_path / "tiny.yaml"
     trainer = {"accelerator": "cpu", "max_steps": 6}

@@ -1,4 +1,4 @@
-"""The real commands, end to end, on pictures made here."""
+"""The real commands, end to end, on images made here."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from project.data.drawings import Drawings
 PINNED = [0.15836, 0.15684, 0.14516, 0.13727]
 """The training loss at steps 0, 9, 18 and 27."""
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def config(tmp_path: Path, make_pictures) -> Path:
-    """Thirty steps of a tiny network on ten pictures of unequal sides."""
+def config(tmp_path: Path, make_images) -> Path:
+    """Thirty steps of a tiny network on ten images of unequal sides."""
     path = tmp_path / "tiny.yaml"
     path.write_text(
         yaml.safe_dump(
@@ -47,7 +47,7 @@ def config(tmp_path: Path, make_pictures) -> Path:
                     },
                 },
                 "data": {
-                    "root": str(make_pictures(10, width=52, height=41)),
+                    "root": str(make_images(10, width=52, height=41)),
                     "pairs": {"class_path": "project.data.pairs.GaussianNoise", "init_args": {"sigma": 50}},
                     "crop": 24,
                     "batch_size": 4,
@@ -136,9 +136,9 @@ def test_the_checkpoint_alone_is_enough(config, tmp_path, monkeypatch):
     assert Image.open("restored/red.png").size == (70, 31)
 
 
-def test_the_published_protocol_takes_the_whole_folder(config, make_pictures, recwarn):
+def test_the_published_protocol_takes_the_whole_folder(config, make_images, recwarn):
     run = _fit(config, "--data.pairs.init_args.sigma", "25")
-    folder = make_pictures(3, width=37, height=50, folder="others")
+    folder = make_images(3, width=37, height=50, folder="others")
     words = ["--data.root", str(folder), "--data.protocol", "kair"]
     assert main(["test", "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), *words]) == 0
     tested = next(path for path in Path("runs/tiny").iterdir() if path.name.endswith("-test"))
@@ -191,22 +191,22 @@ def test_a_run_may_end_before_its_first_validation(config):
         ["--data.eval_batch_size", "2"],
     ],
 )
-def test_pictures_that_cannot_be_loaded_leave_no_run(config, make_pictures, words, capsys):
-    make_pictures(30, width=60, height=41, folder="pictures/wide")
+def test_pictures_that_cannot_be_loaded_leave_no_run(config, make_images, words, capsys):
+    make_images(30, width=60, height=41, folder="pictures/wide")
     assert main(["fit", "--config", str(config), "--wandb", "off", *words]) == 2
     assert capsys.readouterr().err.startswith("error: ")
     assert not list(Path("runs").glob("*/*"))
 
 
 def test_pictures_left_out_are_listed_in_words(config, tmp_path):
-    (tmp_path / "pictures" / "text.jpg").write_text("no picture")
+    (tmp_path / "pictures" / "text.jpg").write_text("no image")
     command = [sys.executable, "-m", "project", "fit", "--config", str(config), "--wandb", "off"]
     words = ["--trainer.max_steps", "2", "--data.on_bad_image", "skip"]
     done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[:2] == [
-        "warning: Left out 1 of 11 pictures (--data.on_bad_image skip):",
-        "  text.jpg: not a picture (its bytes are of no known picture format)",
+        "warning: Left out 1 of 11 images (--data.on_bad_image skip):",
+        "  text.jpg: not an image (its bytes are of no known image format)",
     ]
 
 
@@ -224,17 +224,17 @@ class FewDrawings(Drawings):
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if name != "denoise_bsd_hour"])
-def test_every_shipped_config_parses_and_trains_two_steps(name, make_pictures, tmp_path, monkeypatch):
+def test_every_shipped_config_parses_and_trains_two_steps(name, make_images, tmp_path, monkeypatch):
     monkeypatch.setattr("project.data.sources.Drawings", FewDrawings)
     path = REPOSITORY / "configs" / f"{name}.yaml"
     words = ["--trainer.fast_dev_run", "2", "--trainer.accelerator", "cpu", "--data.batch_size", "2"]
-    if name != "colorize":  # which draws its own pictures
-        words += ["--data.root", str(make_pictures(10, 70, 66))]
+    if name != "colorize":  # which draws its own images
+        words += ["--data.root", str(make_images(10, 70, 66))]
     if name == "finetune":  # whose weights would be downloaded
-        words += ["--data.target_root", str(make_pictures(10, 70, 66, folder="colored")), "--data.crop", "64"]
+        words += ["--data.target_root", str(make_images(10, 70, 66, folder="colored")), "--data.crop", "64"]
         words += ["--model.network.weights", "none"]
     if name == "lineart":
-        words += ["--data.target_root", str(make_pictures(10, 70, 66, folder="colored")), "--data.crop", "64"]
+        words += ["--data.target_root", str(make_images(10, 70, 66, folder="colored")), "--data.crop", "64"]
     if name == "colorize_cifar":
         words += ["--data.eval_crop", "32"]
     assert main(["fit", "--config", str(path), *words]) == 0

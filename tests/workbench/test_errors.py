@@ -11,7 +11,7 @@ import yaml
 
 from project.__main__ import main
 
-CONFIG = Path(__file__).parents[1] / "configs" / "denoise.yaml"
+CONFIG = Path(__file__).parents[2] / "configs" / "denoise.yaml"
 
 
 def _write(change) -> list[str]:
@@ -77,7 +77,7 @@ ON_COMMAND_LINE = {
     "no such folder": (["--data.root", "nowhere"], ["--data.root", "nowhere does not exist"]),
     "nothing to resume": (["--resume", "latest"], ["no run 'latest'", "without --resume"]),
     "channels that do not fit": (["--data.channels", "1"], ["in_channels", "data.channels"]),
-    "a crop larger than the pictures": (["--data.crop", "5000"], ["astronaut.png", "--data.on_bad_image skip"]),
+    "a crop larger than the images": (["--data.crop", "5000"], ["astronaut.png", "--data.on_bad_image skip"]),
 }
 
 

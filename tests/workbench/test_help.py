@@ -24,7 +24,7 @@ def test_the_help_of_a_command_names_what_people_change(capsys):
         "--health.on_fault",
     ):
         assert f"  {key} " in text or f"  {key}\n" in text, key
-    assert "pictures, of any depth" in text, "the text of a docstring"
+    assert "images, of any depth" in text, "the text of a docstring"
     assert "[0.999]" in text, "a default"
     assert "==SUPPRESS==" not in text
     assert len(lines) < 165 and max(map(len, lines)) <= 120

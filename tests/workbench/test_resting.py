@@ -103,9 +103,9 @@ def weights(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def write(tmp_path: Path, make_pictures, weights: Path):
+def write(tmp_path: Path, make_images, weights: Path):
     """Writes a configuration: pairs as they are, so that two processes do what one does with twice the batch."""
-    inputs, targets = make_pictures(20, width=45, height=41), tmp_path / "targets"
+    inputs, targets = make_images(20, width=45, height=41), tmp_path / "targets"
     targets.mkdir()
     for number, path in enumerate(sorted(inputs.iterdir())):
         picture = np.asarray(Image.open(path)).astype(int)

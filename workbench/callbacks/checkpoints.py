@@ -10,9 +10,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from project.models.optimization import NEVER
 from workbench.callbacks.stopping import require_logged
 from workbench.errors import UserError
+from workbench.run_progress import NEVER
 
 # One ModelCheckpoint cannot do both: its `save_last` leaves out validations that bring no new best, and its
 # `save_on_exception` writes the interrupted weights over the best ones. Neither saves at the end of a training epoch,
@@ -23,7 +23,7 @@ class BestCheckpoint(ModelCheckpoint):
     """Keeps ``checkpoints/best.ckpt``.
 
     Args:
-        monitor: Logged value to choose by; null keeps the newest, as for a GAN, whose PSNR falls while its pictures get
+        monitor: Logged value to choose by; null keeps the newest, as for a GAN, whose PSNR falls while its images get
             better.
         mode: max where higher is better, min where lower is.
     """

@@ -34,7 +34,7 @@ def check_epoch(pictures: int, repeats: int, batch: int, processes: int) -> None
     """Check that each process has a batch in an epoch.
 
     Args:
-        pictures: Of the training split.
+        images: Of the training split.
         repeats: Crops of each in an epoch.
         batch: Crops of one process's batch.
         processes: Their number.
@@ -47,7 +47,7 @@ def check_epoch(pictures: int, repeats: int, batch: int, processes: int) -> None
         raise UserError(
             f"An epoch has {crops} crops, less than one batch for each of the {processes} processes: "
             f"{processes} x {batch} = {needed}.\n"
-            f"Use --data.batch_size {max(1, crops // processes)}, or draw each picture more often: "
+            f"Use --data.batch_size {max(1, crops // processes)}, or draw each image more often: "
             f"--data.crops_per_image {math.ceil(needed / pictures)}."
         )
 
@@ -56,7 +56,7 @@ def describe(batch: int, processes: int, accumulated: int, batches: float, rates
     """The lines that are printed.
 
     Args:
-        batch: Pictures of one process's batch.
+        batch: Images of one process's batch.
         processes: Their number.
         accumulated: Batches between two steps of the optimizer.
         batches: Of one process in an epoch; may be infinite.
@@ -66,7 +66,7 @@ def describe(batch: int, processes: int, accumulated: int, batches: float, rates
     text = f"Batch: {batch}"
     text += f" x {processes} processes" if processes > 1 else ""
     text += f" x {accumulated} accumulated" if accumulated > 1 else ""
-    text += f" = {batch * factor} pictures a step, {factor} times those of one device"
+    text += f" = {batch * factor} images a step, {factor} times those of one device"
     if math.isfinite(batches):
         text += f"; {math.ceil(batches / accumulated)} steps an epoch instead of about {batches * processes}"
     rate = ", ".join(f"{rate:g}" for rate in rates)

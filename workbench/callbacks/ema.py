@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights: steadier pictures than those of the last step, nearly for free."""
+"""An exponential moving average of the weights: steadier images than those of the last step, nearly for free."""
 
 from __future__ import annotations
 

@@ -9,8 +9,8 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 
-from project.models.schedules import RunProgress
 from workbench.errors import UserError
+from workbench.run_progress import RunProgress
 
 
 class Progress(ProgressBar):

@@ -15,7 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 class RandomStates(Callback):
     """Keeps the states of all random generators of all processes in each checkpoint, and takes them up again.
 
-    Order and augmentation of the pictures need none of it: they follow from the seed and the place in the epoch. Noise,
+    Order and augmentation of the images need none of it: they follow from the seed and the place in the epoch. Noise,
     dropout and whatever else is drawn on the device does.
 
     The state of a checkpoint is that of the last moment from which on only the next batch was fetched, since a batch

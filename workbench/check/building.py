@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 from project.data import ImageDataModule
 from project.data.cache import Cache
 from project.data.exclusions import read_exclusions
-from project.data.index import judge_pictures
+from project.data.index import validate_images
 from project.data.loader import usable_cores
 from project.data.sources import find_entries
 from workbench.cli import CommandLine
@@ -105,7 +105,7 @@ def prepare(
         bad, skips = bad_files(data), data.settings.on_bad_image == "skip"
         if bad:
             data.settings = replace(data.settings, on_bad_image="skip")
-        data.pairs.check = lambda *_: None  # all-gray pictures are a finding here
+        data.pairs.check = lambda *_: None  # all-gray images are a finding here
     try:
         trainer.fit(model, datamodule=data)
     except _Ready:
@@ -129,5 +129,5 @@ def bad_files(data: ImageDataModule) -> list[str]:
     entries = find_entries(settings.source, settings.root, settings.target_root, cache)
     excluded = read_exclusions(settings.exclude, entries) if settings.exclude else set()
     workers = usable_cores() if data.num_workers is None else max(data.num_workers, 1)
-    _, bad = judge_pictures(entries, cache=cache, min_size=settings.min_size, workers=workers, excluded=excluded)
+    _, bad = validate_images(entries, cache=cache, min_size=settings.min_size, workers=workers, excluded=excluded)
     return bad

@@ -48,9 +48,9 @@ def main(argv: list[str]) -> int:
 
 
 def _only_bad_files(run: Run, bad: list[str]) -> int:
-    """What is left to say where no good picture is."""
+    """What is left to say where no good image is."""
     finding = UnreadableImage().fault(
-        0, listed(bad), len(bad), 0, "Too few pictures are left without these. Mend them, or give others: --data.root."
+        0, listed(bad), len(bad), 0, "Too few images are left without these. Mend them, or give others: --data.root."
     )
     return _report([finding], run, time.monotonic(), {})
 

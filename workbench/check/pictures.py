@@ -1,4 +1,4 @@
-"""The pictures that ``check`` leaves to look at: what the figures cannot tell, an eye sees at once."""
+"""The images that ``check`` leaves to look at: what the figures cannot tell, an eye sees at once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workbench.findings.checks import Subject
 
 COUNT = 6
 SIDE = 192
-"""Pixels of the middle of larger pictures."""
+"""Pixels of the middle of larger images."""
 BINS = 100
 
 
@@ -44,7 +44,7 @@ def _two_batches(seen: Subject) -> list[Batch]:
 
 
 def _batch(pair: Batch, normalize: nn.Module | None, seen: Subject) -> Image.Image:
-    """A row for each picture: as the network gets it (-2 black, 2 white), the same de-normalized, and its target."""
+    """A row for each image: as the network gets it (-2 black, 2 white), the same de-normalized, and its target."""
     given = pair.input[:COUNT].float()
     with torch.no_grad():
         inside = given if normalize is None else normalize(given)
@@ -61,7 +61,7 @@ def _batch(pair: Batch, normalize: nn.Module | None, seen: Subject) -> Image.Ima
 
 
 def _train_and_val(seen: Subject) -> Image.Image:
-    """Training pictures beside validation pictures: input and target of each."""
+    """Training images beside validation images: input and target of each."""
     sides = {"training": seen.pairs[0]}
     try:
         loader = seen.data.val_dataloader()
@@ -86,20 +86,20 @@ def _train_and_val(seen: Subject) -> Image.Image:
 
 
 def shown_channels(values: Tensor, seen: Subject) -> Tensor:
-    """The picture in an input: one channel, or the first three; its hints and maps are left out."""
+    """The image in an input: one channel, or the first three; its hints and maps are left out."""
     channels = seen.picture_channels
     return values[:, : 3 if channels >= 3 else 1]
 
 
 def image_of(picture: Tensor) -> Image.Image:
-    """The middle of a picture, enlarged where it is small."""
+    """The middle of an image, enlarged where it is small."""
     rows, columns = middle(picture, SIDE)
     cut = picture[:, rows, columns]
     return to_image(cut, zoom_for(*cut.shape[-2:]))
 
 
 def table_of(columns: dict[str, Tensor], captions: list[list[str]]) -> Image.Image:
-    """Columns of pictures under their headings; the captions belong to the first."""
+    """Columns of images under their headings; the captions belong to the first."""
     count = len(next(iter(columns.values())))
     rows = [[image_of(column[number]) for column in columns.values()] for number in range(count)]
     below = [[*caption, *[""] * (len(columns) - len(caption))] for caption in captions]

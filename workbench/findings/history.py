@@ -86,7 +86,7 @@ class Facts:
         higher_is_better: Direction of each metric, by its name.
         pretrained: Whether training starts from weights that were trained before.
         arguments: Names that the model's class takes.
-        batch_size: Pictures in a batch.
+        batch_size: Images in a batch.
     """
 
     parameters: dict[str, Parameter] = field(default_factory=dict)

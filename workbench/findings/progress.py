@@ -109,7 +109,7 @@ class Progress:
 
     @cached_property
     def improving(self) -> bool:
-        """Whether the error on the probe, whose pictures stay the same, is below that of the first two thirds."""
+        """Whether the error on the probe, whose images stay the same, is below that of the first two thirds."""
         ratios = error_ratios(self.seen)
         before = ratios.until(round(self.steps * 2 / 3))
         return len(before) > 0 and ratios.last < (1 - IMPROVED) * min(before.values)

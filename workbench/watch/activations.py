@@ -17,7 +17,7 @@ MEASURES = ("before_mean", "before_std", "after_mean", "after_std", "off_center"
 
 class Activations(ProbeMonitor):
     """Measures the values before and after each non-linearity on the probe: mean, standard deviation, histogram, and
-    how far the channels' means are off 0 against their spread. Where the model answers with pictures, it also measures
+    how far the channels' means are off 0 against their spread. Where the model answers with images, it also measures
     their mean squared error, beside that of doing nothing and of the targets' mean.
 
     The mean and the standard deviation of each layer go to measurements.csv at validations, the histograms to Weights &

@@ -1,4 +1,4 @@
-"""Units that no picture can wake, and units at the ends of their range."""
+"""Units that no image can wake, and units at the ends of their range."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ AT_ITS_END = 0.7
 
 
 class DeadUnits(ProbeMonitor):
-    """Counts, behind each ReLU, the channels that are zero for every picture of the probe: a fixed set of validation
-    pictures, and in a distributed run those of all processes. A healthy ReLU is zero half of the time, but in no
+    """Counts, behind each ReLU, the channels that are zero for every image of the probe: a fixed set of validation
+    images, and in a distributed run those of all processes. A healthy ReLU is zero half of the time, but in no
     channel always. Leaky non-linearities cannot die. Behind a tanh or a sigmoid it counts the channels that are at an
     end of its range nearly everywhere.
 

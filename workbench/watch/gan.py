@@ -20,11 +20,11 @@ CELLS = 16
 class GANMonitor(ProbeMonitor):
     """For models with a ``generator`` and a ``discriminator`` (GANColorizer, or one of your own with its attributes):
 
-    - ``game/sign_train``, ``game/sign_val``: mean sign of the discriminator's logits for true pictures that it learns
+    - ``game/sign_train``, ``game/sign_val``: mean sign of the discriminator's logits for true images that it learns
       from, and for unseen ones (r_t of StyleGAN2-ADA); above 0.6 in training alone it knows them by heart;
     - ``game/gradient_ratio``: at the generator's output, the norm of the weighted adversarial loss's gradient over that
       of the weighted reconstruction loss; ``game/gradient_adversarial`` and ``game/gradient_reconstruction`` alone;
-    - ``game/diversity``: how much the answers to different pictures differ, over how much the targets do; of a
+    - ``game/diversity``: how much the answers to different images differ, over how much the targets do; of a
       colorizer by color alone; ``game/color_strength``: how strong its colors are against the targets'.
 
     All on the probe, without touching any gradient of the training. For other models it does nothing.

@@ -37,7 +37,7 @@ class ProbeMonitor(Monitor):
             self.probe.move(pl_module.device)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Keep the first pictures; before the first validation look early and often, since most faults show there."""
+        """Keep the first images; before the first validation look early and often, since most faults show there."""
         if self.probe is None:
             return
         self.probe.take_training(batch)
@@ -53,7 +53,7 @@ class ProbeMonitor(Monitor):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Collect the pictures of the first validation."""
+        """Collect the images of the first validation."""
         if self.probe is not None and self.probe.readers[0] is self and not trainer.sanity_checking:
             self.probe.collect(batch)
 
@@ -67,7 +67,7 @@ class ProbeMonitor(Monitor):
             self.probe.look(trainer, pl_module)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep which pictures the probe began with."""
+        """Keep which images the probe began with."""
         super().on_save_checkpoint(trainer, pl_module, checkpoint)
         if self.probe is not None and trainer.is_global_zero and KEY not in checkpoint:
             checkpoint[KEY] = self.probe.state_dict()

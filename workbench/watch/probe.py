@@ -1,4 +1,4 @@
-"""A fixed set of validation pictures that a model is shown now and then, to look at its inside and its answers."""
+"""A fixed set of validation images that a model is shown now and then, to look at its inside and its answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PICTURES = 16
 PIXELS = 16 * 64 * 64
 FEWEST = 4
 EARLY = (0, 20, 50, 100, 200, 500, 1000)
-"""Steps at which to look before the first validation; until then a training batch stands in for its pictures."""
+"""Steps at which to look before the first validation; until then a training batch stands in for its images."""
 
 
 class Reader(Protocol):
@@ -40,14 +40,14 @@ class Reader(Protocol):
 
 
 class Probe:
-    """The pictures, and who listens. One for all monitors of a run, so that one forward pass serves them all."""
+    """The images, and who listens. One for all monitors of a run, so that one forward pass serves them all."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.readers: list[Reader] = []
         self.validation: Any = None
         self.settled = False
-        """Whether the first validation is over; of a resumed run it may be so before the pictures are there again."""
+        """Whether the first validation is over; of a resumed run it may be so before the images are there again."""
         self.training: Any = None
         self._tiles: list[list[Batch]] = []
         self._collected = False
@@ -59,12 +59,12 @@ class Probe:
 
     @property
     def batch(self) -> Any:
-        """The pictures: of the validation split where they are known, else those of the first training batch."""
+        """The images: of the validation split where they are known, else those of the first training batch."""
         return self.training if self.validation is None else self.validation
 
     @property
     def unseen(self) -> bool:
-        """Whether the pictures are ones that the model does not train on."""
+        """Whether the images are ones that the model does not train on."""
         return self.validation is not None
 
     # Collecting
@@ -75,7 +75,7 @@ class Probe:
             self.training = _first(batch, self.count(batch.input.shape[-2:]) if isinstance(batch, Batch) else PICTURES)
 
     def collect(self, batch: Any) -> None:
-        """Take of each picture of a validation batch the middle, and keep some corners in case there are few."""
+        """Take of each image of a validation batch the middle, and keep some corners in case there are few."""
         if self._collected or not isinstance(batch, Batch) or not isinstance(self.training, Batch):
             return
         size = self.training.input.shape[-2:]
@@ -87,7 +87,7 @@ class Probe:
                 self._tiles.append(tiles)
 
     def settle(self) -> None:
-        """After a validation: from the first one on these are the pictures."""
+        """After a validation: from the first one on these are the images."""
         if self._tiles and not self._collected:
             corners = [tile for tiles in self._tiles for tile in tiles[1:]]
             chosen = [tiles[0] for tiles in self._tiles] + corners
@@ -95,18 +95,18 @@ class Probe:
         self._tiles, self.settled, self._collected = [], True, True
 
     def count(self, size: tuple[int, int]) -> int:
-        """How many pictures of that size to look at."""
+        """How many images of that size to look at."""
         return max(FEWEST, min(PICTURES, PIXELS // (size[0] * size[1])))
 
     # Stopping and going on
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run cannot find again: pictures of the first batch. Those of the validation come again."""
+        """What a resumed run cannot find again: images of the first batch. Those of the validation come again."""
         pictures = self.training._asdict() if isinstance(self.training, Batch) else None
         return {"settled": self.settled, "looked_at": self.looked_at, "pictures": pictures}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the pictures of the first batch."""
+        """Go on with the images of the first batch."""
         self.settled, self.looked_at = state["settled"], state["looked_at"]
         self.training = None if state["pictures"] is None else Batch(**state["pictures"])
 
@@ -232,7 +232,7 @@ def _one(batch: Batch, number: int) -> Batch:
 
 
 def _tiles(picture: Batch, size: tuple[int, int]) -> list[Batch]:
-    """The middle, then the corners that do not overlap it by much; none where the picture is smaller."""
+    """The middle, then the corners that do not overlap it by much; none where the image is smaller."""
     height, width = picture.input.shape[-2:]
     if height < size[0] or width < size[1] or picture.target.shape[-2:] != picture.input.shape[-2:]:
         return []

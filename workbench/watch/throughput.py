@@ -1,4 +1,4 @@
-"""Pictures a second, and memory of host and device, over the run; a plot of both at its end."""
+"""Images a second, and memory of host and device, over the run; a plot of both at its end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
-from project.callbacks.pictures import log_picture
+from workbench.loggers import log_image
 from workbench.watch.monitor import Monitor
 from workbench.watch.recorder import logs_now, steps_done
 
@@ -91,7 +91,7 @@ class Throughput(Monitor):
         rows = _read(files.read(FILE)) if files is not None else []
         if len(rows) > 1:
             _draw(rows, files.folder / "throughput.png")
-            log_picture(trainer, "throughput", files.folder / "throughput.png")
+            log_image(trainer, "throughput", files.folder / "throughput.png")
 
 
 def host_memory() -> float | None:
@@ -145,7 +145,7 @@ def _draw(rows: list[dict[str, float]], path: Path) -> None:
     FigureCanvasAgg(figure)
     above, below = figure.subplots(2, 1, sharex=True)
     above.plot(minutes, [row["pictures_per_second"] for row in rows])
-    above.set(title="training speed, validations left out", ylabel="pictures / s")
+    above.set(title="training speed, validations left out", ylabel="images / s")
     above.set_ylim(bottom=0)
     for name, values in memory.items():
         below.plot(minutes, values, label=name)

@@ -26,7 +26,7 @@ def draw(number: int, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
         size: Pixels of both sides; the same figure in every size.
 
     Returns:
-        The lines, uint8, (size, size), dark on white, and the same picture in colors, uint8, (size, size, 3).
+        The lines, uint8, (size, size), dark on white, and the same image in colors, uint8, (size, size, 3).
     """
     random = Random(number)
     scene = Scene(random)

@@ -1,4 +1,4 @@
-"""A list of outlines to fill, and the two pictures that come of it: with colors, and the same lines without."""
+"""A list of outlines to fill, and the two images that come of it: with colors, and the same lines without."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 
 from project.data.drawings.colors import INKS, WHITE, Color
 
-FINER = 4  # the canvas has so many pixels for one of the picture's, on each side
+FINER = 4  # the canvas has so many pixels for one of the image's, on each side
 PAPER, INK = 0, 1  # numbers in the canvas; those of the colors follow
 MARGIN = 0.02  # of the side
 MOST_STRETCH = 1.2  # that a figure may be wider or higher than it is, to fill its square
@@ -97,7 +97,7 @@ class Scene:
 class _Canvas:
     """Holds numbers, not colors: paper, ink, then one for each color.
 
-    So both pictures come from the very same pixels, by two tables, and no line lies elsewhere in one than in the other.
+    So both images come from the very same pixels, by two tables, and no line lies elsewhere in one than in the other.
     """
 
     def __init__(self, side: int, scene: Scene) -> None:
@@ -122,7 +122,7 @@ class _Canvas:
         )
 
     def _turn_to(self, image: Image.Image) -> None:
-        """Draw on this picture from now on."""
+        """Draw on this image from now on."""
         self.image, self.tool = image, ImageDraw.Draw(image)
 
     def _bent(self, points: np.ndarray) -> np.ndarray:

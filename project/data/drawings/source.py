@@ -14,7 +14,7 @@ from project.data.tell import tell
 
 
 class Drawings:
-    """Line drawings with the same pictures in colors as their targets.
+    """Line drawings with the same images in colors as their targets.
 
     Args:
         cache: Gets them, as drawings-KEY/{lines,colors}/0000.png.

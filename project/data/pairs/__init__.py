@@ -1,4 +1,4 @@
-"""From the clean picture to what a model sees and what it should answer, on the device.
+"""From the clean image to what a model sees and what it should answer, on the device.
 
 A pair maker of one's own is one class that follows `PairMaker`, and one line of YAML:
 

@@ -33,21 +33,21 @@ class PairMaker(ABC):
         Args:
             image: float32 in [0, 1], (B, C, H, W).
             target: float32 in [0, 1], (B, C', H, W), the partner of a folder pair, or None.
-            index: int64, (B,), the picture's number in its split.
-            seed: int64, (B,), not negative. In training another number for every draw; in evaluation the picture's
+            index: int64, (B,), the image's number in its split.
+            seed: int64, (B,), not negative. In training another number for every draw; in evaluation the image's
                 own number, which follows from its file and the seed: whatever is random then must follow from it alone.
             training: whether random numbers may come from the device's own generator.
         """
 
     def normalization(self, mean: list[float], std: list[float]) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of the input's channels, from those of the picture's."""
+        """Mean and standard deviation of the input's channels, from those of the image's."""
         return mean, std
 
     def check(self, statistics: Statistics, target_statistics: Statistics) -> None:  # noqa: B027 most can take any
-        """Looks whether the pictures can serve at all, before anything is trained or tested with them.
+        """Looks whether the images can serve at all, before anything is trained or tested with them.
 
         Args:
-            statistics: of the training pictures.
+            statistics: of the training images.
             target_statistics: of their partners in the second folder; without one, the same as `statistics`.
 
         Raises:
@@ -58,7 +58,7 @@ class PairMaker(ABC):
         """What a person wants to see of the input, beside output and target.
 
         Returns:
-            By heading: (B, 1 or 3, H, W), pictures in [0, 1] or a little outside.
+            By heading: (B, 1 or 3, H, W), images in [0, 1] or a little outside.
         """
         return {"input": pair.baseline}
 
@@ -79,14 +79,14 @@ class Given(PairMaker):
 
 
 def each_alone(image: Tensor, seed: Tensor) -> Iterator[tuple[Tensor, Generator]]:
-    """A batch's pictures one by one, for evaluation: no batch size, order or device then changes what is random.
+    """A batch's images one by one, for evaluation: no batch size, order or device then changes what is random.
 
     Args:
         image: (B, C, H, W), on any device.
-        seed: int64, (B,), the pictures' own numbers.
+        seed: int64, (B,), the images' own numbers.
 
     Yields:
-        A picture (1, C, H, W) on the CPU, and a generator that starts from its number.
+        An image (1, C, H, W) on the CPU, and a generator that starts from its number.
     """
     for picture, number in zip(image.cpu(), seed.tolist(), strict=True):
         yield picture[None], Generator().manual_seed(number)

@@ -1,4 +1,4 @@
-"""From a picture without colors to one with: gray photographs and line art, with hints or without."""
+"""From an image without colors to one with: gray photographs and line art, with hints or without."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ to look at hints at all. The mean stays 0, so that no hint is no signal."""
 class Coloring(PairMaker):
     """What the coloring of gray photographs and of line art share.
 
-    The input is the condition, one channel, with the hints' planes behind it; the target is the picture in color, RGB;
-    the do-nothing answer is the condition as an RGB picture. A coloring of one's own overrides `condition` and
+    The input is the condition, one channel, with the hints' planes behind it; the target is the image in color, RGB;
+    the do-nothing answer is the condition as an RGB image. A coloring of one's own overrides `condition` and
     `condition_of`.
 
     Attributes:
@@ -40,10 +40,10 @@ class Coloring(PairMaker):
 
     @abstractmethod
     def condition_of(self, picture: Tensor) -> Tensor:
-        """A picture to be colored, (B, 1 or 3, H, W) in [0, 1], as the network wants it: (B, 1, H, W) in [0, 1]."""
+        """An image to be colored, (B, 1 or 3, H, W) in [0, 1], as the network wants it: (B, 1, H, W) in [0, 1]."""
 
     def baseline(self, condition: Tensor) -> Tensor:
-        """The condition, (B, 1, H, W), as an RGB picture."""
+        """The condition, (B, 1, H, W), as an RGB image."""
         return condition.expand(-1, 3, -1, -1)
 
     @torch.no_grad()
@@ -55,28 +55,28 @@ class Coloring(PairMaker):
 
     @torch.no_grad()
     def with_hints(self, pair: Batch, count: int) -> Batch:
-        """The same pair with so many exact hints, from the pictures' own numbers.
+        """The same pair with so many exact hints, from the images' own numbers.
 
         Args:
             pair: of this pair maker, made for evaluation.
-            count: hints for each picture; the first n of any more are those of n.
+            count: hints for each image; the first n of any more are those of n.
         """
         planes = self.hints.exact(pair.target, pair.seed, count)
         return pair._replace(input=torch.cat([pair.input[:, :1], planes], dim=1))
 
     @torch.no_grad()
     def input_from(self, picture: Tensor, points: list[Point]) -> Tensor:
-        """The network's input for a user's picture.
+        """The network's input for a user's image.
 
         Args:
-            picture: (1, 1 or 3, H, W) in [0, 1].
-            points: hints given by hand, on this picture.
+            image: (1, 1 or 3, H, W) in [0, 1].
+            points: hints given by hand, on this image.
 
         Returns:
             (1, 1 + hints.channels, H, W).
 
         Raises:
-            UserError: the points do not fit the picture or the hints.
+            UserError: the points do not fit the image or the hints.
         """
         planes = self.hints.given(*picture.shape[2:], points).to(picture.device)
         return torch.cat([self.condition_of(picture), planes], dim=1)
@@ -89,7 +89,7 @@ class Coloring(PairMaker):
         return shown
 
     def normalization(self, mean: list[float], std: list[float]) -> tuple[list[float], list[float]]:
-        """The condition's are those of a gray picture, which lightness and lines come near enough."""
+        """The condition's are those of a gray image, which lightness and lines come near enough."""
         planes = self.hints.channels
         return [_weighted(mean), *[0.0] * planes], [_weighted(std), *[HINT_STD] * planes]
 
@@ -102,13 +102,13 @@ class Coloring(PairMaker):
         # Of three equal channels all counts are equal, so all results, to the last bit.
         if bool((mean == mean[0]).all()) and bool((std == std[0]).all()):
             raise UserError(
-                f"All training pictures are gray (red, green and blue are the same), so data.pairs {name} finds no\n"
-                "color to learn. Point --data.root at pictures in color; of a folder pair, --data.target_root."
+                f"All training images are gray (red, green and blue are the same), so data.pairs {name} finds no\n"
+                "color to learn. Point --data.root at images in color; of a folder pair, --data.target_root."
             )
 
 
 class GrayToColor(Coloring):
-    """Gray photograph -> color: the condition is L / 100 of the picture's CIELAB, the do-nothing answer L alone.
+    """Gray photograph -> color: the condition is L / 100 of the image's CIELAB, the do-nothing answer L alone.
 
     Args:
         hints: what tells the network some of the colors (class_path of Hints: SpatialHints, PaletteHints); null: none.
@@ -130,7 +130,7 @@ class GrayToColor(Coloring):
 
 
 class LinesToColor(Coloring):
-    """Line art -> color: the lines of a folder pair's first folder, or lines drawn from the pictures of a single one.
+    """Line art -> color: the lines of a folder pair's first folder, or lines drawn from the images of a single one.
 
     Args:
         hints: what tells the network some of the colors (class_path of Hints: SpatialHints, PaletteHints); null: none.

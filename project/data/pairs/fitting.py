@@ -1,4 +1,4 @@
-"""Which pair maker fits pictures with partners, or without."""
+"""Which pair maker fits images with partners, or without."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from workbench.errors import UserError
 
 
 def fitting_pairs(pairs: PairMaker | None, partners: str | None) -> PairMaker:
-    """The pair maker that fits pictures with partners or without.
+    """The pair maker that fits images with partners or without.
 
     A damage cannot be asked for where a partner says what the answer is: then the partners win, and it says so, so that
     any configuration can be pointed at a folder pair.
 
     Args:
-        pairs: What the configuration asks for; None: noise, or the pictures and their partners as they are.
+        pairs: What the configuration asks for; None: noise, or the images and their partners as they are.
         partners: Which key gives them, such as "data.target_root"; None: they have none.
     """
     if pairs is None:

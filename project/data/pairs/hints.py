@@ -15,7 +15,7 @@ class Point(NamedTuple):
     """A hint given by hand.
 
     Attributes:
-        x: column, in pixels: from 0 to below the picture's width. A palette has no use for it.
+        x: column, in pixels: from 0 to below the image's width. A palette has no use for it.
         y: row, in pixels, likewise.
         color: red, green and blue, each in [0, 1].
     """
@@ -29,12 +29,12 @@ class Hints(ABC):
     """Makes a batch's hint planes: colors as RGB, 0 where there is none, and a mask that tells the two apart.
 
     In training hints are drawn on the device, from its own generator, and made worse; in evaluation they are exact and
-    follow from each picture and its number alone.
+    follow from each image and its number alone.
 
     Attributes:
         channels: how many planes there are.
         slots: how many hints fit in; None: any number.
-        eval_count: how many hints each picture gets in evaluation.
+        eval_count: how many hints each image gets in evaluation.
     """
 
     channels: int
@@ -45,8 +45,8 @@ class Hints(ABC):
         """The hints of a batch.
 
         Args:
-            picture: the colored pictures, float32 in [0, 1], (B, 3, H, W).
-            seed: int64, (B,): in evaluation the pictures' own numbers.
+            image: the colored images, float32 in [0, 1], (B, 3, H, W).
+            seed: int64, (B,): in evaluation the images' own numbers.
             training: drawn and made worse; else `eval_count` exact ones.
 
         Returns:
@@ -60,11 +60,11 @@ class Hints(ABC):
 
     @abstractmethod
     def exact(self, picture: Tensor, seed: Tensor, count: int) -> Tensor:
-        """So many exact hints for each picture; the first n of any more are those of n.
+        """So many exact hints for each image; the first n of any more are those of n.
 
         Args:
-            picture: float32 in [0, 1], (B, 3, H, W).
-            seed: int64, (B,), the pictures' own numbers.
+            image: float32 in [0, 1], (B, 3, H, W).
+            seed: int64, (B,), the images' own numbers.
             count: how many; where more than `slots`, then `slots`.
 
         Returns:
@@ -73,13 +73,13 @@ class Hints(ABC):
 
     @abstractmethod
     def given(self, height: int, width: int, points: list[Point]) -> Tensor:
-        """Hints given by hand, for one picture of that size; where two overlap, the later one lies on top.
+        """Hints given by hand, for one image of that size; where two overlap, the later one lies on top.
 
         Returns:
             (1, channels, height, width), on the CPU.
 
         Raises:
-            UserError: a point outside the picture, a color that is none, more points than `slots`.
+            UserError: a point outside the image, a color that is none, more points than `slots`.
         """
 
     @abstractmethod

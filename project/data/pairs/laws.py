@@ -1,4 +1,4 @@
-"""How many hints a picture gets, where from and how exact: the laws that spatial hints and palettes share."""
+"""How many hints an image gets, where from and how exact: the laws that spatial hints and palettes share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from project.data.pairs.patches import LARGEST, Patches, Position, mean_colors, 
 from workbench.errors import UserError
 
 BLOCK = 128
-SALT = 0x68696E7473  # the same number makes a picture's lines: its hints are to have nothing to do with them
+SALT = 0x68696E7473  # the same number makes an image's lines: its hints are to have nothing to do with them
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Law:
     """The arguments of `SpatialHints`, and what follows from them.
 
     Sources: Zhang et al. 2017, "Real-Time User-Guided Image Colorization with Learned Deep Priors", 3.1 (geometric
-    count, squares of 1 to 9 pixels, Gaussian positions, now and then the whole picture); PaintsChainer (noise, few
+    count, squares of 1 to 9 pixels, Gaussian positions, now and then the whole image); PaintsChainer (noise, few
     levels); AlacGAN (half of a batch without hints).
 
     Raises:
@@ -52,7 +52,7 @@ class Law:
         if not wrong and self.none + self.all > 1:
             wrong.append(
                 f"data.pairs.hints.none and data.pairs.hints.all are {self.none} and {self.all}: "
-                "shares of the same pictures, together at most 1."
+                "shares of the same images, together at most 1."
             )
         if not 0 < self.count_p <= 1:
             refuse("count_p", "above 0 and at most 1 (1 / count_p is the average number of hints)")
@@ -65,7 +65,7 @@ class Law:
         if self.levels < 0 or self.levels == 1:
             refuse("levels", "0 (off) or at least 2")
         if len(self.drop) != 2 or not 0 <= min(self.drop) <= max(self.drop) <= 1:
-            refuse("drop", "two shares between 0 and 1: of the pictures, and of their hints")
+            refuse("drop", "two shares between 0 and 1: of the images, and of their hints")
         if self.eval_count < 0:
             refuse("eval_count", "0 or more")
         if not 1 <= self.eval_patch <= LARGEST:
@@ -79,13 +79,13 @@ class Law:
         return tuple(self.patch) if isinstance(self.patch, tuple | list) else (self.patch, self.patch)
 
     def training(self, picture: Tensor) -> tuple[Patches, Tensor, Tensor]:
-        """Squares in each picture and their colors, made worse, from the device's own generator.
+        """Squares in each image and their colors, made worse, from the device's own generator.
 
         Args:
-            picture: (B, 3, H, W) in [0, 1].
+            image: (B, 3, H, W) in [0, 1].
 
         Returns:
-            The squares, B x `most`, of which few are there; their colors, (B, most, 3); and which pictures are to get
+            The squares, B x `most`, of which few are there; their colors, (B, most, 3); and which images are to get
             everything, bool (B,): for these all squares are there.
         """
         batch, device = len(picture), picture.device
@@ -106,10 +106,10 @@ class Law:
         return patches, self._worse(mean_colors(picture, patches)), everything
 
     def evaluation(self, picture: Tensor, seed: Tensor, count: int) -> tuple[Patches, Tensor]:
-        """So many squares in each picture and their exact colors, from the pictures' numbers alone.
+        """So many squares in each image and their exact colors, from the images' numbers alone.
 
         Args:
-            picture: (B, 3, H, W) in [0, 1].
+            image: (B, 3, H, W) in [0, 1].
             seed: int64, (B,).
             count: how many in each; the first n of any more are those of n.
 

@@ -1,4 +1,4 @@
-"""Lines drawn from pictures in color, as training material for coloring line art."""
+"""Lines drawn from images in color, as training material for coloring line art."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LineMaker(ABC):
 class XDoG(LineMaker):
     """Extended difference of Gaussians: two blurs of different width, subtracted and cut off; what is left is ink.
 
-    Each argument that takes [low, high] is drawn anew for each picture and stroke.
+    Each argument that takes [low, high] is drawn anew for each image and stroke.
 
     Source: Winnemoeller, Kyprianidis, Olsen 2012, "XDoG: An eXtended difference-of-Gaussians compendium", (3) and (5).
 
@@ -42,7 +42,7 @@ class XDoG(LineMaker):
         gamma: weight of the wide blur; below 1, or flat parts would be on the edge between paper and ink.
         epsilon: what lies below this is ink, or [low, high]; higher draws more.
         phi: how hard the edge of a stroke is, or [low, high].
-        strokes: drawings of different widths that are mixed, in shares of each picture's own.
+        strokes: drawings of different widths that are mixed, in shares of each image's own.
 
     Raises:
         UserError: impossible values.
@@ -106,10 +106,10 @@ class AdaptiveThreshold(LineMaker):
 
 
 def blur(picture: Tensor, sigma: Tensor, radius: int) -> Tensor:
-    """Gaussian blur, each picture with its own; at the edges the outermost pixels go on.
+    """Gaussian blur, each image with its own; at the edges the outermost pixels go on.
 
     Args:
-        picture: (B, C, H, W).
+        image: (B, C, H, W).
         sigma: (B, 1, 1, 1), in pixels.
         radius: pixels to either side that are looked at, for the whole batch.
     """

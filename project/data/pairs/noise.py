@@ -1,4 +1,4 @@
-"""Noise on a clean picture, made on the device."""
+"""Noise on a clean image, made on the device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from workbench.errors import UserError
 
 
 class Noise(PairMaker):
-    """A picture and the same picture damaged. A noise of one's own overrides `damage` alone."""
+    """An image and the same image damaged. A noise of one's own overrides `damage` alone."""
 
     @abstractmethod
     def damage(self, image: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor | None]:
@@ -37,7 +37,7 @@ class Noise(PairMaker):
         return self._pair(image, damaged, further, index, seed)
 
     def _damage_each(self, image: Tensor, seed: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Each picture from its own number on the CPU, so that no batch size, order or device changes the figures."""
+        """Each image from its own number on the CPU, so that no batch size, order or device changes the figures."""
         parts = [self.damage(picture, generator) for picture, generator in each_alone(image, seed)]
         damaged = torch.cat([part[0] for part in parts]).to(image.device)
         if parts[0][1] is None:
@@ -55,7 +55,7 @@ class GaussianNoise(Noise):
     """White Gaussian noise, not clipped.
 
     Args:
-        sigma: standard deviation in units of 0 to 255, or [low, high] for one drawn evenly for each picture.
+        sigma: standard deviation in units of 0 to 255, or [low, high] for one drawn evenly for each image.
         noise_map: append a channel that tells the network sigma / 255; false: it must find out (blind).
         eval_sigma: the one sigma of validation and test where training draws from a range; null: as in training.
     """
@@ -77,7 +77,7 @@ class GaussianNoise(Noise):
         return ([*mean, 0.0], [*std, 1.0]) if self.noise_map else (mean, std)
 
     def benchmark(self, image: Tensor, index: Tensor) -> Batch:
-        """KAIR's test noise: NumPy's legacy generator with seed 0 for each picture anew, in float64, not clipped.
+        """KAIR's test noise: NumPy's legacy generator with seed 0 for each image anew, in float64, not clipped.
 
         Source: https://github.com/cszn/KAIR, main_test_dncnn.py and its siblings.
         """
@@ -104,7 +104,7 @@ class PoissonNoise(Noise):
     """Shot noise: each value is a count of photons, so the dark parts are the noisier against their brightness.
 
     Args:
-        peak: photons that a value of 1.0 stands for, fewer are noisier; or [low, high], one drawn evenly a picture.
+        peak: photons that a value of 1.0 stands for, fewer are noisier; or [low, high], one drawn evenly an image.
     """
 
     def __init__(self, peak: float | tuple[float, float] = 30.0) -> None:
@@ -119,7 +119,7 @@ class SaltAndPepper(Noise):
     """Whole pixels turned white or black, as many of one as of the other.
 
     Args:
-        amount: share of the pixels (0 to 1), or [low, high] for one drawn evenly for each picture.
+        amount: share of the pixels (0 to 1), or [low, high] for one drawn evenly for each image.
     """
 
     def __init__(self, amount: float | tuple[float, float] = 0.05) -> None:

@@ -1,4 +1,4 @@
-"""Hints without their places: which colors a picture has."""
+"""Hints without their places: which colors an image has."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class PaletteHints(Hints):
 
     Args:
         colors: number of slots; each takes 4 planes of the input.
-        none: share of the training pictures that get no color (0 to 1), so that the network learns to do without.
-        all: share of the training pictures that have every slot filled (0 to 1).
+        none: share of the training images that get no color (0 to 1), so that the network learns to do without.
+        all: share of the training images that have every slot filled (0 to 1).
         count_p: the others get 1, 2, 3, ... colors by the geometric law, 1 / count_p on average, as far as slots go.
         patch: side in pixels of the squares whose mean colors are taken in training, or [low, high].
         position: where these lie: uniform (anywhere) or gaussian (more often in the middle).
         noise: standard deviation of what is added to training's colors, on the scale of 0 to 1.
         levels: round each channel of training's colors to so many values; 0 does not.
-        drop: share of the training pictures that lose colors, and the share of their colors that they lose.
-        eval_count: exact colors of each picture in validation and test.
+        drop: share of the training images that lose colors, and the share of their colors that they lose.
+        eval_count: exact colors of each image in validation and test.
         eval_patch: side of the squares in validation and test, in pixels.
 
     Raises:

@@ -1,6 +1,6 @@
-"""Squares in a batch of pictures: where they lie, their mean colors, and how they look as planes.
+"""Squares in a batch of images: where they lie, their mean colors, and how they look as planes.
 
-All of it in a few operations on whole batches, on the device: nothing here loops over pictures or squares, and no shape
+All of it in a few operations on whole batches, on the device: nothing here loops over images or squares, and no shape
 depends on what was drawn.
 """
 
@@ -18,7 +18,7 @@ LARGEST = 128  # side in pixels: 65535 times the pixels of a larger one is no 32
 
 
 class Patches(NamedTuple):
-    """N squares in each of B pictures, all wholly inside.
+    """N squares in each of B images, all wholly inside.
 
     Attributes:
         top: int64, (B, N), first row.
@@ -40,11 +40,11 @@ def place(chance: Tensor, side: Tensor, there: Tensor, largest: int, size: tuple
 
     Args:
         chance: (B, N, 2), even in [0, 1): for the row and for the column.
-        side: int64, (B, N), in pixels; cut to the picture's shorter side.
+        side: int64, (B, N), in pixels; cut to the image's shorter side.
         there: bool, (B, N).
         largest: no side is longer.
-        size: height and width of the pictures.
-        law: "uniform": anywhere; "gaussian": round the middle, standard deviation a quarter of the picture
+        size: height and width of the images.
+        law: "uniform": anywhere; "gaussian": round the middle, standard deviation a quarter of the image
             (Zhang et al. 2017, "Real-Time User-Guided Image Colorization with Learned Deep Priors", 3.1).
     """
     side = side.clamp(max=min(size))
@@ -55,13 +55,13 @@ def place(chance: Tensor, side: Tensor, there: Tensor, largest: int, size: tuple
 
 
 def moved(patches: Patches, down: Tensor | int, right: Tensor | int, size: tuple[int, int]) -> Patches:
-    """The squares so many pixels away, as far as the picture goes.
+    """The squares so many pixels away, as far as the image goes.
 
     Args:
         patches: squares.
         down: rows, (B, N) or one number.
         right: columns, likewise.
-        size: height and width of the pictures.
+        size: height and width of the images.
     """
     free = [length - patches.side for length in size]
     top = (patches.top + down).clamp(min=0).minimum(free[0])
@@ -76,7 +76,7 @@ def mean_colors(picture: Tensor, patches: Patches) -> Tensor:
     size of the batch can change the last bit.
 
     Args:
-        picture: (B, C, H, W) in [0, 1].
+        image: (B, C, H, W) in [0, 1].
         patches: B x N squares in them.
 
     Returns:

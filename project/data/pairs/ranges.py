@@ -29,7 +29,7 @@ def bounds(value: float | tuple[float, float], key: str, least: float, most: flo
 
 
 def draw(limits: tuple[float, float], image: Tensor, generator: Generator | None) -> Tensor:
-    """One number for each picture of the batch, evenly from the range.
+    """One number for each image of the batch, evenly from the range.
 
     Args:
         limits: (low, high).

@@ -16,17 +16,17 @@ class SpatialHints(Hints):
     """Small squares of mean color at their places: 3 planes of color and 1 of mask.
 
     Args:
-        none: share of the training pictures that get no hint (0 to 1), so that the network learns to do without.
-        all: share of the training pictures that get every pixel's color (0 to 1).
+        none: share of the training images that get no hint (0 to 1), so that the network learns to do without.
+        all: share of the training images that get every pixel's color (0 to 1).
         count_p: the others get 1, 2, 3, ... hints by the geometric law, 1 / count_p on average.
         most: never more than so many in training.
         patch: side of the squares in pixels in training, or [low, high], one drawn for each.
         position: where they lie: uniform (anywhere) or gaussian (more often in the middle).
         noise: standard deviation of what is added to training's colors, on the scale of 0 to 1.
         levels: round each channel of training's colors to so many values; 0 does not.
-        drop: share of the training pictures that lose hints, and the share of their hints that they lose.
+        drop: share of the training images that lose hints, and the share of their hints that they lose.
         misalign: in training a hint lands up to so many pixels away from where its color was taken.
-        eval_count: exact hints of each picture in validation and test.
+        eval_count: exact hints of each image in validation and test.
         eval_patch: side of the squares in validation, in test and of hints given by hand, in pixels.
 
     Raises:
@@ -78,7 +78,7 @@ class SpatialHints(Hints):
         for number, point in enumerate(points, 1):
             if not (0 <= point.x < width and 0 <= point.y < height):
                 raise UserError(
-                    f"Hint {number} lies at x {point.x:g}, y {point.y:g}: outside the picture of "
+                    f"Hint {number} lies at x {point.x:g}, y {point.y:g}: outside the image of "
                     f"{width} x {height} pixels, whose x runs from 0 to {width - 1} and y from 0 to {height - 1}."
                 )
         colors = colors_of(points)

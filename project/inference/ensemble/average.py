@@ -18,15 +18,15 @@ CLOSE = 2 / 255
 class Ensemble(nn.Module):
     """Members that answer together.
 
-    Answers are averaged in what the networks give: pictures, or a and b of CIELAB (over 110) where all members keep the
-    input's lightness: the lightness is then that of the input. Where some do and some do not, pictures are averaged.
+    Answers are averaged in what the networks give: images, or a and b of CIELAB (over 110) where all members keep the
+    input's lightness: the lightness is then that of the input. Where some do and some do not, images are averaged.
 
     Args:
-        members: Each takes (B, C, H, W) and gives pictures (B, c, H, W) around [0, 1].
+        members: Each takes (B, C, H, W) and gives images (B, c, H, W) around [0, 1].
         way: plain: the mean. score: weighted by ``scores``. agreement: at each pixel weighted by how close a member is
             to the median of all.
         scores: PSNR in dB of each member, for ``score``.
-        turns: Ask every member in all eight positions of the picture, turned and mirrored.
+        turns: Ask every member in all eight positions of the image, turned and mirrored.
 
     Raises:
         UserError: For an unknown way.
@@ -49,7 +49,7 @@ class Ensemble(nn.Module):
         self.turns = turns
 
     def answers(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> every answer on its own, (members, or members x 8, B, c, H, W): see :meth:`pictures`."""
+        """(B, C, H, W) -> every answer on its own, (members, or members x 8, B, c, H, W): see :meth:`images`."""
         return torch.cat([self._of(member, x) for member in self.members])
 
     def _of(self, member: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -60,16 +60,16 @@ class Ensemble(nn.Module):
     def _ask(self, member: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         if self.space is None:
             return member(x).float().clamp(0, 1)
-        return member.generator(member.in_order(x)).float()
+        return member.generator(member.to_memory_format(x)).float()
 
     def pictures(self, answers: Tensor, x: Tensor) -> Tensor:
-        """What :meth:`answers` gave for x -> pictures, (answers, B, c, H, W) in [0, 1]."""
+        """What :meth:`answers` gave for x -> images, (answers, B, c, H, W) in [0, 1]."""
         if self.space is None:
             return answers
         return torch.stack([self.space.decode(answer, x) for answer in answers]).clamp(0, 1)
 
     def combine(self, answers: Tensor, x: Tensor) -> Tensor:
-        """What :meth:`answers` gave for x -> one picture of them, (B, c, H, W) in [0, 1]."""
+        """What :meth:`answers` gave for x -> one image of them, (B, c, H, W) in [0, 1]."""
         if self.way == "agreement":
             together = by_agreement(answers)
         else:
@@ -83,13 +83,13 @@ class Ensemble(nn.Module):
 
 
 def _space(member: nn.Module) -> Space | None:
-    """In which colors a member's network answers, where these are not a picture's."""
+    """In which colors a member's network answers, where these are not an image's."""
     space = getattr(member, "space", None)
     return None if isinstance(space, RGB) or not hasattr(member, "generator") else space
 
 
 def disagreement(answers: Tensor) -> Tensor:
-    """(answers, B, c, H, W) -> (B, 1, H, W): the standard deviation of pictures, root mean square over channels."""
+    """(answers, B, c, H, W) -> (B, 1, H, W): the standard deviation of images, root mean square over channels."""
     return answers.var(dim=0, correction=0).mean(dim=1, keepdim=True).sqrt()
 
 
@@ -107,7 +107,7 @@ def score_weights(scores: Sequence[float]) -> Tensor:
 
 
 def turn(x: Tensor, position: int) -> Tensor:
-    """One of the eight positions of a picture: quarter turns (0 to 3), and the same mirrored (4 to 7)."""
+    """One of the eight positions of an image: quarter turns (0 to 3), and the same mirrored (4 to 7)."""
     x = x.flip(-1) if position >= 4 else x
     return torch.rot90(x, position % 4, (-2, -1))
 

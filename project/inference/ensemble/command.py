@@ -6,7 +6,7 @@
 
 Networks that color take hints as ``predict`` does (--hints, --palette, --size).
 
-Beside each picture goes a map of where the members disagree.
+Beside each image goes a map of where the members disagree.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def main(argv: Sequence[str]) -> int:
         argv: ``ensemble`` and what follows it on the command line.
 
     Returns:
-        The exit code: 0, or 1 where a picture failed.
+        The exit code: 0, or 1 where an image failed.
 
     Raises:
-        UserError: Wrong options, checkpoints that are none or do not go together, no pictures.
+        UserError: Wrong options, checkpoints that are none or do not go together, no images.
     """
     options, words = parse(list(argv[1:]))
     from project.inference.ensemble.average import Ensemble
@@ -75,7 +75,7 @@ def _load(checkpoints: list[Checkpoint], device: torch.device) -> list[Lightning
     takes = []
     for checkpoint, model in zip(checkpoints, models, strict=True):
         if not hasattr(model, "restore"):
-            raise UserError(f"{checkpoint.path}: {type(model).__name__} does not answer pictures with pictures.")
+            raise UserError(f"{checkpoint.path}: {type(model).__name__} does not answer images with images.")
         takes.append(input_channels(model, checkpoint.config.get("data") or {}))
     tasks = [_task(checkpoint) for checkpoint in checkpoints]
     for checkpoint, channels, task in zip(checkpoints, takes, tasks, strict=True):
@@ -134,7 +134,7 @@ def _tell(options: Namespace, found: list[dict[str, float]]) -> None:
 
     how = {"plain": "the mean", "score": "weighted by score", "agreement": "weighted by agreement"}[options.average]
     names = [*map(str, options.ckpts), f"ensemble, {how}{', in eight positions' * options.turns}", "doing nothing"]
-    table = Table(title=f"{options.split} pictures", title_justify="left")
+    table = Table(title=f"{options.split} images", title_justify="left")
     table.add_column("", overflow="fold")
     shown = {name: column for name, column in COLUMNS.items() if name in found[0]}
     for heading, _ in shown.values():

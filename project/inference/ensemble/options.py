@@ -31,15 +31,15 @@ def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
         )
     if (options.input is None) != (options.output is None):
         raise UserError(
-            "--input and --output belong together; without both, the ensemble is scored on the test pictures."
+            "--input and --output belong together; without both, the ensemble is scored on the test images."
         )
     if options.hints is not None and options.palette is not None:
         raise UserError("--hints and --palette exclude each other: a network takes one of the two.")
     if options.input is None and (options.hints, options.palette, options.size) != (None, None, None):
-        raise UserError("--hints, --palette and --size are for the pictures of --input, which is not given.")
+        raise UserError("--hints, --palette and --size are for the images of --input, which is not given.")
     if options.min_confidence is not None:
         if options.input is None:
-            raise UserError("--min_confidence chooses among the pictures of --input, which is not given.")
+            raise UserError("--min_confidence chooses among the images of --input, which is not given.")
         if not 0 <= options.min_confidence <= 1:
             raise UserError(f"--min_confidence must be in [0, 1], not {options.min_confidence}.")
     return options, data
@@ -54,8 +54,8 @@ def _found(word: str) -> list[str]:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="python -m project ensemble",
-        description="Several checkpoints, or one in eight positions of the picture, answer together. Without --input "
-        "they are scored on the test pictures of the first one's run, each member beside the ensemble.",
+        description="Several checkpoints, or one in eight positions of the image, answer together. Without --input "
+        "they are scored on the test images of the first one's run, each member beside the ensemble.",
         exit_on_error=False,
     )
     add = parser.add_argument
@@ -69,10 +69,10 @@ def _parser() -> ArgumentParser:
     ways = "how: the mean; by validation score; at each pixel by how close a member is to the median"
     add("--average", type=Literal["plain", "score", "agreement"], default="plain", help=ways)
     add("--turns", type=bool, default=False, help="ask every member in all eight positions, turned and mirrored")
-    add("--split", type=Literal["test", "val"], default="test", help="which pictures to score on")
-    add("--input", type=str | None, default=None, help="picture or folder of pictures to restore or color")
+    add("--split", type=Literal["test", "val"], default="test", help="which images to score on")
+    add("--input", type=str | None, default=None, help="image or folder of images to restore or color")
     add("--output", type=str | None, default=None, help="folder for the answers and their disagreement maps")
-    add("--min_confidence", type=float | None, default=None, help="write pictures whose confidence (1 less the mean "
+    add("--min_confidence", type=float | None, default=None, help="write images whose confidence (1 less the mean "
         "disagreement) is at least this as pairs to train on, into OUTPUT/pairs")  # fmt: skip
     # Not `str | None`: that goes through YAML first, which takes "#ff8800" for a comment, so for nothing.
     add("--hints", type=str, default=None, help="JSON file of points and their colors, as predict takes it")

@@ -1,4 +1,4 @@
-"""Pictures that an ensemble answers, with maps of its disagreement, and the surest of them as pairs to train on."""
+"""Images that an ensemble answers, with maps of its disagreement, and the surest of them as pairs to train on."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from workbench.checkpoint import Checkpoint
 from workbench.checkpoint_io import atomic_write_text
 
 Answer = Callable[[Job, Opened], tuple[np.ndarray, np.ndarray, float]]
-"""A picture -> the answer, uint8 (H, W, C), the map of disagreement, uint8 (H, W), and the confidence."""
+"""An image -> the answer, uint8 (H, W, C), the map of disagreement, uint8 (H, W), and the confidence."""
 
 
 def predict(ensemble: Ensemble, checkpoints: list[Checkpoint], options: Namespace, device: torch.device) -> int:
-    """Restore or color the pictures of ``--input``.
+    """Restore or color the images of ``--input``.
 
     Returns:
-        1 where a picture failed, else 0.
+        1 where an image failed, else 0.
 
     Raises:
-        UserError: No pictures, or hints of a kind that the members were not trained with.
+        UserError: No images, or hints of a kind that the members were not trained with.
     """
     output = Path(options.output).expanduser()
     jobs = plan(Path(options.input), output)
@@ -45,7 +45,7 @@ def predict(ensemble: Ensemble, checkpoints: list[Checkpoint], options: Namespac
     for job in jobs:
         try:
             confidence = _write(job, answer, options.min_confidence, output)
-        except Exception as error:  # one picture must not stop the others, whatever is wrong with it
+        except Exception as error:  # one image must not stop the others, whatever is wrong with it
             failed[job.name] = job.problem or " ".join(str(error).split())[:300] or type(error).__name__
             continue
         print(f"{job.name}: confidence {confidence:.4f}")
@@ -55,7 +55,7 @@ def predict(ensemble: Ensemble, checkpoints: list[Checkpoint], options: Namespac
             kept.append({"file": _pair_name(job), **origin, "confidence": confidence})
     if options.min_confidence is not None:
         _write_manifest(output / "pairs", kept, checkpoints, options)
-        print(f"{len(kept)} of {len(jobs)} pictures are pairs to train on: --data.extra_pairs {output / 'pairs'}")
+        print(f"{len(kept)} of {len(jobs)} images are pairs to train on: --data.extra_pairs {output / 'pairs'}")
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}")
     return 1 if failed else 0

@@ -18,7 +18,7 @@ GAIN = 10
 
 
 def doubted(ensemble: Ensemble, x: Tensor) -> Tensor:
-    """(B, C, H, W) -> the ensemble's pictures, and behind them the disagreement twice, times GAIN and as it is: of 8
+    """(B, C, H, W) -> the ensemble's images, and behind them the disagreement twice, times GAIN and as it is: of 8
     bits the one shows small ones, and the other large ones."""
     with torch.inference_mode():
         answers = ensemble.answers(x)
@@ -27,7 +27,7 @@ def doubted(ensemble: Ensemble, x: Tensor) -> Tensor:
 
 
 def parted(found: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """What comes of :func:`doubted` as uint8, (H, W, C + 2) -> the picture (H, W, C), the map (H, W), the confidence.
+    """What comes of :func:`doubted` as uint8, (H, W, C + 2) -> the image (H, W, C), the map (H, W), the confidence.
 
     The confidence is 1 less the mean disagreement, which is on the scale of pixels in [0, 1].
     """
@@ -47,7 +47,7 @@ class RestoringTogether(Restorer):
         return doubted(self.model, x)
 
     def both(self, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        """A picture, uint8 (H, W, 1 or 3) -> see :func:`parted`."""
+        """An image, uint8 (H, W, 1 or 3) -> see :func:`parted`."""
         answer, apart, confidence = parted(self(pixels))
         if pixels.shape[2] == 1 and self.gray_stays_gray and answer.shape[2] == 3:
             answer = np.rint(answer.mean(axis=2, keepdims=True)).astype(np.uint8)
@@ -65,5 +65,5 @@ class ColoringTogether(Colorist):
     def both(
         self, pixels: np.ndarray, hints: Sequence[Hint] = (), alpha: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray, float]:
-        """A picture, uint8 (H, W, 1 or 3), hints and (H, W) of transparency -> see :func:`parted`."""
+        """An image, uint8 (H, W, 1 or 3), hints and (H, W) of transparency -> see :func:`parted`."""
         return parted(self(pixels, hints=hints, alpha=alpha))

@@ -1,4 +1,4 @@
-"""What is exported of a model: pictures in [0, 1] in, pictures in [0, 1] out, and nothing of the training."""
+"""What is exported of a model: images in [0, 1] in, images in [0, 1] out, and nothing of the training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from workbench.errors import UserError
 
 
 class Answer(nn.Module):
-    """The network that answers, with what makes a picture of its answer.
+    """The network that answers, with what makes an image of its answer.
 
     Args:
         model: Of this project's kinds: with a ``network``, or a ``generator`` and its ``space``.
@@ -37,7 +37,7 @@ class Answer(nn.Module):
 
 
 def input_channels(network: nn.Module, data: dict[str, object]) -> int:
-    """The channels that a network takes: as its normalization has them, as it says, or as the data's pictures have.
+    """The channels that a network takes: as its normalization has them, as it says, or as the data's images have.
 
     Args:
         network: The one that answers.

@@ -23,7 +23,7 @@ def write_card(
         file: What was exported.
         checkpoint: Where from.
         shapes: Channels in and out.
-        difference: The largest to PyTorch, of pictures in [0, 1].
+        difference: The largest to PyTorch, of images in [0, 1].
         license: The terms that the weights may be used by.
 
     Returns:
@@ -37,7 +37,7 @@ def write_card(
                 "",
                 *_facts(file, checkpoint, shapes, difference, license),
                 "",
-                "## Pictures",
+                "## Images",
                 "",
                 *_pictures(checkpoint),
                 "",
@@ -80,7 +80,7 @@ def _pictures(checkpoint: Checkpoint) -> list[str]:
     data = checkpoint.config.get("data") or {}
     lines = [f"- Source: {data.get('source', 'demo')}" + (f", {data['root']}" if data.get("root") else "")]
     for part, found in checkpoint.splits.items():
-        lines.append(f"- {part}: {found['pictures']} pictures, fingerprint {found['fingerprint']}")
+        lines.append(f"- {part}: {found['pictures']} images, fingerprint {found['fingerprint']}")
         if extra := found.get("extra_pairs"):
             members = ", ".join(f"{member['checkpoint']} (SHA-256 {member['sha256']})" for member in extra["members"])
             lines.append(f"  - {extra['pictures']} of them are answers of {members}, from {extra['folder']}")

@@ -3,7 +3,7 @@
     python -m project export --ckpt_path runs/denoise/latest/checkpoints/best.ckpt --format onnx
     python -m project export ... --format torchscript --output restorer.ts --license "CC BY 4.0"
 
-The file takes and gives pictures in [0, 1]. It is compared with PyTorch at once, on odd sizes, and the largest
+The file takes and gives images in [0, 1]. It is compared with PyTorch at once, on odd sizes, and the largest
 difference is printed. Beside it goes a card: data, scores, configuration, versions, license.
 """
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # torch takes seconds, which `--help` and a typing error need
     from lightning.pytorch import LightningModule
 
 LIMIT = 1e-2
-"""A larger difference than this, of pictures in [0, 1], is no rounding."""
+"""A larger difference than this, of images in [0, 1], is no rounding."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
     print(f"{'File':<19} {path} ({path.stat().st_size / 1e6:.1f} MB)\n{'Card':<19} {card}")
-    print(f"{'Maximum difference':<19} {difference:.2g} to PyTorch, of pictures in [0, 1]")
+    print(f"{'Maximum difference':<19} {difference:.2g} to PyTorch, of images in [0, 1]")
     return 0
 
 
@@ -104,7 +104,7 @@ def _write(format: str, model: LightningModule, config: dict[str, Any], path: Pa
     if not difference <= LIMIT:
         path.unlink()
         raise UserError(
-            f"The file does not answer as PyTorch does: they are {difference:.2g} apart (pictures in [0, 1]).\n"
+            f"The file does not answer as PyTorch does: they are {difference:.2g} apart (images in [0, 1]).\n"
             "Its network does something that the format does not keep; --format state_dict always works."
         )
     with torch.inference_mode():

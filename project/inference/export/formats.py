@@ -22,7 +22,7 @@ from workbench.errors import UserError
 
 OPSET = 18
 TRACED = 64
-"""Pixels along the picture that a network is traced with, and a little more."""
+"""Pixels along the image that a network is traced with, and a little more."""
 Function = Callable[[Tensor], Tensor]
 
 
@@ -66,10 +66,10 @@ def write_onnx(answer: Answer, x: Tensor, path: Path) -> Function:
 
 
 class Fitted(nn.Module):
-    """Pads pictures to what a network was traced for, and cuts its answer: tracing would keep the first one's size.
+    """Pads images to what a network was traced for, and cuts its answer: tracing would keep the first one's size.
 
     Args:
-        core: Traced, for pictures whose sides are multiples of ``multiple`` and at least ``smallest``.
+        core: Traced, for images whose sides are multiples of ``multiple`` and at least ``smallest``.
         multiple: In pixels.
         smallest: In pixels.
     """
@@ -142,7 +142,7 @@ def _told(answer: Answer, format: str) -> Iterator[None]:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
             f"{type(answer.network).__name__} cannot be written as {format}: {reason}\n"
-            "Networks whose course depends on the values of a picture cannot. --format state_dict always works; "
+            "Networks whose course depends on the values of an image cannot. --format state_dict always works; "
             "--debug shows the trace."
         ) from error
 

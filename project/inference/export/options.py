@@ -23,7 +23,7 @@ def parse(arguments: list[str]) -> Namespace:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="python -m project export",
-        description="Write a trained network as one file that takes and gives pictures in [0, 1], of any size and "
+        description="Write a trained network as one file that takes and gives images in [0, 1], of any size and "
         "number, check it against PyTorch, and write a card beside it.",
         exit_on_error=False,
     )

@@ -12,7 +12,7 @@ SIZES = ((1, 33, 70), (3, 64, 47), (2, 101, 9), (1, 1, 1))
 
 
 def largest_difference(network: nn.Module, other: Callable[[Tensor], Tensor], channels: int) -> float:
-    """The largest difference of two functions' answers to random pictures of several sizes.
+    """The largest difference of two functions' answers to random images of several sizes.
 
     Args:
         network: (B, C, H, W) -> (B, C', H, W), on the CPU.

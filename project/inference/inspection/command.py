@@ -1,9 +1,9 @@
-"""``python -m project inspect``: look into a trained network, and at the pictures that it fails on.
+"""``python -m project inspect``: look into a trained network, and at the images that it fails on.
 
     python -m project inspect --ckpt_path runs/denoise/latest/checkpoints/best.ckpt
     python -m project inspect ... --layer encoder.1 --maps 12     # other feature maps
-    python -m project inspect ... --split train                   # pictures to leave out of the training
-    python -m project inspect ... --data.root photos              # other pictures than the run's
+    python -m project inspect ... --split train                   # images to leave out of the training
+    python -m project inspect ... --data.root photos              # other images than the run's
 
 Everything goes into ``inspect/`` in the run's folder (``inspect-train/``, ``inspect-test/`` for another split):
 ``filters.png``, ``features_LAYER.png``, ``worst.png`` and ``worst.csv``.
@@ -37,8 +37,8 @@ class Subject(NamedTuple):
 
     Attributes:
         model: In evaluation mode, on the device.
-        network: The part of it that answers pictures.
-        data: Its pictures.
+        network: The part of it that answers images.
+        data: Its images.
         split: Those of them that are looked at.
         device: Where to compute.
     """
@@ -50,7 +50,7 @@ class Subject(NamedTuple):
     device: torch.device
 
     def pair(self, number: int) -> Batch:
-        """One picture of the split as the model sees it, on the device."""
+        """One image of the split as the model sees it, on the device."""
         raw = self.data.dataset(self.split)[number]
         return self.data.make_pair(type(raw)(*(part if part is None else part.to(self.device) for part in raw)))
 
@@ -79,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
         The exit code, 0.
 
     Raises:
-        UserError: Wrong options, no usable checkpoint or device, no pictures, no such layer.
+        UserError: Wrong options, no usable checkpoint or device, no images, no such layer.
     """
     options, words = parse(list(argv[1:]))
     if options.maps:
@@ -130,16 +130,16 @@ def _open(options: Namespace, words: list[str]) -> Subject:
     model = load_model(checkpoint).to(device)
     if not hasattr(model, "restore"):
         raise UserError(
-            f"inspect is for models that answer pictures with pictures, and {type(model).__name__} has no restore().\n"
-            "Inherit from project.models.base.PictureModel."
+            f"inspect is for models that answer images with images, and {type(model).__name__} has no restore().\n"
+            "Inherit from project.models.base.ImageToImageModule."
         )
     data = open_data(checkpoint, words)
-    data.evaluation_dataloader(options.split)  # says so where there are no pictures
+    data.evaluation_dataloader(options.split)  # says so where there are no images
     return Subject(model, answering_network(model), data, options.split, device)
 
 
 def _choose(subject: Subject, wanted: str | None) -> Look:
-    """The layer that is asked for, or one whose units see a good part of a picture, but not all of it."""
+    """The layer that is asked for, or one whose units see a good part of an image, but not all of it."""
     from project.inference.inspection.features import Strongest
     from project.inference.inspection.layers import choose_layer, feature_layers, stages
     from project.inference.inspection.receptive import measure
@@ -200,7 +200,7 @@ def _channel_names(subject: Subject, channels: int, pair: Batch) -> list[str]:
 
 
 def _pass(subject: Subject, look: Look | None) -> Analysis:
-    """Every picture once through the model: its error, and where the layer answers."""
+    """Every image once through the model: its error, and where the layer answers."""
     from contextlib import nullcontext
 
     from rich.progress import track
@@ -230,7 +230,7 @@ def _pairs(subject: Subject, loader: object) -> Iterator[Batch]:
 
 
 def _view(subject: Subject, pair: Batch) -> Tensor:
-    """The input of each picture for a person, (B, 1 or 3, H, W) in [0, 1]: with its hints, where they are in place."""
+    """The input of each image for a person, (B, 1 or 3, H, W) in [0, 1]: with its hints, where they are in place."""
     views = subject.data.pairs.views(pair)
     fitting = [view for view in views.values() if view.shape[-2:] == pair.target.shape[-2:]]
     return (fitting[-1] if fitting else pair.baseline).float().clamp(0, 1)
@@ -252,7 +252,7 @@ def _features(subject: Subject, look: Look, maps: int) -> dict[str, Image.Image]
 
     finds = look.found.finds(maps)
     if still := look.found.same_everywhere:
-        print(f"{still} feature maps of {look.layer} are the same at every place of every picture: dead, most likely.")
+        print(f"{still} feature maps of {look.layer} are the same at every place of every image: dead, most likely.")
     if not finds:
         return {}
     normalize = input_normalization(subject.network)
@@ -282,7 +282,7 @@ def _tell(analysis: Analysis, split: str, written: dict[str, Path]) -> None:
     found = rank_correlations(
         [row.mse for row in rows], {name: [row.measures[name] for row in rows] for name in MEASURES}
     )
-    table = Table(title=f"What goes with the error ({len(rows)} {split} pictures)", title_justify="left")
+    table = Table(title=f"What goes with the error ({len(rows)} {split} images)", title_justify="left")
     table.add_column("measure")
     table.add_column("rank correlation", justify="right")
     for name, rho in found.items():
@@ -294,4 +294,4 @@ def _tell(analysis: Analysis, split: str, written: dict[str, Path]) -> None:
     print(f"Mean PSNR {mean:.2f} dB; the worst: " + ", ".join(f"{row.file} ({row.psnr:.2f} dB)" for row in rows[:3]))
     for path in written.values():
         print(path)
-    print("To leave pictures out of a run, keep their rows of worst.csv: fit ... --data.exclude worst.csv")
+    print("To leave images out of a run, keep their rows of worst.csv: fit ... --data.exclude worst.csv")

@@ -1,4 +1,4 @@
-"""The pictures that a checkpoint was trained on, or others that are named in their place."""
+"""The images that a checkpoint was trained on, or others that are named in their place."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def open_data(checkpoint: Checkpoint, words: list[str]) -> ImageDataModule:
     """The data module of a checkpoint's run, ready to be read.
 
     Args:
-        checkpoint: Its configuration says where the pictures are.
+        checkpoint: Its configuration says where the images are.
         words: Of the command line, what changes that: ``["--data.root", "FOLDER"]``.
 
     Raises:
-        UserError: An unknown key or impossible value; or the pictures are not there, or too few.
+        UserError: An unknown key or impossible value; or the images are not there, or too few.
     """
     settings: dict[str, Any] = dict(checkpoint.config.get("data") or {})
     parser = Parser(exit_on_error=False)
@@ -34,7 +34,7 @@ def open_data(checkpoint: Checkpoint, words: list[str]) -> ImageDataModule:
     except UserError as error:
         told = "\n".join(str(error).splitlines()[:MOST_LINES])
         raise UserError(
-            f"The pictures of this checkpoint's run cannot be had: {told}\n"
+            f"The images of this checkpoint's run cannot be had: {told}\n"
             "Say where they are now, or name others: --data.root FOLDER"
         ) from error
     return data

@@ -1,4 +1,4 @@
-"""What the pictures of ``inspect`` share: colors for numbers, cells of one size, lines of text, a scale."""
+"""What the images of ``inspect`` share: colors for numbers, cells of one size, lines of text, a scale."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fit(image: Image.Image, side: int) -> Image.Image:
 
 
 def window(picture: Tensor, box: tuple[int, int, int, int], fill: float = 0.5) -> Tensor:
-    """The part of a (C, H, W) picture within top, left, bottom and right, which may lie outside: filled there."""
+    """The part of a (C, H, W) image within top, left, bottom and right, which may lie outside: filled there."""
     top, left, bottom, right = box
     part = picture.new_full((*picture.shape[:-2], bottom - top, right - left), fill)
     inside = picture[..., max(0, top) : max(0, bottom), max(0, left) : max(0, right)]
@@ -48,7 +48,7 @@ def window(picture: Tensor, box: tuple[int, int, int, int], fill: float = 0.5) -
 
 
 def mosaic(images: list[Image.Image], columns: int, labels: list[str] | None = None, gap: int = 3) -> Image.Image:
-    """Pictures side by side in rows, in cells of the largest one's size, each with its label below, if any."""
+    """Images side by side in rows, in cells of the largest one's size, each with its label below, if any."""
     font = ImageFont.load_default(11)
     line = 14 if labels else 0
     width = max(image.width for image in images)
@@ -69,12 +69,12 @@ def mosaic(images: list[Image.Image], columns: int, labels: list[str] | None = N
 
 
 def under(image: Image.Image, *lines: str) -> Image.Image:
-    """A picture below lines of text, the first one larger."""
+    """An image below lines of text, the first one larger."""
     return stack([text(line, 15 if number == 0 else 12) for number, line in enumerate(lines)] + [image])
 
 
 def text(line: str, size: int = 12) -> Image.Image:
-    """A line of text as a picture."""
+    """A line of text as an image."""
     font = ImageFont.load_default(size)
     canvas = Image.new("RGB", (int(font.getlength(line)) + 4, LINE + size - 12), PAPER)
     ImageDraw.Draw(canvas).text((2, 1), line, "black", font)
@@ -89,12 +89,12 @@ def scale(colors: str, low: str, high: str) -> Image.Image:
 
 
 def stack(images: list[Image.Image], gap: int = GAP) -> Image.Image:
-    """Pictures one below the other."""
+    """Images one below the other."""
     return _joined(images, gap, across=False)
 
 
 def beside(images: list[Image.Image], gap: int = GAP) -> Image.Image:
-    """Pictures side by side, their tops in line."""
+    """Images side by side, their tops in line."""
     return _joined(images, gap, across=True)
 
 
@@ -106,7 +106,7 @@ def framed(image: Image.Image) -> Image.Image:
 
 
 def picture(values: Tensor, side: int) -> Image.Image:
-    """A (1 or 3, H, W) tensor in [0, 1] as a picture, its longer side close to so many pixels."""
+    """A (1 or 3, H, W) tensor in [0, 1] as an image, its longer side close to so many pixels."""
     return fit(to_image(values), side)
 
 

@@ -16,7 +16,7 @@ AT_ONCE = 8
 
 
 def check_captum() -> None:
-    """Say before a long pass over the pictures what is missing.
+    """Say before a long pass over the images what is missing.
 
     Raises:
         UserError: Captum is not installed.
@@ -24,7 +24,7 @@ def check_captum() -> None:
     if importlib.util.find_spec("captum") is None:
         raise UserError(
             "What a feature map answers to is found by Captum, which is not installed.\n"
-            "Install it: make setup, or pip install -e '.[inspect]'. Without these pictures: --maps 0"
+            "Install it: make setup, or pip install -e '.[inspect]'. Without these images: --maps 0"
         )
 
 

@@ -45,7 +45,7 @@ class Find(NamedTuple):
 
     Attributes:
         value: The activation.
-        picture: Number of the picture.
+        image: Number of the image.
         y: Row of the unit in its map.
         x: Column.
     """
@@ -57,10 +57,10 @@ class Find(NamedTuple):
 
 
 class Strongest:
-    """The places where each feature map answers most, kept while pictures pass by; nothing else is.
+    """The places where each feature map answers most, kept while images pass by; nothing else is.
 
     Args:
-        field: What a unit sees: of one picture only places are taken whose patches overlap by half at most.
+        field: What a unit sees: of one image only places are taken whose patches overlap by half at most.
         count: Places kept for each map.
     """
 
@@ -70,11 +70,11 @@ class Strongest:
             max(1, math.ceil(size / stride / 2)) for size, stride in zip(field.size, field.stride, strict=True)
         )
         self._values: Tensor | None = None  # (maps, count)
-        self._places = torch.empty(0)  # (maps, count, 3): picture, y, x
+        self._places = torch.empty(0)  # (maps, count, 3): image, y, x
         self._lowest = torch.empty(0)
 
     def update(self, maps: Tensor, numbers: Sequence[int]) -> None:
-        """Look at the feature maps (B, maps, h, w) of the pictures of these numbers."""
+        """Look at the feature maps (B, maps, h, w) of the images of these numbers."""
         maps = maps.float()
         for single, number in zip(maps, numbers, strict=True):
             width = single.shape[2]
@@ -123,12 +123,12 @@ class Strongest:
 
     @property
     def same_everywhere(self) -> int:
-        """How many maps are the same at every place of every picture."""
+        """How many maps are the same at every place of every image."""
         return 0 if self._values is None else int((self._values[:, 0] <= self._lowest).sum())
 
 
 class Shown(NamedTuple):
-    """A picture of which patches are cut.
+    """An image of which patches are cut.
 
     Attributes:
         input: (1, C, H, W), what the network takes.
@@ -140,11 +140,11 @@ class Shown(NamedTuple):
 
 
 class Reason(NamedTuple):
-    """What of a picture a unit answers to.
+    """What of an image a unit answers to.
 
     Attributes:
-        values: (h, w), of a part of the picture; 0 elsewhere.
-        top: Row of the picture at which the part begins.
+        values: (h, w), of a part of the image; 0 elsewhere.
+        top: Row of the image at which the part begins.
         left: Column.
     """
 
@@ -153,7 +153,7 @@ class Reason(NamedTuple):
     left: int
 
     def within(self, box: Box) -> Box:
-        """A box of the picture, counted from the part's own corner."""
+        """A box of the image, counted from the part's own corner."""
         top, left, bottom, right = box
         return top - self.top, left - self.left, bottom - self.top, right - self.left
 
@@ -174,8 +174,8 @@ def draw_features(
         finds: Map -> its places.
         field: What a unit sees.
         features: The network as far as the layer.
-        nothing: (1, C, 1, 1), an input that says nothing: the mean of the training pictures.
-        get: Number of a picture -> the picture.
+        nothing: (1, C, 1, 1), an input that says nothing: the mean of the training images.
+        get: Number of an image -> the image.
         title: To stand above.
     """
     wanted = [(number, find) for number, places in finds.items() for find in places]
@@ -236,7 +236,7 @@ def _reach(field: ReceptiveField, shares: list[Tensor]) -> int:
 
 
 def _around(middle: tuple[int, int], reach: int, size: Sequence[int]) -> Box:
-    """A square around a place; where it is larger than the picture, the whole picture, and no frame around it."""
+    """A square around a place; where it is larger than the image, the whole image, and no frame around it."""
     sides = [(place - reach, place + reach + 1) for place in middle]
     sides = [(0, full) if end - start >= full else (start, end) for (start, end), full in zip(sides, size, strict=True)]
     (top, bottom), (left, right) = sides
@@ -251,7 +251,7 @@ def _reason(
     nothing: Tensor,
     whole: Tensor,
 ) -> Reason:
-    """What of the picture a unit answers to; found on a part that holds all that it sees."""
+    """What of the image a unit answers to; found on a part that holds all that it sees."""
     box = field.box(find.y, find.x)
     top, left = (max(0, edge) // field.step * field.step for edge in box[:2])
     bottom, right = (-(-edge // field.step) * field.step for edge in box[2:])

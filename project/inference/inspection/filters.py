@@ -1,4 +1,4 @@
-"""The filters of a network's first convolution, as pictures."""
+"""The filters of a network's first convolution, as images."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def first_filters(network: nn.Module, x: Tensor) -> Filters | None:
 
 
 def draw_filters(filters: Filters, channels: list[str]) -> Image.Image:
-    """Every filter as a picture of its weights, gray for 0, each on its own scale.
+    """Every filter as an image of its weights, gray for 0, each on its own scale.
 
     Args:
         filters: To draw.
-        channels: What the input's channels are. Three are drawn as one picture in color, others each in a grid.
+        channels: What the input's channels are. Three are drawn as one image in color, others each in a grid.
     """
     weights = filters.weights[:MOST]
     largest = weights.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)

@@ -19,7 +19,7 @@ SHOWN = 24
 
 
 class Shape(NamedTuple):
-    """Of a layer's feature maps: how many, and their height and width for some picture."""
+    """Of a layer's feature maps: how many, and their height and width for some image."""
 
     maps: int
     height: int
@@ -27,7 +27,7 @@ class Shape(NamedTuple):
 
 
 def answering_network(model: nn.Module) -> nn.Module:
-    """The part of a model that answers pictures: its ``network`` or ``generator``, else itself."""
+    """The part of a model that answers images: its ``network`` or ``generator``, else itself."""
     parts = (getattr(model, name, None) for name in ("network", "generator"))
     return next((part for part in parts if isinstance(part, nn.Module)), model)
 

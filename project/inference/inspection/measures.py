@@ -1,4 +1,4 @@
-"""Simple measures of a picture, and which of them go with the error (Spearman's rank correlation)."""
+"""Simple measures of an image, and which of them go with the error (Spearman's rank correlation)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EDGE = 0.1
 FINE = 0.25
 """Cycles a pixel from which a frequency counts as high: half of what pixels can hold."""
 FEWEST = 10
-"""Pictures below which a rank correlation says nothing."""
+"""Images below which a rank correlation says nothing."""
 
 
 def edge_density(luma: Tensor) -> float:
@@ -29,7 +29,7 @@ def edge_density(luma: Tensor) -> float:
 
 
 def high_frequencies(luma: Tensor) -> float:
-    """Share of the power, but for the mean, at FINE cycles a pixel or more, under a Hann window; 0 for a plain picture.
+    """Share of the power, but for the mean, at FINE cycles a pixel or more, under a Hann window; 0 for a plain image.
 
     Args:
         luma: (H, W) in [0, 1].
@@ -58,7 +58,7 @@ MEASURES: dict[str, Callable[[Tensor], float]] = {
     "high_frequencies": lambda picture: high_frequencies(_luma(picture)),
     "pixels": lambda picture: float(picture[0].numel()),
 }
-"""Name -> measure of a picture (1 or 3, H, W) in [0, 1]. Contrast is the standard deviation of the brightness;
+"""Name -> measure of an image (1 or 3, H, W) in [0, 1]. Contrast is the standard deviation of the brightness;
 colorfulness is that of Hasler and Suesstrunk (2003)."""
 
 
@@ -66,8 +66,8 @@ def rank_correlations(errors: Sequence[float], measures: dict[str, Sequence[floa
     """Spearman's rho of each measure with the error, in [-1, 1]; NaN where one of the two is the same for all.
 
     Args:
-        errors: One number a picture.
-        measures: Name -> one number a picture.
+        errors: One number an image.
+        measures: Name -> one number an image.
 
     Returns:
         Strongest first.
@@ -84,14 +84,14 @@ def rank_correlations(errors: Sequence[float], measures: dict[str, Sequence[floa
 
 
 def what_chance_gives(pictures: int) -> float:
-    """The rho that, in 19 of 20 sets of so many pictures, none of MEASURES reaches by chance alone, roughly."""
+    """The rho that, in 19 of 20 sets of so many images, none of MEASURES reaches by chance alone, roughly."""
     return 2.64 / math.sqrt(max(1, pictures - 1))  # 1 - 0.05 / 2 / 6 of the normal distribution
 
 
 def in_words(correlations: dict[str, float], pictures: int) -> str:
     """What the correlations say, in a sentence or two."""
     if pictures < FEWEST:
-        return f"{pictures} pictures are too few to tell what goes with the error; from {FEWEST} on it is said here."
+        return f"{pictures} images are too few to tell what goes with the error; from {FEWEST} on it is said here."
     limit = what_chance_gives(pictures)
     telling = {name: rho for name, rho in correlations.items() if abs(rho) > limit}
     if not telling:

@@ -1,4 +1,4 @@
-"""Norms over the whole picture, held still: a part of it then goes through a network as it does in the whole."""
+"""Norms over the whole image, held still: a part of it then goes through a network as it does in the whole."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from project.inference.inspection.layers import UpTo
 
 @contextmanager
 def norms_of(features: UpTo, x: Tensor) -> Iterator[None]:
-    """While it lasts, group and instance norms use the statistics that a picture gives them, whatever passes through.
+    """While it lasts, group and instance norms use the statistics that an image gives them, whatever passes through.
 
     Without that, every unit depends a little on every pixel, and a patch alone gives other activations than in its
-    picture. A batch norm in evaluation is of that kind already, a layer norm over the channels looks at one pixel.
+    image. A batch norm in evaluation is of that kind already, a layer norm over the channels looks at one pixel.
 
     Args:
         features: The network as far as the layer of interest.
-        x: (1, C, H, W), the picture.
+        x: (1, C, H, W), the image.
     """
     kept: dict[nn.Module, tuple[Tensor, Tensor]] = {}
 

@@ -29,14 +29,14 @@ def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="python -m project inspect",
-        description="Look into a trained network: its first filters, what a layer answers to, and the pictures that it "
+        description="Look into a trained network: its first filters, what a layer answers to, and the images that it "
         "fails on, with simple measures that go with the error.",
         exit_on_error=False,
     )
     add = parser.add_argument
     add("--ckpt_path", type=str, required=True, help="checkpoint, such as runs/NAME/latest/checkpoints/best.ckpt")
     add("--output", type=str | None, default=None, help="folder for the results; default: inspect in the run's folder")
-    add("--split", type=Literal["val", "test", "train"], default="val", help="which pictures of the run to look at")
+    add("--split", type=Literal["val", "test", "train"], default="val", help="which images of the run to look at")
     add("--layer", type=str | None, default=None, help="layer whose feature maps are shown, such as encoder.1")
     add("--maps", type=int, default=8, help="feature maps to show, those that answer the strongest; 0: none")
     add("--device", type=Literal["auto", "cpu", "cuda", "mps"], default="auto", help="where to compute")

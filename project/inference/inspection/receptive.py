@@ -36,7 +36,7 @@ class ReceptiveField:
     step: int
 
     def box(self, y: int, x: int) -> Box:
-        """What the unit at row y and column x of its map sees; may reach over the picture's borders."""
+        """What the unit at row y and column x of its map sees; may reach over the image's borders."""
         top, left = (
             math.floor(stride * place) + start
             for stride, place, start in zip(self.stride, (y, x), self.start, strict=True)
@@ -48,14 +48,14 @@ def measure(network: nn.Module, name: str, channels: int, most: int) -> Receptiv
     """The receptive field of a layer's units: where the gradient on the input is not zero.
 
     It is taken of a copy of the network whose weights are all positive, so that nothing cancels out, and without norms
-    and activations: a norm over the whole picture lets every unit see it all, which says nothing of where it looks.
+    and activations: a norm over the whole image lets every unit see it all, which says nothing of where it looks.
     Behind layers that enlarge their maps, units differ in what they see; then it is what any of them may see.
 
     Args:
         network: The network; stays as it is.
         name: Of the layer.
         channels: Of the network's input.
-        most: Largest side of a picture: no larger field is looked for.
+        most: Largest side of an image: no larger field is looked for.
     """
     twin = UpTo(_transparent(network), name)
     step = math.lcm(1, *(getattr(part, "multiple", 1) for part in network.modules()))

@@ -1,4 +1,4 @@
-"""The error analysis: every picture's error beside simple measures of it, and the worst ones to look at."""
+"""The error analysis: every image's error beside simple measures of it, and the worst ones to look at."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from workbench.checkpoint_io import atomic_write_text
 
 WORST = 16
 SIDE = 192
-"""Pixels that the pictures are brought to, so that two and their errors fit side by side on a screen."""
+"""Pixels that the images are brought to, so that two and their errors fit side by side on a screen."""
 NAME = 26
-"""Letters of a file's name that fit below its picture."""
+"""Letters of a file's name that fit below its image."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What is known of one picture.
+    """What is known of one image.
 
     Attributes:
         file: Its name, as ``--data.exclude`` takes it.
@@ -37,7 +37,7 @@ class Row:
         psnr_baseline: Of the answer that does nothing.
         width: In pixels, of what was looked at.
         height: Likewise.
-        measures: Name -> measure of the true picture, see ``measures``.
+        measures: Name -> measure of the true image, see ``measures``.
     """
 
     file: str
@@ -58,10 +58,10 @@ class _Kept:
 
 
 class Analysis:
-    """Counts pictures as they pass by, and keeps the worst.
+    """Counts images as they pass by, and keeps the worst.
 
     Args:
-        count: Of the worst, pictures to keep.
+        count: Of the worst, images to keep.
     """
 
     def __init__(self, count: int = WORST) -> None:
@@ -70,7 +70,7 @@ class Analysis:
         self._worst: list[_Kept] = []  # a heap, the best of the worst first
 
     def add(self, file: str, view: Tensor, output: Tensor, target: Tensor, baseline: Tensor) -> None:
-        """Count one picture.
+        """Count one image.
 
         Args:
             file: Its name.
@@ -100,7 +100,7 @@ class Analysis:
 
     @property
     def rows(self) -> list[Row]:
-        """Every picture, the worst first."""
+        """Every image, the worst first."""
         return sorted(self._rows, key=lambda row: (-row.mse, row.file))
 
     def write(self, path: Path) -> None:
@@ -114,10 +114,10 @@ class Analysis:
         atomic_write_text(path, text.getvalue())
 
     def draw(self, what: str) -> Image.Image:
-        """The worst pictures: given, answer, truth and the error, of two pictures side by side.
+        """The worst images: given, answer, truth and the error, of two images side by side.
 
         Args:
-            what: The pictures are called, in the title.
+            what: The images are called, in the title.
         """
         worst = sorted(self._worst, reverse=True)
         # One scale for all, so that they can be compared; a few odd pixels must not make all others black.
@@ -139,7 +139,7 @@ class Analysis:
             for part in (slice(half), slice(half, None))
             if cells[part]
         ]
-        title = f"The {len(worst)} worst of {len(self._rows)} {what} pictures, by their mean squared error"
+        title = f"The {len(worst)} worst of {len(self._rows)} {what} images, by their mean squared error"
         return framed(under(stack([legend, beside(halves, gap=24)]), title))
 
 

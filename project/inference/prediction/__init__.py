@@ -1,1 +1,1 @@
-"""Using a trained network: a checkpoint and pictures in, restored pictures out."""
+"""Using a trained network: a checkpoint and images in, restored images out."""

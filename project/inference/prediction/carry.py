@@ -1,4 +1,4 @@
-"""Colors found at a small size, carried over to the picture at its full size, a few rows at a time."""
+"""Colors found at a small size, carried over to the image at its full size, a few rows at a time."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ HIDDEN = 4.0
 
 
 class Stretched:
-    """A small picture at another size: bilinear, with the mean over what falls together where it shrinks.
+    """A small image at another size: bilinear, with the mean over what falls together where it shrinks.
 
     Args:
-        picture: (1, C, h, w).
+        image: (1, C, h, w).
         height: Rows to stretch to.
         width: Columns to stretch to.
     """
@@ -34,7 +34,7 @@ class Stretched:
         self.picture, self.height = picture, height
 
     def rows(self, top: int, stop: int) -> Tensor:
-        """Some rows of the large picture, (1, C, stop - top, width)."""
+        """Some rows of the large image, (1, C, stop - top, width)."""
         there = self.picture.shape[2]
         if there == self.height:
             return self.picture[:, :, top:stop]

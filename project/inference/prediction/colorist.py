@@ -17,27 +17,27 @@ from project.inference.prediction.hints_file import Hint
 from project.inference.prediction.tiled import TiledModel
 
 LONGEST = 4
-"""A picture is not enlarged beyond so many times the working size along its longer side."""
+"""An image is not enlarged beyond so many times the working size along its longer side."""
 
 PIXELS_AT_ONCE = 2**20
-"""Of the full picture, while it gets its colors: floats of all of it would take a dozen times its own memory."""
+"""Of the full image, while it gets its colors: floats of all of it would take a dozen times its own memory."""
 
 
 class Colorist(TiledModel):
     """Colors gray photographs and line art with a trained model.
 
-    A network that colors has to see the whole figure at the scale that it was trained at. So the picture is brought to
+    A network that colors has to see the whole figure at the scale that it was trained at. So the image is brought to
     that size, colored there in one piece (in tiles where it has more pixels than a tile), and the colors are carried
-    over to the full picture. Of a gray photograph, every pixel keeps its own lightness (CIELAB's L). Line art keeps its
-    own lines, over the paint (see :func:`project.inference.prediction.carry.paint_and_paper`); where nothing was resized, it is
-    the network's answer as it is. Of a picture in color, the gray is colored.
+    over to the full image. Of a gray photograph, every pixel keeps its own lightness (CIELAB's L). Line art keeps its
+    own lines, over the paint (see `carry.paint_and_paper`); where nothing was resized, it is
+    the network's answer as it is. Of an image in color, the gray is colored.
 
     Args:
         model: In evaluation mode; takes (B, K, H, W) as its pair maker makes it, gives RGB around [0, 1].
         pairs: The pair maker of its training.
-        size: Pixels of the shorter side while coloring; 0 for each picture's own.
+        size: Pixels of the shorter side while coloring; 0 for each image's own.
         device: Where to compute.
-        tile: Height and width of a tile in pixels; 0 for the picture in one piece.
+        tile: Height and width of a tile in pixels; 0 for the image in one piece.
         overlap: Pixels that tiles share.
         batch: Tiles at once.
         precision: "32", "bf16" or "16".
@@ -72,13 +72,13 @@ class Colorist(TiledModel):
         hints: Sequence[Hint] = (),
         alpha: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Color a picture. Where the memory does not suffice, it goes on with tiles, or with smaller ones.
+        """Color an image. Where the memory does not suffice, it goes on with tiles, or with smaller ones.
 
         Args:
             pixels: uint8, (H, W, 1) or (H, W, 3).
             progress: Told the share that is done, in [0, 1].
-            hints: In pixels of this picture; of a palette only the colors count.
-            alpha: uint8, (H, W): the network then sees the picture on white.
+            hints: In pixels of this image; of a palette only the colors count.
+            alpha: uint8, (H, W): the network then sees the image on white.
 
         Returns:
             uint8, (H, W, 3).
@@ -114,7 +114,7 @@ class Colorist(TiledModel):
         return answer
 
     def _planes(self, hints: Sequence[Hint], size: tuple[int, int], small: tuple[int, int]) -> Tensor:
-        """The hints' planes of the small picture: (1, K, h, w), or (1, K, 1, 1) where they are the same everywhere."""
+        """The hints' planes of the small image: (1, K, h, w), or (1, K, 1, 1) where they are the same everywhere."""
         taken = self.pairs.hints
         if not hints:
             return torch.zeros(1, taken.channels, 1, 1)
@@ -128,7 +128,7 @@ class Colorist(TiledModel):
         return taken.given(*small, points)
 
     def _ask(self, picture: Tensor, planes: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """The network's answer to a picture, uint8 (1, C, h, w), and hints: bands from the top down.
+        """The network's answer to an image, uint8 (1, C, h, w), and hints: bands from the top down.
 
         They are RGB; further channels go along to the full size as they are.
         """
@@ -138,14 +138,14 @@ class Colorist(TiledModel):
         return self._bands(lambda x: self._network(x, channels), _Input(picture, planes), tile)
 
     def _network(self, x: Tensor, channels: int) -> Tensor:
-        """(B, C + K, h, w), the picture and the planes -> (B, 3 and further channels, h, w)."""
+        """(B, C + K, h, w), the image and the planes -> (B, 3 and further channels, h, w)."""
         answer = self._answer(torch.cat([self.pairs.condition_of(x[:, :channels]), x[:, channels:]], dim=1))
         if answer.shape[1] != 3 + self.further:
             raise ValueError("the network's answer is gray")
         return answer
 
     def _as_they_come(self, bands: Iterator[tuple[int, Tensor]], full: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """The answer at the picture's own size, a gray photograph's with the photograph's own lightness."""
+        """The answer at the image's own size, a gray photograph's with the photograph's own lightness."""
         for top, band in bands:
             if self.pairs.keeps_lightness:
                 part = self._part(full, top, top + band.shape[2])
@@ -155,7 +155,7 @@ class Colorist(TiledModel):
                 yield top, band
 
     def _carried(self, answer: Tensor, small: Tensor, full: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """The answer to the small picture, (1, 3, h, w), carried over to the full one: bands of RGB."""
+        """The answer to the small image, (1, 3, h, w), carried over to the full one: bands of RGB."""
         height, width = full.shape[2:]
         colors, more = answer[:, :3], answer[:, 3:]
         if self.pairs.keeps_lightness:
@@ -179,12 +179,12 @@ class Colorist(TiledModel):
 
 
 def working_side(height: int, width: int, size: int) -> int:
-    """Pixels of the shorter side of a picture while it is colored.
+    """Pixels of the shorter side of an image while it is colored.
 
     Args:
-        height: Of the picture, in pixels.
+        height: Of the image, in pixels.
         width: Likewise.
-        size: The shorter side asked for, 0 for the picture's own. A long strip is not enlarged until its shorter side
+        size: The shorter side asked for, 0 for the image's own. A long strip is not enlarged until its shorter side
             has as many, but until its longer side has `LONGEST` times as many.
     """
     shorter, longer = sorted((height, width))
@@ -194,7 +194,7 @@ def working_side(height: int, width: int, size: int) -> int:
 
 
 class _Input:
-    """A picture's pixels and its hints' planes, as floats only where a tile asks for them."""
+    """An image's pixels and its hints' planes, as floats only where a tile asks for them."""
 
     def __init__(self, picture: Tensor, planes: Tensor) -> None:
         self.picture = picture
@@ -206,7 +206,7 @@ class _Input:
 
 
 def on_white(pixels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
-    """What the network was shown of transparent pictures in training: uint8, (H, W, C), and (H, W) -> (H, W, C)."""
+    """What the network was shown of transparent images in training: uint8, (H, W, C), and (H, W) -> (H, W, C)."""
     if alpha is None:
         return pixels
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)

@@ -1,11 +1,11 @@
-"""``predict --hints FILE``: which point of which picture has which color, read and checked whole.
+"""``predict --hints FILE``: which point of which image has which color, read and checked whole.
 
-The file is JSON, with x and y in pixels of the upright picture from its top left corner::
+The file is JSON, with x and y in pixels of the upright image from its top left corner::
 
     {"face.png": [{"x": 64, "y": 20, "color": "#ff8800"}, [70, 90, "pink"]],
      "*": [[5, 5, "white"]]}
 
-Names are relative to the input folder; ``*`` stands for every picture without an entry of its own; for a single picture
+Names are relative to the input folder; ``*`` stands for every image without an entry of its own; for a single image
 the list alone will do.
 """
 
@@ -34,7 +34,7 @@ class Hint(NamedTuple):
     """One point that a person gave the color of.
 
     Attributes:
-        x: Column in pixels of the upright picture, from 0.
+        x: Column in pixels of the upright image, from 0.
         y: Row, likewise.
         color: Red, green and blue, 0 to 255.
     """
@@ -45,11 +45,11 @@ class Hint(NamedTuple):
 
 
 def read_hints(path: str | Path, jobs: Sequence[Job]) -> dict[str, tuple[Hint, ...]]:
-    """The hints of each picture, for the pictures that have any.
+    """The hints of each image, for the images that have any.
 
     Raises:
-        UserError: The file is missing or no JSON; or all at once what is wrong in it: names of no picture, points
-            outside their picture, colors that are none, entries of another form.
+        UserError: The file is missing or no JSON; or all at once what is wrong in it: names of no image, points
+            outside their image, colors that are none, entries of another form.
     """
     path = Path(path).expanduser()
     content, problems = _read(path)
@@ -57,8 +57,8 @@ def read_hints(path: str | Path, jobs: Sequence[Job]) -> dict[str, tuple[Hint, .
     if isinstance(content, list):
         if len(jobs) != 1:
             raise UserError(
-                f"--hints {path} is a list, which will do for a single picture, and there are {len(jobs)}.\n"
-                f"Name the pictures, or * for all of them: {EXAMPLE}"
+                f"--hints {path} is a list, which will do for a single image, and there are {len(jobs)}.\n"
+                f"Name the images, or * for all of them: {EXAMPLE}"
             )
         content = {names[0]: content}
     if not isinstance(content, dict):
@@ -69,7 +69,7 @@ def read_hints(path: str | Path, jobs: Sequence[Job]) -> dict[str, tuple[Hint, .
         if name is None:
             problems.append(_unknown(key, names))
         elif name in entries:
-            problems.append(f'"{key}": the same picture as another entry')
+            problems.append(f'"{key}": the same image as another entry')
         entries[name or key] = _points(key, value, problems)
     for job in jobs:
         if points := entries.get(job.name, entries.get(EVERY)):
@@ -112,7 +112,7 @@ def _read(path: Path) -> tuple[Any, list[str]]:
 
 
 def _find(key: str, names: list[str]) -> str | None:
-    """The picture that a key means; a path as Windows or a shell writes it counts as well."""
+    """The image that a key means; a path as Windows or a shell writes it counts as well."""
     if key == EVERY or key in names:
         return key
     plain = key.replace("\\", "/").removeprefix("./")
@@ -122,11 +122,11 @@ def _find(key: str, names: list[str]) -> str | None:
 def _unknown(key: str, names: list[str]) -> str:
     alike = [name for name in names if name.rpartition("/")[2] == key.rpartition("/")[2]]
     near = alike or difflib.get_close_matches(key, names, n=1, cutoff=0.4)
-    return f'"{key[:80]}" is none of the pictures' + (f'; did you mean "{near[0]}"?' if near else "")
+    return f'"{key[:80]}" is none of the images' + (f'; did you mean "{near[0]}"?' if near else "")
 
 
 def _points(key: str, value: Any, problems: list[str]) -> list[tuple[int, Hint]]:
-    """The entries of one picture that are in order, with their numbers."""
+    """The entries of one image that are in order, with their numbers."""
     if not isinstance(value, list):
         problems.append(f'"{key[:80]}": must be a list of points, [{{"x": ..., "y": ..., "color": ...}}, ...]')
         return []
@@ -166,9 +166,9 @@ def _check_inside(job: Job, key: str, points: list[tuple[int, Hint]], problems: 
 
     size = size_of(job.source)
     if size is None:
-        return  # a broken picture, which is reported with its reason when its turn comes
+        return  # a broken image, which is reported with its reason when its turn comes
     width, height = size
-    whose = f"outside {job.name}" if key == EVERY else "outside the picture"
+    whose = f"outside {job.name}" if key == EVERY else "outside the image"
     problems.extend(
         f"{_where(key, number)}: x {hint.x:g}, y {hint.y:g} is {whose} of {width} x {height} pixels"
         for number, hint in points

@@ -14,11 +14,11 @@ from workbench.errors import UserError
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to restore.
+    """One image to restore.
 
     Attributes:
         name: POSIX path relative to the input folder (the file's name for a single file).
-        source: The picture.
+        source: The image.
         target: Where the restored one goes: the same relative path, another extension only where the format demands it.
         noisy: Where the input with noise goes, if noise is to be added.
         problem: Why it cannot be read, known beforehand (a folder that cannot be opened); empty otherwise.
@@ -31,7 +31,7 @@ class Job:
     problem: str = ""
 
     def is_done(self, checkpoint: Path) -> bool:
-        """Whether a whole answer is there, no older than what it was made from: the picture and the checkpoint."""
+        """Whether a whole answer is there, no older than what it was made from: the image and the checkpoint."""
         wanted = [self.target] if self.noisy is None else [self.target, self.noisy]
         try:
             made_from = max(_modified(self.source), _modified(checkpoint))
@@ -41,13 +41,13 @@ class Job:
 
 
 def plan(source: Path, output: Path, *, recursive: bool = True, as_png: bool = False, noise: bool = False) -> list[Job]:
-    """List the pictures of a file or folder with their places in the output folder, sorted by name.
+    """List the images of a file or folder with their places in the output folder, sorted by name.
 
     An output folder inside the input folder is left aside: a second run must not restore the answers of the first.
 
     Raises:
-        UserError: The input is missing or holds no picture; the output is no folder, is the input folder, or would hold
-            one file for two pictures; an answer would take the place of a picture.
+        UserError: The input is missing or holds no image; the output is no folder, is the input folder, or would hold
+            one file for two images; an answer would take the place of an image.
     """
     source, output = source.expanduser(), output.expanduser()
     _check_output(source, output)
@@ -75,7 +75,7 @@ def _pictures_in(folder: Path, output: Path, recursive: bool) -> list[tuple[str,
     ]
     if not found:
         raise UserError(
-            f"--input {folder} holds no picture of its own"
+            f"--input {folder} holds no image of its own"
             + (", only those of the output folder." if recursive else "; look into its folders with --recursive true.")
         )
     return found
@@ -84,20 +84,20 @@ def _pictures_in(folder: Path, output: Path, recursive: bool) -> list[tuple[str,
 def _check_output(source: Path, output: Path) -> None:
     if not source.exists():
         near = difflib.get_close_matches(source.name, [path.name for path in source.parent.glob("*")], n=1)
-        hint = f"Did you mean {source.parent / near[0]}?" if near else "Give a picture or a folder of pictures."
+        hint = f"Did you mean {source.parent / near[0]}?" if near else "Give an image or a folder of images."
         raise UserError(f"--input {source} does not exist.\n{hint}")
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output} is a file; give a folder.")
     if not output.exists() and output.suffix.lower() in FORMATS:
-        raise UserError(f"--output {output} looks like a file; give the folder that the picture is to be written into.")
+        raise UserError(f"--output {output} looks like a file; give the folder that the image is to be written into.")
     if output.resolve() == (source if source.is_dir() else source.parent).resolve():
         raise UserError(
-            f"--output {output} is the folder of the pictures, which would be overwritten.\nGive another folder."
+            f"--output {output} is the folder of the images, which would be overwritten.\nGive another folder."
         )
 
 
 def _check_targets(jobs: list[Job]) -> None:
-    """No two pictures may end in one file, and none in the place of another picture."""
+    """No two images may end in one file, and none in the place of another image."""
     sources = {_key(job.source): job.name for job in jobs}
     taken: dict[str, str] = {}
     for job in jobs:
@@ -107,8 +107,8 @@ def _check_targets(jobs: list[Job]) -> None:
             key = _key(path)
             if key in sources:
                 raise UserError(
-                    f"The answer to {job.name} would overwrite the picture {path}.\n"
-                    "Give an --output outside the folder of the pictures."
+                    f"The answer to {job.name} would overwrite the image {path}.\n"
+                    "Give an --output outside the folder of the images."
                 )
             if key in taken:
                 raise UserError(

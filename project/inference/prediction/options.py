@@ -12,14 +12,14 @@ from workbench.errors import UserError
 from workbench.options import read
 
 _COLORS = f"""networks that color:
-  Hints are a JSON file, x and y in pixels from the top left corner of the upright picture. "*" stands for every picture
-  without an entry of its own; for a single picture the list alone will do. A color is "#ff8800", "#f80", a CSS name or
+  Hints are a JSON file, x and y in pixels from the top left corner of the upright image. "*" stands for every image
+  without an entry of its own; for a single image the list alone will do. A color is "#ff8800", "#f80", a CSS name or
   [255, 136, 0].
 
     {EXAMPLE}
 
   A palette is for networks that were trained with one: --palette "#ff8800,#224466,white"
-  A picture is colored at the size of the training, and its colors are carried over to its own size: a photograph
+  An image is colored at the size of the training, and its colors are carried over to its own size: a photograph
   keeps its own lightness, line art its own lines. --size 0 colors at the full size, tile by tile.
 """
 
@@ -46,18 +46,18 @@ def parse(arguments: list[str]) -> Namespace:
 def _parser() -> ArgumentParser:
     parser = ArgumentParser(
         prog="python -m project predict",
-        description="Restore or color one picture or a folder of them, of any size, with nothing but a checkpoint.",
+        description="Restore or color one image or a folder of them, of any size, with nothing but a checkpoint.",
         epilog=_COLORS,
         formatter_class=_Formatter,
         exit_on_error=False,
     )
     add = parser.add_argument
     add("--ckpt_path", type=str, required=True, help="checkpoint, such as runs/NAME/latest/checkpoints/best.ckpt")
-    add("--input", type=str, required=True, help="picture or folder of pictures")
-    add("--output", type=str, required=True, help="folder for the restored pictures; names and sub-folders are kept")
+    add("--input", type=str, required=True, help="image or folder of images")
+    add("--output", type=str, required=True, help="folder for the restored images; names and sub-folders are kept")
     add("--recursive", type=bool, default=True, help="look into sub-folders too")
     add("--overwrite", type=bool, default=False, help="restore again what is done; needed after a change of options")
-    add("--format", type=Literal["keep", "png"], default="keep", help="keep each picture's format, or write PNG")
+    add("--format", type=Literal["keep", "png"], default="keep", help="keep each image's format, or write PNG")
     add("--tile", type=int, default=512, help="pixels along a tile; smaller needs less memory, 0: no tiles")
     add("--overlap", type=int, default=64, help="pixels that tiles share; more for networks that see further")
     add("--batch", type=int, default=1, help="tiles at once; more may be faster on a GPU")

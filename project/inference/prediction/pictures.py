@@ -1,4 +1,4 @@
-"""A picture file to 8-bit pixels and back, with what must survive the way: alpha, color profile, EXIF, format."""
+"""An image file to 8-bit pixels and back, with what must survive the way: alpha, color profile, EXIF, format."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".tif": ("TIFF", {"compression": "tiff_adobe_deflate"}),
     ".tiff": ("TIFF", {"compression": "tiff_adobe_deflate"}),
 }
-"""Extension -> the format that is written, and how. Pictures of other extensions are written as PNG."""
+"""Extension -> the format that is written, and how. Images of other extensions are written as PNG."""
 
 MOST_PIXELS = 1_000_000_000
-"""Larger pictures are taken for decompression bombs: their bytes alone fill 3 GB, and the answer's as much again."""
+"""Larger images are taken for decompression bombs: their bytes alone fill 3 GB, and the answer's as much again."""
 
 _ORIENTATION = 0x0112
 _ON_ITS_SIDE = (5, 6, 7, 8)
@@ -36,11 +36,11 @@ _PROFILE_OF_MODE = {"RGB": b"RGB ", "RGBA": b"RGB ", "L": b"GRAY", "LA": b"GRAY"
 
 @dataclass(frozen=True)
 class Opened:
-    """A decoded picture.
+    """A decoded image.
 
     Attributes:
-        pixels: uint8, (H, W, 1) for a gray picture, else (H, W, 3); upright.
-        alpha: uint8, (H, W), where the picture has transparency. Then the pixels are the colors under it.
+        pixels: uint8, (H, W, 1) for a gray image, else (H, W, 3); upright.
+        alpha: uint8, (H, W), where the image has transparency. Then the pixels are the colors under it.
         profile: The ICC color profile's bytes.
         exif: The EXIF block's bytes, without the orientation.
         notes: What is lost on the way, in a few words each.
@@ -54,10 +54,10 @@ class Opened:
 
 
 def open_picture(path: str | Path) -> Opened:
-    """Decode a picture of any size (up to a billion pixels).
+    """Decode an image of any size (up to a billion pixels).
 
     Raises:
-        BadPicture: With a short reason, when the file cannot be decoded whole.
+        BadImage: With a short reason, when the file cannot be decoded whole.
     """
     with _large_pictures_allowed():
         try:
@@ -69,14 +69,14 @@ def open_picture(path: str | Path) -> Opened:
                     pixels = np.ascontiguousarray(layers[..., : 1 if gray else 3])
                     return Opened(pixels, alpha=layers[..., 3].copy(), **kept)
         except Exception:
-            # Whatever is wrong with the file, the decoder that indexes training pictures has the words for it.
+            # Whatever is wrong with the file, the decoder that indexes training images has the words for it.
             decode(path, 3)
             raise
         return Opened(decode(path, 1 if gray else 3), **kept)
 
 
 def size_of(path: str | Path) -> tuple[int, int] | None:
-    """Width and height of a picture as it is seen, upright; None where the file is none."""
+    """Width and height of an image as it is seen, upright; None where the file is none."""
     with _large_pictures_allowed():
         try:
             with Image.open(path) as image:
@@ -87,12 +87,12 @@ def size_of(path: str | Path) -> tuple[int, int] | None:
 
 
 def save_picture(path: Path, pixels: np.ndarray, like: Opened) -> None:
-    """Write a picture whole or not at all: into a file beside, which then takes the name.
+    """Write an image whole or not at all: into a file beside, which then takes the name.
 
     Args:
         path: Where to; the extension (one of FORMATS) decides the format.
         pixels: uint8, (H, W, 1) or (H, W, 3).
-        like: The picture whose alpha, profile and EXIF go along. JPEG has no alpha: there white lies beneath.
+        like: The image whose alpha, profile and EXIF go along. JPEG has no alpha: there white lies beneath.
 
     Raises:
         OSError: The file cannot be written.
@@ -132,15 +132,15 @@ def _exif(image: Image.Image) -> bytes | None:
         return None  # there the tags describe the file's own layout as well, which is another one now
     exif = Image.Exif()
     try:
-        exif.load(image.getexif().tobytes())  # a copy: the orientation is still to be applied to the picture itself
+        exif.load(image.getexif().tobytes())  # a copy: the orientation is still to be applied to the image itself
         exif.pop(_ORIENTATION, None)
         return exif.tobytes() if len(exif) else None
-    except Exception:  # Pillow writes back less than it reads; a camera's odd tag is no reason to refuse the picture
+    except Exception:  # Pillow writes back less than it reads; a camera's odd tag is no reason to refuse the image
         return None
 
 
 def has_colors(opened: Opened) -> bool:
-    """Whether a picture is more than a gray one that was saved as RGB; looked at in every so many pixels."""
+    """Whether an image is more than a gray one that was saved as RGB; looked at in every so many pixels."""
     sample = _sample(opened.pixels).astype(np.int16)
     return bool((np.ptp(sample, axis=2) > 24).mean() > 0.02)
 

@@ -1,11 +1,11 @@
-"""``python -m project predict``: restore or color one picture or a folder of them, with nothing but a checkpoint.
+"""``python -m project predict``: restore or color one image or a folder of them, with nothing but a checkpoint.
 
     python -m project predict --ckpt_path runs/denoise/latest/checkpoints/best.ckpt --input photos --output restored
-    python -m project predict ... --noise 25         # no noisy pictures at hand: add the noise first, and see both
+    python -m project predict ... --noise 25         # no noisy images at hand: add the noise first, and see both
     python -m project predict --ckpt_path runs/colorize/latest/checkpoints/best.ckpt --input lines --output colored
     python -m project predict ... --hints hints.json # or --palette "#ff8800,#224466": as the network was trained
 
-A run that was stopped goes on where it stopped; a broken picture is reported at the end and stops nothing.
+A run that was stopped goes on where it stopped; a broken image is reported at the end and stops nothing.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def main(argv: Sequence[str]) -> int:
         argv: ``predict`` and what follows it on the command line.
 
     Returns:
-        The exit code: 0, or 1 when a picture failed, or 130 when stopped by Ctrl-C.
+        The exit code: 0, or 1 when an image failed, or 130 when stopped by Ctrl-C.
 
     Raises:
-        UserError: Nothing can be done at all: wrong options, hints or palette, no pictures, no usable checkpoint or
+        UserError: Nothing can be done at all: wrong options, hints or palette, no images, no usable checkpoint or
             device.
     """
     options = parse(list(argv[1:]))
@@ -109,7 +109,7 @@ def _load(options: Namespace, wishes: Wishes, report: Report) -> Restorer | Colo
     size, why = working_size(data, wishes.size)
     report.word = "colored"
     colorist = Colorist(load_model(checkpoint), pairs, size, **how)
-    pixels = f"{size} pixels along the shorter side" if size else "the pictures' own size"
+    pixels = f"{size} pixels along the shorter side" if size else "the images' own size"
     print(f"Colors are found at {pixels} ({why}).")
     return colorist
 
@@ -117,7 +117,7 @@ def _load(options: Namespace, wishes: Wishes, report: Report) -> Restorer | Colo
 def _work(
     network: Restorer | Colorist, noise: float | None, wishes: Wishes
 ) -> Callable[[Job, Callable[[float], None]], Notes]:
-    """What is to be done with each picture."""
+    """What is to be done with each image."""
     from project.inference.prediction.restorer import Restorer
 
     if isinstance(network, Restorer):
@@ -142,7 +142,7 @@ def _do_all(
             try:
                 with record.writing(job.name, wishes.mark(job.name)):
                     notes = work(job, lambda share, n=number: bar.update(task, completed=n + share))
-            except Exception as error:  # one picture must not stop the others, whatever is wrong with it
+            except Exception as error:  # one image must not stop the others, whatever is wrong with it
                 report.failed[job.name] = " ".join(f"{error}".split())[:300] or type(error).__name__
             else:
                 report.done += 1
@@ -151,11 +151,11 @@ def _do_all(
 
 
 def _restore(job: Job, restorer: Restorer, noise: float | None, progress: Callable[[float], None]) -> Notes:
-    from project.data.images import BadPicture
+    from project.data.images import BadImage
     from project.inference.prediction.pictures import open_picture, save_picture
 
     if job.problem:
-        raise BadPicture(job.problem)
+        raise BadImage(job.problem)
     opened = open_picture(job.source)
     pixels = opened.pixels
     if noise is not None:
@@ -164,34 +164,34 @@ def _restore(job: Job, restorer: Restorer, noise: float | None, progress: Callab
     answer = restorer(pixels, progress)
     save_picture(job.target, answer, opened)
     if pixels.shape[2] == 3 and answer.shape[2] == 1:
-        return (*opened.notes, "color became gray, as the network is for gray pictures")
+        return (*opened.notes, "color became gray, as the network is for gray images")
     return opened.notes
 
 
 def _color(job: Job, colorist: Colorist, wishes: Wishes, progress: Callable[[float], None]) -> Notes:
-    from project.data.images import BadPicture
+    from project.data.images import BadImage
     from project.inference.prediction.pictures import has_colors, is_ink_alone, open_picture, save_picture
 
     if job.problem:
-        raise BadPicture(job.problem)
+        raise BadImage(job.problem)
     opened = open_picture(job.source)
     answer = colorist(opened.pixels, progress, wishes.of(job.name), opened.alpha)
     save_picture(job.target, answer, opened)
     notes = list(opened.notes)
     if has_colors(opened):
-        notes.append("the picture had colors; its gray was colored anew")
+        notes.append("the image had colors; its gray was colored anew")
     if not colorist.pairs.keeps_lightness and is_ink_alone(opened):
         notes.append("the paper is transparent and stays so, colors and all; lay the lines on white to see them")
     return tuple(notes)
 
 
 def add_noise(pixels: np.ndarray, sigma: float, name: str) -> np.ndarray:
-    """Gaussian noise that depends on the picture's name alone, rounded and clipped as a camera's file would be.
+    """Gaussian noise that depends on the image's name alone, rounded and clipped as a camera's file would be.
 
     Args:
         pixels: uint8, (H, W, C).
         sigma: Standard deviation, on the scale of 0 to 255.
-        name: The picture's name, from which the random numbers follow.
+        name: The image's name, from which the random numbers follow.
 
     Returns:
         uint8, (H, W, C).

@@ -1,4 +1,4 @@
-"""What became of the pictures, and how it is told at the end."""
+"""What became of the images, and how it is told at the end."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ SHOWN = 20
 
 @dataclass
 class Report:
-    """What became of the pictures.
+    """What became of the images.
 
     Attributes:
         done: How many were restored or colored.
         skipped: How many were there already.
         failed: Why, by name.
-        notes: What a user should know, and of how many pictures.
+        notes: What a user should know, and of how many images.
         word: What was done to them.
     """
 

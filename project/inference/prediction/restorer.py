@@ -17,24 +17,24 @@ from workbench.errors import UserError
 
 
 class Restorer(TiledModel):
-    """Restores pictures with a trained model.
+    """Restores images with a trained model.
 
-    A gray picture goes through a color network as three equal channels and comes back gray; a network that was taught
-    with a folder of targets keeps its colors (it may be there to color). A color picture goes into a gray network as
+    A gray image goes through a color network as three equal channels and comes back gray; a network that was taught
+    with a folder of targets keeps its colors (it may be there to color). A color image goes into a gray network as
     its luma.
 
     Args:
         model: In evaluation mode; takes and gives (B, C, H, W) around [0, 1].
         data: The data part of the run's configuration, from the checkpoint.
         device: Where to compute.
-        tile: Height and width of a tile in pixels; 0 for the picture in one piece.
+        tile: Height and width of a tile in pixels; 0 for the image in one piece.
         overlap: Pixels that tiles share.
         batch: Tiles at once.
         precision: "32", "bf16" or "16".
         sigma: The noise's standard deviation on the scale of 0 to 255, for a network with a noise map.
 
     Raises:
-        UserError: ``sigma`` is missing or unwanted, the network wants channels that a picture does not have, or
+        UserError: ``sigma`` is missing or unwanted, the network wants channels that an image does not have, or
             the tile is too small for the overlap.
     """
 
@@ -55,7 +55,7 @@ class Restorer(TiledModel):
         self.channels, self.sigma = _channels(model, data, sigma)
 
     def __call__(self, pixels: np.ndarray, progress: Callable[[float], None] = lambda share: None) -> np.ndarray:
-        """Restore a picture. Where the memory does not suffice, it goes on with tiles of half the size.
+        """Restore an image. Where the memory does not suffice, it goes on with tiles of half the size.
 
         Args:
             pixels: uint8, (H, W, 1) or (H, W, 3).
@@ -65,7 +65,7 @@ class Restorer(TiledModel):
             uint8, (H, W, 1) or (H, W, 3).
 
         Raises:
-            ValueError: The answer is not finite, is no picture, or has another size.
+            ValueError: The answer is not finite, is no image, or has another size.
         """
         return self._patiently(lambda: self._restore(pixels, progress), max(pixels.shape[:2]))
 
@@ -96,7 +96,7 @@ class Restorer(TiledModel):
 
 
 def _channels(model: nn.Module, data: dict[str, Any], sigma: float | None) -> tuple[int, float | None]:
-    """How many channels of a picture the network takes, and the noise map's value."""
+    """How many channels of an image the network takes, and the noise map's value."""
     normalize = input_normalization(model)
     wanted = normalize.mean.shape[1] if normalize is not None else data.get("channels", 3)
     pairs = data.get("pairs")
@@ -110,5 +110,5 @@ def _channels(model: nn.Module, data: dict[str, Any], sigma: float | None) -> tu
         raise UserError("--sigma is for networks with a noise map; this one finds out by itself. Leave it out.")
     channels = wanted - 1 if has_map else wanted
     if channels not in (1, 3):
-        raise UserError(f"The network takes {wanted} input channels, and a picture alone cannot give it more than 3.")
+        raise UserError(f"The network takes {wanted} input channels, and an image alone cannot give it more than 3.")
     return channels, sigma

@@ -1,4 +1,4 @@
-"""A model that is run over pictures tile by tile, with smaller tiles where the memory does not suffice."""
+"""A model that is run over images tile by tile, with smaller tiles where the memory does not suffice."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TiledModel:
     Args:
         model: In evaluation mode; takes and gives (B, C, H, W) around [0, 1].
         device: Where to compute.
-        tile: Height and width of a tile in pixels; 0 for the picture in one piece.
+        tile: Height and width of a tile in pixels; 0 for the image in one piece.
         overlap: Pixels that tiles share.
         batch: Tiles at once.
         precision: "32", "bf16" or "16".
@@ -58,7 +58,7 @@ class TiledModel:
 
         Args:
             work: What uses ``self.tile``.
-            longest: Pixels of the picture's longer side, from which tiles start where there were none.
+            longest: Pixels of the image's longer side, from which tiles start where there were none.
         """
         while True:
             try:
@@ -91,12 +91,12 @@ class TiledModel:
         """The model's answer in the precision asked for.
 
         Raises:
-            ValueError: It is no picture.
+            ValueError: It is no image.
         """
         with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
             answer = self.model(x)
         if answer.shape[1] not in (1, 3):
-            raise ValueError(f"the network's answer has {answer.shape[1]} channels, a picture has 1 or 3")
+            raise ValueError(f"the network's answer has {answer.shape[1]} channels, an image has 1 or 3")
         return answer
 
 

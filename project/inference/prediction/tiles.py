@@ -1,4 +1,4 @@
-"""Restore a picture of any size tile by tile: no seams, and memory that does not grow with the picture's height."""
+"""Restore an image of any size tile by tile: no seams, and memory that does not grow with the image's height."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ALIGN = 32
 
 
 class Patches(Protocol):
-    """What can stand for a picture's tensor: it makes the part that is asked for.
+    """What can stand for an image's tensor: it makes the part that is asked for.
 
     Attributes:
         shape: (1, C, H, W).
@@ -43,12 +43,12 @@ def spans(length: int, tile: int, overlap: int, align: int = ALIGN) -> list[Span
     """Cut an axis into overlapping tiles.
 
     Neighbors share at least ``overlap`` pixels. Three eighths of those are thrown away at each inner edge, because
-    there the network saw padding in place of the picture; over the quarter between them the tiles fade into each other.
-    So a network that looks no further than ``3 * overlap // 8`` pixels answers exactly as on the whole picture, and one
+    there the network saw padding in place of the image; over the quarter between them the tiles fade into each other.
+    So a network that looks no further than ``3 * overlap // 8`` pixels answers exactly as on the whole image, and one
     that looks further has no visible step.
 
-    Each tile starts at a multiple of ``align``, so that a network that halves the picture samples the same pixels as it
-    would on the whole. The last one ends where the picture ends, and is at most ``align - 1`` shorter than the others.
+    Each tile starts at a multiple of ``align``, so that a network that halves the image samples the same pixels as it
+    would on the whole. The last one ends where the image ends, and is at most ``align - 1`` shorter than the others.
 
     Args:
         length: Pixels along the axis.
@@ -101,14 +101,14 @@ def restore_bands(
     device: str | torch.device = "cpu",
     align: int = ALIGN,
 ) -> Iterator[tuple[int, Tensor]]:
-    """Restore a picture from the top down and hand out each band of rows as soon as no later tile touches it.
+    """Restore an image from the top down and hand out each band of rows as soon as no later tile touches it.
 
-    At any time one row of tiles is held as floats; the picture itself may stay uint8.
+    At any time one row of tiles is held as floats; the image itself may stay uint8.
 
     Args:
         function: Takes float32 (B, C, h, w) in [0, 1] on the device, gives (B, C', h, w).
         image: (1, C, H, W) on the CPU: uint8, or floats in [0, 1]; or what makes the parts of such a tensor.
-        tile: Height and width of a tile in pixels; 0 restores the picture in one piece.
+        tile: Height and width of a tile in pixels; 0 restores the image in one piece.
         overlap: Pixels that neighboring tiles share, at least. See :func:`spans`.
         batch: Tiles that go through the function at once.
         device: Where the function works.
@@ -150,7 +150,7 @@ def restore_tiled(
     device: str | torch.device = "cpu",
     align: int = ALIGN,
 ) -> Tensor:
-    """Restore a picture tile by tile: :func:`restore_bands`, put together.
+    """Restore an image tile by tile: :func:`restore_bands`, put together.
 
     Returns:
         float32, (1, C', H, W), on the CPU.

@@ -15,10 +15,10 @@ from workbench.checkpoint import Checkpoint
 from workbench.errors import UserError
 
 SIDES = {"drawings": 96, "CIFAR10": 32, "CIFAR100": 32}
-"""Of the pictures of a source, where they are all of one size."""
+"""Of the images of a source, where they are all of one size."""
 
 UNKNOWN_SIZE = 256
-"""For a network trained on whole pictures, whose size the configuration does not tell."""
+"""For a network trained on whole images, whose size the configuration does not tell."""
 
 
 def coloring_of(checkpoint: Checkpoint) -> Coloring | None:
@@ -41,7 +41,7 @@ def coloring_of(checkpoint: Checkpoint) -> Coloring | None:
             f"  {' '.join(str(error).split())[:300]}\n"
             "Is the code of the pair maker here, and unchanged since? Run from the folder that it was trained in."
         ) from error
-    # Pictures and partners were taken as they are where the pair maker has no use for the partners.
+    # Images and partners were taken as they are where the pair maker has no use for the partners.
     paired = partners(data.get("source", "demo"), data.get("root"), data.get("target_root")) is not None
     return None if pairs.partner == "never" and paired else pairs
 
@@ -58,7 +58,7 @@ def _is_coloring(class_path: Any) -> bool:
 def working_size(data: dict[str, Any], wished: int | None) -> tuple[int, str]:
     """Pixels of the shorter side to color at, and where that comes from.
 
-    The size that pictures were brought to in training, or that those of its source have; else that of its crops: the
+    The size that images were brought to in training, or that those of its source have; else that of its crops: the
     network never saw more at once.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a user asked for in colors, picture by picture, and which of it is done already."""
+"""What a user asked for in colors, image by image, and which of it is done already."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Wishes:
     """Hints, palette and size as they were given.
 
     Attributes:
-        hints: The file's points, by the picture's name; None where no file was given.
-        palette: Colors without places, for every picture; None where none were given.
-        size: Pixels of the shorter side to color at, 0 for the picture's own; None where it was not given.
+        hints: The file's points, by the image's name; None where no file was given.
+        palette: Colors without places, for every image; None where none were given.
+        size: Pixels of the shorter side to color at, 0 for the image's own; None where it was not given.
     """
 
     hints: dict[str, tuple[Hint, ...]] | None = None
@@ -34,7 +34,7 @@ class Wishes:
         return (self.hints, self.palette, self.size) != (None, None, None)
 
     def of(self, name: str) -> tuple[Hint, ...]:
-        """What one picture is colored with."""
+        """What one image is colored with."""
         return self.palette or (self.hints or {}).get(name, ())
 
     def mark(self, name: str) -> str:
@@ -64,8 +64,8 @@ def read_wishes(hints: str | None, palette: str | None, size: int | None, jobs: 
 class Record:
     """The marks of the answers in an output folder: what each was colored with, as far as anything was asked for.
 
-    An answer's time tells whether the picture or the checkpoint is newer, not which hints it was made with. A line is
-    added after each answer; where one is missing or broken, the picture is colored again.
+    An answer's time tells whether the image or the checkpoint is newer, not which hints it was made with. A line is
+    added after each answer; where one is missing or broken, the image is colored again.
 
     Attributes:
         path: The file, which is there only where it is needed.

@@ -1,4 +1,4 @@
-"""What the course of the loss tells: data that change, few pictures, scores that measure something else."""
+"""What the course of the loss tells: data that change, few images, scores that measure something else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from plants.plant import Plant
 from project.data.batch import Batch
-from project.models.metrics import PictureMean
+from project.models.metrics import ImageMean
 
 
 def unrelated(pair: Batch, step: int) -> Batch:
@@ -46,7 +46,7 @@ def in_turns(length: int, change: Any) -> Any:
 
 
 def noisy_targets(few: int) -> Any:
-    """The same noise on a picture's target whenever it comes, as in photographs of which there is one noisy shot."""
+    """The same noise on an image's target whenever it comes, as in photographs of which there is one noisy shot."""
 
     def change(pair: Batch, step: int) -> Batch:
         noise = torch.randn(pair.target.shape, generator=torch.Generator().manual_seed(step % few))
@@ -59,14 +59,14 @@ def large(seed: int, **more: Any) -> torch.nn.Module:
     return unet(seed, widths=[16, 24], residual=False, **more)
 
 
-class Error(PictureMean):
+class Error(ImageMean):
     """An error that says that more of it is better."""
 
     def values(self, output: Tensor, target: Tensor) -> Tensor:
         return (output - target).square().flatten(1).mean(1)
 
 
-class Sharpness(PictureMean):
+class Sharpness(ImageMean):
     """How large the steps from pixel to pixel are: noise is sharp."""
 
     def values(self, output: Tensor, target: Tensor) -> Tensor:
@@ -77,10 +77,10 @@ PLANTS = [
     Plant("loss-surge", "noise x 5 from step 80 on", lambda s: restore(s, spoil=since(80, louder), steps=140)),
     Plant(
         "loss-surge",
-        "targets of the next picture from step 80 on",
+        "targets of the next image from step 80 on",
         lambda s: restore(s, spoil=since(80, mixed), steps=140),
     ),
-    Plant("loss-surge", "pictures / 255 from step 80 on", lambda s: restore(s, spoil=since(80, darker), steps=140)),
+    Plant("loss-surge", "images / 255 from step 80 on", lambda s: restore(s, spoil=since(80, darker), steps=140)),
     Plant(
         "loss-oscillates",
         "sorted: ten batches, ten negatives",
@@ -93,12 +93,12 @@ PLANTS = [
     ),
     Plant(
         "overfitting",
-        "four pictures, noisy targets",
+        "four images, noisy targets",
         lambda s: restore(s, large(s), lr=4e-3, few=1, steps=240, spoil=noisy_targets(1)),
     ),
     Plant(
         "overfitting",
-        "eight pictures, noisy targets",
+        "eight images, noisy targets",
         lambda s: restore(s, large(s), lr=4e-3, few=2, steps=280, spoil=noisy_targets(2)),
     ),
     Plant(
@@ -110,5 +110,5 @@ PLANTS = [
         lambda s: restore(s, steps=120, metrics={"sharpness": Sharpness()}),
     ),
     Plant("loss-flat", "targets that are noise", lambda s: restore(s, spoil=unrelated, steps=220)),
-    Plant("loss-flat", "targets of the next picture", lambda s: restore(s, spoil=shuffled, steps=220)),
+    Plant("loss-flat", "targets of the next image", lambda s: restore(s, spoil=shuffled, steps=220)),
 ]

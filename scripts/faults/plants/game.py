@@ -14,14 +14,14 @@ from project.models.adversarial import LeastSquares
 
 
 class Same(GANColorizer):
-    """Shows its discriminator the true picture twice."""
+    """Shows its discriminator the true image twice."""
 
     def discriminator_step(self, condition: Any, real: Any, fake: Any, counts: bool) -> Any:
         return super().discriminator_step(condition, real, real, counts)
 
 
 class Matched(GANColorizer):
-    """Against a generator that is as good as the truth (other true pictures stand in for it), only memory helps."""
+    """Against a generator that is as good as the truth (other true images stand in for it), only memory helps."""
 
     def discriminator_step(self, condition: Any, real: Any, fake: Any, counts: bool) -> Any:
         other = Gray(1, 999).pair(self.global_step)
@@ -51,7 +51,7 @@ PLANTS = [
         lambda s: play(s, wrap=FirstOnly, reconstruction_weight=1.0, steps=120, lr=(2e-3, 5e-4)),
     ),
     Plant("discriminator-inert", "GAN: discriminator's rate of 1e-10", lambda s: play(s, lr=(5e-4, 1e-10), steps=120)),
-    Plant("discriminator-inert", "GAN: sees true pictures twice", lambda s: play(s, Same, steps=120)),
+    Plant("discriminator-inert", "GAN: sees true images twice", lambda s: play(s, Same, steps=120)),
     Plant(
         "discriminator-too-strong",
         "GAN: its rate x 20, no reconstruction",
@@ -69,12 +69,12 @@ PLANTS = [
     ),
     Plant(
         "discriminator-overfits",
-        "GAN: four pictures, an excellent generator",
+        "GAN: four images, an excellent generator",
         lambda s: play(s, Matched, few=1, lr=(5e-4, 2e-3), steps=120, discriminator=LARGE),
     ),
     Plant(
         "discriminator-overfits",
-        "GAN: eight pictures, an excellent generator",
+        "GAN: eight images, an excellent generator",
         lambda s: play(s, Matched, few=2, lr=(5e-4, 2e-3), steps=140, discriminator=LARGE),
     ),
 ]

@@ -74,7 +74,7 @@ PLANTS = [
     Plant("dead-units", "biases of the encoder at -10", lambda s: restore(s, filled(s, "encoder", -10.0))),
     Plant(
         "dead-units",
-        "plain network, pictures x -255",
+        "plain network, images x -255",
         lambda s: restore(s, Shifted(chain(s, start=lambda w: w.data.abs_()), 0.0, -255.0)),
     ),
     Plant(
@@ -84,7 +84,7 @@ PLANTS = [
     ),
     Plant(
         "saturated-units",
-        "sigmoids, pictures x 255",
+        "sigmoids, images x 255",
         lambda s: colors(s, Shifted(chain(s, "sigmoid", given=1), 0.0, 255.0)),
     ),
     Plant("saturated-units", "tanh, kernels x 30", lambda s: restore(s, chain(s, "tanh", 5, start=times(30)))),

@@ -25,7 +25,7 @@ from workbench.errors import UserError
 
 
 class Told(Hints):
-    """Hints that tell how many they are: the mask is the count / 100, the color another for each picture."""
+    """Hints that tell how many they are: the mask is the count / 100, the color another for each image."""
 
     channels = 4
 
@@ -120,7 +120,7 @@ def _rows(folder: Path) -> list[dict[str, str]]:
 
 
 def _expected(batches: list[Batch], count: int) -> tuple[float, float]:
-    """PSNR and colorfulness ratio of the model, picture by picture in NumPy."""
+    """PSNR and colorfulness ratio of the model, image by image in NumPy."""
     decibels, colors = [], []
     for batch in batches:
         for target, seed in zip(batch.target.numpy(), batch.seed.tolist(), strict=True):
@@ -133,7 +133,7 @@ def _expected(batches: list[Batch], count: int) -> tuple[float, float]:
 
 
 def _colorful(picture: np.ndarray) -> float:
-    """Hasler and Suesstrunk's M3 of a (3, H, W) picture in [0, 1]."""
+    """Hasler and Suesstrunk's M3 of a (3, H, W) image in [0, 1]."""
     red, green, blue = picture.astype(np.float64) * 255
     first, second = red - green, (red + green) / 2 - blue
     return float(np.hypot(first.std(), second.std()) + 0.3 * np.hypot(first.mean(), second.mean()))
@@ -167,7 +167,7 @@ def test_the_curve_is_the_mean_over_pictures_for_every_count(tmp_path, capsys):
         assert scores[f"test/colorfulness_ratio_hints_{count}"] == pytest.approx(ratio, abs=1e-3)
     with (tmp_path / "metrics.csv").open(newline="") as file:
         assert "test/psnr_hints_20" in next(csv.reader(file))
-    # A mean over batches would let the single picture of the second batch count twice.
+    # A mean over batches would let the single image of the second batch count twice.
     assert len({_expected([batch], 20)[0] for batch in batches}) == 3
 
     printed = capsys.readouterr().out

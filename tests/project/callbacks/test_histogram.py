@@ -43,7 +43,7 @@ def _texts(panel) -> list[str]:
 def test_the_histogram_counts_what_the_network_gets(make_trainer, monkeypatch, name):
     seen = {}
     monkeypatch.setattr(InputHistogram, "draw", lambda self, views, hints, path: seen.update(views))
-    monkeypatch.setattr("project.callbacks.histogram.log_picture", lambda *_: None)
+    monkeypatch.setattr("project.callbacks.histogram.log_image", lambda *_: None)
     network = nn.Module()
     network.normalize_input = Normalize(3, [0.5, 0.4, 0.3], [0.25, 0.2, 0.1])
     pair = _pair(3)
@@ -94,7 +94,7 @@ def test_hints_are_counted_where_there_are_any(make_trainer, monkeypatch, hints)
         "blue: mean 0.20, std 0.00",
     ]
     covered = 9 / (4 * 63 * hints.channels // 4)
-    assert f"in 25% of the pictures, on {covered:.1%} of their planes" in below.get_title()
+    assert f"in 25% of the images, on {covered:.1%} of their planes" in below.get_title()
 
 
 def test_paper_does_not_bury_the_ink(make_trainer, monkeypatch):

@@ -10,19 +10,10 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from PIL import Image, ImageFont
 
-from project.callbacks.pictures import (
-    GAP,
-    can_show,
-    grid,
-    hint_giver,
-    log_picture,
-    middle,
-    sample_path,
-    to_image,
-    zoom_for,
-)
+from project.callbacks.pictures import GAP, can_show, grid, hint_giver, middle, sample_path, to_image, zoom_for
 from project.data.batch import Batch
 from project.data.pairs import GaussianNoise, GrayToColor, NoHints, PaletteHints, SpatialHints
+from workbench.loggers import log_image
 
 
 def test_a_picture_keeps_its_true_values():
@@ -119,5 +110,5 @@ def test_pictures_go_to_the_loggers_that_show_pictures(make_trainer, tmp_path):
     tensorboard._experiment = SimpleNamespace(add_image=show)
     path = tmp_path / "one.png"
     Image.new("RGB", (2, 1), (255, 0, 9)).save(path)
-    log_picture(make_trainer(global_step=7, loggers=[CSVLogger(tmp_path), wandb, tensorboard]), "a", path)
+    log_image(make_trainer(global_step=7, loggers=[CSVLogger(tmp_path), wandb, tensorboard]), "a", path)
     assert seen == [("a", [str(path)]), ("a", [[[255, 0, 9]] * 2], 7, "HWC")]

@@ -159,5 +159,5 @@ def test_batches_of_ones_own_are_shown_too(make_trainer, tmp_path):
 def test_what_is_not_about_pictures_is_left_alone(make_trainer, tmp_path):
     model = SimpleNamespace(restore=lambda x: x)
     _validate(Samples(), make_trainer(), LightningModule(), _pair())
-    _validate(Samples(), make_trainer(), model, {"text": "no picture"})
+    _validate(Samples(), make_trainer(), model, {"text": "no image"})
     assert not (tmp_path / "samples" / "latest.png").exists()

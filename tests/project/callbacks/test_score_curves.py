@@ -156,8 +156,8 @@ def test_the_picture_has_both_curves_with_labels(tmp_path, monkeypatch):
     [axis] = figures[0].axes
     assert axis.get_xlabel()
     assert axis.get_ylabel()
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["real pictures", "made pictures"]
-    raw, mean = axis.lines[2], axis.lines[3]  # of the made pictures
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["real images", "made images"]
+    raw, mean = axis.lines[2], axis.lines[3]  # of the made images
     assert np.array_equal(raw.get_ydata(), [point[2] for point in curve])
     # A running mean of a straight line is that line.
     np.testing.assert_allclose(mean.get_ydata(), -mean.get_xdata() / 100, atol=1e-9)

@@ -12,7 +12,7 @@ OFF = {"hflip": False, "vflip": False, "quarter_turns": False}
 
 
 def index_picture(height: int, width: int) -> np.ndarray:
-    """A picture whose pixels say where they are: row, column and a checksum."""
+    """An image whose pixels say where they are: row, column and a checksum."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, (3 * rows + 5 * columns) % 256], axis=-1).astype(np.uint8)
 

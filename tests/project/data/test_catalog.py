@@ -142,7 +142,7 @@ def test_a_changed_list_of_exclusions_counts_anew_and_says_so(tmp_path, cache, c
 def test_excluding_a_whole_part_is_an_error(tmp_path, cache):
     root = fill(tmp_path / "a")
     (tmp_path / "out.txt").write_text("\n".join(names(build_catalog(Settings(root=root), cache))["test"]))
-    with pytest.raises(UserError, match="leaves no picture for test"):
+    with pytest.raises(UserError, match="leaves no image for test"):
         build_catalog(Settings(root=root, exclude=str(tmp_path / "out.txt")), cache)
 
 
@@ -164,7 +164,7 @@ def test_settings_have_their_effect(tmp_path, cache):
     halves = build_catalog(Settings(root=root, fractions=(0.5, 0.25, 0.25)), cache)
     assert [len(pictures) for pictures in halves.splits.values()] == [10, 5, 5]
     assert names(build_catalog(Settings(root=root, split_seed=7), cache)) != names(gray)
-    with pytest.raises(UserError, match="20 of 20 pictures cannot be used"):
+    with pytest.raises(UserError, match="20 of 20 images cannot be used"):
         build_catalog(Settings(root=root, min_size=64), cache)
 
 

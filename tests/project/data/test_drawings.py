@@ -247,8 +247,8 @@ def test_a_damage_is_off_where_the_drawings_say_what_is_right(make, capsys):
     assert "data.source drawings gives both sides of each pair: GaussianNoise is off." in capsys.readouterr().out
 
 
-def test_a_root_wins_over_the_drawings(make, make_pictures):
-    module = make(root=str(make_pictures(10)))
+def test_a_root_wins_over_the_drawings(make, make_images):
+    module = make(root=str(make_images(10)))
     assert isinstance(module.pairs, GaussianNoise)
     module.prepare_data()
     module.setup("fit")

@@ -1,4 +1,4 @@
-"""Lists of pictures to leave out: as text, as a table, and with names that are not there."""
+"""Lists of images to leave out: as text, as a table, and with names that are not there."""
 
 import pytest
 
@@ -56,7 +56,7 @@ def test_a_table_of_files_alone(read):
 
 
 def test_unknown_names_get_the_nearest(read):
-    with pytest.raises(UserError, match=r"names 9 pictures that are not there") as error:
+    with pytest.raises(UserError, match=r"names 9 images that are not there") as error:
         read("cat/a.jpg # dark\n" + "".join(f"nothing {n}\n" for n in range(8)))
     assert "cat/a.jpg (nearest: cat/a.png)" in str(error.value)
     assert "... and 4 more" in str(error.value)

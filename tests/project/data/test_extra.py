@@ -1,4 +1,4 @@
-"""Extra training pairs beside the user's own pictures: in training alone, never of a picture that is held out."""
+"""Extra training pairs beside the user's own images: in training alone, never of an image that is held out."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ STILL = Augment(hflip=False, vflip=False, quarter_turns=False)
 
 
 def pictures(folder: Path, count: int, seed: int = 0, size=(32, 40)) -> Path:
-    """Pictures of one color each, another in every folder: what is in a batch can be told by a pixel."""
+    """Images of one color each, another in every folder: what is in a batch can be told by a pixel."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
     for number in range(count):
@@ -152,7 +152,7 @@ def test_what_is_held_out_is_left_out(make, own, others, tmp_path, capsys):
         del row["digest"]  # as an early version wrote it
     manifest.write_text(json.dumps(rows))
     assert len(make(tmp_path / "pairs").splits["train"]) == 9
-    with pytest.raises(UserError, match="every pair comes from a picture of the validation or test split"):
+    with pytest.raises(UserError, match="every pair comes from an image of the validation or test split"):
         make(pairs_folder(tmp_path / "leak", [Path(held["val"][1])]))
 
 
@@ -230,15 +230,15 @@ def test_a_resumed_run_goes_on_with_the_same_batches(make, others, tmp_path):
         (lambda f: (f / "manifest.json").unlink(), {}, "holds no manifest.json, which says where"),
         (lambda f: (f / "manifest.json").write_text('{"pairs": 3'), {}, "manifest.json is damaged"),
         (lambda f: (f / "manifest.json").write_text('{"pairs": [], "members": []}'), {}, "nothing was sure enough"),
-        (lambda f: (f / "targets/sub/01.png").unlink(), {}, "1 of 4 pictures.*sub/01.png: is in manifest.json, and"),
+        (lambda f: (f / "targets/sub/01.png").unlink(), {}, "1 of 4 images.*sub/01.png: is in manifest.json, and"),
         (
             lambda f: Image.new("RGB", (40, 30)).save(f / "targets/sub/01.png"),
             {},
             "sub/01.png: is 40x32 pixels, its target .*40x30",
         ),
-        (lambda f: (f / "inputs/sub/02.png").write_text("no"), {}, "sub/02.png: not a picture"),
+        (lambda f: (f / "inputs/sub/02.png").write_text("no"), {}, "sub/02.png: not an image"),
         (lambda f: None, {"crop": 36}, "too small"),
-        (lambda f: None, {"pairs": GrayToColor()}, "holds pictures and what they should become, .*gray photographs"),
+        (lambda f: None, {"pairs": GrayToColor()}, "holds images and what they should become, .*gray photographs"),
         (lambda f: None, {"pairs": GaussianNoise(25, noise_map=True)}, "1 more channels"),
     ],
 )

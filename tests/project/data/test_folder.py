@@ -39,7 +39,7 @@ def test_other_files_are_left_aside_with_a_count_and_hidden_ones_without(tmp_pat
     )
     assert names(Folder(str(tmp_path)).find()) == ["a.png"]
     assert len(said) == 1
-    assert "4 files that are no pictures" in said[0]
+    assert "4 files that are no images" in said[0]
     assert "2 .txt" in said[0]
 
 
@@ -73,7 +73,7 @@ def test_ready_made_parts(tmp_path, val, said):
         f"{val}/cat/c.png": ("val", "cat"),
         "test/d.png": ("test", ""),
     }
-    assert "2 pictures beside them were left aside" in said[0]
+    assert "2 images beside them were left aside" in said[0]
 
 
 def test_ready_made_parts_in_capitals(tmp_path):
@@ -119,10 +119,10 @@ def test_missing_and_empty_folders_say_the_way_out(tmp_path):
     with pytest.raises(UserError, match="is a file, not a folder"):
         Folder(str(tmp_path / "file.png")).find()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no picture"):
+    with pytest.raises(UserError, match="holds no image"):
         Folder(str(tmp_path / "empty")).find()
     make(tmp_path / "texts", "a.txt", "b.txt")
-    with pytest.raises(UserError, match=r"holds no picture, only other files \(2 .txt\)"):
+    with pytest.raises(UserError, match=r"holds no image, only other files \(2 .txt\)"):
         Folder(str(tmp_path / "texts")).find()
     with pytest.raises(UserError, match=r"--data.target_root .*nowhere"):
         Folder(make(tmp_path / "in", "a.png"), str(tmp_path / "nowhere")).find()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from project.data.images import BadPicture, decode, is_picture_name, resize_shorter, resized
+from project.data.images import BadImage, decode, is_picture_name, resize_shorter, resized
 
 H, W = 5, 7
 
@@ -165,21 +165,21 @@ def png(width, height, depth=8, color=2, pixels=b""):
 @pytest.mark.parametrize("side", [10_000, 30_000])  # above Pillow's limit, and above twice that
 def test_a_bomb_is_refused_before_it_is_decoded(side, monkeypatch):
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    with pytest.raises(BadPicture, match="decompression bomb"):
+    with pytest.raises(BadImage, match="decompression bomb"):
         decode(io.BytesIO(png(side, side)), 3)
 
 
 def test_a_bomb_is_refused_where_warnings_are_errors_too():
-    with pytest.warns(Image.DecompressionBombWarning), pytest.raises(BadPicture, match="decompression bomb"):
+    with pytest.warns(Image.DecompressionBombWarning), pytest.raises(BadImage, match="decompression bomb"):
         decode(io.BytesIO(png(10_000, 10_000)), 3)
 
 
 def test_floats_and_wide_integers_are_refused_with_a_reason(tmp_path):
     Image.fromarray(np.ones((H, W), np.float32)).save(tmp_path / "float.tif")
     Image.fromarray(np.full((H, W), 70_000, np.int32)).save(tmp_path / "wide.tif")
-    with pytest.raises(BadPicture, match="floating-point"):
+    with pytest.raises(BadImage, match="floating-point"):
         decode(tmp_path / "float.tif", 3)
-    with pytest.raises(BadPicture, match="70000"):
+    with pytest.raises(BadImage, match="70000"):
         decode(tmp_path / "wide.tif", 1)
 
 
@@ -187,7 +187,7 @@ def test_floats_and_wide_integers_are_refused_with_a_reason(tmp_path):
 def test_a_file_cut_short_is_refused(tmp_path, suffix):
     path = saved(tmp_path / f"a.{suffix}", noise(40, 50, 3))
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    with pytest.raises(BadPicture):
+    with pytest.raises(BadImage):
         decode(path, 3)
 
 
@@ -225,7 +225,7 @@ def test_a_window_is_that_part_of_the_whole(tmp_path, kind, channels):
 def test_a_picture_of_another_size_is_refused_where_one_is_asked_for(tmp_path):
     path = written(tmp_path, "turned")
     assert decode(path, 3, size=(H, W)).shape == (W, H, 3)
-    with pytest.raises(BadPicture, match="another size"):
+    with pytest.raises(BadImage, match="another size"):
         decode(path, 3, (slice(0, 2), slice(0, 2)), size=(W, H))
 
 

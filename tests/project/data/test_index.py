@@ -23,7 +23,7 @@ def cache(tmp_path):
 
 @pytest.fixture
 def good(tmp_path):
-    """A folder of three good pictures of 40 x 30 pixels."""
+    """A folder of three good images of 40 x 30 pixels."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(3):
@@ -49,7 +49,7 @@ def plant_bad_files(folder):
     """One of each kind; returns what must be said of each."""
     picture(folder / "cut.jpg", 400, 300)
     (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:3000])
-    (folder / "text.jpg").write_text("I am no picture")
+    (folder / "text.jpg").write_text("I am no image")
     (folder / "zero.PNG").write_bytes(b"")
     picture(folder / "one.png", 1, 1)
     picture(folder / "deep" / "small.png", 40, 15)
@@ -57,7 +57,7 @@ def plant_bad_files(folder):
     Image.fromarray(np.ones((40, 40), np.float32)).save(folder / "float.tiff")
     return {
         "cut.jpg": "truncated",
-        "text.jpg": "not a picture",
+        "text.jpg": "not an image",
         "zero.PNG": "0 bytes",
         "one.png": "1x1",
         "deep/small.png": "40x15",
@@ -92,7 +92,7 @@ def test_every_kind_of_bad_file_is_in_one_error_of_ten_lines(good, cache):
     with pytest.raises(UserError) as error:
         run(good, cache)
     lines = str(error.value).splitlines()
-    assert lines[0] == "7 of 10 pictures cannot be used:"
+    assert lines[0] == "7 of 10 images cannot be used:"
     assert len(lines) <= 10
     assert "--data.on_bad_image skip" in lines[-1]
     for name, reason in expected.items():
@@ -121,7 +121,7 @@ def test_a_long_list_is_cut_and_lies_whole_in_a_file(good, cache):
 
 def test_skipping_everything_is_an_error(tmp_path, cache):
     (tmp_path / "a.jpg").write_text("no")
-    with pytest.warns(UserWarning), pytest.raises(UserError, match="None of the 1 pictures"):
+    with pytest.warns(UserWarning), pytest.raises(UserError, match="None of the 1 images"):
         run(tmp_path, cache, on_bad_image="skip")
 
 

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from project.data.augment import Augment, Augmenter
-from project.data.loader import PictureDataset, ResumableLoader, check_sizes, start_worker, usable_cores, whole_batch
+from project.data.loader import ImageDataset, ResumableLoader, check_sizes, start_worker, usable_cores, whole_batch
 from project.data.sampling import EvaluationSampler, TrainingSampler
 from workbench.errors import UserError
 
 
 class Pictures:
-    """Stands in for a PixelStore: random pictures, and partners that are their negatives."""
+    """Stands in for a PixelStore: random images, and partners that are their negatives."""
 
     def __init__(self, sizes, has_targets=False):
         self.has_targets = has_targets
@@ -42,7 +42,7 @@ KEYS = np.arange(1000, 1010)
 
 
 def training_loader(workers: int, seed: int = 1, batch_size: int = 4) -> ResumableLoader:
-    dataset = PictureDataset(Pictures([(40, 50)] * 10, has_targets=True), KEYS, Augmenter(Augment(shift=0.1), 16))
+    dataset = ImageDataset(Pictures([(40, 50)] * 10, has_targets=True), KEYS, Augmenter(Augment(shift=0.1), 16))
     return ResumableLoader(
         dataset,
         batch_size=batch_size,
@@ -59,7 +59,7 @@ def same(first, second) -> bool:
 
 
 def test_a_batch_holds_each_draws_picture_and_partner():
-    dataset = PictureDataset(Pictures([(20, 30)] * 10, has_targets=True), KEYS)
+    dataset = ImageDataset(Pictures([(20, 30)] * 10, has_targets=True), KEYS)
     batch = dataset[3], dataset.__getitems__([(7, 5), (2, 6)])
     assert batch[0].image.shape == (1, 3, 20, 30)
     raw = batch[1]
@@ -115,12 +115,12 @@ def test_the_epoch_may_be_told_after_the_iterator_is_made():
 
 def test_evaluation_takes_whole_pictures_or_their_middles():
     store = Pictures([(20, 30)] * 3)
-    batch = PictureDataset(store, KEYS, crop=8).__getitems__([0, 1])
+    batch = ImageDataset(store, KEYS, crop=8).__getitems__([0, 1])
     assert batch.target is None
     assert np.array_equal(batch.image[1].numpy(), store[1][6:14, 11:19].transpose(2, 0, 1))
     assert batch.seed.tolist() == [1000, 1001]
     loader = ResumableLoader(
-        PictureDataset(store, KEYS[:3]), batch_size=2, sampler=EvaluationSampler(KEYS[:3]), collate_fn=whole_batch
+        ImageDataset(store, KEYS[:3]), batch_size=2, sampler=EvaluationSampler(KEYS[:3]), collate_fn=whole_batch
     )
     assert [batch.index.tolist() for batch in loader] == [[0, 1], [2]]
 
@@ -130,7 +130,7 @@ def test_unequal_pictures_in_a_batch(training, way_out):
     store = Pictures([(20, 30), (20, 31)])
     augmenter = Augmenter(Augment(hflip=False, vflip=False, quarter_turns=False), None) if training else None
     with pytest.raises(UserError, match=rf"30x20 and 31x20 pixels(.|\n)*{way_out}"):
-        PictureDataset(store, KEYS, augmenter).__getitems__([(0, 1), (1, 2)])
+        ImageDataset(store, KEYS, augmenter).__getitems__([(0, 1), (1, 2)])
     with pytest.raises(UserError, match=rf"30x20 and 31x20 pixels(.|\n)*{way_out}"):
         check_sizes(store, None, False, training)
 
@@ -156,7 +156,7 @@ class Gone(Pictures):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_mistake_that_a_worker_finds_comes_without_its_trace(workers):
     loader = ResumableLoader(
-        PictureDataset(Gone([(20, 30)] * 10), KEYS),
+        ImageDataset(Gone([(20, 30)] * 10), KEYS),
         sampler=EvaluationSampler(KEYS),
         num_workers=workers,
         collate_fn=whole_batch,

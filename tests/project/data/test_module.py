@@ -16,7 +16,7 @@ from workbench.errors import UserError
 
 
 def write_pictures(folder, number, size=(40, 52), seed=0):
-    """Smooth random PNG pictures, each another."""
+    """Smooth random PNG images, each another."""
     folder.mkdir(parents=True, exist_ok=True)
     generator = np.random.default_rng(seed)
     for position in range(number):
@@ -27,7 +27,7 @@ def write_pictures(folder, number, size=(40, 52), seed=0):
 
 @pytest.fixture
 def make(tmp_path):
-    """A data module on ten pictures, with small numbers everywhere and no workers."""
+    """A data module on ten images, with small numbers everywhere and no workers."""
     folder = write_pictures(tmp_path / "pictures", 10)
 
     def build(stage="fit", **options):
@@ -179,7 +179,7 @@ def test_weights_and_balance(make, tmp_path):
 
 
 def test_kair_tests_every_picture_by_the_published_noise(make, tmp_path):
-    folder = write_pictures(tmp_path / "one", 1, size=(9, 14))  # one picture, smaller than the crop
+    folder = write_pictures(tmp_path / "one", 1, size=(9, 14))  # one image, smaller than the crop
     module = make(stage="test", root=str(folder), protocol="kair", eval_batch_size=4, eval_crop=8)
     assert module.splits == {"train": [], "val": [], "test": [str(folder / "00.png")]}
     (batch,) = module.test_dataloader()
@@ -234,7 +234,7 @@ def test_hyperparameters_are_plain(make):
         ({"num_workers": -1}, r"data\.num_workers is -1"),
         ({"seed": -1}, r"data\.seed is -1"),
         ({"half_size_epochs": -1}, r"data\.half_size_epochs is -1"),
-        ({"input_range": "standardize"}, r"data\.input_range is 'standardize': .* standardize, zero_one"),
+        ({"input_range": "standardized"}, r"data\.input_range is 'standardized': .* standardize, zero_one"),
         ({"balance": "all"}, r"data\.balance is 'all'"),
         ({"protocol": "KAIR"}, r"data\.protocol is 'KAIR'"),
         ({"crop": 32, "resize": 20}, r"--data\.crop 20"),
@@ -265,7 +265,7 @@ def test_unequal_sizes_are_found_before_the_first_batch(make, tmp_path):
 def test_a_share_of_nought_has_no_pictures_to_load(make):
     module = make(fractions=[0.8, 0.2, 0])
     assert len(list(module.val_dataloader())) == 2
-    with pytest.raises(UserError, match=r"There is no test picture: data.fractions are \[0.8, 0.2, 0\]"):
+    with pytest.raises(UserError, match=r"There is no test image: data.fractions are \[0.8, 0.2, 0\]"):
         module.test_dataloader()
 
 
@@ -324,7 +324,7 @@ def test_a_trainer_sees_pairs_the_same_with_and_without_workers(make, tmp_path):
 
 
 def test_first_epochs_at_half_the_size(make, tmp_path):
-    """Whole pictures of 15 x 22: of a pixel more than a pair, the pixels that are there count."""
+    """Whole images of 15 x 22: of a pixel more than a pair, the pixels that are there count."""
     folder = write_pictures(tmp_path / "odd", 8, size=(15, 22))
     options = {"root": str(folder), "crop": None, "batch_size": 1, "augment": Augment(False, False, False)}
     options["pairs"] = GaussianNoise(0)

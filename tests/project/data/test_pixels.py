@@ -1,4 +1,4 @@
-"""The store gives the same pixels from the file as from the pictures."""
+"""The store gives the same pixels from the file as from the images."""
 
 import pickle
 

@@ -73,6 +73,6 @@ def test_impossible_combinations_name_their_keys(tmp_path):
 
 @pytest.mark.parametrize(("root", "target_root"), [("", None), ([], None), (["here", ""], None), ("here", "")])
 def test_an_empty_name_is_no_folder(tmp_path, root, target_root):
-    """Such as a shell's unset variable: neither the demo's pictures nor the working directory's."""
+    """Such as a shell's unset variable: neither the demo's images nor the working directory's."""
     with pytest.raises(UserError, match="an empty name was given"):
         find(tmp_path, root=root, target_root=target_root)

@@ -4,14 +4,14 @@ import random
 
 import pytest
 
-from project.data.images import Picture
+from project.data.images import ImageRecord
 from project.data.splits import PARTS, exact_counts, split_pictures
 from workbench.errors import UserError
 
 
 def picture(number, digest=None, part="all", place="/here"):
     name = f"{number:04}.png"
-    return Picture(f"{place}/{name}", name, 8, 8, digest or f"digest {number}", part=part)
+    return ImageRecord(f"{place}/{name}", name, 8, 8, digest or f"digest {number}", part=part)
 
 
 def pictures(total, **options):
@@ -33,7 +33,7 @@ def test_exact_to_one_picture_and_complete(total):
     assert sum(counts) == total
     assert len(place_of(splits)) == total
     assert min(counts) >= 1
-    if total > 3:  # of three pictures, each part needs one
+    if total > 3:  # of three images, each part needs one
         for count, fraction in zip(counts, (0.7, 0.2, 0.1), strict=True):
             assert abs(count - fraction * total) < 1 + 1e-9
 
@@ -86,12 +86,12 @@ def test_copies_never_leave_a_part_empty():
 
 @pytest.mark.parametrize("total", [1, 2])
 def test_too_few_pictures(total):
-    with pytest.raises(UserError, match=f"{total} pictures are too few: 3 are needed"):
+    with pytest.raises(UserError, match=f"{total} images are too few: 3 are needed"):
         split_pictures(pictures(total))
 
 
 def test_too_few_different_pictures():
-    with pytest.raises(UserError, match="4 pictures, 2 of them different are too few"):
+    with pytest.raises(UserError, match="4 images, 2 of them different are too few"):
         split_pictures([picture(n, digest=str(n % 2)) for n in range(4)])
 
 
@@ -116,7 +116,7 @@ def test_without_its_manifest_a_grown_folder_is_dealt_anew():
 
 
 def test_a_folder_that_grew_and_moved_keeps_its_parts(tmp_path):
-    """Known by its content: every picture of the earlier deal is here."""
+    """Known by its content: every image of the earlier deal is here."""
     split_pictures(pictures(20), manifest=tmp_path / "split-shares-one.json")
     grown = place_of(split_pictures(pictures(200), manifest=tmp_path / "split-shares-one.json"))
     moved = split_pictures(pictures(210, place="/elsewhere"), manifest=tmp_path / "split-shares-two.json")
@@ -144,8 +144,8 @@ def test_a_renamed_picture_and_a_changed_one_keep_their_part(tmp_path):
     first = split_pictures(pictures(30), manifest=manifest)
     test_picture, val_picture = first["test"][0], first["val"][0]
     changed = [p for p in pictures(30) if p.name not in (test_picture.name, val_picture.name)]
-    changed.append(Picture("/here/renamed.png", "renamed.png", 8, 8, test_picture.digest))
-    changed.append(Picture(val_picture.path, val_picture.name, 8, 8, "new content"))
+    changed.append(ImageRecord("/here/renamed.png", "renamed.png", 8, 8, test_picture.digest))
+    changed.append(ImageRecord(val_picture.path, val_picture.name, 8, 8, "new content"))
     second = place_of(split_pictures(changed, manifest=manifest))
     assert second["renamed.png"] == "test"
     assert second[val_picture.name] == "val"
@@ -162,7 +162,7 @@ def test_a_part_that_lost_all_its_pictures_is_filled_or_said(tmp_path):
     manifest = tmp_path / "split.json"
     first = split_pictures(pictures(10), manifest=manifest)
     left = first["train"] + first["val"]
-    with pytest.raises(UserError, match=r"No picture is left for test.*split.json"):
+    with pytest.raises(UserError, match=r"No image is left for test.*split.json"):
         split_pictures(left, manifest=manifest)
     new = picture(500)
     assert split_pictures([*left, new], manifest=manifest)["test"] == [new]
@@ -191,7 +191,7 @@ def test_a_missing_part_is_cut_from_training():
 
 def test_copies_across_ready_made_parts_are_warned_of():
     given = [picture(n, part=PARTS[n % 3]) for n in range(9)] + [picture(50, digest="digest 0", part="test")]
-    with pytest.warns(UserWarning, match=r"(?s)1 pictures lie byte for byte.*0000.png = 0050.png"):
+    with pytest.warns(UserWarning, match=r"(?s)1 images lie byte for byte.*0000.png = 0050.png"):
         split_pictures(given)
 
 
@@ -210,4 +210,4 @@ def test_ready_made_parts_without_a_training_picture_are_refused():
 def test_pictures_without_a_part_among_ready_made_ones_are_training_pictures(capsys):
     splits = split_pictures([*pictures(9), picture(50, part="val"), picture(51, part="test")])
     assert [len(splits[part]) for part in PARTS] == [9, 1, 1]
-    assert "9 pictures come from folders without ready-made parts" in capsys.readouterr().out
+    assert "9 images come from folders without ready-made parts" in capsys.readouterr().out

@@ -176,7 +176,7 @@ def interrupt():
 
 
 def test_a_set_of_something_else_is_refused(export):
-    with pytest.raises(UserError, match="gives ndarray where a picture is needed"):
+    with pytest.raises(UserError, match="gives ndarray where an image is needed"):
         export(Tensors)
 
 

@@ -1,4 +1,4 @@
-"""Data modules of smooth pictures, small enough for a test: noisy ones, and ones to color."""
+"""Data modules of smooth images, small enough for a test: noisy ones, and ones to color."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from project.data.batch import Batch
 
 
 class TinyData(L.LightningDataModule):
-    """Six batches of two 9 x 14 pictures; the same in training, validation and testing."""
+    """Six batches of two 9 x 14 images; the same in training, validation and testing."""
 
     def __init__(self, batches: int = 6) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class TinyData(L.LightningDataModule):
 
 
 class ColorData(L.LightningDataModule):
-    """Batches of three 13 x 22 pictures: lightness and four planes of hints in, color out."""
+    """Batches of three 13 x 22 images: lightness and four planes of hints in, color out."""
 
     def __init__(self, batches: int = 3) -> None:
         super().__init__()

@@ -327,7 +327,7 @@ def test_it_comes_back_from_its_resolved_configuration(config, color_data, tmp_p
 
 
 class Halves(L.LightningDataModule):
-    """Each of two processes gets half of every batch of four pictures."""
+    """Each of two processes gets half of every batch of four images."""
 
     def __init__(self):
         super().__init__()

@@ -24,7 +24,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def config(tmp_path: Path, make_pictures, weights: Path) -> Path:
+def config(tmp_path: Path, make_images, weights: Path) -> Path:
     network = {"backbone": NAME, "weights": str(weights), "stages": 2, "widths": [4, 6, 8], "residual": True}
     model = {
         "network": {"class_path": "project.networks.BackboneUNet", "init_args": network},
@@ -32,7 +32,7 @@ def config(tmp_path: Path, make_pictures, weights: Path) -> Path:
         "scheduler": {"class_path": "project.models.schedules.WarmupCosine"},
         "finetune": {"freeze_stages": "all", "unfreeze": {2: 1}, "encoder_rate": 0.1},
     }
-    data = {"root": str(make_pictures(10, 52, 41)), "crop": 24, "batch_size": 4, "crops_per_image": 4}
+    data = {"root": str(make_images(10, 52, 41)), "crop": 24, "batch_size": 4, "crops_per_image": 4}
     trainer = {"accelerator": "cpu", "max_steps": 18, "check_val_every_n_epoch": None, "val_check_interval": 6}
     path = tmp_path / "tiny.yaml"
     path.write_text(

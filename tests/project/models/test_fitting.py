@@ -40,7 +40,7 @@ def test_lab_is_refused_in_a_test_as_well(make_trainer, color_data):
 
 def test_all_channels_that_do_not_fit_are_told_with_what_they_should_be(make_trainer, color_data):
     message = refusal(make_trainer, colorizer(takes=1, gives=3, sees=4, space="lab"), color_data)
-    assert "The input has 5 channels (1 of the picture, 4 of the hints) and space lab 2" in message
+    assert "The input has 5 channels (1 of the image, 4 of the hints) and space lab 2" in message
     assert "model.init_args.generator.init_args.in_channels is 1: set in_channels: 5" in message
     assert "model.init_args.generator.init_args.out_channels is 3: set out_channels: 2" in message
     assert "model.init_args.discriminator.init_args.in_channels is 4: set in_channels: 7" in message
@@ -70,7 +70,7 @@ def test_a_discriminator_too_deep_for_the_crop_is_told(make_trainer, color_data)
     color_data.crop, color_data.half_size_epochs = 22, 1
     assert "they are 11 x 11" in refusal(make_trainer, colorizer(), color_data)
     color_data.crop = None
-    make_trainer(max_steps=1, limit_val_batches=0).fit(colorizer(), color_data)  # whole pictures are 13 x 22
+    make_trainer(max_steps=1, limit_val_batches=0).fit(colorizer(), color_data)  # whole images are 13 x 22
 
 
 def test_both_networks_get_the_statistics(make_trainer, color_data):

@@ -6,7 +6,7 @@ import torch
 from torchmetrics import MeanSquaredError
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
-from project.models.metrics import PSNR, SSIM, PictureMean, Scores, as_saved
+from project.models.metrics import PSNR, SSIM, ImageMean, Scores, as_saved
 
 
 def pictures(channels: int = 3, height: int = 20, width: int = 13, count: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -18,7 +18,7 @@ def pictures(channels: int = 3, height: int = 20, width: int = 13, count: int = 
 
 
 def numpy_psnr(output: torch.Tensor, target: torch.Tensor) -> float:
-    """The protocol of the denoising papers: of uint8 pictures, each its own figure, the mean of the figures."""
+    """The protocol of the denoising papers: of uint8 images, each its own figure, the mean of the figures."""
     figures = []
     for restored, truth in zip(output.numpy().astype(np.float64), target.numpy().astype(np.float64), strict=True):
         saved = (restored.clip(0, 1) * 255).round().astype(np.uint8).astype(np.float64)
@@ -96,7 +96,7 @@ def test_scores_start_anew_after_each_computation():
 
 
 def test_a_metric_of_ones_own_is_one_class():
-    class Error(PictureMean):
+    class Error(ImageMean):
         higher_is_better = False
 
         def values(self, output, target):

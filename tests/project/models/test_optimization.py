@@ -6,8 +6,9 @@ import torch
 from torch.optim import lr_scheduler as lrs
 
 from project.models import WarmupCosine
-from project.models.optimization import NEVER, Schedule, configure_scheduler, step_schedules
+from project.models.optimization import Schedule, configure_scheduler, step_schedules
 from workbench.errors import UserError
+from workbench.run_progress import NEVER
 
 
 def configure(make, every="auto", steps=40, key="scheduler", **trainer):

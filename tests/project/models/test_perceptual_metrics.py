@@ -18,7 +18,7 @@ SQUEEZENET = "squeezenet1_1-b8a52dc0.pth"
 
 
 class Colors(nn.Module):
-    """Mean colors of the left and of the right half, mixed: 6 features of a picture of any size."""
+    """Mean colors of the left and of the right half, mixed: 6 features of an image of any size."""
 
     def __init__(self):
         super().__init__()

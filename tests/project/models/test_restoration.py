@@ -138,7 +138,7 @@ def test_statistics_of_other_channels_are_told(make_trainer, data):
     network = BackboneUNet("mobilenet_v3_small", "none", in_channels=4, stages=2)
     with pytest.raises(UserError, match="3 channels, but the network is made for 4"):
         make_trainer(max_steps=1).fit(ImageRestorer(network), data)
-    with pytest.raises(UserError, match="target pictures have 3 channels, but the network is made for 2"):
+    with pytest.raises(UserError, match="target images have 3 channels, but the network is made for 2"):
         make_trainer(max_steps=1).fit(ImageRestorer(BackboneUNet("mobilenet_v3_small", "none", 3, 2, 2)), data)
 
 

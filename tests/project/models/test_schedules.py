@@ -6,8 +6,9 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Timer
 
-from project.models.schedules import RunProgress, WarmupCosine, warmup_cosine
+from project.models.schedules import WarmupCosine, warmup_cosine
 from workbench.errors import UserError
+from workbench.run_progress import RunProgress
 
 
 def optimizer(lr: float = 0.5) -> torch.optim.Optimizer:

@@ -68,7 +68,7 @@ def test_no_weights_are_asked_for_where_a_checkpoint_brings_them(monkeypatch):
     source = small()
     with torch.no_grad():
         source.normalize_encoder.mean.fill_(0.3)
-    with pretrained.weights_follow():
+    with pretrained.skip_pretrained_download():
         for weights in ("DEFAULT", "gone/file.pth"):
             twin = small(weights=weights)
             assert twin.pretrained

@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import save_file
 
 from project.networks import BackboneUNet
-from project.networks.pretrained import find_stages, load_pretrained, weights_follow
+from project.networks.pretrained import find_stages, load_pretrained
 from workbench.errors import UserError
+from workbench.pretrained import skip_pretrained_download
 
 NAME = "mobilenetv3_small_050"
 
@@ -112,7 +113,7 @@ def test_a_failing_download_says_the_way_out(asked, tmp_path):
 
 
 def test_a_checkpoint_that_follows_asks_for_nothing(asked):
-    with weights_follow():
+    with skip_pretrained_download():
         assert load_pretrained(f"timm:{NAME}", "DEFAULT").trained
     assert not asked
 
@@ -122,7 +123,7 @@ def test_a_checkpoint_that_follows_asks_for_nothing(asked):
     [
         ("mobilenetv3_smal_050", "none", f"Did you mean timm:{NAME}"),
         (NAME, "lamb_in2k", "Did you mean 'lamb_in1k'"),
-        ("vit_tiny_patch16_224", "none", "does not keep a picture"),
+        ("vit_tiny_patch16_224", "none", "does not keep an image"),
     ],
 )
 def test_a_mistake_is_named(name, weights, words):

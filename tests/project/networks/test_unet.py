@@ -20,7 +20,7 @@ FAST = {
 
 
 def ramps(channels: int, height: int, width: int, batch: int = 1) -> torch.Tensor:
-    """Pictures in [0, 1] that are not random: each channel a ramp in another direction."""
+    """Images in [0, 1] that are not random: each channel a ramp in another direction."""
     y = torch.linspace(0, 1, height)[:, None]
     x = torch.linspace(0, 1, width)[None, :]
     planes = [((c + 1) * y + x * (b + 1)) % 1 for b in range(batch) for c in range(channels)]

@@ -8,14 +8,14 @@ from workbench.errors import UserError
 
 def test_what_changed_against_one_device_is_said():
     text = describe(batch=16, processes=4, accumulated=2, batches=25, rates=[0.002])
-    assert "16 x 4 processes x 2 accumulated = 128 pictures a step, 8 times" in text
+    assert "16 x 4 processes x 2 accumulated = 128 images a step, 8 times" in text
     assert "13 steps an epoch instead of about 100" in text
     assert "0.002, as configured, not scaled; the linear rule would say 0.016, the square-root rule 0.00566" in text
 
 
 def test_what_there_is_one_of_is_left_out():
     text = describe(batch=8, processes=1, accumulated=3, batches=float("inf"), rates=[0.1, 0.2])
-    assert text.startswith("Batch: 8 x 3 accumulated = 24 pictures a step, 3 times those of one device.\n")
+    assert text.startswith("Batch: 8 x 3 accumulated = 24 images a step, 3 times those of one device.\n")
     assert "0.1, 0.2, as configured" in text
 
 

@@ -1,4 +1,4 @@
-"""A killed run, resumed, ends as one that was left in peace: weights, figures, pictures, to the last bit."""
+"""A killed run, resumed, ends as one that was left in peace: weights, figures, images, to the last bit."""
 
 from __future__ import annotations
 

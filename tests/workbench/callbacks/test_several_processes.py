@@ -57,9 +57,9 @@ both = pytest.mark.parametrize("kind", MODELS, indirect=True)
 
 
 @pytest.fixture
-def config(tmp_path: Path, make_pictures: Callable[..., Path], kind: str) -> Path:
+def config(tmp_path: Path, make_images: Callable[..., Path], kind: str) -> Path:
     """Pairs as they are, no noise and no batch norm: N processes do what one does with a batch N times as large."""
-    inputs, targets = make_pictures(30, width=52, height=41), tmp_path / "targets"
+    inputs, targets = make_images(30, width=52, height=41), tmp_path / "targets"
     targets.mkdir()
     for number, path in enumerate(sorted(inputs.iterdir())):
         picture = np.asarray(Image.open(path)).astype(int)
@@ -72,7 +72,7 @@ def config(tmp_path: Path, make_pictures: Callable[..., Path], kind: str) -> Pat
                 "data": {
                     "root": str(inputs),
                     "target_root": str(targets),
-                    "fractions": [0.7, 0.17, 0.13],  # 21, 5, 4: some processes have a picture more than others
+                    "fractions": [0.7, 0.17, 0.13],  # 21, 5, 4: some processes have an image more than others
                     "crop": 16,
                     "batch_size": 12,
                     "crops_per_image": 4,  # 84 crops, 7 batches
@@ -184,8 +184,8 @@ def test_several_processes_learn_and_score_as_one(alone, config, count):
     assert several != alone
     assert len([path for path in several.parent.iterdir() if not path.is_symlink()]) == 2, "one folder a run"
     assert len(list(several.glob("wandb/offline-run-*"))) == 1
-    assert out.count("Batch:") == 1 and f"= 12 pictures a step, {count} times those of one device" in out
-    assert out.count("Pictures: 21 train, 5 val, 4 test") == 1
+    assert out.count("Batch:") == 1 and f"= 12 images a step, {count} times those of one device" in out
+    assert out.count("Images: 21 train, 5 val, 4 test") == 1
 
     states = [_checkpoint(run) for run in (alone, several)]
     for key in ("current_model_state", "state_dict"):  # what is trained, and its average
@@ -206,7 +206,7 @@ def test_several_processes_learn_and_score_as_one(alone, config, count):
 
 @pytest.mark.parametrize("kind", ["unet", pytest.param("gan", marks=pytest.mark.slow)], indirect=True)
 def test_more_processes_than_pictures(config, kind):
-    """One validation picture, one test picture: the second process has none, and neither hangs nor counts one twice."""
+    """One validation image, one test image: the second process has none, and neither hangs nor counts one twice."""
     few = ["--data.fractions", "[0.94, 0.03, 0.03]", "--trainer.max_steps", "4", "--trainer.val_check_interval", "2"]
     out, told = _finish(_start([*FIT, *_words(config, 2, *few)]))
     assert "28 train, 1 val, 1 test" in out
@@ -227,7 +227,7 @@ def _assert_one_set_of_figures(alone: Path, several: Path) -> None:
     compared = 0
     for one, other in zip(*rows, strict=True):
         for key in one:
-            # A process logs its own loss, and what it looks at are its own part of the validation pictures.
+            # A process logs its own loss, and what it looks at are its own part of the validation images.
             if key.startswith(("grad/", "val/", "test/", "update/")) and one[key]:
                 assert float(other[key]) == pytest.approx(float(one[key]), rel=1e-3, abs=1e-5), key
                 compared += 1

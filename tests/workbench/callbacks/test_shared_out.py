@@ -47,10 +47,10 @@ fsdp._init_device_handle = _handle
 
 
 @pytest.fixture
-def words(tmp_path: Path, make_pictures: Callable[..., Path]) -> list[str]:
+def words(tmp_path: Path, make_images: Callable[..., Path]) -> list[str]:
     """A run of pairs as they are, whose two processes do what one does with the whole batch."""
     (tmp_path / "on_the_cpu.py").write_text(ON_THE_CPU)
-    pictures, targets = make_pictures(20, width=52, height=41), tmp_path / "targets"
+    pictures, targets = make_images(20, width=52, height=41), tmp_path / "targets"
     targets.mkdir()
     for number, path in enumerate(sorted(pictures.iterdir())):
         Image.open(path).point(lambda value, number=number: value * 0.8 + number).save(targets / path.name)

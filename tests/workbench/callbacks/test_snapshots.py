@@ -21,7 +21,7 @@ from workbench.callbacks.snapshots import Snapshots
 from workbench.cli import CALLBACKS
 from workbench.errors import UserError
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 SCORES = [1.0, 5.0, 2.0, 4.0, 3.0, 0.0]
 
 
@@ -199,8 +199,8 @@ def test_the_last_checkpoint_of_a_run_is_saved_after_its_snapshots():
 
 
 @pytest.mark.parametrize(("config", "part"), [("denoise", "cycles"), ("colorize_cifar", "best")])
-def test_the_shipped_parts_go_behind_a_configuration(config, part, make_pictures):
-    words = ["--trainer.fast_dev_run", "1", "--data.root", str(make_pictures(10, 70, 66)), "--data.batch_size", "2"]
+def test_the_shipped_parts_go_behind_a_configuration(config, part, make_images):
+    words = ["--trainer.fast_dev_run", "1", "--data.root", str(make_images(10, 70, 66)), "--data.batch_size", "2"]
     configs = [CONFIGS / f"{config}.yaml", CONFIGS / "snapshots" / f"{part}.yaml"]
     options = [word for path in configs for word in ("--config", str(path))]
     assert main(["fit", *options, *words, "--trainer.accelerator", "cpu", "--data.eval_crop", "32"]) == 0

@@ -49,9 +49,9 @@ def hosts() -> Iterator[tuple[str, str]]:
 
 
 @pytest.fixture
-def words(tmp_path: Path, make_pictures: Callable[..., Path]) -> list[str]:
+def words(tmp_path: Path, make_images: Callable[..., Path]) -> list[str]:
     """A run of pairs as they are, whose two processes do what one does with the whole batch."""
-    pictures = str(make_pictures(20, width=52, height=41))
+    pictures = str(make_images(20, width=52, height=41))
     network = {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 6], "norm": "none"}}
     model = {"network": network, "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05}}}
     data = {"root": pictures, "target_root": pictures, "crop": 16, "crops_per_image": 4, "num_workers": 0}
@@ -114,7 +114,7 @@ def test_two_hosts_train_as_one(hosts, words, launcher):
     started = [_start(hosts, number, launcher, [*words, *TWO, "--name", "hosts"]) for number in (1, 0)]
     (_, second), (out, first) = (_finish(process, 300) for process in started)
     assert [process.returncode for process in started] == [0, 0], first + second
-    assert "4 x 2 processes = 8 pictures a step" in out
+    assert "4 x 2 processes = 8 images a step" in out
     folders = [path for path in Path("runs/hosts").iterdir() if not path.is_symlink()]
     assert len(folders) == 1, "one folder for both"
     states = [

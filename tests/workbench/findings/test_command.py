@@ -13,7 +13,7 @@ from PIL import Image
 from project.__main__ import main
 from workbench.findings.checks import all_checks, learning
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 def _picture(number: int) -> Image.Image:
@@ -24,7 +24,7 @@ def _picture(number: int) -> Image.Image:
 
 @pytest.fixture
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Twenty pictures, and a tiny network that learns them."""
+    """Twenty images, and a tiny network that learns them."""
     monkeypatch.setattr(learning.CannotOverfit, "pixels", 4 * 24 * 24)
     root = tmp_path / "pictures"
     root.mkdir()

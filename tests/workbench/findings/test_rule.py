@@ -7,7 +7,7 @@ import pytest
 
 from workbench.findings import Level, Rule, RuleEngine, training_rules
 
-PAGE = Path(__file__).parents[2] / "docs" / "faults.md"
+PAGE = Path(__file__).parents[3] / "docs" / "faults.md"
 
 
 def rule(name: str, where: Level, speaks: dict[int, str]) -> Rule[int]:

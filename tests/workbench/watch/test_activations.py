@@ -49,7 +49,7 @@ def test_both_sides_of_a_non_linearity_as_numpy_sees_them(fit, make_restorer, co
 
 
 def test_padding_does_not_hide_that_everything_is_off_the_middle(fit, make_restorer, convs):
-    """Of an input far from 0, zeros around the picture are by far the largest spread."""
+    """Of an input far from 0, zeros around the image are by far the largest spread."""
     network = convs(nn.ReLU())
     with torch.no_grad():
         network[0].weight.uniform_(0.1, 0.2)
@@ -78,7 +78,7 @@ def test_the_error_beside_that_of_answers_that_need_no_network(fit, make_restore
     assert history["probe/error"].last == pytest.approx(((answer - target) ** 2).mean(), rel=1e-4)
     assert history["probe/nothing"].last == pytest.approx(((noisy - target) ** 2).mean(), rel=1e-4)
     assert history["probe/mean"].last == pytest.approx(target.var(), rel=1e-4)
-    assert history["probe/error"].steps[0] == 0, "and before the first step, on training pictures"
+    assert history["probe/error"].steps[0] == 0, "and before the first step, on training images"
 
 
 def test_histograms_reach_tensorboard(fit, make_restorer, convs):

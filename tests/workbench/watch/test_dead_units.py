@@ -10,7 +10,7 @@ from workbench.watch.probe import PICTURES
 
 
 class Keep(Callback):
-    """The pictures of the probe, and the weights at the time of the last look."""
+    """The images of the probe, and the weights at the time of the last look."""
 
     def __init__(self, monitor):
         self.monitor = monitor
@@ -22,7 +22,7 @@ class Keep(Callback):
 
 
 def by_hand(network, batch):
-    """The share of channels that no pixel of no picture wakes, in plain loops."""
+    """The share of channels that no pixel of no image wakes, in plain loops."""
     dead = 0
     maps = network(batch.input)
     for channel in range(maps.shape[1]):
@@ -43,7 +43,7 @@ def test_dead_channels_are_counted_over_the_whole_probe(fit, make_restorer, conv
     assert expected == 0.5
     assert history.table("dead")["network.1"].last == pytest.approx(expected)
     assert history["dead_units/worst"].last == pytest.approx(expected)
-    # Two pictures in each of two batches, each more than twice as large as a training crop: middles, then corners.
+    # Two images in each of two batches, each more than twice as large as a training crop: middles, then corners.
     assert keep.batch.input.shape == (PICTURES, 1, 10, 12)
     rows = (fit.folder / "measurements.csv").read_text().splitlines()
     assert rows[0] == "step,measure,layer,value" and "11,dead,network.1,0.5" in rows
@@ -119,7 +119,7 @@ def test_a_compiled_network_is_looked_at_uncompiled(fit, make_restorer, convs):
 
 
 def _alive_on_one_rank_only(rank: int, folder: str) -> None:
-    """One process of two: each sees other pictures; a channel that only the other one wakes is alive."""
+    """One process of two: each sees other images; a channel that only the other one wakes is alive."""
     import os
     from types import SimpleNamespace
 

@@ -69,7 +69,7 @@ def test_what_pulls_at_the_answers(fit, data):
     monitor = GANMonitor()
     history = fit(model, monitor, data=data())
     # L1: every value of the answer is pulled with 1/n, so the norm is weight / sqrt(n).
-    values = 16 * 2 * 8 * 8  # sixteen parts of the validation pictures, two channels each
+    values = 16 * 2 * 8 * 8  # sixteen parts of the validation images, two channels each
     assert history["game/gradient_reconstruction"].last == pytest.approx(20 / values**0.5, rel=1e-3)
     ratio = history["game/gradient_adversarial"].last / history["game/gradient_reconstruction"].last
     assert history["game/gradient_ratio"].last == pytest.approx(ratio, rel=1e-4)

@@ -25,7 +25,7 @@ def test_pictures_a_second_without_the_time_of_validations(fit, make_restorer, c
     with (fit.folder / "throughput.csv").open() as file:
         rows = list(csv.DictReader(file))
     speeds = [float(row["pictures_per_second"]) for row in rows]
-    assert speeds == pytest.approx([100.0] * 4)  # two pictures in 20 ms
+    assert speeds == pytest.approx([100.0] * 4)  # two images in 20 ms
     assert float(rows[-1]["host_mib"]) > 50
     assert Image.open(fit.folder / "throughput.png").size[0] > 500
 

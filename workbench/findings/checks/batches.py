@@ -37,23 +37,23 @@ class InputNonfinite(Check):
                         f"{name} of training batch {number}, {_name(seen, pair, int(bad))}",
                         share,
                         0.0,
-                        "NaN or infinite values reach the network. Look at that picture, and for a division by 0 or a "
-                        "logarithm in the pair maker (data.pairs); --data.exclude FILE leaves the picture out.",
+                        "NaN or infinite values reach the network. Look at that image, and for a division by 0 or a "
+                        "logarithm in the pair maker (data.pairs); --data.exclude FILE leaves the image out.",
                     )
         return self.passed(0.0, 0.0)
 
 
 class InputRange(Check):
-    """Pictures in [0, 1] are what is declared: 255 times as much, or as little, is a scaling too few or too many."""
+    """Images in [0, 1] are what is declared: 255 times as much, or as little, is a scaling too few or too many."""
 
     code = "input-range"
     floor = Level.DATA
     follows = frozenset({"input-nonfinite"})
     margin = 0.25
-    """How far the means of a picture's sixteenths may lie outside [0, 1]: noise that is not clipped averages out."""
+    """How far the means of an image's sixteenths may lie outside [0, 1]: noise that is not clipped averages out."""
     share = 0.02
     dark = 0.02
-    """The brightest value of all pictures, below which they were divided by 255 twice."""
+    """The brightest value of all images, below which they were divided by 255 twice."""
 
     def look(self, seen: Subject) -> Outcome:
         worst = 0.0
@@ -78,7 +78,7 @@ class InputRange(Check):
             f"the pairs' {name}",
             value,
             "0 to 1",
-            "Pictures are declared to lie in [0, 1]: they were never divided by 255, or twice, or moved to [-1, 1]. "
+            "Images are declared to lie in [0, 1]: they were never divided by 255, or twice, or moved to [-1, 1]. "
             "Leave the scaling to the data module (--data.input_range standardize), and give [0, 1] in a pair maker "
             "of your own (data.pairs).",
         )
@@ -89,13 +89,13 @@ class InputRange(Check):
 
 
 class InputConstant(Check):
-    """Nothing to see: one value in a whole picture, or in a channel of all of them."""
+    """Nothing to see: one value in a whole image, or in a channel of all of them."""
 
     code = "input-constant"
     floor = Level.DATA
     follows = frozenset({"input-nonfinite"})
     limit = 0.05
-    """The share of blank pictures that is more than a few slips."""
+    """The share of blank images that is more than a few slips."""
     flat = 1e-4
 
     def look(self, seen: Subject) -> Outcome:
@@ -110,8 +110,8 @@ class InputConstant(Check):
                     f"channel {number} of the pairs' {name}",
                     std.min().item(),
                     self.flat,
-                    "This channel has one value in all pictures, so nothing can be learned from it. Set --data.channels "
-                    "1 for gray pictures, or look at the files and the pair maker (data.pairs).",
+                    "This channel has one value in all images, so nothing can be learned from it. Set --data.channels "
+                    "1 for gray images, or look at the files and the pair maker (data.pairs).",
                 )
             whole = [part.float().flatten().std().item() for pair in seen.pairs for part in [getattr(pair, name)]]
             if min(whole) < self.flat:
@@ -134,13 +134,13 @@ class InputConstant(Check):
             listed(blank),
             share,
             self.limit,
-            f"{len(blank)} pictures have one value only. List them in a file, one name a line, and leave them out: "
+            f"{len(blank)} images have one value only. List them in a file, one name a line, and leave them out: "
             "--data.exclude FILE.",
         )
 
 
 class BatchRepeated(Check):
-    """The same pictures again and again, in the same order, or with the same noise."""
+    """The same images again and again, in the same order, or with the same noise."""
 
     code = "batch-repeated"
     floor = Level.DATA
@@ -151,7 +151,7 @@ class BatchRepeated(Check):
     def look(self, seen: Subject) -> Outcome:
         first = [(digests(raw), order(raw)) for raw in seen.epoch(0)]
         second = [(digests(raw), order(raw)) for raw in seen.epoch(1)]
-        # Blank crops and single pictures of a few may well come twice.
+        # Blank crops and single images of a few may well come twice.
         several = [tuple(sorted(parts)) for parts, _ in first if len(set(parts)) > 1]
         again = len(several) - len(set(several))
         if again > 0:
@@ -186,18 +186,18 @@ class BatchRepeated(Check):
             value,
             "each batch its own",
             "Batches come again as they were. Leave the order to the data module, draw from the given seed and never "
-            "from NumPy's global generator; more crops of each picture: --data.crops_per_image 16.",
+            "from NumPy's global generator; more crops of each image: --data.crops_per_image 16.",
         )
 
 
 def digests(raw: Any) -> tuple[bytes, ...]:
-    """A hash of each picture's pixels."""
+    """A hash of each image's pixels."""
     images = np.ascontiguousarray(_first(raw).cpu().numpy())
     return tuple(hashlib.blake2b(picture.tobytes(), digest_size=8).digest() for picture in images)
 
 
 def order(raw: Any) -> tuple[Any, ...]:
-    """Which pictures a batch holds: their numbers, or else their pixels."""
+    """Which images a batch holds: their numbers, or else their pixels."""
     index = getattr(raw, "index", None)
     return tuple(index.tolist()) if isinstance(index, Tensor) else digests(raw)
 
@@ -210,4 +210,4 @@ def _name(seen: Subject, pair: Any, position: int) -> str:
     index = getattr(pair, "index", None)
     pictures = seen.pictures.get("train", [])
     number = int(index[position]) if isinstance(index, Tensor) else -1
-    return pictures[number].name if 0 <= number < len(pictures) else f"picture {position}"
+    return pictures[number].name if 0 <= number < len(pictures) else f"image {position}"

@@ -24,13 +24,13 @@ class InputNotCenterd(Check):
     mean = 0.2
     spread = (0.5, 2.0)
     off = 1.0
-    """A mean further off than this is a fault, where the spread is right: statistics go by pixels, batches by pictures,
-    so that small sets of unlike pictures are seldom centerd."""
+    """A mean further off than this is a fault, where the spread is right: statistics go by pixels, batches by images,
+    so that small sets of unlike images are seldom centerd."""
     wide = 4.0
-    """A spread above this is: statistics are those of clean pictures, and strong noise adds to it."""
+    """A spread above this is: statistics are those of clean images, and strong noise adds to it."""
     far = 4.0
     """The same for [-1, 1], which somebody asked for, and for line art, whose white paper lies far from the gray of the
-    pictures that it was drawn from."""
+    images that it was drawn from."""
 
     def look(self, seen: Subject) -> Outcome:
         if any(name.endswith("normalize_encoder") for name, _ in seen.parts[0].module.named_modules()):
@@ -45,7 +45,7 @@ class InputNotCenterd(Check):
             return self.passed(value, limit)
         declared = getattr(seen.data, "input_range", "standardize") == "minus_one_one"
         if std < 1e-4:
-            return self.skipped("the first layer gets one value only, whatever the picture")
+            return self.skipped("the first layer gets one value only, whatever the image")
         tolerated = self.spread[0] <= std <= self.wide and abs(mean) <= self.off
         if declared or seen.colors:
             tolerated = abs(mean) <= self.far and std >= 0.1
@@ -56,7 +56,7 @@ class InputNotCenterd(Check):
         )
         if tolerated and getattr(seen.data, "input_range", "") == "standardize":
             advice = (
-                "What the first layer gets is a little off: statistics go by pixels, batches by pictures. Where their "
+                "What the first layer gets is a little off: statistics go by pixels, batches by images. Where their "
                 "sizes differ much, bring them to one: --data.resize 256. Strong noise and white paper do it too."
             )
         return say(0, layer, value, limit, advice)
@@ -74,7 +74,7 @@ def reaching(seen: Subject, wanted: Callable[[str, nn.Module], bool]) -> tuple[s
         wanted: Of a module's name and the module, whether it is one of them.
 
     Returns:
-        The module's name, and of each batch (B, C, H, W) float32 on the CPU: the channels that stem from pictures; or
+        The module's name, and of each batch (B, C, H, W) float32 on the CPU: the channels that stem from images; or
         whatever it gets, where that has another shape. None where no pass comes by one.
     """
     part = seen.parts[0]
@@ -95,7 +95,7 @@ def reaching(seen: Subject, wanted: Callable[[str, nn.Module], bool]) -> tuple[s
     for pair in seen.pairs:
         heard.clear()
         with torch.no_grad(), seen.autocast(), contextlib.suppress(_Heard):
-            network(seen.in_order(pair.input))
+            network(seen.to_memory_format(pair.input))
         if not heard:
             return None
         layer, given = heard[0]
@@ -107,7 +107,7 @@ def reaching(seen: Subject, wanted: Callable[[str, nn.Module], bool]) -> tuple[s
 
 
 def first_inputs(seen: Subject) -> tuple[str, float, float] | None:
-    """The name of the first layer with weights, and mean and std of the picture channels that it gets."""
+    """The name of the first layer with weights, and mean and std of the image channels that it gets."""
     found = reaching(seen, lambda name, module: isinstance(module, WITH_WEIGHTS))
     if found is None:
         return None

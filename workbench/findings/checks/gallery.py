@@ -1,4 +1,4 @@
-"""Small versions of the pictures, all of one size: enough to know copies and odd ones by."""
+"""Small versions of the images, all of one size: enough to know copies and odd ones by."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from project.data.images import Picture
+from project.data.images import ImageRecord
 
 SIDE = 32
 """Pixels a side of a thumbnail."""
 MOST = 2500
-"""Pictures of all splits that are looked at, evenly spread."""
+"""Images of all splits that are looked at, evenly spread."""
 SECONDS = 25.0
 COARSE = 16
-"""Pixels a side that pictures are compared at: what a lossy format does to edges and colors is averaged out."""
+"""Pixels a side that images are compared at: what a lossy format does to edges and colors is averaged out."""
 APART = (0.05, 0.2)
-"""Least and largest distance (root mean square, against the contrast) below which two pictures are taken for copies:
-between these a quarter of what the third nearest neighbor of a picture is away, the median over all pictures. Drawings
+"""Least and largest distance (root mean square, against the contrast) below which two images are taken for copies:
+between these a quarter of what the third nearest neighbor of an image is away, the median over all images. Drawings
 and digits resemble each other more than photographs do."""
 TONE = 0.04
 """The difference of their means that goes with it, on the scale of 0 to 1."""
@@ -32,7 +32,7 @@ STRONGER = 1.5
 
 @dataclass(frozen=True)
 class Copy:
-    """Two pictures that show the same.
+    """Two images that show the same.
 
     Attributes:
         one: The first's name.
@@ -52,15 +52,15 @@ class Gallery:
     """The thumbnails.
 
     Attributes:
-        names: Of the pictures that were looked at.
+        names: Of the images that were looked at.
         splits: Where each lies.
         small: float32, (N, C, 32, 32), in [0, 1]; of a folder pair the input's channels, then the target's.
-        spread: float32, (N,), the standard deviation of each picture's liveliest channel; the smaller of a pair's two.
-        sharp: float32, (N,), the mean absolute Laplacian of each picture at its own size.
+        spread: float32, (N,), the standard deviation of each image's liveliest channel; the smaller of a pair's two.
+        sharp: float32, (N,), the mean absolute Laplacian of each image at its own size.
         area: Pixels of each file.
         aspect: Width by height of each file.
-        total: Pictures in all splits.
-        exact: Groups of byte-identical files, over all pictures: (name, split) of each.
+        total: Images in all splits.
+        exact: Groups of byte-identical files, over all images: (name, split) of each.
     """
 
     names: list[str] = field(default_factory=list)
@@ -74,8 +74,8 @@ class Gallery:
     exact: list[list[tuple[str, str]]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, data: Any, pictures: dict[str, Sequence[Picture]]) -> Gallery:
-        """Look at the pictures of a data module: digests of all, thumbnails of at most 2500 and for 25 seconds."""
+    def of(cls, data: Any, pictures: dict[str, Sequence[ImageRecord]]) -> Gallery:
+        """Look at the images of a data module: digests of all, thumbnails of at most 2500 and for 25 seconds."""
         everything = [(split, number) for split, group in pictures.items() for number in range(len(group))]
         gallery = cls(total=len(everything))
         groups = defaultdict(list)
@@ -103,7 +103,7 @@ class Gallery:
         return gallery
 
     def copies(self) -> list[Copy]:
-        """Pairs of pictures that show the same: byte for byte, or as far as a person can tell."""
+        """Pairs of images that show the same: byte for byte, or as far as a person can tell."""
         found: list[Copy] = []
         known: set[frozenset[str]] = set()
         for group in self.exact:

@@ -30,7 +30,7 @@ class UnreadableImage(Check):
 
     def look(self, seen: Subject) -> Outcome:
         if not seen.pictures and not seen.bad:
-            return self.skipped("the data module has no list of its pictures")
+            return self.skipped("the data module has no list of its images")
         if not seen.bad:
             return self.passed(0, 0)
         say = self.note if seen.skips_bad else self.fault
@@ -44,18 +44,18 @@ class UnreadableImage(Check):
 
 
 class DuplicateImages(Check):
-    """Pictures that are in the training split more than once."""
+    """Images that are in the training split more than once."""
 
     code = "duplicate-images"
     floor = Level.DATA
     harms_learning = False
     limit = 0.1
-    """The share of copies among the training pictures that were looked at: below it they do no harm."""
+    """The share of copies among the training images that were looked at: below it they do no harm."""
 
     def look(self, seen: Subject) -> Outcome:
         gallery = seen.gallery
         if gallery.total < 2:
-            return self.skipped("there are no pictures to compare")
+            return self.skipped("there are no images to compare")
         inside = [copy for copy in gallery.copies() if copy.splits[0] == copy.splits[1]]
         extra = {copy.other for copy in inside if copy.splits[0] == "train"}
         looked = max(1, sum(split == "train" for split in gallery.splits))
@@ -68,24 +68,24 @@ class DuplicateImages(Check):
             listed([f"{copy.one} = {copy.other}" for copy in inside]),
             share,
             self.limit,
-            f"{len(inside)} pictures show the same as another of their split, and count twice in training. List the "
+            f"{len(inside)} images show the same as another of their split, and count twice in training. List the "
             "copies in a file, one name a line, and leave them out: --data.exclude FILE.",
         )
 
 
 class SplitLeak(Check):
-    """The same picture in two splits: what is tested was trained on."""
+    """The same image in two splits: what is tested was trained on."""
 
     code = "split-leak"
     floor = Level.DATA
     harms_learning = False
     limit = 0.01
-    """The share of a split's pictures that lie in another one as well: real collections are seldom without any."""
+    """The share of a split's images that lie in another one as well: real collections are seldom without any."""
 
     def look(self, seen: Subject) -> Outcome:
         gallery = seen.gallery
         if gallery.total < 2:
-            return self.skipped("there are no pictures to compare")
+            return self.skipped("there are no images to compare")
         across = [copy for copy in gallery.copies() if copy.splits[0] != copy.splits[1]]
         share = max((self._share(across, seen, split) for split in ("val", "test")), default=0.0)
         if not across:
@@ -97,8 +97,8 @@ class SplitLeak(Check):
             listed(pairs),
             share,
             self.limit,
-            f"{len(across)} pictures lie in two splits, so their scores are too good. Leave one of each two out: "
-            "--data.exclude FILE; or keep pictures of one scene together in folders train, val and test.",
+            f"{len(across)} images lie in two splits, so their scores are too good. Leave one of each two out: "
+            "--data.exclude FILE; or keep images of one scene together in folders train, val and test.",
         )
 
     @staticmethod
@@ -109,7 +109,7 @@ class SplitLeak(Check):
 
 
 class OutlierImages(Check):
-    """Pictures that are nothing like the rest: dark, bright, flat, blurred, tiny, odd in shape."""
+    """Images that are nothing like the rest: dark, bright, flat, blurred, tiny, odd in shape."""
 
     code = "outlier-images"
     floor = Level.DATA
@@ -121,7 +121,7 @@ class OutlierImages(Check):
     def look(self, seen: Subject) -> Outcome:
         gallery = seen.gallery
         if len(gallery.names) < self.enough:
-            return self.skipped(f"fewer than {self.enough} pictures tell nothing of the rest")
+            return self.skipped(f"fewer than {self.enough} images tell nothing of the rest")
         light = gallery.small.mean((1, 2, 3))
         measures = {  # words for low and high values, the values, and the least that counts as one deviation
             ("dark", "bright"): (light, 0.06),
@@ -148,19 +148,19 @@ class OutlierImages(Check):
             listed([f"{name} ({word})" for name, (_, word) in worst]),
             worst[0][1][0],
             self.limit,
-            f"{len(found)} pictures are nothing like the rest, in robust standard deviations. Look at them; "
+            f"{len(found)} images are nothing like the rest, in robust standard deviations. Look at them; "
             "--data.exclude FILE leaves out those that a file lists.",
         )
 
 
 class StatisticsNotFromTrain(Check):
-    """Mean and standard deviation, as the data module or the network has them, against the training pictures."""
+    """Mean and standard deviation, as the data module or the network has them, against the training images."""
 
     code = "statistics-not-from-train"
     floor = Level.DATA
     harms_learning = False
     limit = 0.003
-    """On the scale of pixels in [0, 1], where all training pictures are measured."""
+    """On the scale of pixels in [0, 1], where all training images are measured."""
     everything = 60_000_000
     """Pixels up to which they are."""
     sample = 500
@@ -189,7 +189,7 @@ class StatisticsNotFromTrain(Check):
             where,
             worst,
             limit,
-            "Mean or standard deviation are not those of the training pictures. Leave them to the data module: "
+            "Mean or standard deviation are not those of the training images. Leave them to the data module: "
             "--data.input_range standardize, --data.statistics_images null; delete the cache (--data.cache_dir) where "
             "files were replaced.",
         )
@@ -197,7 +197,7 @@ class StatisticsNotFromTrain(Check):
     def _measure(
         self, store: PixelStore, total: int, side: str, most: int | None
     ) -> tuple[np.ndarray, np.ndarray, float]:
-        """Mean and standard deviation of the first pictures, and how far off those of all ``total`` may be, of which
+        """Mean and standard deviation of the first images, and how far off those of all ``total`` may be, of which
         ``most`` are measured."""
         pixels = sum(store.width(number) * store.height(number) for number in range(total))
         whole = pixels <= self.everything
@@ -211,7 +211,7 @@ class StatisticsNotFromTrain(Check):
             count += len(values)
         mean = sums / count
         std = np.sqrt(np.maximum(squares / count - mean**2, 0))
-        # A sample's mean is off by the pictures' own differences; five standard errors are next to impossible.
+        # A sample's mean is off by the images' own differences; five standard errors are next to impossible.
         fewest = min(len(means) if not whole else total, most or total)
         error = 0.0 if fewest == total else 5 * float(np.std(means, axis=0).max()) / fewest**0.5
         return mean, std, self.limit + error

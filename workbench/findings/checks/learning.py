@@ -1,4 +1,4 @@
-"""Whether the model can learn at all: where its loss starts, what it counts, and a handful of pictures by heart."""
+"""Whether the model can learn at all: where its loss starts, what it counts, and a handful of images by heart."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class InitialLoss(Check):
     code = "initial-loss"
     floor = Level.SYMPTOM
     limit = 6.0
-    """Times the error of the mean picture or of doing nothing, whichever is larger."""
+    """Times the error of the mean image or of doing nothing, whichever is larger."""
 
     def look(self, seen: Subject) -> Outcome:
         model, pair = seen.model, seen.batch
@@ -73,7 +73,7 @@ class InitialLoss(Check):
             limit,
             "Before training the answer is far worse than a constant one. Set residual: true in "
             "model.init_args.network.init_args, start the last layer smaller, or bring the output back to the "
-            "pictures' range (project.networks.normalize.Normalized).",
+            "images' range (project.networks.normalize.Normalized).",
         )
 
 
@@ -151,7 +151,7 @@ def _ratio(one: Tensor, two: Tensor) -> float:
 
 
 class CannotOverfit(Check):
-    """A handful of pictures that a copy of the model does not learn by heart."""
+    """A handful of images that a copy of the model does not learn by heart."""
 
     code = "cannot-overfit"
     floor = Level.SYMPTOM
@@ -165,10 +165,10 @@ class CannotOverfit(Check):
     limit = 0.85
     """Of the same: what is below it has learned something."""
     halfway = 0.6
-    """Of the mean picture's error and of the first answer's: the same, where doing nothing is hard to beat."""
+    """Of the mean image's error and of the first answer's: the same, where doing nothing is hard to beat."""
     rate = 1e-3
     clear = 0.1
-    """How often a discriminator may take a made picture for a true one: reached, its trial ends."""
+    """How often a discriminator may take a made image for a true one: reached, its trial ends."""
     confused = 0.35
     """The same, above which it has learned nothing; 0.5 is chance."""
 
@@ -183,14 +183,14 @@ class CannotOverfit(Check):
         if self._learned(own, reference, highest):
             return self._adversary(seen, pair, state) or self.passed(self._share(own, reference), self.limit)
         other = own if own.problem else overfit(seen.pristine, state, pair, seen.trainer, rate=self.rate, **options)
-        where = f"{len(pair.input)} pictures, {own.steps} steps"
+        where = f"{len(pair.input)} images, {own.steps} steps"
         if self._learned(other, reference, highest):
             return self.note(
                 0,
                 where,
                 self._share(own, reference),
                 self.limit,
-                f"The network learns a handful of pictures with Adam at {self.rate:g}, but not with its own optimizer. "
+                f"The network learns a handful of images with Adam at {self.rate:g}, but not with its own optimizer. "
                 "Try another rate: lr: 1.0e-3 in model.init_args.optimizer.init_args (of a GAN: generator_optimizer).",
             )
         reason = f" ({own.problem})" if own.problem else ""
@@ -204,7 +204,7 @@ class CannotOverfit(Check):
         )
 
     def _handful(self, seen: Subject) -> Batch:
-        """A few training pictures, not augmented, and made into pairs as in evaluation: the same at every step."""
+        """A few training images, not augmented, and made into pairs as in evaluation: the same at every step."""
         if not hasattr(seen.data, "dataset") or not hasattr(seen.data, "make_pair"):
             return seen.several(self.pictures, self.pixels)
         from project.data.augment import Augment, Augmenter
@@ -218,7 +218,7 @@ class CannotOverfit(Check):
         numbers = torch.linspace(0, len(dataset) - 1, count).long().tolist()
         try:
             raw = dataset.__getitems__(numbers)
-        except Exception:  # whole pictures of several sizes
+        except Exception:  # whole images of several sizes
             raw = first
         return seen.pair(raw, training=False)
 
@@ -238,7 +238,7 @@ class CannotOverfit(Check):
             "discriminator",
             trial.last,
             self.confused,
-            "The discriminator does not learn to tell a few true pictures from the generator's first, empty ones. "
+            "The discriminator does not learn to tell a few true images from the generator's first, empty ones. "
             "Look for swapped labels, detached logits, and model.init_args.adversarial; "
             "model.init_args.discriminator_optimizer.init_args.lr: 4.0e-4 is usual.",
         )

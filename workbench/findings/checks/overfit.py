@@ -1,4 +1,4 @@
-"""A short trial: a copy of the model learns a handful of pictures by heart, with nothing to hold it back."""
+"""A short trial: a copy of the model learns a handful of images by heart, with nothing to hold it back."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ class _Watch(Callback):
 
 
 def answer_of(model: LightningModule, pair: Batch) -> Tensor:
-    """What a model makes of a batch: pictures around [0, 1]."""
-    return model.answer(pair)[0] if hasattr(model, "answer") else model(pair.input)
+    """What a model makes of a batch: images around [0, 1]."""
+    return model.predict_and_loss(pair)[0] if hasattr(model, "answer") else model(pair.input)
 
 
 def error_of(answer: Tensor, target: Tensor) -> float:
@@ -84,11 +84,12 @@ def error_of(answer: Tensor, target: Tensor) -> float:
 
 
 def confusion(model: LightningModule, pair: Batch) -> float:
-    """How often a discriminator takes a made picture for truer than a true one: 0.5 is chance, 0 never."""
-    condition, real = model.in_order(pair.input), model.space.encode(pair.target)
+    """How often a discriminator takes a made image for truer than a true one: 0.5 is chance, 0 never."""
+    condition, real = model.to_memory_format(pair.input), model.space.encode(pair.target)
     made = model.generator(condition).float()
     true, false = (
-        model.discriminator(torch.cat([condition, model.in_order(y)], dim=1)).float().flatten() for y in (real, made)
+        model.discriminator(torch.cat([condition, model.to_memory_format(y)], dim=1)).float().flatten()
+        for y in (real, made)
     )
     return float((true[:, None] <= false[None, :]).float().mean())
 
@@ -119,7 +120,7 @@ def overfit(
         steps: At most so many.
         seconds: For at most so long.
         rate: Of an Adam that replaces the model's own optimizers; None keeps them, at their full rates.
-        adversary: Train the discriminator alone, to tell the true pictures from the generator's first ones.
+        adversary: Train the discriminator alone, to tell the true images from the generator's first ones.
     """
     model = copy.deepcopy(pristine)
     model.load_state_dict(state, strict=False)

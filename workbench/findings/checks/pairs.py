@@ -16,10 +16,10 @@ SIDE = 64
 
 
 class PairMisaligned(Check):
-    """A target that shows another picture than its input, or the same one turned, mirrored or moved.
+    """A target that shows another image than its input, or the same one turned, mirrored or moved.
 
     Compared are the edges, whatever their colors: by the best correlation over all shifts, for the target as it is,
-    turned and mirrored, and for other pictures' targets.
+    turned and mirrored, and for other images' targets.
     """
 
     code = "pair-misaligned"
@@ -43,7 +43,7 @@ class PairMisaligned(Check):
     def look(self, seen: Subject) -> Outcome:
         inputs, targets = self._edges(seen)
         if len(inputs) < self.enough:
-            return self.skipped("too few pictures with edges to compare")
+            return self.skipped("too few images with edges to compare")
         surface = correlation(inputs, targets)
         own = self._at_home(surface)
         others = torch.stack([self._at_home(correlation(inputs, targets.roll(n, 0))) for n in self._shuffles(inputs)])
@@ -70,7 +70,7 @@ class PairMisaligned(Check):
         )
 
     def _edges(self, seen: Subject) -> tuple[Tensor, Tensor]:
-        """Maps of the edges of inputs and targets, (N, 64, 64); pictures next to without edges are left out."""
+        """Maps of the edges of inputs and targets, (N, 64, 64); images next to without edges are left out."""
         found: list[tuple[Tensor, Tensor]] = []
         for pair in seen.pairs:
             sides = (pair.input[:, : seen.picture_channels], pair.target)
@@ -134,7 +134,7 @@ class TargetGray(Check):
     floor = Level.DATA
     follows = frozenset({"input-nonfinite", "input-range", "input-constant"})
     limit = 0.02
-    """Of a picture: the mean difference of its largest and its smallest channel, on the scale of 0 to 1."""
+    """Of an image: the mean difference of its largest and its smallest channel, on the scale of 0 to 1."""
     share = 0.2
 
     def look(self, seen: Subject) -> Outcome:
@@ -152,5 +152,5 @@ class TargetGray(Check):
             median,
             self.limit,
             "These targets have next to no color, and gray is what will be learned. Point --data.root (of a pair: "
-            "--data.target_root) at pictures in color, or leave gray ones out: --data.exclude FILE.",
+            "--data.target_root) at images in color, or leave gray ones out: --data.exclude FILE.",
         )

@@ -1,4 +1,4 @@
-"""Whether pretrained weights get pictures such as they were trained with."""
+"""Whether pretrained weights get images such as they were trained with."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ ROLE = "normalize_encoder"
 
 
 class PretrainedRange(Check):
-    """What reaches the normalization of pretrained weights: pictures in [0, 1], not too unlike those of before."""
+    """What reaches the normalization of pretrained weights: images in [0, 1], not too unlike those of before."""
 
     code = "pretrained-range"
     floor = Level.DATA
     follows = frozenset({"input-nonfinite", "input-range", "input-constant"})
     margin = 0.25
-    """How far the means of a picture's sixteenths may lie outside [0, 1]: noise that is not clipped averages out."""
+    """How far the means of an image's sixteenths may lie outside [0, 1]: noise that is not clipped averages out."""
     share = 0.02
     unlike = 1.5
     """In standard deviations of what the weights were trained with; photographs lie within half of one."""
@@ -42,7 +42,7 @@ class PretrainedRange(Check):
                 name,
                 told,
                 "0 to 1",
-                "The weights were trained with pictures in [0, 1], which the network normalizes by itself, with their "
+                "The weights were trained with images in [0, 1], which the network normalizes by itself, with their "
                 "own statistics. Take it out of project.networks.Normalized, and leave scalings of your own out.",
             )
         mean = torch.stack([picture.mean(dim=(0, 2, 3)) for picture in values]).mean(0)
@@ -54,7 +54,7 @@ class PretrainedRange(Check):
                 name,
                 apart,
                 self.unlike,
-                "These pictures are darker or lighter than those that the weights were trained with, as drawings on "
+                "These images are darker or lighter than those that the weights were trained with, as drawings on "
                 "white paper are. Let all of the encoder learn (finetune.freeze_stages: 0, freeze_norms: false).",
             )
         if getattr(seen.data, "input_range", "standardize") == "minus_one_one":

@@ -1,4 +1,4 @@
-"""What the checks look at: the data module's pictures and batches, and the model as a fit would start with it."""
+"""What the checks look at: the data module's images and batches, and the model as a fit would start with it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from project.data.batch import Batch, RawBatch
-from project.data.images import Picture
+from project.data.images import ImageRecord
 from workbench.findings.checks.gallery import Gallery
 
 SAMPLES = 500
-"""Training pictures, as the network gets them, that figures are measured on."""
+"""Training images, as the network gets them, that figures are measured on."""
 NUMBERS = 12_000_000
 """And no more values than these in their inputs, whatever their size."""
 BATCHES = 40
@@ -37,7 +37,7 @@ class Part:
         module: The network itself, on the device; not to be changed.
         given: (B, C, H, W), what it takes from a training batch.
         wanted: (B, c, H, W), what it should answer; None for a discriminator.
-        pictures: Channels of ``given``, from the first on, that hold a picture; hints and maps come behind them.
+        images: Channels of ``given``, from the first on, that hold an image; hints and maps come behind them.
     """
 
     name: str
@@ -82,16 +82,16 @@ class Subject:
     skips_bad: bool = False
     config: dict[str, Any] = field(default_factory=dict)
 
-    # The pictures
+    # The images
 
     @property
-    def pictures(self) -> dict[str, list[Picture]]:
+    def pictures(self) -> dict[str, list[ImageRecord]]:
         """Of each split; empty where the data module is somebody's own."""
         return getattr(self.data, "pictures", {})
 
     @cached_property
     def gallery(self) -> Gallery:
-        """Small versions of the pictures, and what can be told from them."""
+        """Small versions of the images, and what can be told from them."""
         return Gallery.of(self.data, self.pictures)
 
     # The batches
@@ -124,7 +124,7 @@ class Subject:
 
     @cached_property
     def pairs(self) -> list[Batch]:
-        """Training batches, some 500 pictures in all."""
+        """Training batches, some 500 images in all."""
         found, pictures, numbers = [], 0, 0
         for batch in self.epoch(0):
             pair = self.pair(batch)
@@ -137,11 +137,11 @@ class Subject:
 
     @cached_property
     def batch(self) -> Batch:
-        """A few training pictures of one size: what passes through the networks are made with."""
+        """A few training images of one size: what passes through the networks are made with."""
         return self.several(8)
 
     def several(self, count: int, pixels: int = 8 * 128 * 128) -> Batch:
-        """At most so many training pictures of one size, and at most so many pixels where that leaves two."""
+        """At most so many training images of one size, and at most so many pixels where that leaves two."""
         first = self.pairs[0]
         alike = [pair for pair in self.pairs if pair.input.shape[1:] == first.input.shape[1:]]
         joined = alike[0]
@@ -173,21 +173,21 @@ class Subject:
         """The network that answers, and the discriminator where there is one."""
         pair, model = self.batch, self.model
         module = getattr(model, self.main) if self.main else model
-        given = self.in_order(pair.input)
+        given = self.to_memory_format(pair.input)
         found = [Part(self.main or "model", module, given, self.encode(pair.target), self.picture_channels)]
         discriminator = getattr(model, "discriminator", None)
         if isinstance(discriminator, nn.Module):
-            seen = torch.cat([given, self.in_order(self.encode(pair.target))], dim=1)
+            seen = torch.cat([given, self.to_memory_format(self.encode(pair.target))], dim=1)
             found.append(Part("discriminator", discriminator, seen, None, self.picture_channels))
         return found
 
-    def in_order(self, x: Tensor) -> Tensor:
+    def to_memory_format(self, x: Tensor) -> Tensor:
         """As the networks take it: in the model's memory order, and in its precision where all of it is 16 bits."""
         x = self.trainer.precision_plugin.convert_input(x)
-        return self.model.in_order(x) if hasattr(self.model, "in_order") else x
+        return self.model.to_memory_format(x) if hasattr(self.model, "to_memory_format") else x
 
     def encode(self, target: Tensor) -> Tensor:
-        """A target picture as the network should answer it."""
+        """A target image as the network should answer it."""
         space = getattr(self.model, "space", None)
         return space.encode(target) if hasattr(space, "encode") else target
 
@@ -198,7 +198,7 @@ class Subject:
 
     @cached_property
     def picture_channels(self) -> int:
-        """Channels of the input that hold a picture; hints and maps come behind them."""
+        """Channels of the input that hold an image; hints and maps come behind them."""
         channels = self.pairs[0].input.shape[1]
         if self.hint_channels:
             return channels - self.hint_channels
@@ -207,7 +207,7 @@ class Subject:
 
     @property
     def colors(self) -> bool:
-        """Whether the task is to give colors to pictures without."""
+        """Whether the task is to give colors to images without."""
         pairs = getattr(self.data, "pairs", None)
         return hasattr(self.model, "space") or hasattr(pairs, "hints") or bool(getattr(pairs, "keeps_lightness", False))
 

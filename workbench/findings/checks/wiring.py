@@ -105,19 +105,19 @@ class InputIgnored(Check):
 
 
 class BatchMixing(Check):
-    """One picture's answer that depends on another picture of the batch, in eval mode."""
+    """One image's answer that depends on another image of the batch, in eval mode."""
 
     code = "batch-mixing"
     floor = Level.WIRING
     follows = BROKEN_DATA | {"eval-not-deterministic"}
     limit = 1e-6
-    """Gradient on the other pictures against that on the picture itself."""
+    """Gradient on the other images against that on the image itself."""
 
     def look(self, seen: Subject) -> Outcome:
         worst, where = 0.0, ""
         for part in seen.parts:
             if len(part.given) < 2:
-                return self.skipped("a batch of one picture mixes nothing")
+                return self.skipped("a batch of one image mixes nothing")
             share = self._share(part)
             if share > worst:
                 worst, where = share, part.name
@@ -128,7 +128,7 @@ class BatchMixing(Check):
             where,
             worst,
             self.limit,
-            "The answer to one picture depends on the others of its batch (data.batch_size), also in eval mode. Look "
+            "The answer to one image depends on the others of its batch (data.batch_size), also in eval mode. Look "
             "for view, reshape, permute, means and softmax over dimension 0, and for a batch norm kept in training "
             "mode.",
         )

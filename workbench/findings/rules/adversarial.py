@@ -1,7 +1,7 @@
 """The game of a generator and a discriminator, when it is no game any more.
 
 The losses of a healthy game go up and down, and a discriminator that mostly wins is common: so a one-sided game is a
-fault only when the pictures suffer, and else a note.
+fault only when the images suffer, and else a note.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class DiscriminatorInert(Rule[History]):
             JUDGE,
             max(gaps.values),
             self.apart,
-            "Its scores for true and made pictures have been the same from the start. See that its optimizer steps and "
+            "Its scores for true and made images have been the same from the start. See that its optimizer steps and "
             f"that it sees both; then a larger rate, {seen.facts.lower_rate(JUDGE, 0.25)}, or a larger network, "
             f"{seen.facts.option(JUDGE, 'width', 64)}.",
         )
@@ -95,7 +95,7 @@ class DiscriminatorInert(Rule[History]):
 
 
 class DiscriminatorOverfits(Rule[History]):
-    """The discriminator knows the training pictures by heart (the r_t of StyleGAN2-ADA, Karras et al. 2020)."""
+    """The discriminator knows the training images by heart (the r_t of StyleGAN2-ADA, Karras et al. 2020)."""
 
     code = "discriminator-overfits"
     floor = Level.SYMPTOM
@@ -110,15 +110,15 @@ class DiscriminatorOverfits(Rule[History]):
             return None
         if min(known.values) <= self.limit or max(unknown.values) > min(known.values) - self.gap:
             return None
-        # With few pictures most discriminators end here; it does harm where the generator gets nowhere.
+        # With few images most discriminators end here; it does harm where the generator gets nowhere.
         say = self.fault if unknown.median() < 0 or progress_of(seen).poor else self.note
         return say(
             seen.step,
             JUDGE,
             known.median(),
             self.limit,
-            f"It says real of {_share(known.median())} of the training pictures' places, but of only "
-            f"{_share(unknown.median())} of unseen ones'. More pictures or augmentation "
+            f"It says real of {_share(known.median())} of the training images' places, but of only "
+            f"{_share(unknown.median())} of unseen ones'. More images or augmentation "
             f"(--data.augment.rotate_degrees 15), a smaller discriminator, {seen.facts.option(JUDGE, 'width', 24)}, "
             f"or a smaller rate for it: {seen.facts.lower_rate(JUDGE, 4)}.",
         )
@@ -154,7 +154,7 @@ class ModeCollapse(Rule[History]):
             next((n for n in seen.facts.networks() if n not in seen.facts.discriminators), "generator"),
             diversity.median(),
             self.limit,
-            f"Its answers to different pictures differ by {diversity.median():.0%} of what the targets differ by. Try "
+            f"Its answers to different images differ by {diversity.median():.0%} of what the targets differ by. Try "
             f"a smaller rate for the discriminator, {seen.facts.lower_rate(JUDGE, 4)},{more}; and see that the "
             "generator gets its input.",
         )

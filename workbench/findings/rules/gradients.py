@@ -152,7 +152,7 @@ class NonfiniteLoss(Rule[History]):
             where,
             "nan or inf",
             "a number",
-            "Look at the batch of that step (NaN in the pictures?) and for log, sqrt or a division at 0 in the loss; "
+            "Look at the batch of that step (NaN in the images?) and for log, sqrt or a division at 0 in the loss; "
             "instead of 16-mixed try --trainer.precision bf16-mixed. --trainer.detect_anomaly true names the place.",
         )
 

@@ -187,14 +187,14 @@ class Overfitting(Rule[History]):
             1 + (latest - lowest) / scale,
             self.limit,
             f"The validation loss was lowest at step {at} and is {(latest - lowest) / scale:.0%} above that, while the "
-            "training loss falls. checkpoints/best.ckpt holds the best; use more pictures, more augmentation "
+            "training loss falls. checkpoints/best.ckpt holds the best; use more images, more augmentation "
             "(--data.augment.rotate_degrees 15), --model.init_args.l2 1e-5 or a smaller network, or stop earlier: "
             "--early_stopping.patience 5.",
         )
 
 
 class MetricDisagrees(Rule[History]):
-    """The validation loss falls, and a metric on the same pictures gets worse."""
+    """The validation loss falls, and a metric on the same images gets worse."""
 
     code = "metric-disagrees"
     floor = Level.SYMPTOM

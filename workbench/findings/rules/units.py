@@ -53,7 +53,7 @@ class DeadUnits(Rule[History]):
             name,
             share,
             self.limit,
-            f"{share:.0%} of its channels are zero for every picture of the probe{others}. Lower the rate, "
+            f"{share:.0%} of its channels are zero for every image of the probe{others}. Lower the rate, "
             f"{seen.facts.lower_rate(network, 3)}, or let units recover: "
             f"{seen.facts.option(network, 'activation', 'leaky_relu')}. Look for biases far below 0.",
         )

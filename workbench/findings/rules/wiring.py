@@ -135,8 +135,8 @@ class LabelsSwapped(Rule[History]):
             "discriminator",
             gap,
             "score_real above score_fake",
-            "The discriminator scores true pictures below made ones, and is content with it: its labels are swapped. "
-            "Pass (real, fake) in that order to model.init_args.adversarial's discriminator loss; label real pictures "
+            "The discriminator scores true images below made ones, and is content with it: its labels are swapped. "
+            "Pass (real, fake) in that order to model.init_args.adversarial's discriminator loss; label real images "
             "1 and made ones 0.",
         )
 

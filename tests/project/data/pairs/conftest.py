@@ -1,4 +1,4 @@
-"""Pictures of four unequal sides."""
+"""Images of four unequal sides."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def blind():
 
 @pytest.fixture
 def pictures():
-    """Makes a batch of 8-bit noise in [0, 1], each pixel another color: pictures(seed, count, channels, size)."""
+    """Makes a batch of 8-bit noise in [0, 1], each pixel another color: images(seed, count, channels, size)."""
 
     def make(
         seed: int = 0, count: int = 4, channels: int = 3, size: tuple[int, int] = (40, 56), device: str = "cpu"

@@ -144,7 +144,7 @@ def test_input_from_a_users_picture(pictures):
     assert torch.allclose(maker.input_from(gray, []), maker.input_from(gray.expand(-1, 3, -1, -1), []))
     lines = LinesToColor()
     assert torch.equal(lines.input_from(gray, []), gray)
-    with pytest.raises(UserError, match="outside the picture"):
+    with pytest.raises(UserError, match="outside the image"):
         maker.input_from(picture, [Point(56, 3, (0, 0, 0))])
     with pytest.raises(UserError, match="no color hints"):
         lines.input_from(picture, [point])
@@ -203,7 +203,7 @@ GREY, COLOR, ONE = statistics([0.4] * 3, [0.2] * 3), statistics([0.4, 0.4, 0.41]
 def test_pictures_without_color_are_refused(maker):
     maker.check(COLOR, COLOR)
     maker.check(GREY, COLOR)  # lines are gray
-    for found, said in ((GREY, r"All training pictures are gray[\s\S]*--data\.root"), (ONE, r"--data\.channels 3")):
+    for found, said in ((GREY, r"All training images are gray[\s\S]*--data\.root"), (ONE, r"--data\.channels 3")):
         with pytest.raises(UserError, match=said):
             maker.check(COLOR, found)
 
@@ -234,13 +234,13 @@ def module(tmp_path, **options):
 
 def test_a_data_module_of_gray_pictures_says_so(tmp_path):
     gray, color = folder(tmp_path / "gray", gray=True), folder(tmp_path / "color")
-    with pytest.raises(UserError, match=r"All training pictures are gray.*GrayToColor"):
+    with pytest.raises(UserError, match=r"All training images are gray.*GrayToColor"):
         module(tmp_path, root=gray)
     with pytest.raises(UserError, match=r"--data\.channels 3"):
         module(tmp_path, root=color, channels=1)
     with pytest.raises(UserError, match=r"--data\.target_root"):
         module(tmp_path, root=color, target_root=gray, pairs=LinesToColor())
-    module(tmp_path, root=gray, pairs=None)  # noise can be taken off gray pictures
+    module(tmp_path, root=gray, pairs=None)  # noise can be taken off gray images
 
 
 @pytest.mark.parametrize("input_range", ["standardize", "zero_one"])

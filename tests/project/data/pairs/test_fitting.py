@@ -1,4 +1,4 @@
-"""Which pair maker fits one folder of pictures, or two."""
+"""Which pair maker fits one folder of images, or two."""
 
 import pytest
 

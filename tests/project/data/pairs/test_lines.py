@@ -14,7 +14,7 @@ MAKERS = [XDoG(), AdaptiveThreshold()]
 
 @pytest.fixture
 def smooth(pictures):
-    """Pictures with edges of every strength: noise, blurred."""
+    """Images with edges of every strength: noise, blurred."""
 
     def make(count=4, size=(40, 56)):
         return torch.from_numpy(

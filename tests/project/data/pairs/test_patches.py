@@ -19,7 +19,7 @@ def squares(seed=0, batch=3, number=30, sides=(1, 9)):
 
 
 def loop(patches):
-    """(picture, number, rows, columns) of every square that is there."""
+    """(image, number, rows, columns) of every square that is there."""
     for picture in range(len(patches.top)):
         for number in range(patches.top.shape[1]):
             if patches.there[picture, number]:

@@ -21,7 +21,7 @@ def origins(colors):
 
 
 def ramp(count=4, size=(40, 56)):
-    """Pictures whose red says the row and whose green says the column."""
+    """Images whose red says the row and whose green says the column."""
     rows, columns = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
     return (torch.stack([rows, columns, torch.zeros_like(rows)]) / 255).expand(count, -1, -1, -1)
 
@@ -101,7 +101,7 @@ def test_a_hint_in_the_corner_stays_whole():
 
 @pytest.mark.parametrize("place", [(30, 5), (5, 20), (-0.5, 5), (5, -1), (float("nan"), 5)])
 def test_hints_outside_the_picture(place):
-    with pytest.raises(UserError, match=r"Hint 1 lies at x .* outside the picture of 30 x 20 pixels"):
+    with pytest.raises(UserError, match=r"Hint 1 lies at x .* outside the image of 30 x 20 pixels"):
         SpatialHints().given(20, 30, [Point(*place, (0, 0, 0))])
 
 

@@ -104,7 +104,7 @@ class Colors(nn.Module):
         self.space = Lab()
         self.ab = torch.tensor([a, b])
 
-    def in_order(self, x: Tensor) -> Tensor:
+    def to_memory_format(self, x: Tensor) -> Tensor:
         return x
 
     def generator(self, x: Tensor) -> Tensor:
@@ -131,7 +131,7 @@ def test_colors_are_averaged_as_a_and_b_under_the_inputs_lightness():
     for member, shown in zip(members, ensemble.pictures(answers, lightness), strict=True):
         torch.testing.assert_close(shown, member(lightness))
     as_pictures = torch.stack([member(lightness) for member in members]).mean(0)
-    assert np.abs(as_pictures.numpy() - expected).max() > 0.05, "which is another picture"
+    assert np.abs(as_pictures.numpy() - expected).max() > 0.05, "which is another image"
     weighted = Ensemble(members, "score", [30.0, 20.0])(lightness)
     np.testing.assert_allclose(weighted.numpy(), lab_picture(lightness, (600 - 90) / 11, (-200 + 100) / 11), atol=1e-4)
 

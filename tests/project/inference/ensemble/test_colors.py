@@ -1,4 +1,4 @@
-"""Ensembles of networks that color, through the commands: scores, pictures, maps, and pairs that train further."""
+"""Ensembles of networks that color, through the commands: scores, images, maps, and pairs that train further."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAKERS = {"lightness": "GrayToColor", "lines": "LinesToColor"}
 
 
 def config(folder: Path, root: Path, kind: str) -> Path:
-    """A GAN on photographs in Lab with hints; or a plain UNet on lines that are drawn from the pictures."""
+    """A GAN on photographs in Lab with hints; or a plain UNet on lines that are drawn from the images."""
     hinted = kind == "lightness"
     unet = {
         "class_path": "project.networks.UNet",
@@ -44,9 +44,9 @@ def config(folder: Path, root: Path, kind: str) -> Path:
 
 
 @pytest.fixture(params=["lightness", pytest.param("lines", marks=pytest.mark.slow)])
-def trained(request: pytest.FixtureRequest, tmp_path: Path, make_pictures) -> tuple[str, Path, list[str]]:
+def trained(request: pytest.FixtureRequest, tmp_path: Path, make_images) -> tuple[str, Path, list[str]]:
     """The kind, its configuration, and two runs of a few steps from different seeds; each takes ten seconds."""
-    path = config(tmp_path, make_pictures(12, 52, 41), request.param)
+    path = config(tmp_path, make_images(12, 52, 41), request.param)
     found = []
     for seed in ("1", "2"):
         assert main(["fit", "--config", str(path), "--wandb", "off", "--seed_everything", seed, "--name", seed]) == 0
@@ -55,7 +55,7 @@ def trained(request: pytest.FixtureRequest, tmp_path: Path, make_pictures) -> tu
 
 
 def inputs(folder: Path) -> Path:
-    """Three gray pictures of other sizes than those of the training, one of them half transparent."""
+    """Three gray images of other sizes than those of the training, one of them half transparent."""
     folder.mkdir()
     y, x = np.mgrid[:57, :90]
     for number, shape in enumerate(((57, 90), (41, 52), (30, 77))):

@@ -1,4 +1,4 @@
-"""The command on two real runs: scores, pictures, maps, and pairs for a further run."""
+"""The command on two real runs: scores, images, maps, and pairs for a further run."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from project.__main__ import main
 
 
 @pytest.fixture
-def config(tmp_path: Path, make_pictures) -> Path:
+def config(tmp_path: Path, make_images) -> Path:
     """A denoiser of a few steps."""
     network = {"class_path": "project.networks.UNet", "init_args": {"widths": [6, 9], "norm": "none", "residual": True}}
     adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.005}}
     model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network, "optimizer": adam}}
-    data = {"root": str(make_pictures(20, 52, 41)), "crop": 24, "batch_size": 7, "num_workers": 0}
+    data = {"root": str(make_images(20, 52, 41)), "crop": 24, "batch_size": 7, "num_workers": 0}
     path = tmp_path / "tiny.yaml"
     trainer = {"accelerator": "cpu", "max_steps": 12}
     path.write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))

@@ -33,10 +33,10 @@ def fit(config: Path, name: str, processes: int) -> tuple[str, Path]:
     return done.stdout, Path("runs", name, "latest").resolve() / "checkpoints"
 
 
-def test_two_processes_keep_the_same_snapshots_of_the_same_pictures(tmp_path, make_pictures):
-    inputs, targets = make_pictures(20, 52, 41), make_pictures(20, 52, 41, folder="targets")
+def test_two_processes_keep_the_same_snapshots_of_the_same_pictures(tmp_path, make_images):
+    inputs, targets = make_images(20, 52, 41), make_images(20, 52, 41, folder="targets")
     extra = tmp_path / "extra"
-    others = sorted(make_pictures(25, 50, 44, folder="others").iterdir())[20:]
+    others = sorted(make_images(25, 50, 44, folder="others").iterdir())[20:]
     for part in ("inputs", "targets"):
         (extra / part).mkdir(parents=True)
         for path in others:
@@ -62,7 +62,7 @@ def test_two_processes_keep_the_same_snapshots_of_the_same_pictures(tmp_path, ma
     config.write_text(yaml.safe_dump(whole))
     found = [fit(config, name, processes) for name, processes in (("alone", 1), ("together", 2))]
     for out, folder in found:
-        assert out.count("Pictures: 19 train (5 of them extra pairs), 4 val, 2 test") == 1
+        assert out.count("Images: 19 train (5 of them extra pairs), 4 val, 2 test") == 1
         assert [path.name for path in sorted(folder.glob("snapshot-*"))] == [f"snapshot-{n:06d}.ckpt" for n in (6, 9)]
     for name in ("snapshot-000006.ckpt", "snapshot-000009.ckpt"):
         one, two = (torch.load(folder / name, weights_only=True) for _, folder in found)

@@ -19,11 +19,11 @@ from workbench.checkpoint import Checkpoint, load_model
 
 
 @pytest.fixture
-def run(tmp_path: Path, make_pictures) -> Path:
-    """Two steps of a tiny network on twenty pictures."""
+def run(tmp_path: Path, make_images) -> Path:
+    """Two steps of a tiny network on twenty images."""
     network = {"class_path": "project.networks.UNet", "init_args": {"widths": [6, 9], "norm": "group", "stem": 2}}
     model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network}}
-    data = {"root": str(make_pictures(20, 52, 41)), "crop": 24, "batch_size": 7, "num_workers": 0}
+    data = {"root": str(make_images(20, 52, 41)), "crop": 24, "batch_size": 7, "num_workers": 0}
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump({"model": model, "data": data, "trainer": {"accelerator": "cpu", "max_steps": 2}}))
     assert main(["fit", "--config", str(path), "--wandb", "off"]) == 0
@@ -48,7 +48,7 @@ def test_torchscript_answers_as_the_checkpoint_does(run, capsys):
         torch.testing.assert_close(loaded(x), model.restore(x), atol=1e-5, rtol=0)
     card = (run / "export" / "tiny.ts.md").read_text()
     assert "License: CC0" in card and "psnr_baseline" in card and "widths:" in card
-    assert re.search(r"- train: 14 pictures, fingerprint [0-9a-f]{32}\n- val: 4 pictures", card)
+    assert re.search(r"- train: 14 images, fingerprint [0-9a-f]{32}\n- val: 4 images", card)
 
 
 def test_a_state_dict_holds_plain_values_and_what_it_is_built_from(run, capsys):
@@ -164,6 +164,6 @@ def test_the_card_tells_of_extra_pairs_and_who_has_answered_them():
     train = {"pictures": 11, "fingerprint": "ab", "extra_pairs": {"pictures": 4, "folder": "/more", "members": members}}
     lines = card._pictures(Checkpoint(Path("x.ckpt"), {"data": {}}, {}, {"train": train}))
     assert lines[1:] == [
-        "- train: 11 pictures, fingerprint ab",
+        "- train: 11 images, fingerprint ab",
         "  - 4 of them are answers of /runs/a/best.ckpt (SHA-256 0f), from /more",
     ]

@@ -1,4 +1,4 @@
-"""The command, from a real run to its files and on to a run without the worst pictures."""
+"""The command, from a real run to its files and on to a run without the worst images."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ WAVES = {"class_path": "project.data.pairs.GaussianNoise", "init_args": {"sigma"
 
 
 @pytest.fixture
-def config(tmp_path, make_pictures) -> Path:
-    """Two steps of a tiny network on twenty pictures."""
+def config(tmp_path, make_images) -> Path:
+    """Two steps of a tiny network on twenty images."""
     network = {"class_path": "project.networks.UNet", "init_args": {"widths": [6, 9], "norm": "group", "stem": 2}}
     model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network}}
     data = {
-        "root": str(make_pictures(20, width=52, height=41)),
+        "root": str(make_images(20, width=52, height=41)),
         "fractions": [0.4, 0.5, 0.1],
         "pairs": WAVES,
         "crop": 24,
@@ -88,7 +88,7 @@ def test_from_a_run_to_its_worst_pictures_and_on_without_them(config, tmp_path, 
     scores = [float(row["val/psnr"]) for row in table(run / "metrics.csv") if row.get("val/psnr")]
     assert np.mean([float(row["psnr"]) for row in rows]) == pytest.approx(scores[-1], abs=2e-3)
 
-    # The worst three, as rows of the table; one of the training pictures by its name, with a comment.
+    # The worst three, as rows of the table; one of the training images by its name, with a comment.
     lines = (folder / "worst.csv").read_text(encoding="utf-8").splitlines()
     (tmp_path / "drop.csv").write_text("\n".join([*lines[:4], before["train"][0] + ",0"]), encoding="utf-8")
     capsys.readouterr()
@@ -105,24 +105,24 @@ def test_from_a_run_to_its_worst_pictures_and_on_without_them(config, tmp_path, 
     assert splits(config) == before
 
 
-def test_other_splits_and_other_pictures(config, make_pictures, tmp_path, capsys):
+def test_other_splits_and_other_pictures(config, make_images, tmp_path, capsys):
     run = fit(config)
     best = run / "checkpoints" / "best.ckpt"
     for split, count in (("train", 8), ("test", 2)):
         assert inspect(best, "--maps", "0", "--split", split) == 0
         assert len(table(run / f"inspect-{split}" / "worst.csv")) == count
-        assert f"({count} {split} pictures)" in capsys.readouterr().out
-    others = make_pictures(9, width=30, height=38, folder="others")
+        assert f"({count} {split} images)" in capsys.readouterr().out
+    others = make_images(9, width=30, height=38, folder="others")
     words = ["--maps", "1", f"--data.root={others}", "--data.fractions", "[0.3, 0.4, 0.3]", "--output", "elsewhere"]
     assert inspect(best, *words) == 0
     rows = table(Path("elsewhere", "worst.csv"))
     assert {(row["width"], row["height"]) for row in rows} == {("30", "38")}
-    assert "pictures are too few" in capsys.readouterr().out
+    assert "images are too few" in capsys.readouterr().out
     assert list(Path("elsewhere").glob("features_*.png"))
 
 
 @pytest.mark.parametrize("space", ["lab", "rgb"])
-def test_a_coloring_gan_shows_both_its_networks(space, make_pictures, tmp_path):
+def test_a_coloring_gan_shows_both_its_networks(space, make_images, tmp_path):
     spatial = {"class_path": "project.data.pairs.SpatialHints"}
     maker = {"lab": "GrayToColor", "rgb": "LinesToColor"}[space]
     colors = {"lab": 2, "rgb": 3}[space]
@@ -140,7 +140,7 @@ def test_a_coloring_gan_shows_both_its_networks(space, make_pictures, tmp_path):
             },
         },
         "data": {
-            "root": str(make_pictures(10, width=36, height=32)),
+            "root": str(make_images(10, width=36, height=32)),
             "pairs": {"class_path": f"project.data.pairs.{maker}", "init_args": {"hints": spatial}},
             "crop": 24,
             "num_workers": 0,
@@ -168,9 +168,9 @@ def save_checkpoint(root: Path, folder: Path, network: nn.Module, described: dic
 
 
 @pytest.fixture
-def checkpoint(make_pictures, tmp_path) -> Path:
+def checkpoint(make_images, tmp_path) -> Path:
     described = {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 5]}}
-    return save_checkpoint(make_pictures(10), tmp_path / "run", UNet(widths=[4, 5]), described)
+    return save_checkpoint(make_images(10), tmp_path / "run", UNet(widths=[4, 5]), described)
 
 
 @pytest.mark.parametrize(
@@ -184,9 +184,9 @@ def checkpoint(make_pictures, tmp_path) -> Path:
         (["--maps", "-1"], "--maps -1 is too small"),
         (["--layr", "middle"], "inspect has no option --layr. Did you mean --layer?"),
         (["--data.rot", "x"], "Did you mean data.root?"),
-        (["--data.root", "nowhere"], "The pictures of this checkpoint's run cannot be had: --data.root"),
+        (["--data.root", "nowhere"], "The images of this checkpoint's run cannot be had: --data.root"),
         (["--data.exclude", "nowhere.txt"], "nowhere.txt cannot be read"),
-        (["--split", "test", "--data.fractions", "[0.8, 0.2, 0]", "--maps", "0"], "There is no test picture"),
+        (["--split", "test", "--data.fractions", "[0.8, 0.2, 0]", "--maps", "0"], "There is no test image"),
         (["--output", "file.txt"], "--output file.txt cannot be made"),
     ],
 )
@@ -198,11 +198,11 @@ def test_mistakes_are_told_in_a_few_lines(checkpoint, words, expected, capsys):
     assert len(told.splitlines()) <= 10
 
 
-def test_pictures_that_are_gone_and_the_way_out(checkpoint, make_pictures, tmp_path, capsys):
+def test_pictures_that_are_gone_and_the_way_out(checkpoint, make_images, tmp_path, capsys):
     (tmp_path / "pictures").rename(tmp_path / "moved")
     assert inspect(checkpoint, "--maps", "0") == 2
     told = capsys.readouterr().err
-    assert "pictures does not exist" in told and "--data.root FOLDER" in told
+    assert "images does not exist" in told and "--data.root FOLDER" in told
     assert inspect(checkpoint, "--maps", "0", "--data.root", "moved") == 0
     assert len(table(tmp_path / "run" / "inspect" / "worst.csv")) == 2
 
@@ -226,13 +226,13 @@ def test_without_captum_all_but_the_features_can_be_had(checkpoint, capsys, monk
     assert inspect(checkpoint, "--maps", "0") == 0
 
 
-def test_a_network_of_ones_own(make_pictures, tmp_path, capsys):
+def test_a_network_of_ones_own(make_images, tmp_path, capsys):
     inner = {
         "class_path": "torch.nn.Conv2d",
         "init_args": {"in_channels": 3, "out_channels": 3, "kernel_size": 1},
     }
     described = {"class_path": "project.networks.Normalized", "init_args": {"network": inner}}
-    path = save_checkpoint(make_pictures(10), tmp_path / "own", Normalized(nn.Conv2d(3, 3, 1)), described)
+    path = save_checkpoint(make_images(10), tmp_path / "own", Normalized(nn.Conv2d(3, 3, 1)), described)
     assert inspect(path, "--maps", "3") == 0
     assert (tmp_path / "own" / "inspect" / "features_network.png").is_file()
 

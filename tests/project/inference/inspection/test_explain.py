@@ -1,4 +1,4 @@
-"""Explanations that sum to what they explain; parts of a picture that go through a network as in the whole."""
+"""Explanations that sum to what they explain; parts of an image that go through a network as in the whole."""
 
 import importlib.util
 

@@ -1,4 +1,4 @@
-"""The strongest places, against a plain loop over all of them; and the pictures of them."""
+"""The strongest places, against a plain loop over all of them; and the images of them."""
 
 from fractions import Fraction
 

@@ -1,4 +1,4 @@
-"""Every picture's error, and the worst ones."""
+"""Every image's error, and the worst ones."""
 
 import csv
 
@@ -10,7 +10,7 @@ from project.inference.inspection.worst import SIDE, Analysis
 
 
 def add(analysis, name, error, size=(12, 17), seed=0):
-    """One picture whose answer is off by so much everywhere."""
+    """One image whose answer is off by so much everywhere."""
     target = torch.rand(3, *size, generator=torch.Generator().manual_seed(seed)).mul(127).round() / 255
     analysis.add(name, target[:1], target + error, target, target + 2 * error)
     return target

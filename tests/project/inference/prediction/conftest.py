@@ -1,4 +1,4 @@
-"""A model whose answer everybody knows: the negative of a picture."""
+"""A model whose answer everybody knows: the negative of an image."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -48,7 +48,7 @@ def checkpoint(tmp_path) -> str:
 
 @pytest.fixture
 def gray_checkpoint(tmp_path) -> str:
-    """A checkpoint of the negative, for gray pictures."""
+    """A checkpoint of the negative, for gray images."""
     return str(save_checkpoint(tmp_path / "gray.ckpt", negative(1), "torch.nn.Conv2d", channels=1))
 
 

@@ -39,7 +39,7 @@ def make(pairs, function=brown, size=32, **options):
 
 
 def smooth(height, width, channels):
-    """A picture without noise, which would not survive any resizing."""
+    """An image without noise, which would not survive any resizing."""
     y, x = np.mgrid[:height, :width] / (height + width)
     waves = [np.sin(9 * x + 5 * c) * np.cos(7 * y + c) for c in range(channels)]
     return np.uint8(127.5 + 110 * np.stack(waves, axis=2))

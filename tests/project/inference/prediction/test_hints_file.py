@@ -15,7 +15,7 @@ RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
 @pytest.fixture
 def jobs(tmp_path):
-    """Three pictures of unequal sides, the last one lying on its side in the file."""
+    """Three images of unequal sides, the last one lying on its side in the file."""
     for name, (height, width) in {"a.png": (30, 50), "deep/b.png": (9, 7), "photo.jpg": (20, 40)}.items():
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def test_paths_may_be_written_as_windows_and_shells_write_them(read):
 
 def test_places_are_those_of_the_upright_picture(read):
     assert read({"photo.jpg": [[19, 39, "red"]]})
-    assert "outside the picture of 20 x 40 pixels" in refusal(read, {"photo.jpg": [[39, 19, "red"]]})
+    assert "outside the image of 20 x 40 pixels" in refusal(read, {"photo.jpg": [[39, 19, "red"]]})
 
 
 def test_what_is_no_json_is_told_with_its_place(read):
@@ -98,9 +98,9 @@ def test_a_missing_file_is_told_with_the_nearest_name(jobs, tmp_path):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ({"b.png": []}, '"b.png" is none of the pictures; did you mean "deep/b.png"?'),
+        ({"b.png": []}, '"b.png" is none of the images; did you mean "deep/b.png"?'),
         ({"aa.png": []}, 'did you mean "a.png"?'),
-        ({"a.png": [[50, 0, "red"]]}, '"a.png", point 1: x 50, y 0 is outside the picture of 50 x 30 pixels'),
+        ({"a.png": [[50, 0, "red"]]}, '"a.png", point 1: x 50, y 0 is outside the image of 50 x 30 pixels'),
         ({"a.png": [[0, 0, "red"], [3, -1, "red"]]}, '"a.png", point 2: x 3, y -1 is outside'),
         ({"*": [[0, 0, "red"], [6, 9, "red"]]}, '"*", point 2: x 6, y 9 is outside deep/b.png of 7 x 9 pixels'),
         ({"a.png": [[0, 0, "redd"]]}, '"a.png", point 1: "redd" is no color: did you mean red?'),
@@ -114,7 +114,7 @@ def test_a_missing_file_is_told_with_the_nearest_name(jobs, tmp_path):
         ('{"a.png": [[1' + "0" * 400 + ', 2, "red"]]}', "no number of pixels"),
         ({"a.png": {"x": 1, "y": 2, "color": "red"}}, '"a.png": must be a list of points'),
         ('{"a.png": [], "a.png": [[1, 2, "red"]]}', '"a.png" is there twice'),
-        ({"a.png": [], "./a.png": []}, "the same picture as another entry"),
+        ({"a.png": [], "./a.png": []}, "the same image as another entry"),
     ],
 )
 def test_each_mistake_names_picture_and_entry(read, content, told):

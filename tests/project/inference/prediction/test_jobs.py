@@ -13,7 +13,7 @@ from workbench.errors import UserError
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Some pictures at several depths, and a file that is none."""
+    """Some images at several depths, and a file that is none."""
     root = tmp_path / "in"
     for name in ("b.JPG", "a.png", "deep/er/a.webp", "deep/c.gif"):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def test_missing_things_are_told_with_the_nearest_name(folder, tmp_path):
     assert "Did you mean" in refusal(folder / "deeper", tmp_path / "out")
     empty = tmp_path / "empty"
     empty.mkdir()
-    assert "no picture" in refusal(empty, tmp_path / "out")
+    assert "no image" in refusal(empty, tmp_path / "out")
     assert "is a file" in refusal(folder, folder / "read.txt")
     assert "looks like a file" in refusal(folder / "a.png", tmp_path / "out.png")
 

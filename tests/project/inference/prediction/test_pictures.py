@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from project.data.images import BadPicture
+from project.data.images import BadImage
 from project.inference.prediction import pictures
 from project.inference.prediction.pictures import FORMATS, Opened, open_picture, save_picture
 
@@ -126,7 +126,7 @@ def test_16_bit_color_is_noted(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"only words"])
 def test_what_is_no_picture_is_refused_with_a_reason(tmp_path, content):
     (tmp_path / "a.png").write_bytes(content)
-    with pytest.raises(BadPicture, match="not a picture"):
+    with pytest.raises(BadImage, match="not an image"):
         open_picture(tmp_path / "a.png")
 
 
@@ -134,7 +134,7 @@ def test_a_picture_cut_short_is_refused(tmp_path):
     for name, mode in (("a.png", "RGB"), ("b.png", "RGBA")):
         Image.fromarray(random.integers(0, 256, (64, 64, 3), dtype=np.uint8)).convert(mode).save(tmp_path / name)
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:3000])
-        with pytest.raises(BadPicture, match="cannot be decoded"):
+        with pytest.raises(BadImage, match="cannot be decoded"):
             open_picture(tmp_path / name)
 
 
@@ -144,7 +144,7 @@ def test_large_pictures_are_welcome_and_bombs_are_not(tmp_path, monkeypatch):
     np.testing.assert_array_equal(open_picture(tmp_path / "a.png").pixels, COLOR)
     assert Image.MAX_IMAGE_PIXELS == 20
     monkeypatch.setattr(pictures, "MOST_PIXELS", 100)
-    with pytest.raises(BadPicture, match="decompression bomb"):
+    with pytest.raises(BadImage, match="decompression bomb"):
         open_picture(tmp_path / "a.png")
 
 

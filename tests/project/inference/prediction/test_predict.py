@@ -18,13 +18,13 @@ from project.models import ImageRestorer
 from project.networks import UNet
 from workbench.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 SIZES = {"b.png": (150, 201), "a.bmp": (31, 7), "deep/er/[c] d.png": (64, 64), "one.png": (1, 1)}
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Pictures of several sizes, at several depths."""
+    """Images of several sizes, at several depths."""
     random = np.random.default_rng(0)
     for name, (height, width) in SIZES.items():
         path = tmp_path / "in" / name
@@ -57,7 +57,7 @@ def test_a_folder_is_restored_under_the_same_names(checkpoint, folder, tmp_path,
 
 
 def test_the_real_command_restores_a_file_with_a_unet(tmp_path, folder):
-    # A UNet that adds its answer to the picture gives the picture back when its last weights are 0.
+    # A UNet that adds its answer to the image gives the image back when its last weights are 0.
     model = ImageRestorer(UNet(width=4, depth=1, residual=True))
     torch.nn.init.zeros_(model.network.tail.weight)
     network = {"class_path": "project.networks.UNet", "init_args": {"width": 4, "depth": 1, "residual": True}}
@@ -117,8 +117,8 @@ def test_failures_stop_nothing_and_are_reported_with_reasons(checkpoint, folder,
     (folder / "deep" / "empty.png").touch()
     assert predict(checkpoint, folder, tmp_path / "out") == 1
     told = capsys.readouterr().out
-    assert "Failed: words.jpg: not a picture" in told
-    assert "Failed: deep/empty.png: not a picture" in told
+    assert "Failed: words.jpg: not an image" in told
+    assert "Failed: deep/empty.png: not an image" in told
     assert "Restored 4, skipped 0, failed 2" in told
     assert files(tmp_path / "out") == set(SIZES)
 
@@ -147,7 +147,7 @@ def test_alpha_and_gray_go_along(checkpoint, tmp_path):
 def test_a_gray_network_makes_color_gray_and_says_so(gray_checkpoint, folder, tmp_path, capsys):
     assert predict(gray_checkpoint, folder, tmp_path / "out") == 0
     assert pixels(tmp_path / "out" / "b.png").ndim == 2
-    assert "Note: color became gray, as the network is for gray pictures (4 pictures)." in capsys.readouterr().out
+    assert "Note: color became gray, as the network is for gray images (4 images)." in capsys.readouterr().out
 
 
 def test_noise_for_a_demonstration_is_shown_beside(checkpoint, folder, tmp_path):

@@ -20,13 +20,13 @@ from project.models import GANColorizer
 from project.networks import PatchGAN, UNet
 from workbench.errors import UserError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 SIZES = {"a.png": (60, 90), "deep/b.png": (33, 47), "narrow.png": (70, 1)}
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    """Gray pictures of unequal sides."""
+    """Gray images of unequal sides."""
     for name, (height, width) in SIZES.items():
         path = tmp_path / "in" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -183,7 +183,7 @@ def test_what_belongs_to_a_picture_goes_along(coloring_checkpoint, folder, tmp_p
     assert "icc_profile" not in found["gray.jpg"].info
     assert found["gray.jpg"].getexif()[0x010F] == "camera"
     told = " ".join(capsys.readouterr().out.split())
-    assert "Note: the picture had colors; its gray was colored anew (2 pictures)." in told
+    assert "Note: the image had colors; its gray was colored anew (2 images)." in told
 
 
 def test_lines_on_transparent_paper_are_pointed_out(coloring_checkpoint, folder, tmp_path, capsys):
@@ -204,7 +204,7 @@ def test_a_broken_picture_stops_nothing(coloring_checkpoint, folder, tmp_path, c
     checkpoint = coloring_checkpoint("GrayToColor", "SpatialHints", planes=4)
     assert predict(checkpoint, folder, tmp_path / "out", "--hints", written(tmp_path, {"*": [[0, 0, "red"]]})) == 1
     told = capsys.readouterr().out
-    assert "Failed: words.jpg: not a picture" in told
+    assert "Failed: words.jpg: not an image" in told
     assert "Colored 3, skipped 0, failed 1" in told
 
 
@@ -213,8 +213,8 @@ def test_mistakes_are_told_before_anything_is_written(coloring_checkpoint, check
     hints = written(tmp_path, {"a.png": [[90, 0, "red"]], "c.png": []})
     spatial = coloring_checkpoint("GrayToColor", "SpatialHints", planes=4)
     message = refusal(spatial, folder, output, "--hints", hints)
-    assert "x 90, y 0 is outside the picture of 90 x 60 pixels" in message
-    assert '"c.png" is none of the pictures' in message
+    assert "x 90, y 0 is outside the image of 90 x 60 pixels" in message
+    assert '"c.png" is none of the images' in message
     good = written(tmp_path, {"a.png": [[89, 0, "red"]]})
     assert "--hints FILE" in refusal(spatial, folder, output, "--palette", "red")
     assert "exclude each other" in refusal(spatial, folder, output, "--palette", "red", "--hints", good)

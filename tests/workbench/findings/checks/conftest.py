@@ -31,7 +31,7 @@ from workbench.findings.checks import Outcome, Subject, all_checks, examine
 from workbench.findings.finding import Finding
 
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
-"""Of pictures and networks; `make faults` takes several."""
+"""Of images and networks; `make faults` takes several."""
 LOOKS: list[list[Outcome]] = []
 """What the checks said in the test that is running."""
 
@@ -83,7 +83,7 @@ def notes(outcomes: list[Outcome]) -> list[str]:
 
 
 def scene(number: int, width: int = 52, height: int = 41) -> np.ndarray:
-    """A picture of a few colored discs and bars on a slope, which no turn or mirror maps to itself."""
+    """An image of a few colored discs and bars on a slope, which no turn or mirror maps to itself."""
     draw = np.random.default_rng(number + 1000 * (SEED - 1))
     y, x = np.mgrid[:height, :width]
     picture = np.stack([60 + draw.uniform(0.3, 1.5) * x + draw.uniform(0.3, 1.5) * y for _ in range(3)], axis=-1)
@@ -97,7 +97,7 @@ def scene(number: int, width: int = 52, height: int = 41) -> np.ndarray:
 
 @pytest.fixture
 def make_scenes(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a folder of unlike pictures: make_scenes(count=20, folder="scenes", start=0)."""
+    """Makes a folder of unlike images: make_scenes(count=20, folder="scenes", start=0)."""
 
     def make(count: int = 20, folder: str = "scenes", start: int = 0, **size: int) -> Path:
         root = tmp_path / folder
@@ -111,7 +111,7 @@ def make_scenes(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def make_data(make_scenes: Callable[..., Path]) -> Callable[..., ImageDataModule]:
-    """Twenty pictures with noise; any argument of ImageDataModule replaces its default here."""
+    """Twenty images with noise; any argument of ImageDataModule replaces its default here."""
 
     def make(**more: Any) -> ImageDataModule:
         if "root" not in more:

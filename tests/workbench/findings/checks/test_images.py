@@ -23,7 +23,7 @@ def _empty(path: Path) -> None:
 
 
 def _text(path: Path) -> None:
-    path.write_text("this is no picture")
+    path.write_text("this is no image")
 
 
 @pytest.mark.planted("unreadable-image")
@@ -96,7 +96,7 @@ def test_odd_pictures(look, kit, make_scenes, how):
     found = look(root=str(root))
     assert kit.faults(found) == []
     outlier = next(one for one in found if one.code == "outlier-images")
-    assert outlier.severity == "note" and "odd.png" in outlier.where and "1 pictures" in outlier.advice
+    assert outlier.severity == "note" and "odd.png" in outlier.where and "1 images" in outlier.advice
 
 
 @pytest.mark.planted("input-constant")

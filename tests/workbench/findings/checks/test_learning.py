@@ -1,4 +1,4 @@
-"""Losses that count wrongly, first answers that are far off, and models that cannot learn a handful of pictures."""
+"""Losses that count wrongly, first answers that are far off, and models that cannot learn a handful of images."""
 
 from __future__ import annotations
 

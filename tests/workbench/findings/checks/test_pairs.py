@@ -31,7 +31,7 @@ def test_one_side_that_is_changed_alone(look, kit, change):
 
 @pytest.fixture
 def two_folders(make_scenes, kit):
-    """Gray pictures and the same in color: two_folders(order) gives the colors other names."""
+    """Gray images and the same in color: two_folders(order) gives the colors other names."""
 
     def make(order=lambda names: names) -> dict[str, str]:
         colors = make_scenes(24, "sources")

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 WORSE = {"train/reconstruction": lambda s: 0.09}
-"""The pictures have not become better."""
+"""The images have not become better."""
 
 
 def test_a_discriminator_that_is_never_wrong(game):

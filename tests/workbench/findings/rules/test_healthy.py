@@ -25,7 +25,7 @@ def test_a_denoiser_that_learns(story):
 
 
 def test_one_that_has_long_arrived_at_its_floor(story):
-    """The loss is flat, the rate has fallen to nothing, and all is well: the picture is better than before."""
+    """The loss is flat, the rate has fallen to nothing, and all is well: the image is better than before."""
     run = story(
         steps=1200,
         loss=lambda s: 0.03 * _noise(s, 0.2) if s > 100 else 0.08 - 0.0005 * s,
@@ -39,7 +39,7 @@ def test_one_that_has_long_arrived_at_its_floor(story):
 
 @pytest.mark.parametrize("noise", [0.3, 0.6])
 def test_batches_that_differ_much(story, noise):
-    """Noise of any strength in each batch, and few pictures in it: single losses differ severalfold."""
+    """Noise of any strength in each batch, and few images in it: single losses differ severalfold."""
     run = story(
         steps=800, loss=lambda s: (0.03 + 0.05 * math.exp(-s / 60)) * math.exp(noise * random.Random(s).gauss(0, 1))
     )
@@ -75,7 +75,7 @@ def test_a_loss_below_zero(story):
 
 
 def test_dead_channels_here_and_there(story):
-    """A third of a layer is dead from the start, and more than half of another, while the pictures get better."""
+    """A third of a layer is dead from the start, and more than half of another, while the images get better."""
     shares = {"network.body.0.act": 0.33, "network.body.1.act": 0.6, "network.body.2.act": 0.0}
     assert story(tables={"dead": lambda s, n: shares[n]}).faults() == []
 
@@ -149,7 +149,7 @@ def test_games_of_all_kinds(game):
 
 
 def test_a_discriminator_that_wins_while_the_pictures_get_better(game):
-    """Common with few pictures."""
+    """Common with few images."""
     run = game(
         {
             "train/discriminator": lambda s: 1.38 * math.exp(-s / 40) + 0.01,

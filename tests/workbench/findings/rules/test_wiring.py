@@ -107,7 +107,7 @@ def test_labels_swapped_together_with_what_is_logged(game):
 
 
 def test_a_generator_that_fools_the_discriminator_for_a_while(game):
-    """Made pictures score higher, and the discriminator is punished for it: its loss is high."""
+    """Made images score higher, and the discriminator is punished for it: its loss is high."""
     run = game(
         {
             "train/discriminator": lambda s: 1.6,
