@@ -13,9 +13,11 @@ __all__ = ["Level", "Rule"]
 class Rule(engine.Rule[Subject]):
     """A rule with ``floor``, ``follows`` and ``look``."""
 
+    follows: frozenset[str] = frozenset()
+
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
-        cls.level, cls.implied_by = getattr(cls, "floor", None), getattr(cls, "follows", frozenset())
+        cls.level, cls.implied_by = getattr(cls, "floor", None), cls.follows
 
     def evaluate(self, subject: Subject) -> Any:
         return self.look(subject)
