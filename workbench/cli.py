@@ -43,13 +43,7 @@ from workbench.run import Run, find_run, start_run
 from workbench.sharding import is_sharded
 from workbench.signals import STOP, Stop
 from workbench.summary import how_to_go_on, summarize
-from workbench.watch.activations import Activations
-from workbench.watch.dead_units import DeadUnits
-from workbench.watch.gan import GANMonitor
-from workbench.watch.gradient_flow import GradientFlow
-from workbench.watch.health import Health
-from workbench.watch.throughput import Throughput
-from workbench.watch.update_ratio import UpdateRatio
+from workbench.watch import Watch
 
 # Each has a key of its own, so that `--early_stopping.patience 5` works; the default is what every run has.
 CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
@@ -57,20 +51,14 @@ CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
     "snapshots": (Snapshots, {}),  # before the last checkpoint, which knows which there are
     "last_checkpoint": (LastCheckpoint, {}),
     "early_stopping": (Patience, {}),
-    "gradient_flow": (GradientFlow, {}),  # before what clips
+    "ema": (EMA, {}),  # restores the weights after a validation before they are measured
+    "watch": (Watch, {}),  # before what clips
     "gradient_clipping": (GradientClipping, {}),
-    "ema": (EMA, {}),
     "samples": (Samples, {}),
     "hint_curve": (HintCurve, {}),
     "hint_sweep": (HintSweep, {}),
     "score_curves": (ScoreCurves, {}),
     "input_histogram": (InputHistogram, {}),
-    "dead_units": (DeadUnits, {}),
-    "activations": (Activations, {}),
-    "update_ratio": (UpdateRatio, {}),
-    "game": (GANMonitor, {}),
-    "throughput": (Throughput, {}),
-    "health": (Health, {}),  # behind what measures
     "profile": (StepProfile, {}),
     "learning_rate": (LearningRateMonitor, {"logging_interval": "step"}),
     "progress": (Progress, {}),

@@ -21,7 +21,7 @@ def test_the_help_of_a_command_names_what_people_change(capsys):
         "--data.root",
         "--trainer.max_steps",
         "--early_stopping.patience",
-        "--health.on_fault",
+        "--watch.on_fault",
     ):
         assert f"  {key} " in text or f"  {key}\n" in text, key
     assert "images, of any depth" in text, "the text of a docstring"
