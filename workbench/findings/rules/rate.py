@@ -62,7 +62,9 @@ class LearningRateHigh(Rule[History]):
         ratio = update_ratio(history, network).tail(self.count)
         harmed = progress.blown_up or (progress.now > progress.start and not progress.falling) or progress.poor
         wildest = self._wildest(history, network)
-        if wildest > self.wild and harmed:
+        highest = max(history[progress.loss].finite().values, default=math.nan)
+        went_off = rise(progress.start, highest) > self.burst  # an easy task may be learned in spite of it
+        if wildest > self.wild and (harmed or went_off):
             return self._name(history, network, wildest, self.limit)
         settled = ratio.since(self.settled)  # Adam's first steps are as large as its rate, whatever the gradients
         if len(settled) >= 5 and settled.median() > self.limit and harmed:
