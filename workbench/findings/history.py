@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from workbench.findings.series import Series
 
-KEPT_PER_LAYER = 64
-"""Values kept one by one of each layer, of which there may be hundreds."""
+KEPT_PER_LAYER = 64  # values kept one by one of each layer, of which there may be hundreds
 
 
 @dataclass(frozen=True)

@@ -8,18 +8,14 @@ from functools import cached_property
 from workbench.findings.history import History
 from workbench.findings.series import Series
 
-BETTER = 0.98
-"""Share of the trivial outputs' error below which a network has learned something."""
+BETTER = 0.98  # share of the trivial outputs' error below which a network has learned something
 FALL = 0.02
 """Share of its level by which a loss has to fall, from one third of the run to the next, to count as falling."""
-IMPROVED = 0.03
-"""Share by which the error on the probe has to fall to count as improving."""
-LEARNED = 0.1
-"""Share of its first level by which a loss has to have fallen where no trivial error is known."""
+IMPROVED = 0.03  # share by which the error on the probe has to fall to count as improving
+LEARNED = 0.1  # share of its first level by which a loss has to have fallen where no trivial error is known
 FAR_OFF = 30.0
 """Error before the first step against the worse of the trivial outputs, from which on the start is to blame."""
-TOO_EARLY = 30
-"""Steps before which nothing is called poor."""
+TOO_EARLY = 30  # steps before which nothing is called poor
 
 
 def progress_of(history: History) -> Progress:
@@ -37,8 +33,7 @@ class Progress:
     def __init__(self, history: History) -> None:
         self.history = history
         self.steps = history.step
-        self.loss = main_loss(history)
-        """The loss that says how well the task is done."""
+        self.loss = main_loss(history)  # the loss that says how well the task is done
         self.start = history.start(self.loss)
         self.now = level(history[self.loss])
 

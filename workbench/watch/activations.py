@@ -24,8 +24,7 @@ CAN_DIE = {"relu": 0.0, "relu6": 0.0, "clamp_min": 0.0, "hardswish": 0.0, "gelu"
 """Non-linearities that give nothing, and no gradient, below some input; and up to which output that is so."""
 ENDS = {"tanh": (-0.99, 0.99), "hardtanh": (-1.0, 1.0), "sigmoid": (0.01, 0.99), "hardsigmoid": (0.0, 1.0)}
 """Where the ends of a bounded non-linearity begin: there its slope is below a fiftieth of that in the middle."""
-AT_ITS_END = 0.7
-"""Share of a channel's values at an end from which it counts as saturated."""
+AT_ITS_END = 0.7  # share of a channel's values at an end from which it counts as saturated
 MOMENTS = ("before_mean", "before_std", "after_mean", "after_std", "off_center", "offset")
 WITH_WEIGHTS = (nn.Linear, nn.modules.conv._ConvNd)
 

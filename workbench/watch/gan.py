@@ -14,8 +14,7 @@ if TYPE_CHECKING:
     from workbench.watch.probe import Probe
 
 LUMA = (0.299, 0.587, 0.114)
-GRID = 16
-"""Outputs are compared on a grid of so many cells a side: their colors matter, not their noise."""
+GRID = 16  # outputs are compared on a grid of so many cells a side: their colors matter, not their noise
 
 
 class GANMonitor:

@@ -12,8 +12,7 @@ from torch import Tensor
 from workbench.lightning_private import steps_done
 
 BINS = 64
-SAMPLE = 20_000
-"""Values that a histogram is made of."""
+SAMPLE = 20_000  # values that a histogram is made of
 
 
 class Histogram(NamedTuple):

@@ -22,8 +22,7 @@ from workbench.watch.activations import ActivationEvent, Activations, record_act
 from workbench.watch.gan import GANMonitor
 from workbench.watch.recorder import Recorder
 
-SAMPLES = 16
-"""At most so many; of large images fewer, so that a pass costs no more than a step or two."""
+SAMPLES = 16  # at most so many; of large images fewer, so that a pass costs no more than a step or two
 PIXELS = 16 * 64 * 64
 FEWEST = 4
 EARLY = (0, 20, 50, 100, 200, 500, 1000)

@@ -16,8 +16,7 @@ from workbench.watch.recorder import Recorder
 
 SAMPLE = 4096
 """Values of each tensor that are copied and compared: enough for a ratio, and the same cost for any network."""
-TINY_RATE = 1e-6
-"""Below this rate a step may be lost in rounding, which says nothing about how the optimizer is wired."""
+TINY_RATE = 1e-6  # below this rate a step may be lost in rounding, which says nothing about how the optimizer is wired
 
 
 class Updates:

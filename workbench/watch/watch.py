@@ -26,10 +26,8 @@ FILE = "findings.jsonl"
 DENSE = 10
 """The first steps are all measured: a run that goes wrong at once is over before the second measurement of others."""
 EVALUATE_EVERY = 50
-EARLY = (10, 20, 35, 50)
-"""Steps after which rules are evaluated as well: most faults show at once."""
-RECORDED = 5
-"""What the model logs is recorded at every fifth step."""
+EARLY = (10, 20, 35, 50)  # steps after which rules are evaluated as well: most faults show at once
+RECORDED = 5  # what the model logs is recorded at every fifth step
 
 
 class Watch(Callback):

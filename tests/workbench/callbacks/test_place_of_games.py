@@ -38,7 +38,7 @@ RUNS = {
     "generator alone": [("on_train_batch_end", 5), ("on_train_batch_end", 12)],
     "critic alone": [("on_train_batch_end", 15), ("on_validation_end", 20)],
     "both": [("on_train_batch_end", 24), ("on_train_batch_end", 27), ("on_train_end", 34)],
-    # Between a step that logs the discriminator, which then rests, and the one in which health takes figures.
+    # Between a step that logs the discriminator, which then rests, and the one in which Watch records values.
     "between two looks": [("on_train_batch_end", 25)],
     "every stage": [("on_train_batch_end", 10), ("on_train_batch_end", 19), ("on_validation_batch_start", 30)],
 }
@@ -59,4 +59,4 @@ def test_a_killed_game_ends_as_one_left_in_peace(case, small, killed, assert_sam
     assert content["global_step"] == 34 and len(content["optimizer_states"]) == 2
     moments = [state["state"][0]["step"] for state in content["optimizer_states"]]
     assert moments == [27, 7 + 7], "the generator rests in one epoch, the critic in two and at every other step"
-    assert {"monitors", "probe", "random_states", "current_model_state"} <= content.keys()
+    assert {"random_states", "current_model_state"} <= content.keys() and "Watch" in content["callbacks"]

@@ -24,13 +24,10 @@ class DiscriminatorTooStrong(Rule[History]):
 
     code = "discriminator-too-strong"
     level = Level.SYMPTOM
-    near_0 = 0.1
-    """Share of its first level below which the discriminator's loss is near 0."""
-    lost = 0.7
-    """Share of its first level that the generator's loss still has at least: it gains nothing."""
+    near_0 = 0.1  # share of its first level below which the discriminator's loss is near 0
+    lost = 0.7  # share of its first level that the generator's loss still has at least: it gains nothing
     count = 12
-    staying = 8
-    """Of so many values, how many are near 0: single batches may surprise it."""
+    staying = 8  # of so many values, how many are near 0: single batches may surprise it
     steps = 100
 
     def evaluate(self, history: History) -> Finding | None:
@@ -62,12 +59,9 @@ class DiscriminatorInert(Rule[History]):
 
     code = "discriminator-inert"
     level = Level.SYMPTOM
-    apart = 0.05
-    """Difference of the mean scores, in logits, that counts as telling apart."""
-    still = 0.5
-    """The same where its weights do not move: initial weights may tell apart a little by chance."""
-    faint = 1e-4
-    """Steps of such a share of its weights do not move them."""
+    apart = 0.05  # difference of the mean scores, in logits, that counts as telling apart
+    still = 0.5  # the same where its weights do not move: initial weights may tell apart a little by chance
+    faint = 1e-4  # steps of such a share of its weights do not move them
     count = 12
     steps = 100
 
@@ -129,8 +123,7 @@ class ModeCollapse(Rule[History]):
     code = "mode-collapse"
     level = Level.SYMPTOM
     limit = 0.1
-    colored = 0.2
-    """Of a colorizer: strength of its colors against the targets' below which it has not begun to color."""
+    colored = 0.2  # of a colorizer: strength of its colors against the targets' below which it has not begun to color
     count = 2
     steps = 100
 

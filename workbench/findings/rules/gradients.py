@@ -27,8 +27,7 @@ class VanishingGradients(Rule[History]):
     code = "vanishing-gradients"
     level = Level.SYMPTOM
     limit = 1e-3
-    share = 0.25
-    """Share of the layers below the limit that counts as well, where skip connections feed the first."""
+    share = 0.25  # share of the layers below the limit that counts as well, where skip connections feed the first
     count = 6
     steps = 40
 

@@ -20,11 +20,9 @@ class LossSurge(Rule[History]):
     level = Level.SYMPTOM
     implied_by = frozenset({"loss-oscillates"})
     limit = 2.0
-    lost = 0.5
-    """Share of what had been gained that has to be lost again."""
+    lost = 0.5  # share of what had been gained that has to be lost again
     count = 3
-    length = 15
-    """Steps whose median is one value of the smoothed loss."""
+    length = 15  # steps whose median is one value of the smoothed loss
 
     def evaluate(self, history: History) -> Finding | None:
         progress, model = progress_of(history), history.model
@@ -56,14 +54,10 @@ class LossFlat(Rule[History]):
     code = "loss-flat"
     level = Level.SYMPTOM
     steps = 150
-    mean = 0.8
-    """Share of the mean target's error above which nothing but the mean has been learned."""
-    nothing = 0.02
-    """How near, as a share, the error is to that of doing nothing, when that is all that was learned."""
-    once = 0.9
-    """Error at any time, against the better trivial output, below which the network had learned something."""
-    long = 1000
-    """Steps after which any error above that of doing nothing counts."""
+    mean = 0.8  # share of the mean target's error above which nothing but the mean has been learned
+    nothing = 0.02  # how near, as a share, the error is to that of doing nothing, when that is all that was learned
+    once = 0.9  # error at any time, against the better trivial output, below which the network had learned something
+    long = 1000  # steps after which any error above that of doing nothing counts
 
     def evaluate(self, history: History) -> Finding | None:
         progress, model = progress_of(history), history.model
@@ -110,15 +104,11 @@ class LossOscillates(Rule[History]):
 
     code = "loss-oscillates"
     level = Level.SYMPTOM
-    limit = 0.5
-    """Share of its values at which the smoothed loss turns round."""
-    swing = 0.5
-    """Size of a swing, as a share of the loss's level."""
-    significance = 5.0
-    """The same, in standard errors of a value."""
+    limit = 0.5  # share of its values at which the smoothed loss turns round
+    swing = 0.5  # size of a swing, as a share of the loss's level
+    significance = 5.0  # the same, in standard errors of a value
     count = 12
-    lengths = (4, 10, 25)
-    """Steps whose median is one value: a swing shows only where its period is longer."""
+    lengths = (4, 10, 25)  # steps whose median is one value: a swing shows only where its period is longer
 
     def evaluate(self, history: History) -> Finding | None:
         progress, model = progress_of(history), history.model
@@ -153,8 +143,7 @@ class Overfitting(Rule[History]):
     code = "overfitting"
     level = Level.SYMPTOM
     limit = 1.2
-    count = 3
-    """Validations in a row above the limit."""
+    count = 3  # validations in a row above the limit
 
     def evaluate(self, history: History) -> Finding | None:
         held_out, model = history["val/loss"].finite(), history.model
@@ -184,10 +173,8 @@ class MetricDisagrees(Rule[History]):
 
     code = "metric-disagrees"
     level = Level.SYMPTOM
-    limit = 0.1
-    """Fall of the loss, as a share of its level."""
-    worse = 0.03
-    """Worsening of the metric, as a share of its level."""
+    limit = 0.1  # fall of the loss, as a share of its level
+    worse = 0.03  # worsening of the metric, as a share of its level
     count = 3
 
     def evaluate(self, history: History) -> Finding | None:

@@ -24,17 +24,13 @@ class LearningRateHigh(Rule[History]):
     code = "learning-rate-high"
     level = Level.RATE
     limit = 0.1
-    wild = 2.0
-    """A step larger than the weights themselves, even a single one: nothing of what they were is left."""
+    wild = 2.0  # A step larger than the weights themselves, even a single one: nothing of what they were is left
     count = 10
     settled = 10
     steps = 20
-    climb = 2.0
-    """Rise of the loss, as a share of where it began, that counts as climbing."""
-    burst = 10.0
-    """The same of the last values before the loss was not finite."""
-    jump = 5.0
-    """Factor on the rate from one step to a later one that explains a loss which goes off right after it."""
+    climb = 2.0  # rise of the loss, as a share of where it began, that counts as climbing
+    burst = 10.0  # the same of the last values before the loss was not finite
+    jump = 5.0  # factor on the rate from one step to a later one that explains a loss which goes off right after it
     faint = 1e-4
 
     def evaluate(self, history: History) -> Finding | None:
@@ -132,10 +128,8 @@ class LearningRateLow(Rule[History]):
     level = Level.RATE
     limit = 1e-4
     count = 5
-    steps = 50
-    """Enough where the ratio is below a third of the limit; else four times as many."""
-    moved = 0.05
-    """Share of its first level by which the loss has to have moved to be on its way."""
+    steps = 50  # enough where the ratio is below a third of the limit; else four times as many
+    moved = 0.05  # share of its first level by which the loss has to have moved to be on its way
 
     def evaluate(self, history: History) -> Finding | None:
         progress, model = progress_of(history), history.model

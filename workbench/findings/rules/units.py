@@ -33,8 +33,7 @@ class DeadUnits(Rule[History]):
     code = "dead-units"
     level = Level.SYMPTOM
     limit = 0.5
-    all_but = 0.95
-    """A layer of which nothing else is left does harm, however well the others get around it."""
+    all_but = 0.95  # A layer of which nothing else is left does harm, however well the others get around it
     count = 2
 
     def evaluate(self, history: History) -> Finding | None:
@@ -60,8 +59,7 @@ class SaturatedUnits(Rule[History]):
     code = "saturated-units"
     level = Level.SYMPTOM
     limit = 0.5
-    all_but = 0.95
-    """A layer of which nothing else is left does harm until the network is better than a trivial output."""
+    all_but = 0.95  # A layer of which nothing else is left does harm until the network is better than a trivial output
     count = 2
 
     def evaluate(self, history: History) -> Finding | None:
@@ -93,8 +91,7 @@ class ActivationsOffCenter(Rule[History]):
     code = "activations-off-centre"
     level = Level.SYMPTOM
     limit = 1.0
-    far = 10.0
-    """Median over the channels of |mean| / std above which it is no longer usual."""
+    far = 10.0  # median over the channels of |mean| / std above which it is no longer usual
     most = 0.5
     count = 2
     steps = 50

@@ -20,8 +20,7 @@ class RegularizationDominates(Rule[History]):
     code = "regularization-dominates"
     level = Level.RATE
     limit = 1.0
-    count = 8
-    """So many measured steps; not the last ones: once the weights are gone, so is the penalty."""
+    count = 8  # so many measured steps; not the last ones: once the weights are gone, so is the penalty
     steps = 30
 
     def evaluate(self, history: History) -> Finding | None:

@@ -14,8 +14,7 @@ class GradientsNotCleared(Rule[History]):
 
     code = "gradients-not-cleared"
     level = Level.WIRING
-    count = 3
-    """Steps that have to be seen: a validation in between clears gradients, whatever the loop does."""
+    count = 3  # steps that have to be seen: a validation in between clears gradients, whatever the loop does
     share = 0.6
 
     def evaluate(self, history: History) -> Finding | None:
@@ -101,8 +100,7 @@ class LabelsSwapped(Rule[History]):
     steps = 30
     content = 0.45
     """Share of its first level below which a loss says that its side is winning; LSGAN is at half of it in balance."""
-    both = 0.2
-    """The same for both sides at once."""
+    both = 0.2  # the same for both sides at once
     count = 12
 
     def evaluate(self, history: History) -> Finding | None:
