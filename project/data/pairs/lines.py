@@ -1,4 +1,4 @@
-"""Lines drawn from images in color, as training material for coloring line art."""
+"""Line art made from images in color, to train the coloring of line art."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 from torch import Generator, Tensor
 
 from project.color import gray
-from project.data.pairs.ranges import bounds, draw
+from project.data.pairs.base import as_range, draw
 from workbench.errors import UserError
+
+Range = float | tuple[float, float]
 
 
 class LineMaker(ABC):
@@ -18,50 +20,39 @@ class LineMaker(ABC):
 
     @abstractmethod
     def __call__(self, image: Tensor, generator: Generator | None) -> Tensor:
-        """Draws.
-
-        Args:
-            image: float32 in [0, 1], (B, C, H, W), RGB or gray.
-            generator: where all random numbers come from; None: the device's own.
-
-        Returns:
-            (B, 1, H, W) in [0, 1]: 1 is paper, 0 is ink.
-        """
+        """(B, 1 or 3, H, W) in [0, 1] -> (B, 1, H, W): 1 is paper, 0 is ink. Generator None: the device's own."""
 
 
 class XDoG(LineMaker):
-    """Extended difference of Gaussians: two blurs of different width, subtracted and cut off; what is left is ink.
+    """Extended difference of Gaussians: two blurs of different width, subtracted and thresholded; the rest is ink.
 
-    Each argument that takes [low, high] is drawn anew for each image and stroke.
+    A [low, high] is drawn anew for each image and stroke.
 
     Source: Winnemoeller, Kyprianidis, Olsen 2012, "XDoG: An eXtended difference-of-Gaussians compendium", (3) and (5).
 
     Args:
-        sigma: standard deviation of the narrow blur in pixels, or [low, high]: how fine the strokes are.
-        k: how many times wider the other blur is, or [low, high].
-        gamma: weight of the wide blur; below 1, or flat parts would be on the edge between paper and ink.
-        epsilon: what lies below this is ink, or [low, high]; higher draws more.
-        phi: how hard the edge of a stroke is, or [low, high].
-        strokes: drawings of different widths that are mixed, in shares of each image's own.
-
-    Raises:
-        UserError: impossible values.
+        sigma: standard deviation of the narrow blur in pixels: how fine the strokes are.
+        k: how many times wider the other blur is.
+        gamma: weight of the wide blur; at 1, flat parts would be on the edge between paper and ink.
+        epsilon: what lies below is ink; higher draws more.
+        phi: how hard the edge of a stroke is.
+        strokes: drawings of different widths that are mixed, in random shares for each image.
     """
 
     def __init__(
         self,
-        sigma: float | tuple[float, float] = (0.3, 0.5),
-        k: float | tuple[float, float] = (4.5, 8.0),
+        sigma: Range = (0.3, 0.5),
+        k: Range = (4.5, 8.0),
         gamma: float = 0.95,
-        epsilon: float | tuple[float, float] = (-0.06, -0.02),
-        phi: float | tuple[float, float] = (50.0, 200.0),
+        epsilon: Range = (-0.06, -0.02),
+        phi: Range = (50.0, 200.0),
         strokes: int = 2,
     ) -> None:
-        self.sigma = bounds(sigma, "lines.sigma", 0.1, 20)
-        self.k = bounds(k, "lines.k", 1.01, 50)
-        self.gamma = bounds(gamma, "lines.gamma", 0, 1)[0]
-        self.epsilon = bounds(epsilon, "lines.epsilon", -1, 1)
-        self.phi = bounds(phi, "lines.phi", 0.1, 1e6)
+        self.sigma = as_range(sigma, "lines.sigma", 0.1, 20)
+        self.k = as_range(k, "lines.k", 1.01, 50)
+        self.gamma = as_range(gamma, "lines.gamma", 0, 1)[0]
+        self.epsilon = as_range(epsilon, "lines.epsilon", -1, 1)
+        self.phi = as_range(phi, "lines.phi", 0.1, 1e6)
         if strokes < 1:
             raise UserError(f"data.pairs.lines.strokes is {strokes}: it must be at least 1.")
         self.strokes = strokes
@@ -71,8 +62,7 @@ class XDoG(LineMaker):
         sigma, k, epsilon, phi = (
             draw(limits, light, generator) for limits in (self.sigma, self.k, self.epsilon, self.phi)
         )
-        radius = math.ceil(3 * self.sigma[1])
-        narrow = blur(light, sigma, radius)
+        narrow = blur(light, sigma, math.ceil(3 * self.sigma[1]))
         wide = blur(light, sigma * k, math.ceil(3 * self.sigma[1] * self.k[1]))
         difference = narrow - self.gamma * wide - epsilon
         drawn = torch.where(difference >= 0, 1.0, 1 + torch.tanh(phi * difference))
@@ -85,18 +75,13 @@ class AdaptiveThreshold(LineMaker):
     """Ink is what is darker than its surroundings, by more than an offset: OpenCV's adaptive threshold (Gaussian).
 
     Args:
-        size: width of the surroundings in pixels, or [low, high]; how far the ink of a broad stroke reaches inwards.
-        offset: how much darker, on the scale of 0 to 1, or [low, high]; lower draws more.
-
-    Raises:
-        UserError: impossible values.
+        size: width of the surroundings in pixels: how far the ink of a broad stroke reaches inwards.
+        offset: how much darker, on the scale of 0 to 1; lower draws more.
     """
 
-    def __init__(
-        self, size: float | tuple[float, float] = (7.0, 15.0), offset: float | tuple[float, float] = (0.02, 0.06)
-    ) -> None:
-        self.size = bounds(size, "lines.size", 3, 255)
-        self.offset = bounds(offset, "lines.offset", -1, 1)
+    def __init__(self, size: Range = (7.0, 15.0), offset: Range = (0.02, 0.06)) -> None:
+        self.size = as_range(size, "lines.size", 3, 255)
+        self.offset = as_range(offset, "lines.offset", -1, 1)
 
     def __call__(self, image: Tensor, generator: Generator | None) -> Tensor:
         light = gray(image)
@@ -105,18 +90,12 @@ class AdaptiveThreshold(LineMaker):
         return (light > around - offset).to(light.dtype)
 
 
-def blur(picture: Tensor, sigma: Tensor, radius: int) -> Tensor:
-    """Gaussian blur, each image with its own; at the edges the outermost pixels go on.
-
-    Args:
-        image: (B, C, H, W).
-        sigma: (B, 1, 1, 1), in pixels.
-        radius: pixels to either side that are looked at, for the whole batch.
-    """
+def blur(image: Tensor, sigma: Tensor, radius: int) -> Tensor:
+    """Gaussian blur of (B, C, H, W), each image with its own sigma (B, 1, 1, 1) in pixels; edges are replicated."""
     from kornia.filters import filter2d_separable, get_gaussian_kernel1d
 
     kernel = get_gaussian_kernel1d(2 * radius + 1, sigma.view(-1, 1))
-    return filter2d_separable(picture, kernel, kernel, "replicate")
+    return filter2d_separable(image, kernel, kernel, "replicate")
 
 
 def _sigma_of(size: Tensor | float) -> Tensor | float:

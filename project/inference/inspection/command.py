@@ -231,7 +231,7 @@ def _pairs(subject: Subject, loader: object) -> Iterator[Batch]:
 
 def _view(subject: Subject, pair: Batch) -> Tensor:
     """The input of each image for a person, (B, 1 or 3, H, W) in [0, 1]: with its hints, where they are in place."""
-    views = subject.data.pairs.views(pair)
+    views = subject.data.pairs.preview(pair)
     fitting = [view for view in views.values() if view.shape[-2:] == pair.target.shape[-2:]]
     return (fitting[-1] if fitting else pair.baseline).float().clamp(0, 1)
 
