@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from project.data.pairs import PairedInput, GrayToColor, LinesToColor, SpatialHints
+from project.data.pairs import GrayToColor, LinesToColor, PairedInput, SpatialHints
 from project.networks import UNet
 
 
