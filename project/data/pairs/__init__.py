@@ -7,16 +7,14 @@ A pair maker of your own is one class that follows `PairMaker`, and one line of 
 from project.data.pairs.base import PairedInput, PairMaker, per_image
 from project.data.pairs.color import Coloring, GrayToColor, LinesToColor
 from project.data.pairs.hints import Hints, NoHints, PaletteHints, Point, SpatialHints
-from project.data.pairs.lines import AdaptiveThreshold, LineMaker, XDoG
+from project.data.pairs.lines import XDoG
 from project.data.pairs.noise import GaussianNoise, Noise, PoissonNoise, SaltAndPepper, resolve_pairs
 
 __all__ = [
-    "AdaptiveThreshold",
     "Coloring",
     "GaussianNoise",
     "GrayToColor",
     "Hints",
-    "LineMaker",
     "LinesToColor",
     "NoHints",
     "Noise",

@@ -11,7 +11,7 @@ from project.color import LUMA, gray, lightness_to_gray, rgb_to_lab
 from project.data.batch import Batch
 from project.data.pairs.base import PairMaker, per_image
 from project.data.pairs.hints import Hints, NoHints
-from project.data.pairs.lines import LineMaker, XDoG
+from project.data.pairs.lines import XDoG
 from project.data.statistics import Statistics
 from workbench.errors import UserError
 
@@ -103,13 +103,12 @@ class LinesToColor(Coloring):
 
     Args:
         hints: color hints in the input (class_path of Hints: SpatialHints, PaletteHints); null: none.
-        lines: how lines are drawn where there is one folder (class_path of a LineMaker: XDoG, AdaptiveThreshold); null:
-            XDoG.
+        lines: how lines are drawn where there is one folder; null: XDoG with its defaults.
     """
 
     uses_target = "optional"
 
-    def __init__(self, hints: Hints | None = None, lines: LineMaker | None = None) -> None:
+    def __init__(self, hints: Hints | None = None, lines: XDoG | None = None) -> None:
         super().__init__(hints)
         self.lines = XDoG() if lines is None else lines
 

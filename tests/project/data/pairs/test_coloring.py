@@ -9,7 +9,6 @@ from skimage import color
 
 from project.data import ImageDataModule
 from project.data.pairs import (
-    AdaptiveThreshold,
     Coloring,
     GrayToColor,
     LinesToColor,
@@ -29,7 +28,6 @@ MAKERS = [
     GrayToColor(SpatialHints(position="gaussian")),
     LinesToColor(PaletteHints(5)),
     LinesToColor(SpatialHints(), XDoG()),
-    LinesToColor(SpatialHints(), AdaptiveThreshold()),
 ]
 
 
