@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from torch.nn import functional as F
 from torchvision.utils import make_grid
 
 from project.networks.normalize import Normalize
-from workbench.errors import UserError
+from workbench.choices import choose
 
 BEST = 9
 """Patches that are shown of each feature map."""
@@ -29,7 +28,6 @@ SHARE, MIN_REACH = 0.9, 4
 """Share of the attribution that the patches hold; and pixels that they reach from their center at least."""
 LOUD = 0.99
 """Quantile of an attribution that gets the strongest color: a few odd pixels would leave all others white."""
-MAX_LISTED = 24
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.LocalResponseNorm)
 _POINTWISE = ("torch.nn.modules.activation", "torch.nn.modules.dropout")
 
@@ -97,28 +95,23 @@ def choose_layer(name: str, layers: dict[str, tuple[int, int, int]]) -> str:
     for candidate in (name, name.partition(".")[2]):
         if candidate in layers:
             return candidate
-    near = difflib.get_close_matches(name, layers, n=3, cutoff=0.4)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    outer = ([layer for layer in layers if layer.count(".") < 2] or list(layers))[:MAX_LISTED]
-    more = f", ... ({len(layers)} in all, inner ones included)" if len(layers) > len(outer) else ""
-    raise UserError(
-        f"--layer {name}: the network has no layer of that name that gives feature maps.{hint}\n"
-        f"There are: {', '.join(outer)}{more}."
-    )
+    return choose("--layer", name, [layer for layer in layers if layer.count(".") < 2])
 
 
 def stages(network: nn.Module, layers: dict[str, tuple[int, int, int]]) -> list[str]:
     """The outer layers, worth a first look: up to where the maps grow again, without the output."""
-    inner = [name for name in layers if not isinstance(network.get_submodule(name), Normalize)]
-    while (
-        len(names := [one for one in inner if not any(one.startswith(f"{other}.") for other in inner)])
-        == 1
-        < len(inner)
-    ):
-        inner.remove(names[0])  # a wrapper
+    left = [name for name in layers if not isinstance(network.get_submodule(name), Normalize)]
+    names = _outermost(left)
+    while len(names) == 1 < len(left):  # a wrapper
+        left.remove(names[0])
+        names = _outermost(left)
     names = names[:-1] or names
     shrinking = itertools.takewhile(lambda pair: layers[pair[1]][1] <= layers[pair[0]][1], itertools.pairwise(names))
     return [*names[:1], *(name for _, name in shrinking)]
+
+
+def _outermost(names: list[str]) -> list[str]:
+    return [one for one in names if not any(one.startswith(f"{other}.") for other in names)]
 
 
 class ReceptiveField(NamedTuple):
@@ -339,8 +332,8 @@ def draw_features(
         field: of the layer.
         features: the network up to the layer.
         baseline: (1, C, 1, 1), an input without content: the mean of the training images.
-        load: number of an image -> its input (1, C, H, W), and its view (1 or 3, H, W) in [0, 1] for a person.
-        title: above the figure.
+        load: an image's number -> its input (1, C, H, W), and its view (1 or 3, H, W) in [0, 1] for a person.
+        title: of the figure.
     """
     wanted = [(number, place) for number, some in places.items() for place in some]
     radius = max(field.size) // 2 + field.step

@@ -21,6 +21,7 @@ from typing import Literal, NamedTuple
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningModule
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -30,7 +31,6 @@ from torchvision.utils import make_grid
 
 from project.data import ImageDataModule
 from project.data.batch import Batch
-from project.data.pairs import Coloring
 from project.inference.common import main_network, open_data
 from project.inference.features import (
     FeatureExtractor,
@@ -107,7 +107,11 @@ def main(argv: Sequence[str]) -> int:
         )
     silence_warnings()
     folder = _output_folder(options)
-    subject = _open(options, data_words)
+    device, checkpoint = choose_device(options.device), read_checkpoint(options.ckpt_path)
+    model = load_model(checkpoint).to(device).requires_grad_(False)
+    network = main_network(model, "inspect")
+    subject = Subject(model, network, open_data(checkpoint, data_words), options.split, device)
+    subject.data.evaluation_dataloader(options.split)  # raises where there are no images
     layer, field = _choose_layer(subject, options.layer) if options.maps else (None, None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -135,16 +139,6 @@ def _output_folder(options: Namespace) -> Path:
     if checkpoint.is_file() and not (run / "config.yaml").is_file():
         raise UserError(f"{checkpoint} is not in a run's folder (runs/NAME/VERSION/checkpoints/): set --output FOLDER")
     return run / ("inspect" if options.split == "val" else f"inspect-{options.split}")
-
-
-def _open(options: Namespace, data_words: list[str]) -> Subject:
-    device = choose_device(options.device)
-    checkpoint = read_checkpoint(options.ckpt_path)
-    model = load_model(checkpoint).to(device).requires_grad_(False)
-    network = main_network(model, "inspect")
-    data = open_data(checkpoint, data_words)
-    data.evaluation_dataloader(options.split)  # raises where there are no images
-    return Subject(model, network, data, options.split, device)
 
 
 def _analyze(subject: Subject, layer: str | None, strongest: Strongest | None) -> tuple[list[Row], list[Worst]]:
@@ -226,17 +220,14 @@ def _draw_features(subject: Subject, layer: str, strongest: Strongest, maps: int
     return [path]
 
 
-class Filters(NamedTuple):
-    """Of a network's first convolution."""
-
-    layer: str
-    weights: Tensor  # (filters, C, h, w), each plane as it lies on a channel of the network's input
-    stem: int  # side of the squares put into one place before it (pixel-unshuffle); 1: none
-
-
 @torch.no_grad()
-def first_filters(network: nn.Module, x: Tensor) -> Filters | None:
-    """The first convolution that x (1, C, H, W) passes; None where there is none."""
+def first_filters(network: nn.Module, x: Tensor) -> tuple[str, Tensor, int] | None:
+    """The first convolution that x (1, C, H, W) passes; None where there is none.
+
+    Returns:
+        Its name; its weights (filters, C, h, w), each plane as it lies on a channel of x; and the side of the squares
+        that were put into one place before it (pixel-unshuffle), 1 for none.
+    """
     convolutions = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
     with recorded(convolutions) as passes:
         network(x)
@@ -248,7 +239,7 @@ def first_filters(network: nn.Module, x: Tensor) -> Filters | None:
     if convolutions[name].groups > 1 or given.shape[1] != x.shape[1] * stem**2:
         stem = 1
     # Channel c*s*s + i*s + j of unshuffled pixels is row i and column j of each square of channel c.
-    return Filters(name, F.pixel_shuffle(weights, stem) if stem > 1 else weights, stem)
+    return name, F.pixel_shuffle(weights, stem) if stem > 1 else weights, stem
 
 
 def filter_images(weights: Tensor) -> Tensor:
@@ -265,41 +256,34 @@ def _draw_filters(subject: Subject, folder: Path) -> Iterator[Path]:
         colors = subject.model.space.encode(pair.target)
         networks["filters_discriminator.png"] = (discriminator, torch.cat([pair.input, colors], dim=1))
     for file, (network, x) in networks.items():
-        filters = first_filters(network, x)
-        if filters is None:
-            continue
-        images = filter_images(filters.weights[:MAX_FILTERS])
-        three = images.shape[1] == 3
-        channels = ["red, green, blue"] if three else _channel_names(subject, images.shape[1], pair)
-        columns = min(3, len(channels))
-        rows = -(-len(channels) // columns)
-        figure = new_figure((4.5 * columns + 3, 4.5 * rows + 1))
-        count, _, height, width = filters.weights.shape
-        scale = "each on its own scale, from gray, which is 0; "
-        scale += (
-            "a color raises the output, its complement lowers it" if three else "white raises the output, black lowers"
-        )
-        shown = f"the first {len(images)} of {count}" if len(images) < count else f"{count}"
-        stem = "" if filters.stem == 1 else f", unshuffled in squares of {filters.stem}, put back to their places"
-        figure.suptitle(f"{filters.layer}: {shown} filters, {height} x {width} pixels{stem}\n{scale}")
-        axes = figure.subplots(rows, columns, squeeze=False)
-        for axis in axes.flat:
-            axis.axis("off")
-        for number, (axis, name) in enumerate(zip(axes.flat, channels, strict=False)):
-            planes = images if three else images[:, [number]]
-            side = math.ceil(math.sqrt(len(images)))
-            axis.imshow(make_grid(planes, nrow=side, padding=1, pad_value=1).permute(1, 2, 0).numpy())
-            axis.set_title(name, fontsize=10)
-        figure.savefig(folder / file)
-        yield folder / file
+        if found := first_filters(network, x):
+            _draw_grids(*found, pair.input.shape[1]).savefig(folder / file)
+            yield folder / file
 
 
-def _channel_names(subject: Subject, channels: int, pair: Batch) -> list[str]:
-    """Of the input's channels, and behind them, for a discriminator, of the output's."""
-    own = pair.input.shape[1]
-    first = "condition" if isinstance(subject.data.pairs, Coloring) else "channel 0"
-    names = [first, *(f"hint plane {n}" if first == "condition" else f"channel {n}" for n in range(1, own))]
-    return [*names, *(f"output {n}" for n in range(channels - own))]
+def _draw_grids(layer: str, weights: Tensor, stem: int, inputs: int) -> Figure:
+    """Three channels as one grid in color, others in a grid each; those behind the inputs are a discriminator's."""
+    images = filter_images(weights[:MAX_FILTERS])
+    grids, names = [images], ["red, green, blue"]
+    if images.shape[1] != 3:
+        grids = images.split(1, dim=1)
+        names = [f"input {n}" if n < inputs else f"output {n - inputs}" for n in range(len(grids))]
+    columns = min(3, len(grids))
+    rows = math.ceil(len(grids) / columns)
+    figure = new_figure((4.5 * columns + 3, 4.5 * rows + 1))
+    squares = "" if stem == 1 else f" (kernels on squares of {stem} x {stem} pixels, put back to their places)"
+    figure.suptitle(
+        f"{layer}: {len(images)} of {len(weights)} filters, {weights.shape[2]} x {weights.shape[3]} pixels{squares}\n"
+        "each on its own scale; gray is 0, more of a channel raises the output where it is bright"
+    )
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, planes, name in zip(axes.flat, grids, names, strict=False):
+        tiles = make_grid(planes, nrow=math.ceil(math.sqrt(len(planes))), padding=1, pad_value=1)
+        axis.imshow(tiles.permute(1, 2, 0).numpy())
+        axis.set_title(name, fontsize=10)
+    return figure
 
 
 def _parser() -> ArgumentParser:

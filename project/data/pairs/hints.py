@@ -7,7 +7,6 @@ depends on what was drawn.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -31,11 +30,11 @@ class Point(NamedTuple):
     color: tuple[float, float, float]
 
 
-class Hints(ABC):
-    """Makes hint planes: colors as RGB, 0 where there is none, and a mask that tells the two apart.
+class Hints:
+    """Makes hint planes: colors as RGB, 0 where there is none, and a mask that tells the two apart; the base makes none.
 
     In training hints are drawn on the device, from its own generator, and degraded; in evaluation they are exact and
-    follow from each image and its seed alone.
+    follow from each image and its seed alone. Hints of your own override the four methods behind `__call__`.
 
     Attributes:
         channels: number of planes.
@@ -43,7 +42,7 @@ class Hints(ABC):
         eval_count: exact hints of each image in evaluation.
     """
 
-    channels: int
+    channels: int = 0
     slots: int | None = None
     eval_count: int = 0
 
@@ -51,46 +50,33 @@ class Hints(ABC):
         """Colored images (B, 3, H, W) in [0, 1] and their seeds (B,) -> hint planes (B, channels, H, W) in [0, 1]."""
         return self.sample(image) if training else self.deterministic(image, seed, self.eval_count)
 
-    @abstractmethod
     def sample(self, image: Tensor) -> Tensor:
         """Training's hints."""
+        return image.new_empty(len(image), 0, *image.shape[2:])
 
-    @abstractmethod
     def deterministic(self, image: Tensor, seed: Tensor, count: int) -> Tensor:
         """So many exact hints for each image, at most `slots`; those of n are the first of any more."""
+        return self.sample(image)
 
-    @abstractmethod
     def from_points(self, height: int, width: int, points: list[Point]) -> Tensor:
         """Hints given by hand, (1, channels, height, width) on the CPU; the later of two lies on top.
 
         Raises:
             UserError: a point outside the image, an impossible color, more points than `slots`.
         """
-
-    @abstractmethod
-    def preview(self, planes: Tensor, condition: Tensor) -> Tensor:
-        """Planes and condition (B, 1, H, W), shown to a person: (B, 3, H, W) in [0, 1]."""
-
-
-class NoHints(Hints):
-    """No hints and no planes for them."""
-
-    channels = 0
-    slots = 0
-
-    def sample(self, image: Tensor) -> Tensor:
-        return image.new_empty(len(image), 0, *image.shape[2:])
-
-    def deterministic(self, image: Tensor, seed: Tensor, count: int) -> Tensor:
-        return self.sample(image)
-
-    def from_points(self, height: int, width: int, points: list[Point]) -> Tensor:
         if points:
             raise UserError("This model takes no color hints: it was trained without data.pairs.hints.")
         return torch.empty(1, 0, height, width)
 
     def preview(self, planes: Tensor, condition: Tensor) -> Tensor:
+        """Planes and condition (B, 1, H, W), shown to a person: (B, 3, H, W) in [0, 1]."""
         return condition.expand(-1, 3, -1, -1)
+
+
+class NoHints(Hints):
+    """No hints and no planes for them."""
+
+    slots = 0
 
 
 class HintSampling(Hints):

@@ -172,7 +172,7 @@ def test_a_coloring_gan_shows_both_its_networks(space, maker, colors, make_image
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--layer", "midle"], "--layer midle: the network has no layer of that name that gives feature maps. Did you"),
+        (["--layer", "midle"], "--layer: 'midle' is not known. Did you mean 'middle'"),
         (["--split", "valid"], "--split"),
         (["--maps", "-1"], "--maps -1 is too small"),
         (["--layr", "middle"], "inspect has no option --layr. Did you mean --layer?"),
@@ -243,10 +243,10 @@ def test_filters_put_back_do_to_the_image_what_the_layer_does(channels, stem):
     torch.manual_seed(0)
     network = UNet(in_channels=channels, widths=[6, 7], stem=stem, out_channels=1).eval()
     x = torch.rand(1, channels, 12 * stem, 10 * stem)
-    found = first_filters(network, x)
-    assert (found.layer, found.stem) == ("head", stem)
+    layer, weights, found = first_filters(network, x)
+    assert (layer, found) == ("head", stem)
     expected = network.head(F.pixel_unshuffle(x, stem))
-    given = F.conv2d(x, found.weights, network.head.bias, stride=stem, padding=stem)
+    given = F.conv2d(x, weights, network.head.bias, stride=stem, padding=stem)
     torch.testing.assert_close(given, expected, atol=1e-5, rtol=1e-4)
 
 
@@ -259,12 +259,12 @@ def test_the_first_filters_are_those_that_the_pass_meets_first():
         def forward(self, x):
             return self.a(self.b(x))
 
-    found = first_filters(Backwards(), torch.rand(1, 2, 9, 9))
-    assert found.layer == "b" and found.weights.shape == (4, 2, 3, 5)
+    layer, weights, _ = first_filters(Backwards(), torch.rand(1, 2, 9, 9))
+    assert layer == "b" and weights.shape == (4, 2, 3, 5)
     assert first_filters(nn.Flatten(), torch.rand(1, 2, 9, 9)) is None
     network = PatchGAN(in_channels=6, width=5, spectral_norm=True).eval()
-    found = first_filters(network, torch.rand(1, 6, 48, 56))
-    torch.testing.assert_close(found.weights, network.blocks[0][0].weight)
+    _, weights, _ = first_filters(network, torch.rand(1, 6, 48, 56))
+    torch.testing.assert_close(weights, network.blocks[0][0].weight)
 
 
 def test_filters_are_shown_on_their_own_scale():
