@@ -77,7 +77,7 @@ class Subject(NamedTuple):
 
     def pair(self, number: int) -> Batch:
         """One image of the split as the model sees it, on the device."""
-        return self.data.make_pair(self._on_device(self.data.dataset(self.split)[number]))
+        return self.data.on_after_batch_transfer(self._on_device(self.data.dataset(self.split)[number]), 0)
 
     def pairs(self) -> Iterator[Batch]:
         loader = self.data.evaluation_dataloader(self.split)

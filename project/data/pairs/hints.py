@@ -31,7 +31,7 @@ class Point(NamedTuple):
 
 
 class Hints:
-    """Makes hint planes: colors as RGB, 0 where there is none, and a mask that tells the two apart; the base makes none.
+    """Makes hint planes: colors as RGB, 0 where there is none, and a mask that tells them apart; the base makes none.
 
     In training hints are drawn on the device, from its own generator, and degraded; in evaluation they are exact and
     follow from each image and its seed alone. Hints of your own override the four methods behind `__call__`.

@@ -25,6 +25,11 @@ from project.networks import Normalized, UNet
 from workbench.errors import UserError
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def network():
     torch.manual_seed(0)
@@ -92,7 +97,7 @@ def test_a_network_up_to_a_layer_gives_what_the_whole_has_there_and_computes_no_
 
 def test_what_is_recorded_is_from_before_an_activation_in_place():
     network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(inplace=True))
-    x = torch.randn(1, 1, 5, 6, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, 1, 5, 6)
     with recorded({"0": network[0]}) as passes:
         network(x)
     ((name, given, output),) = passes
@@ -145,7 +150,7 @@ def test_sides_of_their_own_and_pooling():
     assert field.stride == (2, 3)
 
 
-def test_a_field_larger_than_any_picture_is_not_searched_to_its_end():
+def test_a_field_larger_than_any_image_is_not_searched_to_its_end():
     network = UNet(widths=[2, 2, 2, 2, 2], norm="none")
     field = receptive_field(network, "middle", 3, limit=40)
     assert min(field.size) >= 40
@@ -161,7 +166,6 @@ def test_a_deep_network_leaves_few_units_or_one(depth, units):
 
 @pytest.mark.parametrize("name", ["encoder.1", "middle", "join.0", "decoder.1"])
 def test_a_unit_changes_with_the_pixels_in_its_box_alone(name):
-    torch.manual_seed(3)
     network = UNet(widths=[4, 5, 6], stem=2, norm="none", activation="tanh", in_channels=1, out_channels=1).eval()
     field, features = receptive_field(network, name, 1, limit=160), FeatureExtractor(network, name)
     x = torch.rand(1, 1, 96, 128, dtype=torch.float64, requires_grad=True)
@@ -187,7 +191,6 @@ def test_the_network_stays_as_it_was():
 
 
 def test_of_a_linear_layer_each_pixel_gets_its_own_part():
-    torch.manual_seed(1)
     layer = nn.Conv2d(3, 4, 3, padding=1)
     x, baseline = torch.rand(1, 3, 7, 9), torch.rand(1, 3, 1, 1).expand(1, 3, 7, 9)
     found = attribute(layer, x, baseline, (2, 4, 5))
@@ -198,7 +201,6 @@ def test_of_a_linear_layer_each_pixel_gets_its_own_part():
 
 @pytest.mark.parametrize("norm", ["none", "group"])
 def test_the_parts_sum_to_the_activation_less_that_of_the_baseline(norm):
-    torch.manual_seed(2)
     network = UNet(widths=[8, 12], stem=2, norm=norm, activation="silu").eval().requires_grad_(False)
     features = FeatureExtractor(network, "middle")
     x, baseline = torch.rand(1, 3, 24, 32), torch.full((1, 3, 24, 32), 0.5)
@@ -211,7 +213,6 @@ def test_the_parts_sum_to_the_activation_less_that_of_the_baseline(norm):
 
 @pytest.mark.parametrize("norm", ["group", "instance"])
 def test_with_norms_held_still_a_part_answers_as_in_the_whole(norm):
-    torch.manual_seed(0)
     network = UNet(widths=[4, 6], stem=2, norm=norm, norm_groups=2).eval()
     for part in network.modules():
         if isinstance(part, nn.GroupNorm | nn.InstanceNorm2d):
@@ -238,8 +239,7 @@ def field(size=6, stride=2):
 
 def test_the_strongest_places_of_all_images_are_kept_strongest_first():
     """Against a plain loop over all places."""
-    random = torch.Generator().manual_seed(0)
-    batches = [torch.randn(2, 3, 10, 13, generator=random) for _ in range(4)]
+    batches = [torch.randn(2, 3, 10, 13) for _ in range(4)]
     strongest = Strongest(field(), count=5)
     for number, maps in enumerate(batches):
         strongest.update(maps, [2 * number, 2 * number + 1])
@@ -260,7 +260,7 @@ def test_the_strongest_places_of_all_images_are_kept_strongest_first():
 
 def test_patches_of_one_image_overlap_by_half_at_most():
     maps = torch.zeros(1, 1, 30, 30)
-    maps[0, 0, 10:14, 10:14] = torch.rand(4, 4, generator=torch.Generator().manual_seed(0)) + 1
+    maps[0, 0, 10:14, 10:14] = torch.rand(4, 4) + 1
     strongest = Strongest(field(size=16))
     strongest.update(maps, [0])
     assert [place.value > 1 for place in strongest.places(1)[0]].count(True) == 1
@@ -293,8 +293,7 @@ def test_maps_of_a_single_place_are_compared_between_images():
 
 
 def test_the_order_of_images_of_several_sizes_makes_no_difference():
-    random = torch.Generator().manual_seed(0)
-    images = [torch.randn(1, 2, 5 + n, 9 - n, generator=random) for n in range(3)]
+    images = [torch.randn(1, 2, 5 + n, 9 - n) for n in range(3)]
     one, other = Strongest(field()), Strongest(field())
     for number in (0, 1, 2):
         one.update(images[number], [number])

@@ -24,6 +24,11 @@ from project.networks import Normalized, PatchGAN, UNet
 NOISE = {"class_path": "project.data.pairs.GaussianNoise", "init_args": {"sigma": 50.0}}
 
 
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def config(tmp_path, make_images) -> Path:
     """Two steps of a tiny network on twenty images."""
@@ -240,7 +245,6 @@ def test_the_help_is_short_and_names_the_options(capsys):
 
 @pytest.mark.parametrize(("channels", "stem"), [(3, 1), (3, 2), (5, 3), (1, 2)])
 def test_filters_put_back_do_to_the_image_what_the_layer_does(channels, stem):
-    torch.manual_seed(0)
     network = UNet(in_channels=channels, widths=[6, 7], stem=stem, out_channels=1).eval()
     x = torch.rand(1, channels, 12 * stem, 10 * stem)
     layer, weights, found = first_filters(network, x)
