@@ -27,18 +27,12 @@ def main_network(model: LightningModule, command: str) -> nn.Module:
     return network
 
 
-def data_settings(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The data module's arguments in a run's configuration, with or without its class path."""
-    data = checkpoint.config.get("data") or {}
-    return dict(data.get("init_args") or {}) if "class_path" in data else dict(data)
-
-
-def input_channels(network: nn.Module, settings: dict[str, Any]) -> int:
-    """Channels that a network takes: by its normalization, its attribute, or the data's images."""
+def input_channels(network: nn.Module, data: dict[str, Any]) -> int:
+    """Channels that a network takes: by its normalization, its attribute, or the run's data settings."""
     normalize = input_normalization(network)
     if normalize is not None:
         return normalize.mean.shape[1]
-    return int(getattr(network, "in_channels", None) or settings.get("channels", 3))
+    return int(getattr(network, "in_channels", None) or data.get("channels", 3))
 
 
 def open_data(checkpoint: Checkpoint, words: list[str]) -> ImageDataModule:
@@ -53,7 +47,7 @@ def open_data(checkpoint: Checkpoint, words: list[str]) -> ImageDataModule:
     """
     parser = Parser(exit_on_error=False)
     parser.add_class_arguments(ImageDataModule, "data")
-    found = parser.parse_object({"data": data_settings(checkpoint)})
+    found = parser.parse_object({"data": dict(checkpoint.config.get("data") or {})})
     found = parser.parse_args(words, namespace=found) if words else found
     try:
         data = parser.instantiate(found).data

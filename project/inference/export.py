@@ -26,7 +26,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from project.inference.common import data_settings, input_channels, main_network
+from project.inference.common import input_channels, main_network
 from workbench.callbacks.record import environment
 from workbench.checkpoint import Checkpoint, load_model, read_checkpoint
 from workbench.console import silence_warnings
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     checkpoint = read_checkpoint(options.ckpt_path)
     path = _output_path(options, checkpoint.config.get("name") or "network")
     network = ExportNetwork(load_model(checkpoint)).eval()
-    channels = input_channels(network.network, data_settings(checkpoint))
+    channels = input_channels(network.network, checkpoint.config.get("data") or {})
     try:
         if options.format == "onnx":
             exported = write_onnx(network, torch.rand(2, channels, 66, 90), path)
@@ -182,13 +182,13 @@ def write_card(file: Path, checkpoint: Checkpoint, shapes: tuple[int, int], diff
 
 
 def _images(checkpoint: Checkpoint) -> list[str]:
-    data = data_settings(checkpoint)
+    data = checkpoint.config.get("data") or {}
     lines = [f"- Source: {data.get('source', 'demo')}" + (f", {data['root']}" if data.get("root") else "")]
     for part, found in checkpoint.splits.items():
-        lines.append(f"- {part}: {found['pictures']} images, fingerprint {found['fingerprint']}")
+        lines.append(f"- {part}: {found.get('images')} images, fingerprint {found.get('fingerprint')}")
         if extra := found.get("extra_pairs"):
             members = ", ".join(f"{member['checkpoint']} (SHA-256 {member['sha256']})" for member in extra["members"])
-            lines.append(f"  - {extra['pictures']} of them are pseudo-labels of {members}, from {extra['folder']}")
+            lines.append(f"  - {extra['images']} of them are pseudo-labels of {members}, from {extra['folder']}")
     return lines
 
 

@@ -39,13 +39,13 @@ def compare_inference(checkpoint: str, side: int, rounds: int, large: float) -> 
         rounds: In turns; the fastest counts.
         large: Megapixels of the image whose memory is measured, which takes minutes for 24; 0: none.
     """
-    from project.inference.common import data_settings, input_channels
+    from project.inference.common import input_channels
     from project.inference.export import ExportNetwork
     from workbench.checkpoint import load_model, read_checkpoint
 
     read = read_checkpoint(checkpoint)
     answer = ExportNetwork(load_model(read)).eval()
-    channels = input_channels(answer.network, data_settings(read))
+    channels = input_channels(answer.network, read.config.get("data") or {})
     functions = _functions(answer, channels)
     print(f"milliseconds an image of {side} x {side}, CPU, {torch.get_num_threads()} threads, best of {rounds} rounds")
     print(f"  {'batch':<16}" + "".join(f"{batch:>10}" for batch in BATCHES))

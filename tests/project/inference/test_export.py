@@ -27,7 +27,7 @@ def run(tmp_path: Path) -> Path:
     torch.manual_seed(0)
     model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": NETWORK}}
     config = yaml.safe_dump({"name": "tiny", "model": model, "data": {"root": "photos"}})
-    splits = {part: {"pictures": 14, "fingerprint": "ab"} for part in ("train", "val")}
+    splits = {part: {"images": 14, "fingerprint": "ab"} for part in ("train", "val")}
     content = {"state_dict": ImageRestorer(UNet(**NETWORK["init_args"])).state_dict(), "config": config}
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
@@ -169,7 +169,7 @@ def test_a_model_of_another_task_is_refused_in_one_line():
 
 def test_the_card_names_extra_pairs_and_the_models_that_made_them():
     members = [{"checkpoint": "/runs/a/best.ckpt", "sha256": "0f"}]
-    train = {"pictures": 11, "fingerprint": "ab", "extra_pairs": {"pictures": 4, "folder": "/more", "members": members}}
+    train = {"images": 11, "fingerprint": "ab", "extra_pairs": {"images": 4, "folder": "/more", "members": members}}
     lines = export._images(Checkpoint(Path("x.ckpt"), {"data": {}}, {}, {"train": train}))
     assert lines[1:] == [
         "- train: 11 images, fingerprint ab",
