@@ -23,7 +23,7 @@ from project.data.loader import usable_cores
 from workbench.console import rank_zero_print
 from workbench.errors import UserError
 
-STYLES = ("adventurer", "micah", "open-peeps")  # those with outlines; each names its artist and license
+STYLES = ("adventurer", "micah", "adventurer", "open-peeps")  # in turn; those with outlines, adventurer's vary most
 CARD = 0.6  # share of the drawings on a card of any color, which only a hint can tell, instead of on paper
 SKIN = ["fbdcc4", "f6cba6", "eab98c", "d99f6c", "b97a4b", "935a35", "6d4128"]
 HAIR = ["5a3825", "7d4c29", "a56b34", "d9a441", "f1d27a", "c2542b", "b9b9bd", "4a4e78"]
@@ -43,6 +43,7 @@ def draw(number: int, size: int = 96) -> tuple[bytes, bytes]:
     fills["background"] = free[6] if random.random() < CARD else "ffffff"
     options: dict[str, Any] = {f"{part}Color": [f"#{color}"] for part, color in fills.items()}
     options |= {"seed": str(number), "flip": ["none", "horizontal"]}
+    options |= {"translateX": [-4, 4], "translateY": [0, 5]}  # percent
     svg = Avatar(_style(STYLES[number % len(STYLES)]), options).to_string()
     return _png(_HEX_COLOR.sub(_ink_or_white, svg), size, "L"), _png(svg, size, "RGB")
 
@@ -85,7 +86,7 @@ class Drawings(Dataset):
         from rich.console import Console
         from rich.progress import track
 
-        credits = "\n".join(_style(name).meta().license().text() for name in STYLES)
+        credits = "\n".join(_style(name).meta().license().text() for name in sorted(set(STYLES)))
         cores = min(8, usable_cores())
         generator = torch.Generator()  # or the loader would advance the global one, on the first run alone
         drawn = DataLoader(self, batch_size=None, num_workers=cores if cores > 1 else 0, generator=generator)
