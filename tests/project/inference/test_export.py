@@ -88,11 +88,10 @@ def backbone() -> ImageRestorer:
     "make",
     [
         backbone,
-        colorizer,
         lambda: colorizer(attention=[1]),
         lambda: ImageRestorer(Normalized(nn.Conv2d(3, 3, 3, padding=1))),
     ],
-    ids=["backbone", "colors", "attention", "wrapped"],
+    ids=["backbone", "attention", "wrapped"],
 )
 def test_networks_of_all_kinds(make, tmp_path):
     torch.manual_seed(0)

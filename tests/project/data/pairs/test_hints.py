@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from project.data.pairs import Hints, NoHints, PaletteHints, Point, SpatialHints
+from project.data.pairs import NoHints, PaletteHints, Point, SpatialHints
 from project.data.pairs.hints import MAX_SIDE, Patches, mean_colors, moved, place, render
 from workbench.errors import UserError
 
@@ -74,26 +74,6 @@ def test_training_reads_no_value_from_the_device(images, hints):
     assert planes.shape == (4, hints.channels, 40, 56) and planes.is_meta
 
 
-def test_hints_of_your_own_are_a_few_methods(images):
-    class MeanColor(Hints):
-        channels = 3
-
-        def sample(self, image):
-            return image.mean((2, 3), keepdim=True).expand_as(image)
-
-        def deterministic(self, image, seed, count):
-            return self.sample(image)
-
-        def from_points(self, height, width, points):
-            return torch.zeros(1, 3, height, width)
-
-        def preview(self, planes, condition):
-            return planes
-
-    planes = MeanColor()(images(), SEED, True)
-    assert torch.allclose(planes[1, 2], images()[1, 2].mean().expand(40, 56))
-
-
 @pytest.mark.parametrize("hints", ALL[1:])
 @pytest.mark.parametrize("color", [(0.1, 0.2), (0.1, 0.2, 1.5), (255, 0, 0), (-0.1, 0, 0)])
 def test_impossible_colors(hints, color):
@@ -154,13 +134,6 @@ def test_noise_and_few_levels_of_colors(images):
     _, colors, _ = plain(levels=5).sample_colors(images())
     assert colors.unique().tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert (colors - exact).abs().max() <= 0.125 + 1e-6
-
-
-def test_sides_are_drawn_for_each_square():
-    patches, _, _ = plain(patch=(2, 4)).sample_colors(torch.zeros(50, 3, 10, 12))
-    shares = torch.bincount(patches.side.flatten()) / patches.side.numel()
-    assert torch.allclose(shares, torch.tensor([0, 0, 1 / 3, 1 / 3, 1 / 3]), atol=0.03)
-    assert (patches.side.amax(1) > patches.side.amin(1)).all()
 
 
 def test_evaluations_hints_are_the_first_of_more(images):
