@@ -26,8 +26,8 @@ COMMANDS = {
         "project.inference.ensemble.command",
         "let several checkpoints, or one in eight positions, answer together",
     ),
-    "export": ("project.inference.export.command", "write a checkpoint as ONNX or TorchScript, for other programs"),
-    "inspect": ("project.inference.inspection.command", "show a checkpoint's filters and features, and where it fails"),
+    "export": ("project.inference.export", "write a checkpoint as ONNX, for other programs"),
+    "inspect": ("project.inference.inspect", "show a checkpoint's filters and features, and where it fails"),
 }
 
 HELP = """usage: python -m project COMMAND [options]

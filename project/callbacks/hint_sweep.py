@@ -60,11 +60,11 @@ class HintSweep(Callback):
         condition = batch.input[window][:, : batch.input.shape[1] - pairs.hints.channels]
         height, width = condition.shape[-2:]
         x, y = flat_spot(batch.target[window][0])
-        planes = torch.cat([pairs.hints.given(height, width, [Point(x, y, color)]) for color in hues()])
+        planes = torch.cat([pairs.hints.from_points(height, width, [Point(x, y, color)]) for color in hues()])
         planes = planes.to(condition)
         with torch.no_grad(), gather_weights(trainer):
             colored = pl_module.restore(torch.cat([condition.expand(STEPS, -1, -1, -1), planes], dim=1))
-            hint = pairs.hints.view(planes[:1], condition)[0]
+            hint = pairs.hints.preview(planes[:1], condition)[0]
         self._sweep = hint.float().cpu(), colored.float().cpu()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

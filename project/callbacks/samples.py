@@ -88,7 +88,7 @@ class Samples(Callback):
                 if getattr(pair, name).shape[-2:] == output.shape[-2:]
             }
         )
-        make_views = getattr(pair_maker(trainer), "views", None)
+        make_views = getattr(pair_maker(trainer), "preview", None)
         views = {"input": cut.baseline} if make_views is None else make_views(cut)
         views = {heading: pictures.float().cpu() for heading, pictures in views.items()}
         shown = (part.float().cpu() for part in (cut.baseline, output[window], cut.target))

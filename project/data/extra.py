@@ -15,7 +15,7 @@ from typing import Any
 from project.data.cache import Cache
 from project.data.images import Entry, ImageRecord, content_digest
 from project.data.index import file_digests, index_pictures
-from project.data.pairs import Coloring, Given, PairMaker
+from project.data.pairs import Coloring, PairedInput, PairMaker
 from project.data.tell import tell
 from workbench.errors import UserError
 
@@ -164,7 +164,7 @@ def check_kind(manifest: Manifest, pairs: PairMaker, channels: int) -> None:
 
 def maker_of_extra(pairs: PairMaker) -> PairMaker:
     """What makes pairs of extra images and their partners, where the user's own images have no partners."""
-    return pairs if isinstance(pairs, Coloring) or pairs.partner != "never" else Given()
+    return pairs if isinstance(pairs, Coloring) or pairs.uses_target != "never" else PairedInput()
 
 
 def _entry(folder: Path, name: str) -> Entry:

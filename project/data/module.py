@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from project.data.augment import Augment
 from project.data.batches import Balance, PictureBatches
 from project.data.catalog import Settings
-from project.data.pairs import PairMaker, fitting_pairs
+from project.data.pairs import PairMaker, resolve_pairs
 from project.data.prepared import InputRange, Protocol
 from project.data.sources import partners
 from workbench.errors import UserError
@@ -102,7 +102,7 @@ class ImageDataModule(PictureBatches):
         self.save_hyperparameters(ignore=objects)
         owner = partners(source, root, target_root)
         self._has_partners = owner is not None
-        self.pairs = fitting_pairs(pairs, owner)
+        self.pairs = resolve_pairs(pairs, owner)
         self.augment = augment
         self.crop = crop
         self.half_size_epochs = half_size_epochs

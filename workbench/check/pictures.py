@@ -53,8 +53,8 @@ def _batch(pair: Batch, normalize: nn.Module | None, seen: Subject) -> Image.Ima
     shown = {"as the network sees it, -2 to 2": shown_channels(inside, seen) / 4 + 0.5}
     shown["de-normalized"] = shown_channels(outside, seen)
     part = Batch(*[None if values is None else values[:COUNT] for values in pair])
-    if seen.hint_channels and hasattr(views, "views"):
-        shown |= {name: view for name, view in views.views(part).items() if name not in ("input", "condition")}
+    if seen.hint_channels and hasattr(views, "preview"):
+        shown |= {name: view for name, view in views.preview(part).items() if name not in ("input", "condition")}
     shown["target"] = pair.target[:COUNT].float()
     seen_pictures = inside[:, : seen.picture_channels]
     return table_of(shown, [[f"mean {x.mean():.2f}, std {x.std():.2f}"] for x in seen_pictures])

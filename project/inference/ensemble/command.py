@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _load(checkpoints: list[Checkpoint], device: torch.device) -> list[LightningModule]:
-    from project.inference.export.answer import input_channels
+    from project.inference.common import input_channels
     from workbench.checkpoint import load_model
 
     models = [load_model(checkpoint).to(device) for checkpoint in checkpoints]
@@ -103,7 +103,7 @@ def _scores(
     import torch
 
     from project.data.pairs import Coloring
-    from project.inference.inspection.data import open_data
+    from project.inference.common import open_data
     from project.models.color_metrics import ColorfulnessRatio
     from project.models.metrics import PSNR, SSIM, Scores
 

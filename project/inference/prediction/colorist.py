@@ -119,13 +119,13 @@ class Colorist(TiledModel):
         if not hints:
             return torch.zeros(1, taken.channels, 1, 1)
         if taken.slots is not None:
-            return taken.given(1, 1, [Point(0, 0, _unit(hint)) for hint in hints])
+            return taken.from_points(1, 1, [Point(0, 0, _unit(hint)) for hint in hints])
         points = [
             # The middle of a pixel lies within a pixel at any scale.
             Point((int(hint.x) + 0.5) * small[1] // size[1], (int(hint.y) + 0.5) * small[0] // size[0], _unit(hint))
             for hint in hints
         ]
-        return taken.given(*small, points)
+        return taken.from_points(*small, points)
 
     def _ask(self, picture: Tensor, planes: Tensor) -> Iterator[tuple[int, Tensor]]:
         """The network's answer to an image, uint8 (1, C, h, w), and hints: bands from the top down.

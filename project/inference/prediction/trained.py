@@ -43,7 +43,7 @@ def coloring_of(checkpoint: Checkpoint) -> Coloring | None:
         ) from error
     # Images and partners were taken as they are where the pair maker has no use for the partners.
     paired = partners(data.get("source", "demo"), data.get("root"), data.get("target_root")) is not None
-    return None if pairs.partner == "never" and paired else pairs
+    return None if pairs.uses_target == "never" and paired else pairs
 
 
 def _is_coloring(class_path: Any) -> bool:

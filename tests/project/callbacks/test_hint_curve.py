@@ -32,18 +32,18 @@ class Told(Hints):
     def __init__(self, slots: int | None = None) -> None:
         self.slots = slots
 
-    def drawn(self, picture):
+    def sample(self, picture):
         raise AssertionError("training's hints are no test")
 
-    def exact(self, picture, seed, count):
+    def deterministic(self, picture, seed, count):
         planes = torch.full((len(picture), 4, *picture.shape[2:]), count / 100)
         planes[:, :3] = seed.view(-1, 1, 1, 1) / 100
         return planes
 
-    def given(self, height, width, points):
+    def from_points(self, height, width, points):
         raise NotImplementedError
 
-    def view(self, planes, condition):
+    def preview(self, planes, condition):
         raise NotImplementedError
 
 

@@ -88,7 +88,7 @@ def test_the_picture_shows_swatches_over_outputs_labeled_in_degrees(make_trainer
         assert (swatch == wanted).all()
         assert np.abs(output.astype(int) - wanted).max() <= 1  # this model answers with the hint's color
         assert output.shape == (80, 104, 3)  # 40 x 52, enlarged
-    view = pairs.hints.view(model.inputs[0][:1, 1:], pair.input[:1, :1])[0]
+    view = pairs.hints.preview(model.inputs[0][:1, 1:], pair.input[:1, :1])[0]
     assert np.array_equal(np.asarray(rows[1][0]), np.asarray(to_image(view, 2)))
     assert Image.open(tmp_path / "samples" / "hint_sweep.png").width > 13 * 104
 

@@ -89,7 +89,7 @@ def test_samples_of_coloring_show_condition_hints_output_and_truth(make_trainer,
     model = SimpleNamespace(restore=lambda x: x[:, 1:4])
     _validate(Samples(count=1), make_trainer(pairs), model, pair)
     pixels = np.asarray(Image.open(tmp_path / "samples" / "latest.png"))
-    view = pairs.hints.view(pair.input[:, 1:], pair.input[:, :1])
+    view = pairs.hints.preview(pair.input[:, 1:], pair.input[:, :1])
     for picture in (pair.baseline, view, pair.input[:, 1:4], pair.target):
         assert _contains(pixels, np.asarray(to_image(picture[0])))
     [(headings, captions)] = seen
@@ -109,7 +109,7 @@ def test_a_palette_is_shown_whole_on_the_crop(make_trainer, tmp_path):
     model = SimpleNamespace(restore=lambda x: x[:, :1].expand(-1, 3, -1, -1))
     _validate(Samples(count=1, size=100), make_trainer(pairs), model, pair)
     cut = pair.input[:1, :, 100:200, 80:180]
-    expected = to_image(pairs.hints.view(cut[:, 1:], cut[:, :1])[0])
+    expected = to_image(pairs.hints.preview(cut[:, 1:], cut[:, :1])[0])
     assert len(np.unique(np.asarray(expected)[-3, :, :], axis=0)) == 4  # the strip with all of its colors
     assert _contains(np.asarray(Image.open(tmp_path / "samples" / "latest.png")), np.asarray(expected))
 

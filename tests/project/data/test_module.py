@@ -11,7 +11,7 @@ from PIL import Image
 
 from project.data import Batch, ImageDataModule, RawBatch, prepared
 from project.data.augment import Augment
-from project.data.pairs import GaussianNoise, Given, SaltAndPepper
+from project.data.pairs import GaussianNoise, PairedInput, SaltAndPepper
 from workbench.errors import UserError
 
 
@@ -152,7 +152,7 @@ def test_folder_pairs(make, tmp_path, capsys):
     for path in make.folder.glob("*.png"):
         Image.fromarray(255 - np.asarray(Image.open(path))).save(target_root / path.name)
     module = make(target_root=str(target_root), augment=Augment(rotate_degrees=20), pairs=GaussianNoise())
-    assert isinstance(module.pairs, Given)
+    assert isinstance(module.pairs, PairedInput)
     assert "GaussianNoise is off" in capsys.readouterr().out
     pair = module.make_pair(next(iter(module.train_dataloader())), training=True)
     assert torch.allclose(pair.target, 1 - pair.input, atol=1.1 / 255)  # rounding after interpolation
@@ -239,7 +239,7 @@ def test_hyperparameters_are_plain(make):
         ({"protocol": "KAIR"}, r"data\.protocol is 'KAIR'"),
         ({"crop": 32, "resize": 20}, r"--data\.crop 20"),
         ({"weights": {"a": 1.0}, "balance": "tags"}, "exclude each other"),
-        ({"pairs": Given()}, r"--data\.target_root"),
+        ({"pairs": PairedInput()}, r"--data\.target_root"),
     ],
 )
 def test_impossible_values(make, options, message):

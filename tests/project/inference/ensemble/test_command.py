@@ -65,7 +65,7 @@ def test_members_are_scored_beside_the_ensemble_and_restore_pictures(checkpoints
     assert [pair["file"] for pair in manifest["pairs"]] == names and len(manifest["members"]) == 2
     assert all(0 < pair["confidence"] < 1 for pair in manifest["pairs"])
     pairs = ["--data.root", "restored/pairs/inputs", "--data.target_root", "restored/pairs/targets"]
-    given = ["--data.pairs", "project.data.pairs.Given", "--trainer.fast_dev_run", "1"]
+    given = ["--data.pairs", "project.data.pairs.PairedInput", "--trainer.fast_dev_run", "1"]
     assert main(["fit", "--config", "tiny.yaml", *pairs, *given]) == 0
 
     limit = sorted(pair["confidence"] for pair in manifest["pairs"])[10]

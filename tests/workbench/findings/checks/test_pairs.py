@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from project.data.pairs import Given, GrayToColor, LinesToColor, SpatialHints
+from project.data.pairs import GrayToColor, LinesToColor, PairedInput, SpatialHints
 from project.networks import UNet
 
 
@@ -49,12 +49,12 @@ def two_folders(make_scenes, kit):
 @pytest.mark.planted("pair-misaligned")
 def test_files_that_were_paired_in_another_order(look, kit, two_folders):
     folders = two_folders(lambda names: names[1:] + names[:1])
-    assert kit.faults(look(kit.small_unet(residual=False), pairs=Given(), **folders))[0] == "pair-misaligned"
+    assert kit.faults(look(kit.small_unet(residual=False), pairs=PairedInput(), **folders))[0] == "pair-misaligned"
 
 
 @pytest.mark.healthy
 def test_files_that_belong_together(look, kit, two_folders):
-    found = look(kit.small_unet(residual=False), pairs=Given(), **two_folders())
+    found = look(kit.small_unet(residual=False), pairs=PairedInput(), **two_folders())
     assert kit.faults(found) == []
 
 

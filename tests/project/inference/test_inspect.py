@@ -10,15 +10,23 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch import LightningModule
 from PIL import Image
 from torch import nn
+from torch.nn import functional as F
 
 from project.__main__ import main
 from project.data import ImageDataModule
-from project.models import ImageRestorer
-from project.networks import Normalized, UNet
+from project.inference.inspect import filter_images, first_filters
+from project.models import GANColorizer, ImageRestorer
+from project.networks import Normalized, PatchGAN, UNet
 
-WAVES = {"class_path": "project.data.pairs.GaussianNoise", "init_args": {"sigma": 50.0}}
+NOISE = {"class_path": "project.data.pairs.GaussianNoise", "init_args": {"sigma": 50.0}}
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
 
 
 @pytest.fixture
@@ -29,7 +37,7 @@ def config(tmp_path, make_images) -> Path:
     data = {
         "root": str(make_images(20, width=52, height=41)),
         "fractions": [0.4, 0.5, 0.1],
-        "pairs": WAVES,
+        "pairs": NOISE,
         "crop": 24,
         "batch_size": 4,
         "num_workers": 0,
@@ -63,19 +71,19 @@ def splits(config: Path, **more) -> dict[str, list[str]]:
     data = ImageDataModule(**{**described, "fractions": tuple(described["fractions"]), **more})
     data.prepare_data()
     data.setup()
-    return {split: [picture.name for picture in found] for split, found in data.pictures.items()}
+    return {split: [image.name for image in found] for split, found in data.pictures.items()}
 
 
-def test_from_a_run_to_its_worst_pictures_and_on_without_them(config, tmp_path, capsys):
+def test_from_a_run_to_its_worst_images_and_on_without_them(config, tmp_path, capsys):
     run = fit(config)
     best = run / "checkpoints" / "best.ckpt"
     assert inspect(best, "--maps", "2", "--layer", "encoder.0") == 0
     folder = run / "inspect"
     files = {"filters.png", "features_encoder.0.png", "worst.png", "worst.csv"}
     assert {path.name for path in folder.iterdir()} == files
-    told = capsys.readouterr().out
-    assert "Layer encoder.0: 6 feature maps; a unit sees 14 x 14 pixels." in told
-    assert all(str(folder / name) in told for name in files)
+    printed = capsys.readouterr().out
+    assert "Layer encoder.0: 6 feature maps; a unit sees 14 x 14 pixels." in printed
+    assert all(str(folder / name) in printed for name in files)
     for name in files - {"worst.csv"}:
         with Image.open(folder / name) as image:
             assert min(image.size) > 100 and len(image.getcolors(1 << 24)) > 20
@@ -98,14 +106,15 @@ def test_from_a_run_to_its_worst_pictures_and_on_without_them(config, tmp_path, 
     after = splits(config, exclude=str(tmp_path / "drop.csv"))
     assert after == {part: [name for name in before[part] if name not in gone] for part in before}
 
-    # The list travels with the checkpoint; and the manifest has not forgotten who belongs where.
+    # The list travels with the checkpoint; and the manifest still holds every image's split.
     assert inspect(second / "checkpoints" / "best.ckpt", "--maps", "0") == 0
     assert sorted(row["file"] for row in table(second / "inspect" / "worst.csv")) == after["val"]
     assert not list((second / "inspect").glob("features_*"))
     assert splits(config) == before
 
 
-def test_other_splits_and_other_pictures(config, make_images, tmp_path, capsys):
+@pytest.mark.slow
+def test_other_splits_and_other_images(config, make_images, tmp_path, capsys):
     run = fit(config)
     best = run / "checkpoints" / "best.ckpt"
     for split, count in (("train", 8), ("test", 2)):
@@ -121,88 +130,78 @@ def test_other_splits_and_other_pictures(config, make_images, tmp_path, capsys):
     assert list(Path("elsewhere").glob("features_*.png"))
 
 
-@pytest.mark.parametrize("space", ["lab", "rgb"])
-def test_a_coloring_gan_shows_both_its_networks(space, make_images, tmp_path):
-    spatial = {"class_path": "project.data.pairs.SpatialHints"}
-    maker = {"lab": "GrayToColor", "rgb": "LinesToColor"}[space]
-    colors = {"lab": 2, "rgb": 3}[space]
-    generator = {"in_channels": 5, "out_channels": colors, "widths": [4, 6], "stem": 2}
-    config = {
-        "model": {
-            "class_path": "project.models.GANColorizer",
-            "init_args": {
-                "space": space,
-                "generator": {"class_path": "project.networks.UNet", "init_args": generator},
-                "discriminator": {
-                    "class_path": "project.networks.PatchGAN",
-                    "init_args": {"in_channels": 5 + colors, "width": 4, "layers": 1},
-                },
-            },
-        },
-        "data": {
-            "root": str(make_images(10, width=36, height=32)),
-            "pairs": {"class_path": f"project.data.pairs.{maker}", "init_args": {"hints": spatial}},
-            "crop": 24,
-            "num_workers": 0,
-        },
-        "trainer": {"accelerator": "cpu", "max_steps": 2},
-    }
-    path = tmp_path / "gan.yaml"
-    path.write_text(yaml.safe_dump(config))
-    run = fit(path)
-    assert inspect(run / "checkpoints" / "best.ckpt", "--maps", "1") == 0
-    made = {path.name for path in (run / "inspect").iterdir()}
-    assert {"filters.png", "filters_discriminator.png", "worst.png", "worst.csv"} < made
-    assert len(made) == 5
-
-
-def save_checkpoint(root: Path, folder: Path, network: nn.Module, described: dict) -> Path:
-    """What ``fit`` would write in a run's folder, untrained."""
-    model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": described}}
-    config = {"model": model, "data": {"root": str(root), "pairs": WAVES, "num_workers": 0, "crop": 16}}
+def save_checkpoint(folder: Path, model: LightningModule, described: dict, data: dict) -> Path:
+    """What `fit` would write in a run's folder, untrained."""
+    config = {"model": described, "data": {"num_workers": 0, "crop": 16, **data}}
     path = folder / "checkpoints" / "best.ckpt"
     path.parent.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    torch.save({"state_dict": ImageRestorer(network).state_dict(), "config": yaml.safe_dump(config)}, path)
+    torch.save({"state_dict": model.state_dict(), "config": yaml.safe_dump(config)}, path)
     return path
+
+
+def restorer_checkpoint(root: Path, folder: Path, network: nn.Module, described: dict) -> Path:
+    model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": described}}
+    return save_checkpoint(folder, ImageRestorer(network), model, {"root": str(root), "pairs": NOISE})
 
 
 @pytest.fixture
 def checkpoint(make_images, tmp_path) -> Path:
     described = {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 5]}}
-    return save_checkpoint(make_images(10), tmp_path / "run", UNet(widths=[4, 5]), described)
+    return restorer_checkpoint(make_images(10), tmp_path / "run", UNet(widths=[4, 5]), described)
+
+
+@pytest.mark.parametrize(("space", "maker", "colors"), [("lab", "GrayToColor", 2), ("rgb", "LinesToColor", 3)])
+def test_a_coloring_gan_shows_both_its_networks(space, maker, colors, make_images, tmp_path):
+    sizes = {"in_channels": 5, "out_channels": colors, "widths": [4, 6], "stem": 2}
+    judge = {"in_channels": 5 + colors, "width": 4, "layers": 1}
+    described = {
+        "class_path": "project.models.GANColorizer",
+        "init_args": {
+            "space": space,
+            "generator": {"class_path": "project.networks.UNet", "init_args": sizes},
+            "discriminator": {"class_path": "project.networks.PatchGAN", "init_args": judge},
+        },
+    }
+    hints = {"class_path": "project.data.pairs.SpatialHints"}
+    pairs = {"class_path": f"project.data.pairs.{maker}", "init_args": {"hints": hints}}
+    model = GANColorizer(UNet(**sizes), PatchGAN(**judge), space=space)
+    root = str(make_images(10, width=36, height=32))
+    path = save_checkpoint(tmp_path / "gan", model, described, {"root": root, "pairs": pairs})
+    assert inspect(path, "--maps", "1") == 0
+    made = {path.name for path in (tmp_path / "gan" / "inspect").iterdir()}
+    assert {"filters.png", "filters_discriminator.png", "worst.png", "worst.csv"} < made
+    assert len(made) == 5
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (
-            ["--layer", "midle"],
-            "--layer midle: the network has no layer of that name that gives feature maps. Did you mean middle",
-        ),
+        (["--layer", "midle"], "--layer: 'midle' is not known. Did you mean 'middle'"),
         (["--split", "valid"], "--split"),
         (["--maps", "-1"], "--maps -1 is too small"),
         (["--layr", "middle"], "inspect has no option --layr. Did you mean --layer?"),
         (["--data.rot", "x"], "Did you mean data.root?"),
-        (["--data.root", "nowhere"], "The images of this checkpoint's run cannot be had: --data.root"),
+        (["--data.root", "nowhere"], "The images of this checkpoint's run cannot be read: --data.root"),
         (["--data.exclude", "nowhere.txt"], "nowhere.txt cannot be read"),
         (["--split", "test", "--data.fractions", "[0.8, 0.2, 0]", "--maps", "0"], "There is no test image"),
         (["--output", "file.txt"], "--output file.txt cannot be made"),
     ],
 )
-def test_mistakes_are_told_in_a_few_lines(checkpoint, words, expected, capsys):
+def test_mistakes_end_in_a_few_lines(checkpoint, words, expected, capsys):
     Path("file.txt").write_text("in the way")
     assert inspect(checkpoint, *words) == 2
-    told = capsys.readouterr().err
-    assert expected in told
-    assert len(told.splitlines()) <= 10
+    printed = capsys.readouterr().err
+    assert expected in printed
+    assert len(printed.splitlines()) <= 10
 
 
-def test_pictures_that_are_gone_and_the_way_out(checkpoint, make_images, tmp_path, capsys):
-    (tmp_path / "pictures").rename(tmp_path / "moved")
+def test_images_that_are_gone_and_the_way_out(checkpoint, make_images, tmp_path, capsys):
+    root = Path(yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["data"]["root"])
+    root.rename(tmp_path / "moved")
     assert inspect(checkpoint, "--maps", "0") == 2
-    told = capsys.readouterr().err
-    assert "images does not exist" in told and "--data.root FOLDER" in told
+    printed = capsys.readouterr().err
+    assert f"{root} does not exist" in printed and "--data.root FOLDER" in printed
     assert inspect(checkpoint, "--maps", "0", "--data.root", "moved") == 0
     assert len(table(tmp_path / "run" / "inspect" / "worst.csv")) == 2
 
@@ -221,18 +220,16 @@ def test_without_captum_all_but_the_features_can_be_had(checkpoint, capsys, monk
         importlib.util, "find_spec", lambda name, *more: None if name == "captum" else find(name, *more)
     )
     assert inspect(checkpoint) == 2
-    told = capsys.readouterr().err
-    assert "[inspect]" in told and "--maps 0" in told
+    printed = capsys.readouterr().err
+    assert "[inspect]" in printed and "--maps 0" in printed
     assert inspect(checkpoint, "--maps", "0") == 0
 
 
-def test_a_network_of_ones_own(make_images, tmp_path, capsys):
-    inner = {
-        "class_path": "torch.nn.Conv2d",
-        "init_args": {"in_channels": 3, "out_channels": 3, "kernel_size": 1},
-    }
+def test_a_network_of_your_own(make_images, tmp_path):
+    sizes = {"in_channels": 3, "out_channels": 3, "kernel_size": 1}
+    inner = {"class_path": "torch.nn.Conv2d", "init_args": sizes}
     described = {"class_path": "project.networks.Normalized", "init_args": {"network": inner}}
-    path = save_checkpoint(make_images(10), tmp_path / "own", Normalized(nn.Conv2d(3, 3, 1)), described)
+    path = restorer_checkpoint(make_images(10), tmp_path / "own", Normalized(nn.Conv2d(3, 3, 1)), described)
     assert inspect(path, "--maps", "3") == 0
     assert (tmp_path / "own" / "inspect" / "features_network.png").is_file()
 
@@ -240,7 +237,45 @@ def test_a_network_of_ones_own(make_images, tmp_path, capsys):
 def test_the_help_is_short_and_names_the_options(capsys):
     with pytest.raises(SystemExit):
         main(["inspect", "--help"])
-    told = capsys.readouterr().out
+    printed = capsys.readouterr().out
     for option in ("--ckpt_path", "--output", "--split", "--layer", "--maps", "--data.KEY"):
-        assert option in told
-    assert len(told.splitlines()) < 40
+        assert option in printed
+    assert len(printed.splitlines()) < 40
+
+
+@pytest.mark.parametrize(("channels", "stem"), [(3, 1), (3, 2), (5, 3), (1, 2)])
+def test_filters_put_back_do_to_the_image_what_the_layer_does(channels, stem):
+    network = UNet(in_channels=channels, widths=[6, 7], stem=stem, out_channels=1).eval()
+    x = torch.rand(1, channels, 12 * stem, 10 * stem)
+    layer, weights, found = first_filters(network, x)
+    assert (layer, found) == ("head", stem)
+    expected = network.head(F.pixel_unshuffle(x, stem))
+    given = F.conv2d(x, weights, network.head.bias, stride=stem, padding=stem)
+    torch.testing.assert_close(given, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_first_filters_are_those_that_the_pass_meets_first():
+    class Backwards(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(4, 3, 1), nn.Conv2d(2, 4, (3, 5))
+
+        def forward(self, x):
+            return self.a(self.b(x))
+
+    layer, weights, _ = first_filters(Backwards(), torch.rand(1, 2, 9, 9))
+    assert layer == "b" and weights.shape == (4, 2, 3, 5)
+    assert first_filters(nn.Flatten(), torch.rand(1, 2, 9, 9)) is None
+    network = PatchGAN(in_channels=6, width=5, spectral_norm=True).eval()
+    _, weights, _ = first_filters(network, torch.rand(1, 6, 48, 56))
+    torch.testing.assert_close(weights, network.blocks[0][0].weight)
+
+
+def test_filters_are_shown_on_their_own_scale():
+    weights = torch.zeros(2, 3, 2, 2)
+    weights[0, 0, 0, 1] = 4.0
+    weights[1, 2, 1, 0] = -0.25
+    expected = torch.full((2, 3, 2, 2), 0.5)
+    expected[0, 0, 0, 1] = 1.0
+    expected[1, 2, 1, 0] = 0.0
+    assert torch.equal(filter_images(weights), expected)
