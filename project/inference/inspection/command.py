@@ -120,7 +120,7 @@ def _place(options: Namespace) -> Path:
 def _open(options: Namespace, words: list[str]) -> Subject:
     from project.inference.inspection.data import open_data
     from project.inference.inspection.layers import answering_network
-    from project.inference.prediction.tiled import choose_device
+    from project.inference.tiles import choose_device
     from workbench.checkpoint import load_model, read_checkpoint
     from workbench.console import silence_warnings
 

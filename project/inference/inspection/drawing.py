@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from project.callbacks.pictures import GAP, to_image
+from project.callbacks.grid import GAP, to_image
 
 LINE = 18
 PAPER = "white"

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from project.callbacks.pictures import to_image
+from project.callbacks.grid import to_image
 from project.inference.inspection.drawing import fit, framed, mosaic, stack, text, under
 
 CELL, SMALL = 60, 36

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from project.callbacks.pictures import grid
+from project.callbacks.grid import grid
 from project.inference.inspection.drawing import HEAT, beside, colored, fit, framed, picture, scale, stack, under
 from project.inference.inspection.measures import MEASURES
 from project.models.metrics import PERFECT_PSNR, as_saved
