@@ -22,7 +22,7 @@ SLOT = 4
 
 
 def to_image(image: Tensor, zoom: int = 1) -> Image.Image:
-    """(1 or 3, H, W) in [0, 1], any device -> an 8-bit RGB image, each pixel a square of ``zoom``; values are clamped."""
+    """(1 or 3, H, W) in [0, 1], any device -> an 8-bit RGB image, clamped, each pixel a square of ``zoom``."""
     pixels = image.detach().float().clamp(0, 1).mul(255).round().byte().cpu()
     pixels = pixels.repeat_interleave(zoom, 1).repeat_interleave(zoom, 2)
     return Image.fromarray(pixels.expand(3, -1, -1).permute(1, 2, 0).numpy())
@@ -76,60 +76,39 @@ def draw_histogram(views: dict[str, Tensor], hint_channels: int, path: Path, bin
 
     Args:
         views: Title and values of each, (B, C, H, W), such as before and after normalization.
-        hint_channels: So many of the last channels are hints, which get a second row; 0 for none.
+        hint_channels: So many of the last channels are hints: their colors are counted where there are hints.
         path: The PNG file.
         bins: Number of bins.
     """
-    if hint_channels % SLOT:  # hints of somebody's own may be other things than colors with their mask
-        hint_channels = 0
-    figure = new_figure(4.5 * len(views), 6.4 if hint_channels else 3.2)
-    axes = figure.subplots(2 if hint_channels else 1, len(views), squeeze=False)
-    mask: Tensor | None = None
-    for column, (title, values) in enumerate(views.items()):
-        values = values.detach().float().cpu()
-        image, hints = values.split([values.shape[1] - hint_channels, hint_channels], dim=1)
-        _plot(axes[0, column], image.transpose(0, 1).flatten(1), bool(hint_channels), "pixels", bins)
-        axes[0, column].set_title(f"first training batch, {title}")
-        if not hint_channels:
-            continue
-        slots = hints.unflatten(1, (-1, SLOT))
-        mask = slots[:, :, 3] > 0 if mask is None else mask  # of the first view, which is not normalized
-        # Nearly all of a hint plane is empty, and would bury its colors.
-        _plot(
-            axes[1, column],
-            torch.stack([s[mask] for s in slots[:, :, :3].unbind(2)]),
-            False,
-            "pixels with a hint",
-            bins,
-        )
-        share = f"in {mask.flatten(1).any(1).float().mean():.0%} of the images, on {mask.float().mean():.1%} of their planes"
-        axes[1, column].set_title(f"hints, {title}:\n{share}")
+    figure, given = new_figure(5 * len(views), 3.6), None
+    for number, (title, values) in enumerate(views.items(), 1):
+        image, hints = values.detach().float().cpu().tensor_split([values.shape[1] - hint_channels], dim=1)
+        curves = dict(zip(_names(image.shape[1]), image.transpose(0, 1).flatten(1), strict=True))
+        if hint_channels and hint_channels % SLOT == 0:  # hints of somebody's own may be other things
+            slots = hints.unflatten(1, (-1, SLOT)).unbind(2)
+            given = slots[3] > 0 if given is None else given  # of the first view, which is not normalized
+            curves |= {f"hints' {name}": slot[given] for name, slot in zip(_names(3), slots[:3], strict=True)}
+        axis = figure.add_subplot(1, len(views), number)
+        for place, (name, pixels) in enumerate(curves.items()):
+            if pixels.numel():
+                label = f"{name}: mean {pixels.mean():.2f}, std {pixels.std():.2f}" if place < MAX_LISTED else None
+                axis.hist(pixels.numpy(), bins=bins, histtype="step", label=label, color=_color(name))
+        # Logarithmic: white paper would bury the ink.
+        axis.set(xlabel="value", ylabel="pixels", yscale="log", title=f"first training batch, {title}")
+        axis.legend(fontsize="x-small")
     figure.savefig(path)
 
 
-def _plot(axis: Any, channels: Tensor, condition: bool, counted: str, bins: int) -> None:
-    """One curve for each row of a (C, N) tensor."""
-    from matplotlib import colormaps
+def _names(channels: int) -> list[str]:
+    """An image's channels, and perhaps a map of its noise behind them."""
+    colors = ["gray"] if channels < 3 else ["red", "green", "blue"] if channels < 5 else []
+    return [*colors, *(f"channel {number}" for number in range(len(colors), channels))]
 
-    names = ["gray"] if len(channels) < 3 else ["red", "green", "blue"] if len(channels) < 5 else []
-    names = ["condition"] if condition and len(channels) == 1 else names
-    few = ("tab:red", "tab:green", "tab:blue", "black") if len(channels) > 2 else ("tab:gray", "black")
-    many = colormaps["viridis"].resampled(len(channels))
-    axis.set(xlabel="value", ylabel=counted)
-    if channels.shape[1] == 0:
-        axis.text(0.5, 0.5, "none in this batch", ha="center", va="center", transform=axis.transAxes)
-        return
-    for number, pixels in enumerate(channels.numpy()):
-        name = names[number] if number < len(names) else f"channel {number}"
-        text = f"{name}: mean {pixels.mean():.2f}, std {pixels.std():.2f}"
-        if number >= MAX_LISTED - 1 and len(channels) > MAX_LISTED:
-            text = f"... and {len(channels) - number} more" if number == MAX_LISTED - 1 else None
-        color = many(number) if len(channels) > len(few) else few[number]
-        heights, _, _ = axis.hist(pixels, bins=bins, histtype="step", color=color, label=text)
-        if heights.max() > len(pixels) / 2 and bins > 2:  # white paper would bury the ink
-            axis.set(yscale="log", ylabel=f"{counted}, logarithmic")
-    axis.legend(fontsize="x-small", loc="upper right")
-    axis.margins(y=0.15 + 0.1 * min(len(channels), MAX_LISTED))  # room for the legend
+
+def _color(name: str) -> str | None:
+    shade = "" if name.startswith("hints'") else "tab:"
+    last = name.rpartition(" ")[2]
+    return shade + last if last in ("red", "green", "blue", "gray") else None
 
 
 def has_images(batch: Any) -> bool:

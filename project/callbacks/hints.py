@@ -49,34 +49,24 @@ class Hints(Callback):
 
     Args:
         counts: Numbers of hints to test with; each costs as much as a test. [] for no curve.
-        every_n_validations: Draw the sweep at every n-th validation; 0 for none.
+        sweep: Whether to draw the sweep.
 
     Raises:
         UserError: A count is negative.
     """
 
-    def __init__(self, counts: tuple[int, ...] = (0, 1, 2, 5, 10, 20, 50, 100), every_n_validations: int = 1) -> None:
+    def __init__(self, counts: tuple[int, ...] = (0, 1, 2, 5, 10, 20, 50, 100), sweep: bool = True) -> None:
         if any(count < 0 for count in counts):
             raise UserError(f"hints.counts are {list(counts)}: a number of hints cannot be negative.")
-        self.counts, self.every_n_validations = tuple(sorted(set(counts))), every_n_validations
+        self.counts, self.sweep = tuple(sorted(set(counts))), sweep
         self._metrics: dict[int, tuple[PSNR, ColorfulnessRatio]] = {}
         self._baseline = PSNR()
-        self._curve: list[tuple[int, float, float]] = []
-        self._validations = 0
-        self._sweep: tuple[Tensor, Tensor] | None = None
-
-    def state_dict(self) -> dict[str, Any]:
-        """How many validations there were: a resumed run draws at the ones that are due."""
-        return {"validations": self._validations}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Resume counting."""
-        self._validations = state_dict["validations"]
+        self._curve: dict[int, float] = {}
 
     # The curve
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pairs, self._curve, self._metrics = hint_pairs(trainer), [], {}
+        pairs, self._curve, self._metrics = hint_pairs(trainer), {}, {}
         if pairs is not None:
             room = [count for count in self.counts if pairs.hints.slots is None or count <= pairs.hints.slots]
             device = pl_module.device
@@ -110,23 +100,21 @@ class Hints(Callback):
             psnr, ratio = (metric.compute() for metric in metrics)
             logged = {f"test/psnr_hints_{count}": psnr, f"test/colorfulness_ratio_hints_{count}": ratio}
             pl_module.log_dict(logged, sync_dist=True, reduce_fx="max")  # equal on all processes
-            self._curve.append((count, float(psnr), float(ratio)))
+            self._curve[count] = float(psnr)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write, draw and print the curve."""
+        """Write and draw the curve."""
         if not self._curve:
             return
         baseline = float(self._baseline.compute())
         folder = trainer.log_dir  # the first process broadcasts it, so each has to ask
-        if not trainer.is_global_zero:
+        if folder is None or not trainer.is_global_zero:
             return
-        if folder is not None:
-            with (Path(folder) / "hint_curve.csv").open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows([["hints", "psnr"], *([n, f"{psnr:.4f}"] for n, psnr, _ in self._curve)])
-            path = Path(folder) / "hint_curve.png"
-            draw_curve(self._curve, baseline, path)
-            log_image(trainer, "hint_curve", path)
-        _print(self._curve, baseline, [count for count in self.counts if count not in self._metrics])
+        with (Path(folder) / "hint_curve.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([["hints", "psnr"], *([n, f"{psnr:.4f}"] for n, psnr in self._curve.items())])
+        path = Path(folder) / "hint_curve.png"
+        draw_curve(self._curve, baseline, path)
+        log_image(trainer, "hint_curve", path)
 
     # The sweep
 
@@ -134,14 +122,10 @@ class Hints(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
     ) -> None:
         pairs = hint_pairs(trainer)
-        if (
-            pairs is None
-            or self._sweep is not None
-            or not self._due()
-            or trainer.sanity_checking
-            or not (trainer.is_global_zero or is_sharded(trainer))
-            or not has_images(batch)
-        ):
+        if pairs is None or not self.sweep or batch_idx > 0 or trainer.sanity_checking or not has_images(batch):
+            return
+        path = sample_path(trainer, "hint_sweep.png")
+        if path is None and not is_sharded(trainer):
             return
         window = (slice(1), slice(None), *middle(batch.target, SIDE))
         condition = batch.input[window][:, : batch.input.shape[1] - pairs.hints.channels]
@@ -150,65 +134,24 @@ class Hints(Callback):
         planes = torch.cat(planes).to(condition)
         with gather_weights(trainer):
             output = run_model(pl_module, torch.cat([condition.expand(HUES, -1, -1, -1), planes], dim=1))
-        if output is not None:
-            self._sweep = pairs.hints.view(planes[:1], condition)[0].float().cpu(), output.cpu()
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or hint_pairs(trainer) is None:
-            return
-        sweep, self._sweep = self._sweep, None
-        path = sample_path(trainer, "hint_sweep.png") if self._due() else None
-        self._validations += 1
-        if path is not None and sweep is not None:
-            draw_sweep(*sweep).save(path)
+        if path is not None and output is not None:
+            draw_sweep(pairs.hints.view(planes[:1], condition)[0], output).save(path)
             log_image(trainer, "hint_sweep", path)
 
-    def _due(self) -> bool:
-        return self.every_n_validations > 0 and self._validations % self.every_n_validations == 0
 
-
-def draw_curve(curve: list[tuple[int, float, float]], baseline: float, path: Path) -> None:
-    """PSNR and colorfulness over the number of hints; the curve's points are count, PSNR, ratio."""
+def draw_curve(curve: dict[int, float], baseline: float, path: Path) -> None:
+    """PSNR over the number of hints."""
     import numpy as np
 
-    counts, psnr, ratio = zip(*curve, strict=True)
-    figure = new_figure(9, 3.6)
-    for axis, values, level, meaning, title, unit in (
-        (
-            figure.add_subplot(121),
-            psnr,
-            baseline,
-            f"doing nothing ({baseline:.2f} dB)",
-            "Likeness to the target",
-            "PSNR in dB",
-        ),
-        (figure.add_subplot(122), ratio, 1, "as colorful as the target", "Colorfulness", "ratio to the target's"),
-    ):
-        axis.plot(np.log1p(counts), values, "o-", label="the model")  # 0 has no place on a logarithmic axis
-        axis.axhline(level, color="tab:gray", linestyle="--", label=meaning)
-        axis.set(title=title, ylabel=unit, xlabel="hints an image")
-        axis.set_xticks(np.log1p(counts), [str(count) for count in counts])
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize="small")
-    axis.set_ylim(0, 1.1 * max(1, np.nan_to_num(ratio).max()))
+    figure = new_figure(5, 3.6)
+    axis, places = figure.subplots(), np.log1p(list(curve))  # 0 has no place on a logarithmic axis
+    axis.plot(places, list(curve.values()), "o-", label="the model")
+    axis.axhline(baseline, color="tab:gray", linestyle="--", label=f"doing nothing ({baseline:.2f} dB)")
+    axis.set(title="What hints bring", xlabel="hints an image", ylabel="PSNR in dB, mean of the test images")
+    axis.set_xticks(places, [str(count) for count in curve])
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small")
     figure.savefig(path)
-
-
-def _print(curve: list[tuple[int, float, float]], baseline: float, left_out: list[int]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="What hints bring", title_justify="left")
-    for name in ("hints", "PSNR (dB)", "colorfulness"):
-        table.add_column(name, justify="right")
-    for count, psnr, ratio in curve:
-        table.add_row(str(count), f"{psnr:.2f}", f"{ratio:.2f} x the target's")
-    table.add_row("doing nothing", f"{baseline:.2f}", "", style="dim")
-    console = Console(soft_wrap=True)
-    console.print(table)
-    if left_out:
-        counts = ", ".join(map(str, left_out))
-        console.print(f"Left out: {counts} hints, more than the palette has room for.", highlight=False)
 
 
 def hues() -> list[tuple[float, float, float]]:

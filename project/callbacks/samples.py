@@ -25,6 +25,9 @@ from project.networks.normalize import input_normalization
 from workbench.loggers import log_image
 from workbench.sharding import gather_weights, is_sharded
 
+GAIN = 4
+"""An error map shows ``abs(output - target)`` times this."""
+
 
 class Samples(Callback):
     """Saves a grid of samples as ``samples/step_NNNNNN.png`` and the newest as ``samples/latest.png``, which in the end
@@ -36,12 +39,11 @@ class Samples(Callback):
     Args:
         count: How many images; the first of the validation split, always the same. 0 switches the callback off.
         size: Side of the center crop that is shown, in pixels of the image itself: nothing is blurred by rescaling.
-        gain: An error map shows ``abs(output - target)`` times this.
         every_n_validations: Draw at every n-th validation; raise it when validations are frequent.
     """
 
-    def __init__(self, count: int = 4, size: int = 192, gain: float = 4.0, every_n_validations: int = 1) -> None:
-        self.count, self.size, self.gain, self.every_n_validations = count, size, gain, every_n_validations
+    def __init__(self, count: int = 4, size: int = 192, every_n_validations: int = 1) -> None:
+        self.count, self.size, self.every_n_validations = count, size, every_n_validations
         self._validations = 0
         self._rows: list[tuple[dict[str, Tensor], Tensor, Tensor, Tensor]] = []  # views, baseline, output, target
 
@@ -72,13 +74,8 @@ class Samples(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
     ) -> None:
         missing = self.count - len(self._rows)
-        if (
-            missing < 1
-            or trainer.sanity_checking
-            or not (trainer.is_global_zero or is_sharded(trainer))
-            or self._validations % self.every_n_validations
-            or not has_images(batch)
-        ):
+        due = not trainer.sanity_checking and self._validations % self.every_n_validations == 0
+        if missing < 1 or not due or not has_images(batch) or not (trainer.is_global_zero or is_sharded(trainer)):
             return
         parts = (getattr(batch, name, None) for name in Batch._fields)
         batch = Batch(*(part[:missing] if isinstance(part, Tensor) else None for part in parts))
@@ -118,10 +115,10 @@ class Samples(Callback):
     def _draw(self, rows: list[tuple[dict[str, Tensor], Tensor, Tensor, Tensor]]) -> Any:
         given = list(rows[0][0])
         restoring = given == ["input"]  # a color that differs from the target may be as good: no error map
-        last = ["output", "target", *[f"|error| x {self.gain:g}"] * restoring]
+        last = ["output", "target", *[f"|error| x {GAIN:g}"] * restoring]
         images, captions = [], []
         for views, baseline, output, target in rows:
-            shown = [*views.values(), output, target, *[(output - target).abs() * self.gain] * restoring]
+            shown = [*views.values(), output, target, *[(output - target).abs() * GAIN] * restoring]
             zoom = 1 if restoring else zoom_for(*target.shape[-2:])
             images.append([to_image(image, zoom) for image in shown])
             before, after = (

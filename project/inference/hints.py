@@ -1,4 +1,4 @@
-"""``--hints`` and ``--palette``: the colors that a user gives, parsed and checked, and a log of what was made with them.
+"""``--hints`` and ``--palette``: colors that a user gives, parsed and checked; a log of what was made with them.
 
 A hints file is JSON, with x and y in pixels of the upright image from its top left corner::
 
@@ -49,10 +49,10 @@ class Hint(NamedTuple):
 class HintRequest:
     """What a user asked for in color.
 
-    Attributes:
-        hints: The file's points by the image's name; None where no file was given.
-        palette: Colors without places, for every image; None where none were given.
-        size: Pixels of the shorter side to color at, 0 for the image's own; None where it was not given.
+    Attributes (None where not given):
+        hints: The file's points by the image's name.
+        palette: Colors without places, for every image.
+        size: Pixels of the shorter side to color at, 0 for the image's own.
     """
 
     hints: dict[str, tuple[Hint, ...]] | None = None
@@ -78,14 +78,7 @@ class HintRequest:
         return hashlib.blake2b(words.encode(), digest_size=8).hexdigest()
 
     def check(self, trained: Hints | None) -> None:
-        """Refuse hints of a kind that the network was not trained with.
-
-        Args:
-            trained: The hints of its training; None for a network that does not color.
-
-        Raises:
-            UserError: Names the kind that it takes.
-        """
+        """Refuse hints of another kind than those of the network's training (None: it does not color)."""
         option = self.option
         if option and trained is None:
             raise UserError(f"{option} is for networks that color, and this one does not. Leave it out.")
@@ -103,11 +96,7 @@ class HintRequest:
 
 
 def parse_request(options: Namespace, items: Sequence[InferenceItem]) -> HintRequest:
-    """The options ``--hints``, ``--palette`` and ``--size``.
-
-    Raises:
-        UserError: The hints file or the palette is malformed, or there are both.
-    """
+    """The options ``--hints``, ``--palette`` and ``--size``."""
     if options.hints is not None and options.palette is not None:
         raise UserError("--hints and --palette exclude each other: a network takes one of the two.")
     return HintRequest(
@@ -118,11 +107,7 @@ def parse_request(options: Namespace, items: Sequence[InferenceItem]) -> HintReq
 
 
 def parse_color(value: Any) -> Color:
-    """One color, from text or a list of three whole numbers.
-
-    Raises:
-        ValueError: With a short reason.
-    """
+    """One color, from text or a list of three whole numbers; ValueError gives a short reason."""
     from PIL import ImageColor
 
     if isinstance(value, list) and len(value) == 3 and all(type(part) is int and 0 <= part <= 255 for part in value):
@@ -141,11 +126,7 @@ def parse_color(value: Any) -> Color:
 
 
 def parse_palette(text: str) -> tuple[Color, ...]:
-    """The colors of ``--palette``, separated by commas or as a JSON list.
-
-    Raises:
-        UserError: It holds something else.
-    """
+    """The colors of ``--palette``, separated by commas or as a JSON list."""
     try:
         # Commas within parentheses belong to one color: rgb(255, 136, 0).
         parts = json.loads(text) if text.strip().startswith("[") else re.split(r"[,;](?![^(]*\))", text)
@@ -160,8 +141,7 @@ def parse_hints(path: str | Path, items: Sequence[InferenceItem]) -> dict[str, t
     """The hints of each image, for the images that have any.
 
     Raises:
-        UserError: The file is missing or not JSON, or the first that is wrong in it: an unknown image, a point outside
-            its image, a value that is not a color, an entry of another form.
+        UserError: The first that is wrong: a missing file, no JSON, an unknown image, a point outside its image, ...
     """
     path, names = Path(path).expanduser(), [item.name for item in items]
     try:
@@ -226,10 +206,7 @@ class DoneLog:
     """What each output of a folder was colored with: a JSON line [name, fingerprint] after each image.
 
     An output's time shows whether the image or the checkpoint is newer, not which hints it was made with. Where a line
-    is missing or broken, the image is colored again.
-
-    Args:
-        output: The folder; the file is written there only where anything was asked for.
+    is missing or broken, the image is colored again. The file is written only where anything was asked for.
     """
 
     def __init__(self, output: Path) -> None:
@@ -251,11 +228,9 @@ class DoneLog:
         if self.matches(name, fingerprint):
             yield
             return
-        self._add(name, "?")
-        yield
-        self._add(name, fingerprint)
-
-    def _add(self, name: str, fingerprint: str) -> None:
-        self.fingerprints[name] = fingerprint
-        with self.path.open("a", encoding="utf-8") as file:
+        with self.path.open("a", encoding="utf-8", buffering=1) as file:
+            file.write(json.dumps([name, "?"]) + "\n")
+            self.fingerprints[name] = "?"
+            yield
             file.write(json.dumps([name, fingerprint]) + "\n")
+            self.fingerprints[name] = fingerprint

@@ -1,4 +1,4 @@
-"""Image files of an inference run: which there are and where each output goes; 8-bit pixels in, and back into a file."""
+"""Image files of an inference run: which there are, where outputs go; files to 8-bit pixels and back."""
 
 from __future__ import annotations
 
@@ -17,16 +17,14 @@ from project.data.folder import walk
 from project.data.images import BadImage, decode
 from workbench.errors import UserError
 
-_JPEG, _TIFF = ("JPEG", {"quality": 95, "subsampling": 0}), ("TIFF", {"compression": "tiff_adobe_deflate"})
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
-    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), _JPEG),
-    ".png": ("PNG", {}),
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), ("JPEG", {"quality": 95, "subsampling": 0})),
+    **dict.fromkeys((".tif", ".tiff"), ("TIFF", {"compression": "tiff_adobe_deflate"})),
     ".webp": ("WEBP", {"quality": 95}),
+    ".png": ("PNG", {}),
     ".bmp": ("BMP", {}),
-    **dict.fromkeys((".tif", ".tiff"), _TIFF),
 }
 """Extension -> the format that is written, and how. Images of other extensions are written as PNG."""
-
 MAX_PIXELS = 1_000_000_000
 """Larger images are taken for decompression bombs: their bytes alone fill 3 GB, and the output's as much again."""
 
@@ -39,11 +37,11 @@ class InferenceItem:
     """One image to process.
 
     Attributes:
-        name: POSIX path relative to the input folder (the file's name for a single file).
+        name: POSIX path relative to the input folder.
         source: The image.
-        target: Where the output goes: the same relative path, another extension only where the format demands it.
+        target: Where the output goes.
         beside: A second output (the noisy input, or the uncertainty), where one is wanted.
-        problem: Why it cannot be read, known beforehand (a folder that cannot be opened); else empty.
+        problem: Why it cannot be read, where that is known beforehand.
     """
 
     name: str
@@ -62,11 +60,7 @@ class InferenceItem:
         return all(about.st_size > 0 and about.st_mtime_ns >= made_from for about in outputs)
 
     def open(self) -> ImageFile:
-        """Decode the image.
-
-        Raises:
-            BadImage: With a short reason.
-        """
+        """Decode the image; BadImage gives a short reason."""
         if self.problem:
             raise BadImage(self.problem)
         return read_image(self.source)
@@ -76,11 +70,7 @@ def list_inputs(source: Path, output: Path, beside: str | None = None) -> list[I
     """List the images of a file or folder with their places in the output folder, sorted by name.
 
     An output folder inside the input folder is skipped: a second run must not process the outputs of the first.
-
-    Args:
-        source: Image or folder of images.
-        output: Folder.
-        beside: Name of a second output, as in ``NAME.noisy.png``.
+    ``beside`` names a second output, as in ``NAME.noisy.png``.
 
     Raises:
         UserError: The input is missing or holds no image; the output is not a folder, is the input folder, or would
@@ -88,7 +78,7 @@ def list_inputs(source: Path, output: Path, beside: str | None = None) -> list[I
     """
     _check_output(source, output)
     items = []
-    for name, path, problem in _images_in(source, output) if source.is_dir() else [(source.name, str(source), "")]:
+    for name, path, problem in _images_in(source, output):
         target = PurePosixPath(name)
         if target.suffix.lower() not in FORMATS:
             target = target.with_suffix(".png")
@@ -97,9 +87,7 @@ def list_inputs(source: Path, output: Path, beside: str | None = None) -> list[I
     sources = {_key(item.source) for item in items}
     taken: dict[str, str] = {}
     for item in items:
-        for path in (item.target, item.beside):
-            if path is None:
-                continue
+        for path in filter(None, (item.target, item.beside)):
             if _key(path) in sources:
                 raise UserError(
                     f"The output of {item.name} would overwrite the image {path}.\n"
@@ -115,6 +103,8 @@ def list_inputs(source: Path, output: Path, beside: str | None = None) -> list[I
 
 
 def _images_in(folder: Path, output: Path) -> list[tuple[str, str, str]]:
+    if not folder.is_dir():
+        return [(folder.name, str(folder), "")]
     real, inside = folder.resolve(), output.resolve()
     own = inside.relative_to(real).as_posix() + "/" if inside.is_relative_to(real) else None
     found = [entry for entry in walk(folder, "--input") if not (own and entry[0].startswith(own))]
@@ -160,11 +150,7 @@ class ImageFile:
 
 
 def read_image(path: str | Path) -> ImageFile:
-    """Decode an image of up to a billion pixels.
-
-    Raises:
-        BadImage: With a short reason, when the file cannot be decoded whole.
-    """
+    """Decode an image of up to a billion pixels; BadImage gives a short reason where it cannot be decoded whole."""
     with _large_images_allowed():
         try:
             with Image.open(path) as image:

@@ -45,15 +45,7 @@ def make_pipeline(
     noise: float | None = None,
     **tiling: Any,
 ) -> RestorationPipeline | ColorizationPipeline:
-    """The pipeline that suits a checkpoint.
-
-    Args:
-        model: Of the checkpoint, or several of one task together.
-        checkpoint: Its configuration names the task.
-        request: Hints, palette and size.
-        sigma: For a denoiser with a noise map.
-        noise: Will be added to the images.
-        tiling: Options of :class:`TiledInference`.
+    """The pipeline that suits a checkpoint's task, of its model or of several together.
 
     Raises:
         UserError: A model of another task, or options that it cannot use.
@@ -71,11 +63,7 @@ def make_pipeline(
 
 
 def data_settings(checkpoint: Checkpoint, command: str) -> dict[str, Any]:
-    """The arguments of the image data module that a checkpoint's model was trained with.
-
-    Raises:
-        UserError: The model was trained on something else.
-    """
+    """The arguments of the image data module that a model was trained with; an error where it was none."""
     data = checkpoint.config.get("data") or {}
     if "class_path" not in data:
         return data
@@ -85,11 +73,7 @@ def data_settings(checkpoint: Checkpoint, command: str) -> dict[str, Any]:
 
 
 def coloring_of(checkpoint: Checkpoint) -> Coloring | None:
-    """The pair maker of a network that colors; None for other networks.
-
-    Raises:
-        UserError: The pair maker's class takes other arguments now.
-    """
+    """The pair maker of a network that colors; None for other networks."""
     data = data_settings(checkpoint, "predict")
     described = data.get("pairs")
     if not isinstance(described, dict):
@@ -146,14 +130,12 @@ class RestorationPipeline(TiledInference):
     its luma.
 
     Args:
-        model: See :class:`TiledInference`.
-        data: The data section of the run's configuration.
+        model: See :class:`TiledInference`, whose options ``tiling`` are.
+        data: The data settings of its training.
         sigma: The noise's standard deviation on the scale of 0 to 255, for a network with a noise map.
-        tiling: Options of :class:`TiledInference`.
 
     Raises:
-        UserError: ``sigma`` is missing or useless, the network takes channels that an image does not have, or the tile
-            is too small for the overlap.
+        UserError: ``sigma`` is missing or useless, or the network takes channels that an image does not have.
     """
 
     verb = "restored"
@@ -211,7 +193,6 @@ class ColorizationPipeline(TiledInference):
         model: Takes (B, 1 + hint planes, H, W), returns RGB around [0, 1]; see :class:`TiledInference`.
         pairs: The pair maker of its training.
         size: Pixels of the shorter side while coloring; 0 for each image's own.
-        tiling: Options of :class:`TiledInference`.
     """
 
     verb = "colored"

@@ -47,11 +47,7 @@ def add_image_options(parser: ArgumentParser, required: bool) -> None:
 
 
 def check_image_options(options: Namespace) -> None:
-    """Refuse what both commands refuse.
-
-    Raises:
-        UserError: A number below its least value.
-    """
+    """Refuse numbers below their least values."""
     for name, least in {"tile": 0, "overlap": 0, "size": 0, "batch": 1, "sigma": 0, "noise": 0}.items():
         if options.get(name) is not None and options[name] < least:
             raise UserError(f"--{name} {options[name]} is too small: at least {least}.")
@@ -161,7 +157,7 @@ def _process(
     noise: float | None,
     progress: Callable[[float], None],
 ) -> list[str]:
-    """Read, process and write one image; what a user should know of it."""
+    """Read, process and write one image; the notes."""
     from project.inference.image_files import write_image
 
     image = item.open()
@@ -190,13 +186,7 @@ def print_failures(failed: dict[str, str], output: Path) -> None:
 
 
 def add_noise(pixels: np.ndarray, sigma: float, name: str) -> np.ndarray:
-    """Gaussian noise that depends on the image's name alone, rounded and clipped as a camera's file would be.
-
-    Args:
-        pixels: uint8, (H, W, C).
-        sigma: Standard deviation, on the scale of 0 to 255.
-        name: Seeds the random numbers.
-    """
+    """Gaussian noise of sigma (0 to 255) that follows from the image's name alone, rounded and clipped to 8 bits."""
     import numpy as np
 
     random = np.random.default_rng(int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "big"))

@@ -86,11 +86,9 @@ def tiled_bands(
     Args:
         function: Takes float32 (B, C, h, w) on the device, returns (B, C', h, w).
         images: (1, C_i, H, W) on the CPU, uint8 or floats in [0, 1]; their channels are concatenated tile by tile.
-        tile: As in :func:`spans`, for both axes; ``overlap`` and ``align`` likewise.
-        overlap: Pixels.
+        tile, overlap, align: As in :func:`spans`, for both axes.
         batch: Tiles that go through the function at once.
         device: Where the function works.
-        align: Pixels.
 
     Yields:
         The band's first row, and the band: float32, (1, C', rows, W), on the CPU.
@@ -106,7 +104,12 @@ def tiled_bands(
     for row, following in zip(rows, [*(row.start for row in rows[1:]), height], strict=True):
         band: Tensor | None = None
         for chunk in chunks:
-            outputs = _process(function, images, row, chunk, device)
+            tiles = [[image[:, :, row.start : row.stop, one.start : one.stop] for image in images] for one in chunk]
+            x = torch.cat([torch.cat([to_float(part.to(device)) for part in parts], dim=1) for parts in tiles])
+            outputs = function(x).float().cpu()
+            if outputs.shape[-2:] != x.shape[-2:]:
+                found, given = ("{}x{}".format(*y.shape[-2:]) for y in (outputs, x))
+                raise ValueError(f"the network turned {given} pixels into {found}")
             if band is None:
                 band = torch.zeros(1, outputs.shape[1], row.stop - row.start, width)
                 if carry is not None:
@@ -116,22 +119,6 @@ def tiled_bands(
         finished = following - row.start
         carry = band[:, :, finished:].clone()  # cloned, or it would keep the whole band alive
         yield row.start, band[:, :, :finished]
-
-
-def _process(
-    function: Callable[[Tensor], Tensor], images: Sequence[Tensor], row: Span, columns: list[Span], device: object
-) -> Tensor:
-    """The function's output on tiles of one row: float32, (B, C', h, w), on the CPU."""
-    tiles = []
-    for column in columns:
-        parts = [image[:, :, row.start : row.stop, column.start : column.stop].to(device) for image in images]
-        tiles.append(torch.cat([to_float(part) for part in parts], dim=1))
-    x = torch.cat(tiles)
-    output = function(x).float().cpu()
-    if output.shape[-2:] != x.shape[-2:]:
-        (height, width), (found_height, found_width) = x.shape[-2:], output.shape[-2:]
-        raise ValueError(f"the network turned {height}x{width} pixels into {found_height}x{found_width}")
-    return output
 
 
 def to_float(pixels: Tensor) -> Tensor:
@@ -145,11 +132,7 @@ def to_tensor(pixels: np.ndarray) -> Tensor:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes a GPU where there is one.
-
-    Raises:
-        UserError: The device is not there.
-    """
+    """The device of that name; "auto" takes a GPU where there is one."""
     there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     usable = [kind for kind, found in there.items() if found]
     if name not in ("auto", *usable):

@@ -19,7 +19,7 @@ HIDDEN = 4.0
 
 
 class LazyResize:
-    """An image (1, C, h, w) resized to (height, width), a few rows at a time: bilinear, antialiased where it shrinks."""
+    """An image (1, C, h, w) resized a few rows at a time: bilinear, antialiased where it shrinks."""
 
     def __init__(self, image: Tensor, height: int, width: int) -> None:
         rows = min(image.shape[2], height)  # enlarging waits for the rows that are asked for: they take the memory

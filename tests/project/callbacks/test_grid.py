@@ -135,7 +135,7 @@ def texts(panel) -> list[str]:
         (1, ["gray"]),
         (2, ["gray", "channel 1"]),
         (4, ["red", "green", "blue", "channel 3"]),
-        (33, [*(f"channel {n}" for n in range(7)), "... and 26 more"]),
+        (33, [f"channel {n}" for n in range(8)]),
     ],
 )
 def test_every_channel_has_a_curve_and_the_legend_stays_short(tmp_path, panels, channels, listed):
@@ -146,7 +146,7 @@ def test_every_channel_has_a_curve_and_the_legend_stays_short(tmp_path, panels, 
     assert [text.partition(":")[0] for text in texts(panel)] == listed
     assert len(panel.patches) == channels
     first = values[:, 0].numpy()
-    assert texts(panel)[0].endswith(f": mean {first.mean():.2f}, std {first.std():.2f}")
+    assert texts(panel)[0].endswith(f": mean {first.mean():.2f}, std {first.std(ddof=1):.2f}")
 
 
 @pytest.mark.parametrize("channels", [4, 12])
@@ -155,22 +155,10 @@ def test_hints_are_counted_where_there_are_any(tmp_path, panels, channels):
     planes[1, channels - 4 :, 2:5, 1:4] = torch.tensor([0.8, 0.6, 0.2, 1.0]).view(4, 1, 1)  # the last slot
     values = torch.cat([torch.full((4, 1, 9, 7), 0.25), planes], dim=1)
     draw_histogram({"pixels": values, "normalized": values * 2 - 1}, channels, tmp_path / "a.png")
-    above, _, below, normalized = panels
-    assert texts(above) == ["condition: mean 0.25, std 0.00"]
-    assert texts(below) == [
-        f"{name}: mean {mean:.2f}, std 0.00"
-        for name, mean in zip(("red", "green", "blue"), (0.8, 0.6, 0.2), strict=True)
-    ]
-    assert texts(normalized)[0] == "red: mean 0.60, std 0.00"
-    covered = 9 / (4 * 63 * channels // 4)
-    assert f"in 25% of the images, on {covered:.1%} of their planes" in below.get_title()
+    pixels, normalized = map(texts, panels)
+    means = (("gray", 0.25), ("hints' red", 0.8), ("hints' green", 0.6), ("hints' blue", 0.2))
+    assert pixels == [f"{name}: mean {mean:.2f}, std 0.00" for name, mean in means]
+    assert normalized[1] == "hints' red: mean 0.60, std 0.00"
     panels.clear()
     draw_histogram({"pixels": torch.cat([values[:, :1], 0 * planes], dim=1)}, channels, tmp_path / "a.png")
-    assert [text.get_text() for text in panels[1].texts] == ["none in this batch"]
-
-
-def test_paper_does_not_bury_the_ink(tmp_path, panels):
-    for share in (0.3, 0.9):
-        draw_histogram({"pixels": rand(2, 1, 90, 70).clamp(max=1 - share)}, 0, tmp_path / "a.png")
-    found = [(panel.get_yscale(), panel.get_ylabel()) for panel in panels]
-    assert found == [("linear", "pixels"), ("log", "pixels, logarithmic")]
+    assert texts(panels[0]) == ["gray: mean 0.25, std 0.00"]

@@ -155,7 +155,7 @@ def test_the_colorfulness_here_and_there_agree():
     assert float(colorfulness(image)) == pytest.approx(_colorful(rounded[0].numpy()), rel=1e-4)
 
 
-def test_the_curve_is_the_mean_over_images_for_every_count(tmp_path, capsys):
+def test_the_curve_is_the_mean_over_images_for_every_count(tmp_path):
     pairs, callback = Gray(Counting()), Hints(counts=(20, 0, 5, 5))
     batches = _batches(pairs)
     scores = _test(tmp_path, pairs, callback)
@@ -172,16 +172,7 @@ def test_the_curve_is_the_mean_over_images_for_every_count(tmp_path, capsys):
         assert "test/psnr_hints_20" in next(csv.reader(file))
     # A mean over batches would let the single image of the second batch count twice.
     assert len({_expected([batch], 20)[0] for batch in batches}) == 3
-
-    printed = capsys.readouterr().out
-    assert all(f"{psnr:.2f}" in printed for psnr, _ in expected.values())
-    flat = [
-        10 * np.log10(1 / np.mean((b.baseline - b.target)[n].numpy() ** 2))
-        for b in batches
-        for n in range(len(b.target))
-    ]
-    assert f"{np.mean(flat):.2f}" in next(line for line in printed.splitlines() if "doing nothing" in line)
-    assert Image.open(tmp_path / "hint_curve.png").width > 600
+    assert Image.open(tmp_path / "hint_curve.png").width > 300
 
 
 def test_the_ratio_is_that_of_the_outputs_to_the_targets(tmp_path):
@@ -230,10 +221,9 @@ def test_a_image_that_only_fills_up_is_not_counted(tmp_path):
     assert _rows(tmp_path / "filled") == _rows(tmp_path / "alone")
 
 
-def test_a_palette_is_tested_with_as_many_colors_as_it_holds(tmp_path, capsys):
+def test_a_palette_is_tested_with_as_many_colors_as_it_holds(tmp_path):
     _test(tmp_path, Gray(Counting(slots=5)), Hints())
     assert [row["hints"] for row in _rows(tmp_path)] == ["0", "1", "2", "5"]
-    assert "10, 20, 50, 100" in capsys.readouterr().out
 
 
 class Filler(Model):
@@ -300,18 +290,17 @@ def test_the_image_is_labeled_and_shows_the_baseline(tmp_path, monkeypatch):
     pairs = Gray(Counting())
     _test(tmp_path, pairs, Hints(counts=(0, 10)))
     [figure] = figures
-    left, right = figure.axes
-    baseline = next(line for line in left.lines if line.get_linestyle() == "--")
+    [axis] = figure.axes
+    baseline = next(line for line in axis.lines if line.get_linestyle() == "--")
     expected = [
         10 * np.log10(1 / np.mean((b.baseline - b.target)[n].numpy() ** 2))
         for b in _batches(pairs)
         for n in range(len(b.target))
     ]
     assert baseline.get_ydata()[0] == pytest.approx(np.mean(expected), abs=1e-3)
-    for axis in (left, right):
-        assert axis.get_xlabel()
-        assert axis.get_ylabel()
-        assert [text.get_text() for text in axis.get_xticklabels()] == ["0", "10"]
+    assert axis.get_xlabel()
+    assert axis.get_ylabel()
+    assert [text.get_text() for text in axis.get_xticklabels()] == ["0", "10"]
 
 
 def test_gray_targets_have_no_ratio_and_do_not_stop_the_image(tmp_path):
@@ -427,15 +416,12 @@ def test_the_sweep_shows_swatches_over_outputs_labeled_in_degrees(make_trainer, 
     assert Image.open(tmp_path / "samples" / "hint_sweep.png").width > 13 * 104
 
 
-def test_the_middle_is_swept_at_every_nth_validation_the_same_each_time(make_trainer, make_model, monkeypatch):
+def test_the_middle_is_swept_the_same_each_time(make_trainer, make_model, monkeypatch):
     monkeypatch.setattr(hints_file, "SIDE", 48)
     pairs, model = GrayToColor(hints=SpatialHints()), make_model(mean_color)
-    batch, callback = _sweep_batch(pairs, 70, 90), Hints(every_n_validations=2)
-    for _ in range(4):
-        _validate(callback, make_trainer(pairs), model, batch)
-        resumed = Hints(every_n_validations=2)
-        resumed.load_state_dict(callback.state_dict())
-        callback = resumed
+    batch, callback = _sweep_batch(pairs, 70, 90), Hints()
+    for _ in range(2):
+        _validate(callback, make_trainer(pairs), model, batch, batch)
     assert len(model.seen) == 2
     assert torch.equal(*model.seen)
     assert torch.equal(model.seen[0][0, :1], batch.input[0, :1, 11:59, 21:69])
@@ -444,7 +430,7 @@ def test_the_middle_is_swept_at_every_nth_validation_the_same_each_time(make_tra
 @pytest.mark.parametrize("case", ["off", "no hints", "noise", "no data module", "sanity", "rank", "model", "batch"])
 def test_there_is_no_sweep_where_there_is_nothing_to_show(make_trainer, make_model, tmp_path, case):
     pairs, model = GrayToColor(hints=SpatialHints()), make_model(mean_color)
-    batch, callback = _sweep_batch(pairs), Hints(every_n_validations=0 if case == "off" else 1)
+    batch, callback = _sweep_batch(pairs), Hints(sweep=case != "off")
     trainer = make_trainer({"no hints": GrayToColor(hints=NoHints()), "noise": GaussianNoise()}.get(case, pairs))
     if case == "no data module":
         trainer = make_trainer()

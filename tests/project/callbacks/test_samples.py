@@ -58,25 +58,23 @@ def _headings(monkeypatch) -> list[tuple[list[str], list[list[str]]]]:
 
 @pytest.mark.parametrize("size", [24, 192])
 @pytest.mark.parametrize("pairs", [None, GaussianNoise()], ids=["none", "noise"])
-def test_samples_show_input_output_target_and_error_in_true_pixels(
-    make_trainer, make_model, tmp_path, size, pairs, monkeypatch
-):
+def test_true_pixels_of_input_output_target_and_error(make_trainer, make_model, tmp_path, size, pairs, monkeypatch):
     seen = _headings(monkeypatch)
     batch = _batch()
     model = make_model(lambda x: torch.full_like(x, 0.25))
     # Enough after the first batch.
-    _validate(Samples(count=2, size=size, gain=2), make_trainer(pairs, global_step=7), model, batch, _batch())
+    _validate(Samples(count=2, size=size), make_trainer(pairs, global_step=7), model, batch, _batch())
     assert {path.name for path in (tmp_path / "samples").iterdir()} == {"step_000007.png", "latest.png"}
 
     pixels = np.asarray(Image.open(tmp_path / "samples" / "latest.png"))
     height, width = min(37, size), min(50, size)
     top, left = (37 - height) // 2, (50 - width) // 2
     windows = [p[0, :, top : top + height, left : left + width] for p in (batch.input, batch.target)]
-    error = (torch.full_like(windows[1], 0.25) - windows[1]).abs() * 2
+    error = (torch.full_like(windows[1], 0.25) - windows[1]).abs() * 4
     for image in (*windows, torch.full_like(windows[1], 0.25), error):
         assert _contains(pixels, np.asarray(to_image(image)))
     (headings, captions), *others = seen
-    assert headings == ["input", "output", "target", "|error| x 2"]
+    assert headings == ["input", "output", "target", "|error| x 4"]
     assert not others
     decibels = [
         10 * np.log10(1 / np.mean((p.numpy() - windows[1].numpy()) ** 2))
@@ -85,9 +83,7 @@ def test_samples_show_input_output_target_and_error_in_true_pixels(
     assert captions[0] == [f"{decibels[0]:.2f} dB", f"{decibels[1]:.2f} dB", "", ""]
 
 
-def test_samples_of_colorization_show_condition_hints_output_and_target(
-    make_trainer, make_model, tmp_path, monkeypatch
-):
+def test_colorization_shows_condition_hints_output_and_target(make_trainer, make_model, tmp_path, monkeypatch):
     seen = _headings(monkeypatch)
     pairs, batch = _colored(SpatialHints(eval_count=3), 98, 110)
     model = make_model(lambda x: x[:, 1:4])
