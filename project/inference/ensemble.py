@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from project.data.extra import INPUTS, MANIFEST, TARGETS, kind_of
 from project.data.images import content_digest
 from project.data.pairs import Coloring
-from project.inference.image_files import InferenceItem, list_inputs, on_white, write_image
+from project.inference.hints import parse_request
+from project.inference.image_files import ImageFile, InferenceItem, list_inputs, on_white, write_image
 from project.inference.inspection.data import open_data
 from project.inference.pipeline import coloring_of, data_settings, input_channels, make_pipeline
-from project.inference.predict import add_image_options, check_image_options, parse_request, print_failures, reason_of
-from project.inference.tiles import TiledInference, choose_device
+from project.inference.predict import add_image_options, check_image_options, print_failures, process_all
+from project.inference.tiles import choose_device
 from project.models.color_metrics import ColorfulnessRatio
 from project.models.metrics import PSNR, SSIM, Scores
 from workbench.checkpoint import Checkpoint, load_model, read_checkpoint
@@ -256,23 +257,31 @@ def _print(options: Namespace, found: list[dict[str, float]]) -> None:
 
 def _predict(ensemble: Ensemble, checkpoints: list[Checkpoint], options: Namespace, device: torch.device) -> int:
     """Restore or color the images of ``--input``; the exit code."""
-    output = Path(options.output).expanduser()
+    output, least = Path(options.output).expanduser(), options.min_confidence
     items = list_inputs(Path(options.input).expanduser(), output, "uncertainty")
     request = parse_request(options, items)
     how = {"device": device, "tile": options.tile, "overlap": options.overlap}
     pipeline = make_pipeline(ensemble, checkpoints[0], request, **how)
-    output.mkdir(parents=True, exist_ok=True)
-    pairs, least, failed, kept = output / "pairs", options.min_confidence, {}, []
-    for item in items:
-        try:
-            confidence = _write(item, pipeline, request.of(item.name), least, pairs)
-        except Exception as error:  # one image must not stop the others, whatever is wrong with it
-            failed[item.name] = reason_of(error)
-            continue
+    pairs, kept = output / "pairs", []
+
+    def work(item: InferenceItem, progress: Callable[[float], None]) -> None:
+        image = item.open()
+        layers = pipeline(image.pixels, image.alpha, request.of(item.name), progress)
+        found, fine, coarse = (np.ascontiguousarray(part) for part in np.split(layers, [-2, -1], axis=2))
+        confidence = 1 - float(np.where(fine < 255, fine / (255 * GAIN), coarse / 255).mean())
+        write_image(item.target, found, image)
+        Image.fromarray(fine[..., 0]).save(item.beside)
         print(f"{item.name}: confidence {confidence:.4f}")
-        if least is not None and confidence >= least:
-            origin = {"from": str(item.source.absolute()), "digest": content_digest(item.source.read_bytes())}
-            kept.append({"file": _pair_name(item), **origin, "confidence": confidence})
+        if least is None or confidence < least:
+            return
+        name = Path(item.name).with_suffix(".png").as_posix()
+        for part, pixels in ((INPUTS, image.pixels), (TARGETS, found)):
+            seen = on_white(pixels, image.alpha)  # as the data module would load transparency
+            write_image(pairs / part / name, seen, ImageFile(seen))
+        origin = {"from": str(item.source.absolute()), "digest": content_digest(item.source.read_bytes())}
+        kept.append({"file": name, **origin, "confidence": confidence})
+
+    _, failed, code = process_all(items, work, output, pipeline.verb)
     if least is not None:
         members = [
             {"checkpoint": str(one.path.absolute()), "sha256": hashlib.sha256(one.path.read_bytes()).hexdigest()}
@@ -284,25 +293,4 @@ def _predict(ensemble: Ensemble, checkpoints: list[Checkpoint], options: Namespa
         atomic_write_text(pairs / MANIFEST, json.dumps(manifest, indent=2) + "\n")
         print(f"{len(kept)} of {len(items)} images are pairs to train on: --data.extra_pairs {pairs}")
     print_failures(failed, output)
-    return 1 if failed else 0
-
-
-def _write(item: InferenceItem, pipeline: TiledInference, hints: Sequence, least: float | None, pairs: Path) -> float:
-    """Write the output, the map, and the pair where it is certain enough; the confidence."""
-    image = item.open()
-    *_, fine, coarse = layers = np.moveaxis(pipeline(image.pixels, image.alpha, hints), 2, 0)
-    output = np.ascontiguousarray(np.moveaxis(layers[:-2], 0, 2))
-    confidence = 1 - float(np.where(fine < 255, fine / (255 * GAIN), coarse / 255).mean())
-    write_image(item.target, output, image)
-    Image.fromarray(np.ascontiguousarray(fine)).save(item.beside)
-    if least is not None and confidence >= least:
-        for part, pixels in ((INPUTS, image.pixels), (TARGETS, output)):
-            path = pairs / part / _pair_name(item)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            seen = on_white(pixels, image.alpha)  # as the data module would load transparency
-            Image.fromarray(seen.squeeze(2) if seen.shape[2] == 1 else seen).save(path)
-    return confidence
-
-
-def _pair_name(item: InferenceItem) -> str:
-    return Path(item.name).with_suffix(".png").as_posix()
+    return code or (1 if failed else 0)

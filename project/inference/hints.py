@@ -79,20 +79,23 @@ class HintRequest:
 
     def check(self, trained: Hints | None) -> None:
         """Refuse hints of another kind than those of the network's training (None: it does not color)."""
-        option = self.option
-        if option and trained is None:
-            raise UserError(f"{option} is for networks that color, and this one does not. Leave it out.")
-        if option in (None, "--size"):
+        if self.option is None:
             return
-        if trained.channels == 0:
-            raise UserError(f"This network was trained without hints: it colors on its own. Leave {option} out.")
-        if trained.slots is None and option == "--palette":
-            raise UserError(f"This network was trained with hints at their places: use --hints FILE, as {EXAMPLE}")
-        if trained.slots is not None and len(self.palette or ()) not in range(1, trained.slots + 1):
-            raise UserError(
-                f"This network was trained with palettes of at most {trained.slots} colors, and not with {option} of "
-                f'{len(self.palette or ())}.\nSuch as: --palette "#ff8800,#224466"'
+        fitting = {"--size"}
+        if trained is None:
+            fitting, reason = set(), "does not color"
+        elif trained.channels == 0:
+            reason = "was trained without hints"
+        elif trained.slots is None:
+            fitting, reason = (
+                {"--size", "--hints"},
+                f"was trained with hints at their places: --hints FILE, as {EXAMPLE}",
             )
+        else:
+            fitting = {"--size", *["--palette"] * (len(self.palette or ()) <= trained.slots)}
+            reason = f'was trained with palettes of at most {trained.slots} colors: --palette "#ff8800,#224466"'
+        if self.option not in fitting:
+            raise UserError(f"{self.option} does not suit this network, which {reason}.")
 
 
 def parse_request(options: Namespace, items: Sequence[InferenceItem]) -> HintRequest:

@@ -25,13 +25,10 @@ from workbench.errors import UserError
 
 SIDES = {"drawings": 96, "CIFAR10": 32, "CIFAR100": 32}
 """Of the images of a source, where they are all of one size."""
-
 DEFAULT_SIZE = 256
 """For a network trained on whole images of any size."""
-
 MAX_ENLARGEMENT = 4
 """An image is not enlarged beyond so many times the working size along its longer side."""
-
 PIXELS_AT_ONCE = 2**20
 """Of the full image, while it gets its colors: floats of all of it would take a dozen times its own memory."""
 
@@ -65,11 +62,10 @@ def make_pipeline(
 def data_settings(checkpoint: Checkpoint, command: str) -> dict[str, Any]:
     """The arguments of the image data module that a model was trained with; an error where it was none."""
     data = checkpoint.config.get("data") or {}
-    if "class_path" not in data:
-        return data
-    if data["class_path"].rpartition(".")[2] != "ImageDataModule":
-        raise UserError(f"{checkpoint.path}: {command} is for images, and this was trained on {data['class_path']}.")
-    return data.get("init_args") or {}
+    name = data.get("class_path") or getattr(checkpoint, "data_class", None) or "ImageDataModule"
+    if name.rpartition(".")[2] != "ImageDataModule":
+        raise UserError(f"{checkpoint.path}: {command} is for images, and this was trained on {name}.")
+    return data if "class_path" not in data else data.get("init_args") or {}
 
 
 def coloring_of(checkpoint: Checkpoint) -> Coloring | None:

@@ -93,37 +93,57 @@ def main(argv: Sequence[str]) -> int:
         if options.overwrite
         or not (item.is_done(checkpoint) and log.matches(item.name, request.fingerprint(item.name)))
     ]
-    done, failed, notes, verb, stopped = 0, {}, Counter(), "restored", False
+    skipped = len(items) - len(todo)
+    failed, notes, verb, code = {}, Counter(), "restored", 0
     if todo or request.option:  # the option may be useless, which only the checkpoint shows
         pipeline = _load(options, request)
         verb = pipeline.verb
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--output {output} cannot be made: {error.strerror}.") from error
-        try:
-            for item, progress in _with_bar(todo, verb):
-                try:
-                    with log.writing(item.name, request.fingerprint(item.name)):
-                        notes.update(_process(item, pipeline, request, options.noise, progress))
-                    done += 1
-                except Exception as error:  # one image must not stop the others, whatever is wrong with it
-                    failed[item.name] = reason_of(error)
-        except KeyboardInterrupt:
-            stopped = True
+
+        def work(item: InferenceItem, progress: Callable[[float], None]) -> None:
+            with log.writing(item.name, request.fingerprint(item.name)):
+                notes.update(_process(item, pipeline, request, options.noise, progress))
+
+        todo, failed, code = process_all(todo, work, output, verb)
         if options.tile and pipeline.tile < options.tile:
             print(f"Not enough memory for tiles of {options.tile} pixels; {pipeline.tile} were used (--tile).")
     for note, count in notes.items():
         print(f"Note: {note} ({count} {'image' if count == 1 else 'images'}).")
     print_failures(failed, output)
-    skipped = f"skipped {len(items) - len(todo)}" + (
-        " (done before; --overwrite true)" if len(items) > len(todo) else ""
-    )
-    print(f"{verb.capitalize()} {done}, {skipped}, failed {len(failed)}, in {output}")
-    if stopped:
+    done = f"skipped {skipped} (done before; --overwrite true)" if skipped else "skipped 0"
+    print(f"{verb.capitalize()} {len(todo) - len(failed)}, {done}, failed {len(failed)}, in {output}")
+    if code:
         print("Stopped. The same command resumes from here.")
-        return 130
-    return 1 if failed else 0
+    return code or (1 if failed else 0)
+
+
+def process_all(
+    items: list[InferenceItem], work: Callable[[InferenceItem, Callable[[float], None]], None], output: Path, verb: str
+) -> tuple[list[InferenceItem], dict[str, str], int]:
+    """Do the work for each item under a bar, with what takes its progress; one that fails stops no other.
+
+    Returns:
+        The items that were reached, why some failed, and the exit code 130 where Ctrl-C stopped it, else 0.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {output} cannot be made: {error.strerror}.") from error
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    failed: dict[str, str] = {}
+    with Progress(*columns) as bar:
+        task = bar.add_task("", total=len(items))
+        for number, item in enumerate(items):
+            bar.update(task, completed=number, description=item.name[-40:])
+            try:
+                work(item, lambda share, n=number: bar.update(task, completed=n + share))
+            except KeyboardInterrupt:
+                return items[:number], failed, 130
+            except Exception as error:  # whatever is wrong with it
+                failed[item.name] = " ".join(str(error).split())[:300] or type(error).__name__
+        bar.update(task, completed=len(items), description=verb)
+    return items, failed, 0
 
 
 def _load(options: Namespace, request: HintRequest) -> RestorationPipeline | ColorizationPipeline:
@@ -135,19 +155,6 @@ def _load(options: Namespace, request: HintRequest) -> RestorationPipeline | Col
     checkpoint = read_checkpoint(options.ckpt_path)
     how = {name: options[name] for name in ("sigma", "noise", "tile", "overlap", "batch", "precision")}
     return make_pipeline(load_model(checkpoint), checkpoint, request, device=device, **how)
-
-
-def _with_bar(items: list[InferenceItem], verb: str):
-    """Each item with what takes its progress, under a bar."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as bar:
-        task = bar.add_task("", total=len(items))
-        for number, item in enumerate(items):
-            bar.update(task, completed=number, description=item.name[-40:])
-            yield item, lambda share, n=number: bar.update(task, completed=n + share)
-        bar.update(task, completed=len(items), description=verb)
 
 
 def _process(
@@ -168,11 +175,6 @@ def _process(
     output = pipeline(pixels, image.alpha, request.of(item.name), progress)
     write_image(item.target, output, image)
     return pipeline.notes(image)
-
-
-def reason_of(error: Exception) -> str:
-    """An error in one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def print_failures(failed: dict[str, str], output: Path) -> None:

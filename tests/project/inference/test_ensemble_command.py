@@ -207,7 +207,7 @@ def test_members_color_together_with_hints_and_their_pairs_train_further(kind, t
     for name, same in (("0.png", False), ("1.png", True)):  # the second has no hints
         assert np.array_equal(*(np.asarray(Image.open(f"{folder}/{name}")) for folder in ("hinted", "large"))) == same
     assert main([*words, "--output", "hinted", "--palette", "red"]) == 2
-    assert "use --hints FILE" in capsys.readouterr().err
+    assert "--hints FILE" in capsys.readouterr().err
     other = torch.load(checkpoints[1], weights_only=True)
     other["config"] = other["config"].replace("GrayToColor", "LinesToColor")
     torch.save(other, "other.ckpt")

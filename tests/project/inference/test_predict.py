@@ -362,7 +362,7 @@ def test_mistakes_in_colors_are_reported_before_anything_is_written(
     assert "--size -1" in refused(spatial, "--size", "-1")
     assert "--noise is for networks that remove noise" in refused(spatial, "--noise", "5")
     assert "--sigma is for networks that remove noise" in refused(spatial, "--sigma", "5")
-    assert "for networks that color" in refused(checkpoint, "--hints", good)
+    assert "does not color" in refused(checkpoint, "--hints", good)
     assert not output.exists()
     wrong = write_hints(tmp_path, {"a.png": [[10, 10, "pinkk"]]})
     words = ["--ckpt_path", spatial, "--input", str(photos), "--output", str(output), "--hints", wrong]
