@@ -1,4 +1,4 @@
-"""A model whose answer everybody knows: the negative of an image."""
+"""A model whose output everybody knows: the negative of an image."""
 
 from collections.abc import Callable
 from pathlib import Path

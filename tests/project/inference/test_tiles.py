@@ -13,7 +13,7 @@ from workbench.errors import UserError
 SIZES = [(1, 1), (7, 131), (64, 64), (65, 63), (97, 160)]
 
 
-def picture(*shape: int) -> torch.Tensor:
+def image_of(*shape: int) -> torch.Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(1))
 
 
@@ -69,7 +69,7 @@ def test_the_outer_margin_of_an_inner_edge_has_no_weight():
 @pytest.mark.parametrize(("tile", "overlap"), [(64, 16), (32, 8), (0, 16), (512, 64), (50, 5)])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_the_identity_comes_back(size, tile, overlap, batch):
-    image = picture(1, 3, *size)
+    image = image_of(1, 3, *size)
     result = tiled(lambda x: x, image, tile=tile, overlap=overlap, batch=batch, align=8)
     torch.testing.assert_close(result, image, atol=1e-6, rtol=0)
 
@@ -78,7 +78,7 @@ def test_the_identity_comes_back(size, tile, overlap, batch):
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_receptive_field_within_the_margin_gives_the_output_on_the_whole_image(size, batch):
     torch.manual_seed(0)
-    network, image = Strided().eval(), picture(1, 3, *size)
+    network, image = Strided().eval(), image_of(1, 3, *size)
     with torch.no_grad():
         whole = network(image)
     result = tiled(network, image, tile=64, overlap=32, batch=batch, align=16)  # a margin of 12 pixels
@@ -89,7 +89,7 @@ def test_a_larger_receptive_field_differs_by_less_than_hard_edges_would():
     network = nn.Sequential(*[nn.Conv2d(1, 1, 9, padding=4, bias=False) for _ in range(4)])
     for layer in network:
         nn.init.constant_(layer.weight, 1 / 81)
-    image = picture(1, 1, 150, 190)
+    image = image_of(1, 1, 150, 190)
     with torch.no_grad():
         whole = network(image)
     soft, hard = (
@@ -105,7 +105,7 @@ def test_bands_follow_each_other_and_hold_a_row_of_tiles_at_most():
         shapes.append(tuple(x.shape))
         return x[:, :1]
 
-    image, expected = picture(1, 3, 300, 200), 0
+    image, expected = image_of(1, 3, 300, 200), 0
     for top, band in tiled_bands(record, image, tile=64, overlap=16, batch=3, align=16):
         assert top == expected
         assert band.shape[2] <= 64
@@ -117,8 +117,8 @@ def test_bands_follow_each_other_and_hold_a_row_of_tiles_at_most():
 
 
 def test_bytes_become_floats_and_images_are_concatenated():
-    image = (picture(1, 3, 70, 90) * 255).byte()
-    more = picture(1, 2, 70, 90)
+    image = (image_of(1, 3, 70, 90) * 255).byte()
+    more = image_of(1, 2, 70, 90)
     bands = tiled_bands(lambda x: x, image, more, tile=32, overlap=8, align=8)
     result = torch.cat([band for _, band in bands], dim=2)
     np.testing.assert_allclose(result.numpy(), np.concatenate([image.numpy() / 255, more.numpy()], axis=1), atol=1e-6)
@@ -129,7 +129,7 @@ def test_impossible_overlaps_sizes_and_devices_are_refused(monkeypatch):
         with pytest.raises(ValueError, match="cannot overlap"):
             spans(200, 64, overlap, align=16)
     with pytest.raises(ValueError, match="40x30 pixels into 20x15"):
-        tiled(lambda x: x[..., ::2, ::2], picture(1, 1, 40, 30))
+        tiled(lambda x: x[..., ::2, ::2], image_of(1, 1, 40, 30))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert choose_device("auto") == torch.device("cpu")
