@@ -127,9 +127,9 @@ def run_model(module: LightningModule, x: Tensor) -> Tensor | None:
     return output.float().clamp(0, 1) if is_image else None
 
 
-def hint_pairs(trainer: Trainer) -> Coloring | None:
+def hint_pairs(datamodule: Any) -> Coloring | None:
     """The data module's pair maker where its images come with color hints, else None."""
-    pairs = getattr(trainer.datamodule, "pairs", None)
+    pairs = getattr(datamodule, "pairs", None)
     return pairs if isinstance(pairs, Coloring) and pairs.hints.channels > 0 else None
 
 

@@ -63,10 +63,14 @@ class Hints(Callback):
         self._baseline = PSNR()
         self._curve: dict[int, float] = {}
 
+    def applies(self, datamodule: Any) -> bool:
+        """Whether the images come with hints: the command line adds the callback only then."""
+        return hint_pairs(datamodule) is not None
+
     # The curve
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        pairs, self._curve, self._metrics = hint_pairs(trainer), {}, {}
+        pairs, self._curve, self._metrics = hint_pairs(trainer.datamodule), {}, {}
         if pairs is not None:
             room = [count for count in self.counts if pairs.hints.slots is None or count <= pairs.hints.slots]
             device = pl_module.device
@@ -84,7 +88,7 @@ class Hints(Callback):
         for count, metrics in self._metrics.items():
             # In the run's own precision, as the test itself: a hook is called outside of it.
             with trainer.precision_plugin.test_step_context():
-                output = run_model(pl_module, hint_pairs(trainer).with_hints(batch, count).input)
+                output = run_model(pl_module, hint_pairs(trainer.datamodule).with_hints(batch, count).input)
             if output is None:
                 self._metrics = {}
                 return
@@ -121,7 +125,7 @@ class Hints(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
     ) -> None:
-        pairs = hint_pairs(trainer)
+        pairs = hint_pairs(trainer.datamodule)
         if pairs is None or not self.sweep or batch_idx > 0 or trainer.sanity_checking or not has_images(batch):
             return
         path = sample_path(trainer, "hint_sweep.png")

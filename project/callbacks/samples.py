@@ -66,7 +66,7 @@ class Samples(Callback):
         if normalize is not None and normalize.mean.shape[1] == batch.input.shape[1]:
             with torch.no_grad():
                 views["normalized"] = normalize(batch.input)
-        pairs = hint_pairs(trainer)
+        pairs = hint_pairs(trainer.datamodule)
         draw_histogram(views, pairs.hints.channels if pairs else 0, path)
         log_image(trainer, "input/histogram", path)
 

@@ -23,6 +23,7 @@ from project.callbacks.grid import (
     to_image,
     zoom_for,
 )
+from project.callbacks.hints import Hints
 from project.data.batch import Batch
 from project.data.pairs import GaussianNoise, GrayToColor, NoHints, PaletteHints, SpatialHints
 
@@ -78,13 +79,13 @@ def test_what_can_be_shown_are_batches_of_images_and_outputs_that_are_images(mak
     assert run_model(LightningModule(), image) is None
 
 
-def test_hints_are_found_where_there_are_any(make_trainer):
+def test_hints_are_found_where_there_are_any():
     for hints, found in ((SpatialHints(), True), (PaletteHints(), True), (NoHints(), False)):
         pairs = GrayToColor(hints=hints)
-        assert hint_pairs(make_trainer(pairs)) is (pairs if found else None)
-    assert hint_pairs(make_trainer(GaussianNoise())) is None
-    assert hint_pairs(make_trainer(datamodule=SimpleNamespace())) is None
-    assert hint_pairs(make_trainer()) is None
+        assert hint_pairs(SimpleNamespace(pairs=pairs)) is (pairs if found else None)
+        assert Hints().applies(SimpleNamespace(pairs=pairs)) == found
+    for other in (SimpleNamespace(pairs=GaussianNoise()), SimpleNamespace(), None):
+        assert not Hints().applies(other)
 
 
 def test_every_process_asks_for_the_folder_and_only_the_first_has_a_path(tmp_path):
