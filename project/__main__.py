@@ -21,11 +21,8 @@ COMMANDS = {
     "validate": ("workbench.cli", "score a checkpoint on the validation images"),
     "test": ("workbench.cli", "score a checkpoint on the test images"),
     "check": ("workbench.check.command", "look at data and model of a configuration before the first step"),
-    "predict": ("project.inference.prediction.predict", "run a checkpoint over an image or a folder of images"),
-    "ensemble": (
-        "project.inference.ensemble.command",
-        "let several checkpoints, or one in eight positions, answer together",
-    ),
+    "predict": ("project.inference.predict", "run a checkpoint over an image or a folder of images"),
+    "ensemble": ("project.inference.ensemble", "average several checkpoints, or one with test-time augmentation"),
     "export": ("project.inference.export", "write a checkpoint as ONNX, for other programs"),
     "inspect": ("project.inference.inspect", "show a checkpoint's filters and features, and where it fails"),
 }

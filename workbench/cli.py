@@ -11,11 +11,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningCLI
 
-from project.callbacks.hint_curve import HintCurve
-from project.callbacks.hint_sweep import HintSweep
-from project.callbacks.histogram import InputHistogram
+from project.callbacks.hints import Hints
 from project.callbacks.samples import Samples
-from project.callbacks.score_curves import ScoreCurves
 from project.data import ImageDataModule
 from workbench.arguments import complete
 from workbench.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
@@ -61,10 +58,7 @@ CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
     "gradient_clipping": (GradientClipping, {}),
     "ema": (EMA, {}),
     "samples": (Samples, {}),
-    "hint_curve": (HintCurve, {}),
-    "hint_sweep": (HintSweep, {}),
-    "score_curves": (ScoreCurves, {}),
-    "input_histogram": (InputHistogram, {}),
+    "hints": (Hints, {}),
     "dead_units": (DeadUnits, {}),
     "activations": (Activations, {}),
     "update_ratio": (UpdateRatio, {}),

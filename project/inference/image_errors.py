@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchmetrics.functional.regression import spearman_corrcoef
 
-from project.callbacks.pictures import grid, to_image
+from project.callbacks.grid import grid, to_image
 from project.color import gray
 from project.models.color_metrics import colorfulness
 from project.models.metrics import PSNR, as_saved

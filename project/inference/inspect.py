@@ -54,7 +54,7 @@ from project.inference.image_errors import (
     rank_correlations,
     write_table,
 )
-from project.inference.prediction.tiled import choose_device
+from project.inference.tiles import choose_device
 from project.networks.normalize import input_normalization
 from workbench.checkpoint import load_model, read_checkpoint
 from workbench.console import silence_warnings

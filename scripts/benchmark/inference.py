@@ -19,13 +19,13 @@ import resource, sys
 import numpy as np
 import torch
 from workbench.checkpoint import load_model, read_checkpoint
-from project.inference.prediction.restorer import Restorer
+from project.inference.pipeline import RestorationPipeline
 checkpoint = read_checkpoint(sys.argv[1])
 data, cpu = checkpoint.config["data"], torch.device("cpu")
-restorer = Restorer(load_model(checkpoint), data, device=cpu, tile=int(sys.argv[2]))
+restore = RestorationPipeline(load_model(checkpoint), data, device=cpu, tile=int(sys.argv[2]))
 height = round((float(sys.argv[3]) * 1e6 / 1.5) ** 0.5)
 pixels = np.random.default_rng(0).integers(0, 255, (height, round(1.5 * height), 3), dtype=np.uint8)
-restorer(pixels)
+restore(pixels)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

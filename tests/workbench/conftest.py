@@ -79,7 +79,6 @@ def small(tmp_path: Path, make_images: Callable[..., Path], small_model: dict[st
                 "ema": {"decay": 0.9},
                 "last_checkpoint": {"every_n_steps": 2, "on_error": False},
                 "samples": {"count": 1, "size": 24, "every_n_validations": 2},
-                "input_histogram": {"bins": 0},
             }
         )
     )

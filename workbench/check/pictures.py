@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from project.callbacks.histogram import InputHistogram
-from project.callbacks.pictures import grid, middle, to_image, zoom_for
+from project.callbacks.grid import draw_histogram, grid, middle, to_image, zoom_for
 from project.data.batch import Batch
 from project.networks.normalize import input_normalization
 from workbench.errors import UserError
@@ -18,7 +17,6 @@ from workbench.findings.checks import Subject
 COUNT = 6
 SIDE = 192
 """Pixels of the middle of larger images."""
-BINS = 100
 
 
 def draw_pictures(seen: Subject, folder: Path) -> list[Path]:
@@ -112,5 +110,4 @@ def _histogram(seen: Subject, normalize: nn.Module | None, path: Path) -> None:
     if normalize is not None:
         with torch.no_grad():
             views["as the network sees them"] = normalize(given)
-    hints = seen.hint_channels if seen.hint_channels % 4 == 0 else 0
-    InputHistogram(BINS).draw(views, hints, path)
+    draw_histogram(views, seen.hint_channels, path)
