@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import warnings
 
+from lightning.pytorch.utilities import rank_zero_only
+
 NOISE = (
     "is not able to be used in the current environment",  # tips about other devices and loggers
     "does not have many workers",
@@ -26,3 +28,9 @@ def silence_warnings() -> None:
     for name in ("utilities.rank_zero", "trainer.connectors.signal_connector"):
         logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+
+
+@rank_zero_only
+def rank_zero_print(text: str) -> None:
+    """Print from rank 0. Not by logging, which a program may turn down unnoticed."""
+    print(text, flush=True)

@@ -9,8 +9,8 @@ from PIL import Image
 from project.data.cache import Cache, key_of
 from project.data.drawings.characters import draw
 from project.data.images import Entry
-from project.data.parallel import counted
-from project.data.tell import tell
+from project.data.parallel import with_progress
+from workbench.console import rank_zero_print
 
 
 class Drawings:
@@ -52,7 +52,7 @@ class Drawings:
             for folder in folders:
                 folder.mkdir()
             drawn = (draw(number, self.size) for number in range(self.count))
-            for number, pair in enumerate(counted(drawn, self.count, "Drawing characters", self.progress)):
+            for number, pair in enumerate(with_progress(drawn, self.count, "Drawing characters")):
                 for folder, pixels in zip(folders, pair, strict=True):
                     Image.fromarray(pixels).save(folder / f"{number:04d}.png")
-        tell(f"{self.count} drawings now lie in {self.folder} as PNG files.")
+        rank_zero_print(f"{self.count} drawings now lie in {self.folder} as PNG files.")

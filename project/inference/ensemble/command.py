@@ -117,7 +117,7 @@ def _scores(
     each = 8 if ensemble.turns else 1
     for raw in data.evaluation_dataloader(split):
         batch = type(raw)(*(part if part is None else part.to(device) for part in raw))
-        pair = data.make_pair(batch)
+        pair = data.make_batch(batch)
         with torch.inference_mode():
             answers = ensemble.answers(pair.input)
             alone, together = ensemble.pictures(answers[::each], pair.input), ensemble.combine(answers, pair.input)

@@ -80,10 +80,10 @@ def _pictures(checkpoint: Checkpoint) -> list[str]:
     data = checkpoint.config.get("data") or {}
     lines = [f"- Source: {data.get('source', 'demo')}" + (f", {data['root']}" if data.get("root") else "")]
     for part, found in checkpoint.splits.items():
-        lines.append(f"- {part}: {found['pictures']} images, fingerprint {found['fingerprint']}")
+        lines.append(f"- {part}: {found['images']} images, fingerprint {found['fingerprint']}")
         if extra := found.get("extra_pairs"):
             members = ", ".join(f"{member['checkpoint']} (SHA-256 {member['sha256']})" for member in extra["members"])
-            lines.append(f"  - {extra['pictures']} of them are answers of {members}, from {extra['folder']}")
+            lines.append(f"  - {extra['images']} of them are answers of {members}, from {extra['folder']}")
     return lines
 
 

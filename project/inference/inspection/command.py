@@ -52,7 +52,7 @@ class Subject(NamedTuple):
     def pair(self, number: int) -> Batch:
         """One image of the split as the model sees it, on the device."""
         raw = self.data.dataset(self.split)[number]
-        return self.data.make_pair(type(raw)(*(part if part is None else part.to(self.device) for part in raw)))
+        return self.data.make_batch(type(raw)(*(part if part is None else part.to(self.device) for part in raw)))
 
 
 class Look(NamedTuple):
@@ -208,7 +208,7 @@ def _pass(subject: Subject, look: Look | None) -> Analysis:
     from project.inference.inspection.layers import listening
     from project.inference.inspection.worst import Analysis
 
-    analysis, names = Analysis(), [picture.name for picture in subject.data.pictures[subject.split]]
+    analysis, names = Analysis(), [picture.name for picture in subject.data.images[subject.split]]
     loader = subject.data.evaluation_dataloader(subject.split)
     with listening(subject.network, look.layer) if look else nullcontext([]) as heard:
         for pair in track(_pairs(subject, loader), "Pictures", total=len(loader), transient=True):

@@ -231,7 +231,7 @@ def test_the_data_module_takes_lines_as_inputs_and_colors_as_targets(make):
     assert isinstance(module.pairs, Given)
     assert sum(map(len, module.splits.values())) == 12 and min(map(len, module.splits.values())) > 0
     for batch in module.val_dataloader():
-        pair = module.make_pair(batch)
+        pair = module.make_batch(batch)
         lines, colors = draw(int(Path(module.splits["val"][pair.index.item()]).stem), size=48)
         np.testing.assert_array_equal((255 * pair.input[0]).round().byte().numpy(), np.stack([lines] * 3))
         np.testing.assert_array_equal((255 * pair.target[0]).round().byte().numpy(), colors.transpose(2, 0, 1))

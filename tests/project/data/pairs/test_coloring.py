@@ -248,7 +248,7 @@ def test_through_the_data_module(tmp_path, input_range):
     lines, color = folder(tmp_path / "lines", gray=True), folder(tmp_path / "color")
     data = module(tmp_path, root=lines, target_root=color, input_range=input_range, pairs=LinesToColor(SpatialHints()))
     raw = next(iter(data.train_dataloader()))
-    pair = data.make_pair(raw, training=True)
+    pair = data.make_batch(raw, training=True)
     assert pair.input.shape == (3, 5, 16, 16) and pair.target.shape == (3, 3, 16, 16)
     assert torch.equal(pair.target, raw.target / 255) and torch.equal(pair.seed, raw.seed)
     mean, std = data.normalization["input"]

@@ -161,7 +161,7 @@ def test_missing_packages_are_named(run, monkeypatch, capsys):
 
 def test_the_card_tells_of_extra_pairs_and_who_has_answered_them():
     members = [{"checkpoint": "/runs/a/best.ckpt", "sha256": "0f"}]
-    train = {"pictures": 11, "fingerprint": "ab", "extra_pairs": {"pictures": 4, "folder": "/more", "members": members}}
+    train = {"images": 11, "fingerprint": "ab", "extra_pairs": {"images": 4, "folder": "/more", "members": members}}
     lines = card._pictures(Checkpoint(Path("x.ckpt"), {"data": {}}, {}, {"train": train}))
     assert lines[1:] == [
         "- train: 11 images, fingerprint ab",
