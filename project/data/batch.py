@@ -12,8 +12,8 @@ class RawBatch(NamedTuple):
 
     Attributes:
         image: uint8, (B, C, H, W): the clean image, or the input of a folder pair.
-        target: uint8, (B, C', H, W), the target of a folder pair, C' of 1 for masks; None without a second folder. Fewer
-            than B belong to the last images: extra pairs beside images without targets.
+        target: uint8, (B, C', H, W), of a folder pair (masks: C' of 1), else None. Fewer than B belong to the last
+            images: extra pairs beside images without targets.
         index: int64, (B,): the image's number in its split.
         seed: int64, (B,): new for each training draw; in evaluation the image's own, so that its noise never changes.
         is_padding: not None where a rank has this evaluation batch only because others have one more: in no metric.

@@ -1,6 +1,6 @@
 """ImageDataModule: from a source's name to batches of (input, target) on the device.
 
-    file --decode--> uint8 --crop, augment (workers)--> RawBatch --to the device--> [0, 1] --pairs--> Batch(input, target)
+    file --decode--> uint8 --crop, augment (workers)--> RawBatch --to the device--> [0, 1] --pairs--> Batch
 
 `data.pairs` makes input and target; what trains and how it is normalized is the model's.
 """
@@ -30,9 +30,7 @@ from project.data.loader import (
     check_sizes,
     image_keys,
     image_weights,
-    start_worker,
     usable_cores,
-    whole_batch,
 )
 from project.data.pairs import Coloring, PairMaker, fitting_pairs
 from project.data.sources import partners
@@ -40,7 +38,8 @@ from project.data.splits import fingerprint
 from project.data.statistics import Statistics
 from workbench.console import rank_zero_print
 from workbench.errors import UserError
-from workbench.lightning_private import completed_batches
+from workbench.hyperparameters import save_plain_hyperparameters
+from workbench.lightning_private import batches_done
 
 Target = Literal["image", "mask"]
 InputRange = Literal["standardize", "zero_one", "minus_one_one"]
@@ -54,8 +53,7 @@ class ImageDataModule(LightningDataModule):
 
     Args:
         source: "demo" (photographs that come with scikit-image), "drawings" (line drawings, and their colors as the
-            target), "folder", a torchvision image data set such as CIFAR10 or Flowers102, or a class path. A given root
-            comes first.
+            target), "folder", a torchvision image data set such as CIFAR10, or a class path. A given root comes first.
         root: folder of images, of any depth, or a list of such folders; train, val and test in it are kept.
         target_root: second folder of a folder pair: what the images of root, under the same names, should become.
         target: image, or mask: target_root holds one-channel masks of class numbers (of palettes the indices), which
@@ -65,7 +63,7 @@ class ImageDataModule(LightningDataModule):
         augment: random changes of the training images.
         crop: side of the random training crop in pixels; null takes whole images, then all of one size.
         half_size_epochs: so many epochs train on images of half the size first, whose steps take a quarter of the
-            time; 0 for none. Worth it where whole images train for long (progressive resizing).
+            time: worth it where whole images train for long (progressive resizing).
         channels: 3 for color, 1 for gray.
         resize: shrink or grow every image's shorter side to so many pixels first; null keeps the sizes.
         input_range: what the network sees: standardize (mean 0, std 1 of the training images), zero_one ([0, 1]) or
@@ -133,16 +131,15 @@ class ImageDataModule(LightningDataModule):
         super().__init__()
         paths = (root, target_root, exclude, extra_pairs, cache_dir)
         root, target_root, exclude, extra_pairs, cache_dir = map(_as_text, paths)
-        self.save_hyperparameters()
-        # From the command line these two are class paths and numbers; objects made in Python would end up pickled in
-        # the checkpoint, which then no longer loads with weights_only=True.
-        objects = [name for name, value in self.hparams.items() if isinstance(value, PairMaker | Augment)]
-        self.save_hyperparameters(ignore=objects)
-        self._check()
+        given = {name: value for name, value in locals().items() if name not in ("self", "paths", "__class__")}
+        save_plain_hyperparameters(self, given)
+        _check(given)
         kair = protocol == "kair"
         owner = partners(source, root, target_root)
         self._has_targets = owner is not None
         self.pairs = fitting_pairs(pairs, owner)
+        if target == "mask" and (owner != "data.target_root" or isinstance(self.pairs, Coloring)):
+            raise UserError("data.target mask needs --data.target_root FOLDER, and no coloring in data.pairs.")
         self.augment = augment
         self.crop = crop
         self.half_size_epochs = half_size_epochs
@@ -158,60 +155,14 @@ class ImageDataModule(LightningDataModule):
         self.cache_dir = cache_dir
         self.seed = seed
         self.settings = Settings(
-            source=source,
-            root=root,
-            target_root=target_root,
-            target=target,
-            exclude=exclude,
-            extra_pairs=extra_pairs,
-            channels=channels,
-            resize=resize,
-            fractions=tuple(fractions),
-            on_bad_image=on_bad_image,
-            decoded_cache_gb=decoded_cache_gb,
+            **{name: value for name, value in given.items() if name in Settings.__dataclass_fields__},
             min_size=crop if crop is not None and resize is None and not kair else 2,
             only_split="test" if kair else None,
         )
-        if target == "mask" and (owner != "data.target_root" or isinstance(self.pairs, Coloring)):
-            raise UserError(
-                "data.target mask needs --data.target_root FOLDER, the folder of the masks, and no coloring in data.pairs."
-            )
         self.splits: dict[str, list[str]] = {}
         self.statistics: Statistics | None = None
         self.target_statistics: Statistics | None = None
         self._catalog: Catalog | None = None
-
-    def _check(self) -> None:
-        """Values that are wrong whatever the images are."""
-        given = self.hparams
-        for least, names in (
-            (1, ("batch_size", "eval_batch_size", "crops_per_image", "crop", "eval_crop", "resize")),
-            (0, ("num_workers", "seed", "half_size_epochs")),
-        ):
-            for name in names:
-                if given[name] is not None and given[name] < least:
-                    raise UserError(f"data.{name} is {given[name]}: it must be at least {least}.")
-        kinds = {"target": Target, "input_range": InputRange, "balance": Balance, "protocol": Protocol}
-        for name, kind in {**kinds, "on_bad_image": OnBadImage}.items():  # Python does not look at types
-            if given[name] not in get_args(kind):
-                raise UserError(f"data.{name} is {given[name]!r}: it must be one of {', '.join(get_args(kind))}.")
-        if given["channels"] not in (1, 3):
-            raise UserError(f"data.channels is {given['channels']}: it must be 1 (gray) or 3 (color).")
-        shares = list(given["fractions"])
-        if len(shares) != 3 or abs(sum(shares) - 1) > 1e-6 or min(shares) < 0 or shares[0] <= 0:
-            raise UserError(
-                f"data.fractions are {shares}: they must be three numbers that sum to 1, for train (above 0), val and "
-                "test: [0.7, 0.2, 0.1]."
-            )
-        if given["crop"] and given["resize"] and given["crop"] > given["resize"]:
-            raise UserError(
-                f"data.crop is {given['crop']}, but data.resize makes every shorter side {given['resize']} pixels.\n"
-                f"Use --data.crop {given['resize']}, or a larger --data.resize."
-            )
-        if given["weights"] and given["balance"] == "tags":
-            raise UserError("data.weights and data.balance tags exclude each other: balance is all weights equal.")
-        if given["target"] == "mask" and (given["extra_pairs"] or given["protocol"] == "kair"):
-            raise UserError("data.target mask goes with neither data.extra_pairs nor data.protocol kair.")
 
     # Before the first batch: whose images are in which split, their mean and std
 
@@ -335,7 +286,7 @@ class ImageDataModule(LightningDataModule):
         if self.trainer is None or self.trainer.train_dataloader is not loader:
             return 0  # somebody else reads training batches
         # Not only while the loop restarts: after a checkpoint of a validation that is over by the first batch.
-        return completed_batches(self.trainer)
+        return batches_done(self.trainer)
 
     def val_dataloader(self) -> ResumableLoader:
         """Every validation image once, the same every time."""
@@ -378,19 +329,10 @@ class ImageDataModule(LightningDataModule):
             cores = usable_cores() // (self.trainer.num_devices if self.trainer is not None else 1)
             # Cutting crops out of mapped memory takes less than sending them from another process.
             workers = 0 if dataset.store.mapped and cores <= 2 else max(0, min(8, cores - 1))
-        return ResumableLoader(
-            dataset,
-            batch_size=batch_size,
-            sampler=sampler,
-            drop_last=drop_last,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-            pin_memory=torch.cuda.is_available(),
-            collate_fn=whole_batch,
-            worker_init_fn=start_worker,
-            # Its own, or each pass would take a number from the generator that the training noise comes from.
-            generator=torch.Generator().manual_seed(self._seed()),
-        )
+        # A generator of its own, or each pass would take a number from the one that the training noise comes from.
+        generator = torch.Generator().manual_seed(self._seed())
+        options = {"batch_size": batch_size, "drop_last": drop_last, "num_workers": workers, "generator": generator}
+        return ResumableLoader(dataset, sampler=sampler, pin_memory=torch.cuda.is_available(), **options)
 
     def _seed(self) -> int:
         return int(os.environ.get("PL_GLOBAL_SEED", "42")) if self.seed is None else self.seed
@@ -451,3 +393,30 @@ def _as_text(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_as_text(one) for one in value]
     return str(value) if isinstance(value, PurePath) else value
+
+
+def _check(given: dict[str, Any]) -> None:
+    """Values that are wrong whatever the images are."""
+    at_least_1 = ("batch_size", "eval_batch_size", "crops_per_image", "crop", "eval_crop", "resize")
+    for name in (*at_least_1, "num_workers", "seed", "half_size_epochs"):
+        least = int(name in at_least_1)
+        if given[name] is not None and given[name] < least:
+            raise UserError(f"data.{name} is {given[name]}: it must be at least {least}.")
+    kinds = {"target": Target, "input_range": InputRange, "balance": Balance, "protocol": Protocol}
+    for name, kind in {**kinds, "on_bad_image": OnBadImage}.items():  # Python does not look at types
+        if given[name] not in get_args(kind):
+            raise UserError(f"data.{name} is {given[name]!r}: it must be one of {', '.join(get_args(kind))}.")
+    if given["channels"] not in (1, 3):
+        raise UserError(f"data.channels is {given['channels']}: it must be 1 (gray) or 3 (color).")
+    shares = list(given["fractions"])
+    if len(shares) != 3 or abs(sum(shares) - 1) > 1e-6 or min(shares) < 0 or shares[0] <= 0:
+        raise UserError(f"data.fractions are {shares}: train (above 0), val and test must sum to 1: [0.7, 0.2, 0.1].")
+    if given["crop"] and given["resize"] and given["crop"] > given["resize"]:
+        raise UserError(
+            f"data.crop is {given['crop']}, but data.resize makes every shorter side {given['resize']} pixels.\n"
+            f"Use --data.crop {given['resize']}, or a larger --data.resize."
+        )
+    if given["weights"] and given["balance"] == "tags":
+        raise UserError("data.weights and data.balance tags exclude each other: balance is all weights equal.")
+    if given["target"] == "mask" and (given["extra_pairs"] or given["protocol"] == "kair"):
+        raise UserError("data.target mask goes with neither data.extra_pairs nor data.protocol kair.")

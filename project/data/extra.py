@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,24 +29,6 @@ _KINDS = {
 _WAY_OUT = "`python -m project ensemble --input FOLDER --output OUT --min_confidence 0.98` writes OUT/pairs."
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """What a folder of extra pairs says of itself.
-
-    Attributes:
-        folder: where it is.
-        kind: of task, see `kind_of`.
-        pairs: for each pair its ``file``, the image that it was predicted ``from``, that file's ``digest`` (may be
-            missing) and the ``confidence``.
-        members: path and hash of each checkpoint of the ensemble.
-    """
-
-    folder: Path
-    kind: str
-    pairs: list[dict[str, Any]]
-    members: list[dict[str, str]]
-
-
 def kind_of(pairs: PairMaker | None) -> str:
     """How inputs and targets relate: lines and colors, lightness and colors, or any two images."""
     if isinstance(pairs, Coloring):
@@ -54,8 +36,17 @@ def kind_of(pairs: PairMaker | None) -> str:
     return "pictures"
 
 
-def read_manifest(folder: str | Path) -> Manifest:
-    """Read a folder's manifest; UserError if folder or file is missing or damaged."""
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """A folder's manifest.
+
+    Returns:
+        ``folder``; ``kind`` of task, see `kind_of`; ``pairs``, of each its ``file``, the image that it was predicted
+        ``from``, that file's ``digest`` (may be missing) and the ``confidence``; ``members``, path and hash of each
+        checkpoint of the ensemble.
+
+    Raises:
+        UserError: folder or file are missing or damaged.
+    """
     folder = Path(folder).expanduser().absolute()
     what = f"--data.extra_pairs {folder}"
     if not folder.is_dir():
@@ -72,15 +63,15 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise UserError(f"{what}: its {MANIFEST} is damaged ({type(error).__name__}: {error}).\n{_WAY_OUT}") from error
     if not pairs:
         raise UserError(f"{what} holds no pair: none was certain enough.\nLower --min_confidence, or leave it out.")
-    return Manifest(folder, found.get("kind", "pictures"), pairs, members)
+    return {"folder": str(folder), "kind": found.get("kind", "pictures"), "pairs": pairs, "members": members}
 
 
-def check_kind(manifest: Manifest, pairs: PairMaker, channels: int) -> None:
+def check_kind(manifest: dict[str, Any], pairs: PairMaker, channels: int) -> None:
     """Refuse pairs of another task, and networks that get more than an image, which a pair does not have."""
-    wanted, name = kind_of(pairs), type(pairs).__name__
-    if manifest.kind != wanted:
+    wanted, kind, name = kind_of(pairs), manifest["kind"], type(pairs).__name__
+    if kind != wanted:
         raise UserError(
-            f"--data.extra_pairs {manifest.folder} holds {_KINDS.get(manifest.kind, manifest.kind)}, and data.pairs\n"
+            f"--data.extra_pairs {manifest['folder']} holds {_KINDS.get(kind, kind)}, and data.pairs\n"
             f"{name} learns from {_KINDS[wanted]}. Use pairs of an ensemble of such networks."
         )
     further = len(pairs.normalization([0.0] * channels, [1.0] * channels)[0]) - channels
@@ -92,7 +83,7 @@ def check_kind(manifest: Manifest, pairs: PairMaker, channels: int) -> None:
 
 
 def extra_records(
-    manifest: Manifest, entries: Sequence[Entry], held_out: Sequence[ImageRecord], *, cache: Cache, **options: Any
+    manifest: dict[str, Any], entries: Sequence[Entry], held_out: Sequence[ImageRecord], *, cache: Cache, **options: Any
 ) -> list[ImageRecord]:
     """The pairs that may be trained on: not those of a validation or test image, known by its path or its bytes.
 
@@ -112,20 +103,22 @@ def extra_records(
     paths = {path for record in held_out for path in (record.path, record.target_path) if path}
     known = scan(entries, cache=cache)
     digests = {known[path].digest for path in paths}
-    leaking = [pair["file"] for pair in manifest.pairs if pair["from"] in paths or _digest(pair) in digests]
+    pairs = manifest["pairs"]
+    leaking = [pair["file"] for pair in pairs if pair["from"] in paths or _digest(pair) in digests]
     if leaking:
         shown = ", ".join(leaking[:5]) + (", ..." if len(leaking) > 5 else "")
         rank_zero_print(
-            f"Left out {len(leaking)} of {len(manifest.pairs)} extra pairs, whose images are in the validation or "
-            f"test split: {shown}."
+            f"Left out {len(leaking)} of {len(pairs)} extra pairs, whose images are in the validation or test split: "
+            f"{shown}."
         )
-    origins = {pair["file"]: pair["from"] for pair in manifest.pairs if pair["file"] not in leaking}
+    origins = {pair["file"]: pair["from"] for pair in pairs if pair["file"] not in leaking}
     if not origins:
         raise UserError(
-            f"--data.extra_pairs {manifest.folder}: every pair comes from an image of the validation or test split.\n"
-            "Run the ensemble on other images, or leave data.extra_pairs out."
+            f"--data.extra_pairs {manifest['folder']}: every pair comes from an image of the validation or test "
+            "split.\nRun the ensemble on other images, or leave data.extra_pairs out."
         )
-    found = index_images([_entry(manifest.folder, name) for name in sorted(origins)], cache=cache, **options)
+    files = [_entry(Path(manifest["folder"]), name) for name in sorted(origins)]
+    found = index_images(files, cache=cache, **options)
     return [replace(record, origin=origins[record.name.removeprefix(f"{TAG}/")]) for record in found]
 
 

@@ -42,24 +42,19 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class ImageRecord:
-    """A file that was decoded whole and found good; path, name, target_path, tag and part as in `Entry`.
+class ImageRecord(Entry):
+    """A file that was decoded whole and found good.
 
     Attributes:
         width: columns of the file, upright, before any resizing.
         height: rows, likewise.
         digest: hexadecimal BLAKE2b of the file's bytes (of both files' digests for a pair).
-        origin: of an extra pair, the image that it was predicted from; else empty.
+        origin: of an extra pair, the image that it was predicted from.
     """
 
-    path: str
-    name: str
-    width: int
-    height: int
-    digest: str
-    target_path: str | None = None
-    tag: str = ""
-    part: str = "all"
+    width: int = 0
+    height: int = 0
+    digest: str = ""
     origin: str = ""
 
 
@@ -91,14 +86,13 @@ def decode(
         channels: 1 for gray, 3 for RGB.
         window: part to return; the file is decoded whole all the same.
         size: (width, height) that it must have, upright.
-        mask: class numbers as they are, of a palette its indices; `channels` must be 1.
+        mask: class numbers as they are, of a palette its indices.
 
     Returns:
-        uint8, (H, W, channels), contiguous.
+        uint8, (H, W, channels), of a mask (H, W, 1), contiguous.
 
     Raises:
-        BadImage: with a short reason: not an image that can be decoded whole, floats or 32-bit integers, another size,
-            more pixels than Pillow's limit (a decompression bomb is not decoded first), a mask of several channels.
+        BadImage: with a short reason; a decompression bomb (above Pillow's limit) is not decoded first.
     """
     try:
         with Image.open(path) as image:

@@ -10,7 +10,7 @@ import stat
 import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import PIL
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -22,11 +22,11 @@ from project.data.parallel import run_parallel
 from workbench.errors import UserError
 
 MAX_LISTED = 8  # bad files in an error: with its first and last line, ten lines
-MASK = "mask:"  # in the cache, before the path of a file that was read as a mask
+MASK = "mask:"  # before the path of a file that is read as a mask
 
 
 class FileCheck(NamedTuple):
-    """What decoding a file found; `reason` says why it is bad and is empty for a good one."""
+    """What decoding a file found; `reason` says why it is bad."""
 
     bytes: int
     mtime_ns: int
@@ -37,25 +37,28 @@ class FileCheck(NamedTuple):
 
 
 def index_images(
-    entries: Sequence[Entry],
-    *,
-    cache: Cache,
-    min_size: int = 2,
-    on_bad_image: str = "error",
-    workers: int = 0,
-    masks: bool = False,
-    excluded: Collection[str] = (),
+    entries: Sequence[Entry], *, cache: Cache, on_bad_image: str = "error", **options: Any
 ) -> list[ImageRecord]:
-    """The good files, as `validate_images`; "error" raises for bad ones, "skip" warns and leaves them out.
+    """The good files, with the options of `validate_images`; "skip" warns of bad ones.
 
     Raises:
         UserError: naming the bad files and their reasons, or if no good one is left.
     """
-    records, bad = validate_images(
-        entries, cache=cache, min_size=min_size, workers=workers, masks=masks, excluded=excluded
-    )
+    records, bad = validate_images(entries, cache=cache, **options)
+    listed = bad
+    if len(bad) > MAX_LISTED:
+        with cache.writing("bad_images.txt") as temporary:
+            temporary.write_text("\n".join(bad) + "\n", encoding="utf-8")
+        more = f"... and {len(bad) - MAX_LISTED + 1} more, see {cache.path('bad_images.txt')}"
+        listed = [*bad[: MAX_LISTED - 1], more]
+    lines = "".join(f"\n  {line}" for line in listed)
+    if bad and on_bad_image == "error":
+        raise UserError(
+            f"{len(bad)} of {len(entries)} images cannot be used:{lines}\n"
+            "Fix or remove them, or leave them out: --data.on_bad_image skip. (A smaller crop accepts smaller images.)"
+        )
     if bad:
-        _report(bad, len(entries), on_bad_image, cache)
+        rank_zero_warn(f"Left out {len(bad)} of {len(entries)} images (--data.on_bad_image skip):{lines}")
     if not records:
         raise UserError(
             f"None of the {len(entries)} images can be used, so there is nothing to train on.\n"
@@ -73,7 +76,7 @@ def validate_images(
     masks: bool = False,
     excluded: Collection[str] = (),
 ) -> tuple[list[ImageRecord], list[str]]:
-    """Check every file.
+    """Check every file: the good ones, in the order of the entries, and "NAME: reason" for each bad one.
 
     Args:
         entries: what a source listed.
@@ -82,9 +85,6 @@ def validate_images(
         workers: threads that decode.
         masks: whether targets are class numbers.
         excluded: names of entries that are not reported where they are bad.
-
-    Returns:
-        The good files, in the order of the entries; and "NAME: reason" for each bad one.
     """
     checks = scan(entries, cache=cache, workers=workers, masks=masks)
     records, bad = [], []
@@ -98,7 +98,7 @@ def validate_images(
 
 
 def scan(entries: Sequence[Entry], *, cache: Cache, workers: int = 0, masks: bool = False) -> dict[str, FileCheck]:
-    """Decode all files, good or bad, whose path, size and time of change are not known; keyed by path (`MASK`)."""
+    """By path (masks: `MASK` before it), what is known; files whose size or time is new are decoded, good or bad."""
     try:
         folder = os.path.commonpath([os.path.dirname(entry.path) for entry in entries])  # noqa: PTH120, a million paths
     except ValueError:  # several drives
@@ -119,8 +119,7 @@ def scan(entries: Sequence[Entry], *, cache: Cache, workers: int = 0, masks: boo
             results = run_parallel(_check, stale, workers=workers, title="Checking images")
             checks.update(zip(stale, results, strict=False))
         finally:  # what was read before an interrupt is kept too
-            files = {key: list(check) for key, check in checks.items()}
-            cache.write_json(name, {"decoder": decoder, "files": files})
+            cache.write_json(name, {"decoder": decoder, "files": checks})
     return checks
 
 
@@ -128,8 +127,7 @@ def read_exclusions(file: str, entries: Sequence[Entry]) -> set[str]:
     """Names of the entries that `data.exclude` lists.
 
     Args:
-        file: text, one name or path a line, # begins a comment; or a table with a column ``file``, of which every row
-            is left out.
+        file: text, one name or path a line, # begins a comment; or a table with a column ``file``.
         entries: all that there are.
 
     Raises:
@@ -139,17 +137,13 @@ def read_exclusions(file: str, entries: Sequence[Entry]) -> set[str]:
         lines = Path(file).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--data.exclude {file} cannot be read: {error}.") from error
-    names = {entry.name: entry.name for entry in entries}
     by_path = {entry.path: entry.name for entry in entries}
+    names = {name: name for name in by_path.values()}
     excluded, unknown = set(), []
-    rows = _table(lines)
-    for line in map(str.strip, lines if rows is None else rows):
-        spellings = [line]
-        if rows is None:  # the whole line first: a name may hold a #
-            spellings.append("" if line.startswith("#") else line.partition(" #")[0].strip())
+    for spellings in _listed(lines):
         found = [names.get(one) or by_path.get(str(Path(one).expanduser().absolute())) for one in spellings]
         if any(found):
-            excluded.add(found[0] or found[1])
+            excluded |= set(found[:1] if found[0] else found[1:])
         elif spellings[-1]:
             nearest = difflib.get_close_matches(spellings[-1], names, n=1)
             unknown.append(f"\n  {spellings[-1]}" + (f" (nearest: {nearest[0]})" if nearest else ""))
@@ -161,12 +155,13 @@ def read_exclusions(file: str, entries: Sequence[Entry]) -> set[str]:
     return excluded
 
 
-def _table(lines: list[str]) -> list[str] | None:
-    """The column of names; None where the lines are no table."""
+def _listed(lines: list[str]) -> list[list[str]]:
+    """A table's column of names; else each line, and without its comment: a name may hold a #."""
     for separator in ",;\t":  # spreadsheets of some countries write semicolons
         if "file" in next(csv.reader(lines[:1], delimiter=separator), []):
-            return [row["file"] or "" for row in csv.DictReader(lines, delimiter=separator)]
-    return None
+            return [[(row["file"] or "").strip()] for row in csv.DictReader(lines, delimiter=separator)]
+    lines = [line.strip() for line in lines]
+    return [[line, "" if line.startswith("#") else line.partition(" #")[0].strip()] for line in lines]
 
 
 def _keys(entry: Entry, masks: bool) -> list[str]:
@@ -176,13 +171,10 @@ def _keys(entry: Entry, masks: bool) -> list[str]:
 
 def _is_fresh(key: str, check: FileCheck | None) -> bool:
     try:
-        return check is not None and check[:2] == _size_and_time(Path(key.removeprefix(MASK)).stat())
+        about = Path(key.removeprefix(MASK)).stat()
     except OSError:
         return False
-
-
-def _size_and_time(about: os.stat_result) -> tuple[int, int]:
-    return about.st_size, about.st_mtime_ns
+    return check is not None and check[:2] == (about.st_size, about.st_mtime_ns)
 
 
 def _check(key: str) -> FileCheck:
@@ -190,7 +182,7 @@ def _check(key: str) -> FileCheck:
     place = (-1, -1)
     try:
         about = path.stat()
-        place = _size_and_time(about)
+        place = about.st_size, about.st_mtime_ns
         if not stat.S_ISREG(about.st_mode):  # opening a pipe would wait forever
             return FileCheck(*place, reason="is not a regular file")
         content = path.read_bytes()
@@ -198,12 +190,11 @@ def _check(key: str) -> FileCheck:
         return FileCheck(*place, reason=f"cannot be read ({error.strerror or error})")
     if not content:
         return FileCheck(*place, reason="is empty (0 bytes)")
-    digest = content_digest(content)
     try:
         height, width = decode(io.BytesIO(content), channels=1 if mask else 3, mask=mask).shape[:2]
     except BadImage as bad:
-        return FileCheck(*place, digest, reason=str(bad))
-    return FileCheck(*place, digest, width, height)
+        return FileCheck(*place, reason=str(bad))
+    return FileCheck(*place, content_digest(content), width, height)
 
 
 def _judge(entry: Entry, checks: dict[str, FileCheck], min_size: int, masks: bool) -> ImageRecord | str:
@@ -220,23 +211,4 @@ def _judge(entry: Entry, checks: dict[str, FileCheck], min_size: int, masks: boo
     if (own.width, own.height) != (other.width, other.height):
         return f"is {own.width}x{own.height} pixels, its target {entry.target_path} {other.width}x{other.height}"
     digest = own.digest if len(sides) == 1 else content_digest((own.digest + other.digest).encode())
-    return ImageRecord(
-        entry.path, entry.name, own.width, own.height, digest, entry.target_path, entry.tag, entry.part
-    )  # fmt: skip
-
-
-def _report(bad: list[str], total: int, on_bad_image: str, cache: Cache) -> None:
-    shown = bad
-    if len(bad) > MAX_LISTED:
-        with cache.writing("bad_images.txt") as temporary:
-            temporary.write_text("\n".join(bad) + "\n", encoding="utf-8")
-        more = f"... and {len(bad) - MAX_LISTED + 1} more, see {cache.path('bad_images.txt')}"
-        shown = [*bad[: MAX_LISTED - 1], more]
-    lines = "".join(f"\n  {line}" for line in shown)
-    if on_bad_image == "skip":
-        rank_zero_warn(f"Left out {len(bad)} of {total} images (--data.on_bad_image skip):{lines}")
-        return
-    raise UserError(
-        f"{len(bad)} of {total} images cannot be used:{lines}\n"
-        "Fix or remove them, or leave them out: --data.on_bad_image skip. (A smaller crop accepts smaller images.)"
-    )
+    return ImageRecord(**vars(entry), width=own.width, height=own.height, digest=digest)

@@ -36,7 +36,7 @@ def image_keys(digests: Sequence[str], seed: int) -> np.ndarray:
 
 
 def draw_seeds(seed: int, epoch: int, positions: np.ndarray) -> np.ndarray:
-    """int64 >= 0 for each position of an epoch's order, unrelated to every other's, every other epoch's and seed's.
+    """int64 >= 0, unrelated from one seed, epoch and position in its order to the next.
 
     Source: SplitMix64's finalizer (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators").
     """
@@ -48,24 +48,17 @@ def draw_seeds(seed: int, epoch: int, positions: np.ndarray) -> np.ndarray:
 
 
 class _Sampler(DistributedSampler):
-    """Asks for its place when iterated; a DistributedSampler, so that Lightning does not replace it by one that pads.
+    """A DistributedSampler only so that Lightning does not replace it by one that pads; its constructor is not called,
+    since it needs a process group, which starts later."""
 
-    The base's constructor is not called: it needs a process group, which starts later.
-    """
-
-    def __init__(self, num_replicas: int | None, rank: int | None) -> None:
+    def __init__(self) -> None:
         self.epoch = 0
-        self._given = (num_replicas, rank)
 
     def _place(self) -> tuple[int, int]:
         """The number of processes, and which one this is."""
-        group = torch.distributed.is_available() and torch.distributed.is_initialized()
-        replicas, rank = self._given
-        if replicas is None:
-            replicas = torch.distributed.get_world_size() if group else 1
-        if rank is None:
-            rank = torch.distributed.get_rank() if group else 0
-        return replicas, rank
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_world_size(), torch.distributed.get_rank()
+        return 1, 0
 
 
 class TrainingSampler(_Sampler):
@@ -76,20 +69,10 @@ class TrainingSampler(_Sampler):
         seed: with the epoch, what everything random follows from.
         repeats: draws of each image in an epoch.
         weights: one per image: draws with replacement, in proportion; None: each image `repeats` times.
-        num_replicas: number of processes; None asks torch's process group.
-        rank: this process's number; None asks torch's process group.
     """
 
-    def __init__(
-        self,
-        length: int,
-        seed: int,
-        repeats: int = 1,
-        weights: np.ndarray | None = None,
-        num_replicas: int | None = None,
-        rank: int | None = None,
-    ) -> None:
-        super().__init__(num_replicas, rank)
+    def __init__(self, length: int, seed: int, repeats: int = 1, weights: np.ndarray | None = None) -> None:
+        super().__init__()
         self.length = length
         self.seed = seed
         self.repeats = repeats
@@ -119,18 +102,10 @@ class EvaluationSampler(_Sampler):
 
     A process with a batch less than the first one ends with `PADDING`, alone in its batch: collective operations need
     each process in every step.
-
-    Args:
-        keys: one number per image, see `image_keys`.
-        num_replicas: number of processes; None asks torch's process group.
-        rank: this process's number; None asks torch's process group.
-        batch_size: images in a batch.
     """
 
-    def __init__(
-        self, keys: np.ndarray, num_replicas: int | None = None, rank: int | None = None, batch_size: int = 1
-    ) -> None:
-        super().__init__(num_replicas, rank)
+    def __init__(self, keys: np.ndarray, batch_size: int = 1) -> None:
+        super().__init__()
         self.keys = keys
         self.batch_size = batch_size
 
@@ -178,7 +153,7 @@ class ImageDataset(Dataset[RawBatch]):
 
     Args:
         store: the pixels.
-        keys: int64, one per image, that evaluation's randomness follows from (see `image_keys`).
+        keys: one per image, see `image_keys`.
         augmenter: random crop and changes for training; None in evaluation.
         crop: in evaluation, side of the middle part to keep; None keeps whole images.
     """
@@ -242,15 +217,19 @@ class ImageDataset(Dataset[RawBatch]):
 
 
 class ResumableLoader(DataLoader):
-    """A loader that resumes in the middle of an epoch.
+    """A loader of `ImageDataset` that resumes in the middle of an epoch.
 
     Attributes:
-        batches_done: called with this loader as each pass starts: how many of its batches an interrupted run has had, by
-            the trainer's own count. It must not hold the loader: workers of one that only the garbage collector frees
-            take ten seconds to end.
+        batches_done: called with this loader as each pass starts: how many of its batches an interrupted run has had.
+            It must not hold the loader: workers of one that only the garbage collector frees take ten seconds to end.
     """
 
     batches_done: Callable[[ResumableLoader], int] | None = None
+
+    def __init__(self, dataset: ImageDataset, **options: Any) -> None:
+        workers = options.get("num_workers", 0)
+        own = {"persistent_workers": workers > 0, "collate_fn": whole_batch, "worker_init_fn": start_worker}
+        super().__init__(dataset, **{**own, **options})  # Lightning makes one like it with all options
 
     def __iter__(self) -> Iterator[RawBatch]:
         # A generator: workers start with the first batch, not when Lightning makes the iterator, which on resuming it
@@ -295,13 +274,13 @@ def usable_cores() -> int:
 
 def size_error(first: tuple[int, int], other: tuple[int, int], training: bool) -> UserError:
     """The error for images of unequal (height, width) in a batch."""
-    way_out = (
-        "Take them one by one, whole: --data.eval_batch_size 1; or cut out their middles: --data.eval_crop 64."
-        if not training
-        else "Cut equal squares out of them: --data.crop 64 (or smaller than the smallest image); or, where only quarter\n"
-        "turns make the difference: --data.augment.quarter_turns false."
-    )
     sizes = f"{first[1]}x{first[0]} and {other[1]}x{other[0]}"
+    way_out = "Take them one by one, whole: --data.eval_batch_size 1; or cut out their middles: --data.eval_crop 64."
+    if training:
+        way_out = (
+            "Cut equal squares out of them: --data.crop 64 (or smaller than the smallest image); or, where only\n"
+            "quarter turns make the difference: --data.augment.quarter_turns false."
+        )
     return UserError(f"A batch holds images of one size, and these are {sizes} pixels.\n{way_out}")
 
 
@@ -309,11 +288,9 @@ def check_sizes(store: PixelStore, crop: int | None, turned: bool, training: boo
     """Raise before the first batch if images cannot share one."""
     first: tuple[int, int] | None = None
     for number in range(len(store)):
-        size = store.height(number), store.width(number)
-        if crop is not None:
-            size = min(crop, size[0]), min(crop, size[1])
-        first = first or size
-        if size != first:
-            raise size_error(first, size, training)
-        if turned and size[0] != size[1]:
-            raise size_error(size, size[::-1], training)
+        height, width = (min(side, crop or side) for side in (store.height(number), store.width(number)))
+        first = first or (height, width)
+        if first != (height, width):
+            raise size_error(first, (height, width), training)
+        if turned and height != width:
+            raise size_error(first, (width, height), training)

@@ -14,7 +14,7 @@ import re
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from PIL import Image
@@ -53,22 +53,34 @@ PHOTOGRAPHS = {
 }
 
 
-class Source(Protocol):
-    """What every source can do."""
-
-    def find(self) -> list[Entry]:
-        """List the image files; raise UserError where there are none."""
-
-
-def find_entries(
-    source: str, root: str | Sequence[str] | None, target_root: str | None, cache: Cache
-) -> list[Entry]:  # fmt: skip
+def find_entries(source: str, root: str | Sequence[str] | None, target_root: str | None, cache: Cache) -> list[Entry]:
     """List the images of `data.source`, or of `data.root`, which wins over it.
 
     Raises:
         UserError: an unknown source, a missing or empty folder, a download that fails.
     """
-    return _make(source, root, target_root, cache).find()
+    if root is not None:
+        return Folder(root, target_root).find()
+    if target_root is not None:
+        raise UserError("--data.target_root needs --data.root, the folder of the inputs.")
+    if source == "folder":
+        raise UserError("--data.source folder needs --data.root FOLDER, the folder of your images.")
+    if source == "demo":
+        return find_demo()
+    if source == "drawings":
+        return Drawings(cache).find()
+    if "." in source:
+        return _import(source).find()
+    names = dataset_names()
+    if source in names:
+        return Torchvision(source, cache).find()
+    known = {name.lower(): name for name in ("demo", "drawings", "folder", *names)}
+    nearest = difflib.get_close_matches(source.lower(), known, n=1)
+    hint = f"; did you mean {known[nearest[0]]}?" if nearest else "."
+    raise UserError(
+        f"--data.source {source} is unknown{hint}\n"
+        "It takes demo, drawings, folder (with --data.root), a torchvision image data set (CIFAR10), or a class path."
+    )
 
 
 def partners(source: str, root: str | Sequence[str] | None, target_root: str | None) -> str | None:
@@ -85,32 +97,7 @@ def partners(source: str, root: str | Sequence[str] | None, target_root: str | N
     return f"data.source {source}" if paired else None
 
 
-def _make(source: str, root: str | Sequence[str] | None, target_root: str | None, cache: Cache) -> Source:
-    if root is not None:
-        return Folder(root, target_root)
-    if target_root is not None:
-        raise UserError("--data.target_root needs --data.root, the folder of the inputs.")
-    if source == "folder":
-        raise UserError("--data.source folder needs --data.root FOLDER, the folder of your images.")
-    if source == "demo":
-        return Demo()
-    if source == "drawings":
-        return Drawings(cache)
-    if "." in source:
-        return _import(source)
-    names = dataset_names()
-    if source in names:
-        return Torchvision(source, cache)
-    known = {name.lower(): name for name in ("demo", "drawings", "folder", *names)}
-    nearest = difflib.get_close_matches(source.lower(), known, n=1)
-    hint = f"; did you mean {known[nearest[0]]}?" if nearest else "."
-    raise UserError(
-        f"--data.source {source} is unknown{hint}\n"
-        "It takes demo, drawings, folder (with --data.root), a torchvision image data set (CIFAR10), or a class path."
-    )
-
-
-def _import(path: str) -> Source:
+def _import(path: str) -> Any:
     module, _, name = path.rpartition(".")
     try:
         source = getattr(importlib.import_module(module), name)()
@@ -121,22 +108,19 @@ def _import(path: str) -> Source:
     return source
 
 
-class Demo:
-    """The photographs that scikit-image's wheel carries under terms that let anybody use them: six in color, six gray."""
-
-    def find(self) -> list[Entry]:
-        """List them; raise UserError where scikit-image is not installed or carries none of them."""
-        spec = importlib.util.find_spec("skimage")  # finds the folder without importing the library
-        folder = Path(spec.submodule_search_locations[0]) / "data" if spec else Path("skimage/data")
-        entries = [Entry(str(folder / name), name) for name in PHOTOGRAPHS if (folder / name).is_file()]
-        if not entries:
-            raise UserError(
-                f"--data.source demo needs the photographs of scikit-image, and {folder} holds none of them.\n"
-                "Install it (make setup), or give your own images with --data.root FOLDER."
-            )
-        if len(entries) < len(PHOTOGRAPHS):
-            rank_zero_warn(f"This scikit-image carries {len(entries)} of the {len(PHOTOGRAPHS)} demo photographs.")
-        return entries
+def find_demo() -> list[Entry]:
+    """The photographs in scikit-image's wheel that anybody may use, six in color and six gray; UserError without it."""
+    spec = importlib.util.find_spec("skimage")  # finds the folder without importing the library
+    folder = Path(spec.submodule_search_locations[0]) / "data" if spec else Path("skimage/data")
+    entries = [Entry(str(folder / name), name) for name in PHOTOGRAPHS if (folder / name).is_file()]
+    if not entries:
+        raise UserError(
+            f"--data.source demo needs the photographs of scikit-image, and {folder} holds none of them.\n"
+            "Install it (make setup), or give your own images with --data.root FOLDER."
+        )
+    if len(entries) < len(PHOTOGRAPHS):
+        rank_zero_warn(f"This scikit-image carries {len(entries)} of the {len(PHOTOGRAPHS)} demo photographs.")
+    return entries
 
 
 def dataset_names() -> list[str]:
@@ -147,12 +131,8 @@ def dataset_names() -> list[str]:
 
 
 class Torchvision:
-    """An image data set of torchvision: downloaded and exported once as PNG files, then read like a folder.
-
-    Args:
-        name: of the class in torchvision.datasets.
-        cache: gets the download, below torchvision/, and NAME/{train,val,test}/CLASS/000001.png.
-    """
+    """An image data set of torchvision: downloaded once below torchvision/ in the cache, exported once as
+    NAME/{train,val,test}/CLASS/000001.png, then read like a folder."""
 
     def __init__(self, name: str, cache: Cache) -> None:
         self.name = name

@@ -110,11 +110,12 @@ def _assign(records: Sequence[ImageRecord], shares: dict[str, float], seed: int,
             f"{len(records)} images{same} are too few: {len(wanted)} are needed, one each for {', '.join(wanted)}.\n"
             "Give more images (--data.root FOLDER)."
         )
-    known = _SplitFile(file, groups.keys())
+    rows, by_digest = _earlier_split(file, groups.keys())
     splits: Splits = {part: [] for part in shares}
     new = []
     for digest, group in groups.items():
-        part = known.part_of(group)
+        names = sorted(record.name for record in group)
+        part = by_digest.get(digest) or next((rows[name][1] for name in names if name in rows), None)
         if part in splits:
             splits[part] += group
         else:  # larger groups first: single images can then fill every split exactly
@@ -131,42 +132,30 @@ def _assign(records: Sequence[ImageRecord], shares: dict[str, float], seed: int,
             f"No image is left for {' and '.join(empty)}: the earlier split {file} keeps all others in place.\n"
             "Give more images, or remove that file to split anew."
         )
-    known.save(splits)
+    now = {record.name: [record.digest, part] for part, group in splits.items() for record in group}
+    if file is not None and rows | now != rows:  # images that are gone for now are remembered
+        Cache(file.parent).write_json(file.name, {"images": dict(sorted((rows | now).items()))})
     return splits
 
 
-class _SplitFile:
-    """An earlier split: by content, else by name.
+def _earlier_split(file: Path | None, digests: AbstractSet[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """name -> [digest, part] of the file, and digest -> part.
 
-    A folder without one takes the largest split of the same fractions and seed (files of the same name up to the last
-    "-") whose images are all here: the folder was moved.
+    A folder without a file takes the largest split of the same fractions and seed (files of the same name up to the
+    last "-") whose images are all here: the folder was moved.
     """
+    if file is None:
+        return {}, {}
 
-    def __init__(self, path: Path | None, digests: AbstractSet[str]) -> None:
-        self.path = path
-        self.rows = self._read(path) if path else {}  # name -> [digest, part]
-        self.by_digest = dict(self.rows.values())
-        if path and not path.exists():
-            others = sorted(path.parent.glob(f"{path.name.rpartition('-')[0]}-*.json"))
-            earlier = [dict(self._read(other).values()) for other in others]
-            self.by_digest = max((one for one in earlier if one.keys() <= digests), key=len, default={})
-
-    @staticmethod
-    def _read(path: Path) -> dict[str, list[str]]:
+    def read(path: Path) -> dict[str, list[str]]:
         return (Cache(path.parent).read_json(path.name) or {}).get("images", {})
 
-    def part_of(self, group: Sequence[ImageRecord]) -> str | None:
-        """The split of identical images, as far as any is known."""
-        if group[0].digest in self.by_digest:
-            return self.by_digest[group[0].digest]
-        return next((self.rows[name][1] for name in sorted(one.name for one in group) if name in self.rows), None)
-
-    def save(self, splits: Splits) -> None:
-        """Add and update; images that are gone for now are remembered."""
-        rows = {record.name: [record.digest, part] for part, group in splits.items() for record in group}
-        merged = {**self.rows, **rows}
-        if self.path and merged != self.rows:
-            Cache(self.path.parent).write_json(self.path.name, {"images": dict(sorted(merged.items()))})
+    rows = read(file)
+    if file.exists():
+        return rows, dict(rows.values())
+    others = sorted(file.parent.glob(f"{file.name.rpartition('-')[0]}-*.json"))
+    earlier = [dict(read(other).values()) for other in others]
+    return rows, max((one for one in earlier if one.keys() <= digests), key=len, default={})
 
 
 def _warn_of_copies(splits: Splits) -> None:

@@ -52,7 +52,7 @@ def measure(
 ) -> Statistics:
     """Mean and standard deviation per channel over every pixel of the images, as they are loaded.
 
-    8-bit pixels take 256 values, so they are counted: whole numbers, which neither round nor depend on order or workers.
+    8-bit pixels take 256 values, so they are counted: whole numbers neither round nor depend on order or workers.
 
     Args:
         store: the pixels of the training split.
@@ -66,12 +66,8 @@ def measure(
     if kept is None or kept.keys() != {"mean", "std", "pixels"}:
         get = store.__getitem__ if side == "input" else store.target
         histogram = np.zeros((store.channels, 256), dtype=np.int64)
-        for counts in run_parallel(
-            lambda position: _histogram(get(position)),
-            range(len(store)),
-            workers=workers,
-            title="Measuring mean and std",
-        ):
+        positions, title = range(len(store)), "Measuring mean and std"
+        for counts in run_parallel(lambda n: _histogram(get(n)), positions, workers=workers, title=title):
             histogram += counts
         kept = _moments(histogram)
         cache.write_json(name, kept)

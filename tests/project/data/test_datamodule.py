@@ -393,9 +393,9 @@ def test_a_process_without_an_image_of_its_own_gets_one_that_does_not_count(make
     module = make()
     loader = module.test_dataloader()
     assert len(module.splits["test"]) == 1
-    loader.sampler._given = (2, 0)
+    loader.sampler._place = lambda: (2, 0)
     (own,) = [module.on_after_batch_transfer(raw, 0) for raw in loader]
-    loader.sampler._given = (2, 1)
+    loader.sampler._place = lambda: (2, 1)
     (other,) = [module.on_after_batch_transfer(raw, 0) for raw in loader]
     assert own.is_padding is None and other.is_padding is not None
     assert torch.equal(own.input, other.input)

@@ -165,7 +165,7 @@ def test_their_weight_and_every_processs_share(make, others, tmp_path):
     module, numbers = make(folder), []
     for rank in range(2):
         sampler = module.train_dataloader().sampler
-        sampler._given = (2, rank)
+        sampler._place = lambda rank=rank: (2, rank)
         numbers += [number for number, _ in sampler]
     assert len(numbers) == 12 and set(numbers) == set(range(11))
 

@@ -18,11 +18,15 @@ from project.data.loader import (
     draw_seeds,
     image_keys,
     image_weights,
-    start_worker,
     usable_cores,
-    whole_batch,
 )
 from workbench.errors import UserError
+
+
+def at(sampler, replicas, rank):
+    """As on one of several processes."""
+    sampler._place = lambda: (replicas, rank)
+    return sampler
 
 
 def test_an_epoch_has_each_image_as_often_as_asked():
@@ -47,7 +51,7 @@ def test_the_order_follows_from_seed_and_epoch_alone():
 
 @pytest.mark.parametrize(("replicas", "rank"), [(1, 0), (3, 1)])
 def test_resuming_in_the_middle_leaves_the_rest_as_it_was(replicas, rank):
-    sampler = TrainingSampler(20, seed=1, num_replicas=replicas, rank=rank)
+    sampler = at(TrainingSampler(20, seed=1), replicas, rank)
     whole = list(sampler)
     sampler.skip = 4
     assert len(sampler) == len(whole)  # the full length, or Lightning ends the epoch early
@@ -57,7 +61,7 @@ def test_resuming_in_the_middle_leaves_the_rest_as_it_was(replicas, rank):
 
 @pytest.mark.parametrize(("length", "replicas"), [(10, 3), (2, 4), (12, 4)])
 def test_training_shares_are_equal_and_cover_everything(length, replicas):
-    shares = [list(TrainingSampler(length, 1, num_replicas=replicas, rank=rank)) for rank in range(replicas)]
+    shares = [list(at(TrainingSampler(length, 1), replicas, rank)) for rank in range(replicas)]
     assert {len(share) for share in shares} == {-(-length // replicas)}
     draws = [draw for share in shares for draw in share]
     assert {number for number, _ in draws} == set(range(length))
@@ -72,7 +76,7 @@ def test_training_shares_are_equal_and_cover_everything(length, replicas):
 )
 def test_evaluation_has_each_image_exactly_once_and_as_many_batches_everywhere(length, batch_size, replicas):
     keys = np.arange(100, 100 + length)
-    samplers = [EvaluationSampler(keys, replicas, rank, batch_size) for rank in range(replicas)]
+    samplers = [at(EvaluationSampler(keys, batch_size), replicas, rank) for rank in range(replicas)]
     shares = [list(sampler) for sampler in samplers]
     draws = sorted(draw for share in shares for draw in share if draw[0] != PADDING)
     assert draws == [(number, 100 + number) for number in range(length)]
@@ -155,10 +159,7 @@ KEYS = np.arange(1000, 1010)
 
 def training_loader(workers: int, seed: int = 1) -> ResumableLoader:
     dataset = ImageDataset(Images([(40, 50)] * 10, has_targets=True), KEYS, Augmenter(Augment(shift=0.1), 16))
-    options = {"num_workers": workers, "persistent_workers": workers > 0, "worker_init_fn": start_worker}
-    return ResumableLoader(
-        dataset, batch_size=4, sampler=TrainingSampler(10, seed, repeats=2), collate_fn=whole_batch, **options
-    )
+    return ResumableLoader(dataset, batch_size=4, sampler=TrainingSampler(10, seed, repeats=2), num_workers=workers)
 
 
 def same(first, second) -> bool:
@@ -228,7 +229,7 @@ def test_evaluation_takes_whole_images_or_their_middles():
     small = ImageDataset(Images([(11, 6)]), KEYS, crop=8)  # no more than there is
     assert np.array_equal(small[0].image[0].numpy(), small.store.arrays[0][1:9].transpose(2, 0, 1))
     sampler = EvaluationSampler(KEYS[:3])
-    loader = ResumableLoader(ImageDataset(store, KEYS[:3]), batch_size=2, sampler=sampler, collate_fn=whole_batch)
+    loader = ResumableLoader(ImageDataset(store, KEYS[:3]), batch_size=2, sampler=sampler)
     assert [batch.index.tolist() for batch in loader] == [[0, 1], [2]]
 
 
@@ -263,7 +264,7 @@ class Gone(Images):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_mistake_that_a_worker_finds_comes_without_its_traceback(workers):
     dataset = ImageDataset(Gone([(20, 30)] * 10), KEYS)
-    loader = ResumableLoader(dataset, sampler=EvaluationSampler(KEYS), num_workers=workers, collate_fn=whole_batch)
+    loader = ResumableLoader(dataset, sampler=EvaluationSampler(KEYS), num_workers=workers)
     with pytest.raises(UserError) as error:
         next(iter(loader))
     assert str(error.value) == "a.png has changed since it was checked. Run again."

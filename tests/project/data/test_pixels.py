@@ -9,7 +9,7 @@ from PIL import Image
 from project.data import pixels as pixels_module
 from project.data.folder import Folder
 from project.data.index import index_images
-from project.data.pixels import PixelStore, pixel_file
+from project.data.pixels import PixelStore, pixel_file, write_pixels
 from workbench.errors import UserError
 
 SIZES = [(9, 7), (5, 8), (6, 6), (11, 4)]  # (width, height)
@@ -26,8 +26,8 @@ def make(folder, seed):
 
 def keep(records, cache, channels=3, resize=None, masks=False, limit_gb=1.0):
     options = {"channels": channels, "resize": resize, "masks": masks}
-    file = pixel_file(records, cache=cache, limit_gb=limit_gb, workers=2, **options)
-    return file and (file, cache)
+    file = pixel_file(records, cache, **options)
+    return file if write_pixels(file, records, cache, limit_gb, workers=2, **options) else None
 
 
 @pytest.fixture
@@ -107,10 +107,10 @@ def test_travels_without_pixels_and_reads_in_the_other_process(single, cache):
 
 def test_the_file_is_made_once_and_anew_when_it_is_cut(single, cache, monkeypatch):
     records, arrays = single
-    path = cache.path(keep(records, cache)[0].name)
+    path = keep(records, cache).path
     with monkeypatch.context() as patch:
         patch.setattr(pixels_module, "decode", lambda *_, **__: pytest.fail("decoded again"))
-        assert cache.path(keep(records[::-1], cache)[0].name) == path
+        assert keep(records[::-1], cache).path == path
     path.write_bytes(path.read_bytes()[:100])
     store = PixelStore(records, channels=3, file=keep(records, cache))
     np.testing.assert_array_equal(store[3], arrays[3])
@@ -119,8 +119,8 @@ def test_the_file_is_made_once_and_anew_when_it_is_cut(single, cache, monkeypatc
 def test_other_images_channels_or_sizes_take_another_file_and_copies_are_kept_once(single, cache):
     records, _ = single
     files = [keep(records, cache), keep(records[:3], cache), keep(records, cache, 1), keep(records, cache, 3, 4)]
-    assert len({file.name for file, _ in files}) == 4
-    assert keep([*records, *records], cache)[0].bytes == sum(3 * width * height for width, height in SIZES)
+    assert len({file.path for file in files}) == 4
+    assert keep([*records, *records], cache).bytes == sum(3 * width * height for width, height in SIZES)
 
 
 def test_above_the_limit_nothing_is_kept(single, cache):
@@ -132,7 +132,7 @@ def test_above_the_limit_nothing_is_kept(single, cache):
 def test_what_changed_since_it_was_checked_is_reported(single, cache):
     records, _ = single
     file = keep(records, cache)
-    cache.path(file[0].name).unlink()
+    file.path.unlink()
     with pytest.raises(UserError, match="are gone"):
         PixelStore(records, channels=3, file=file)[0]
     store = PixelStore(records, channels=3)

@@ -16,10 +16,10 @@ from project.data.images import decode
 from project.data.index import index_images
 from project.data.sources import (
     PHOTOGRAPHS,
-    Demo,
     Torchvision,
     constructor_arguments,
     dataset_names,
+    find_demo,
     find_entries,
     partners,
 )
@@ -43,11 +43,11 @@ def test_an_installation_without_the_photographs_or_with_fewer(monkeypatch, tmp_
     spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
     with pytest.raises(UserError, match=r"--data.root FOLDER"):
-        Demo().find()
+        find_demo()
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "camera.png").touch()
     with pytest.warns(UserWarning, match="1 of the 12"):
-        assert [entry.name for entry in Demo().find()] == ["camera.png"]
+        assert [entry.name for entry in find_demo()] == ["camera.png"]
 
 
 @pytest.mark.parametrize("source", ["demo", "folder", "CIFAR10"])

@@ -11,7 +11,7 @@ from workbench.errors import UserError
 
 def record(number, digest=None, part="all", place="/here"):
     name = f"{number:04}.png"
-    return ImageRecord(f"{place}/{name}", name, 8, 8, digest or f"digest {number}", part=part)
+    return ImageRecord(f"{place}/{name}", name, digest=digest or f"digest {number}", part=part)
 
 
 def records(total, **options):
@@ -131,8 +131,8 @@ def test_renamed_changed_and_copied_images_keep_their_split(tmp_path):
     first = split_images(records(30), file=tmp_path / "split.json")
     test, val = first["test"][0], first["val"][0]
     now = [r for r in records(30) if r.name not in (test.name, val.name)]
-    now.append(ImageRecord("/here/renamed.png", "renamed.png", 8, 8, test.digest))
-    now.append(ImageRecord(val.path, val.name, 8, 8, "new content"))
+    now.append(ImageRecord("/here/renamed.png", "renamed.png", digest=test.digest))
+    now.append(ImageRecord(val.path, val.name, digest="new content"))
     now.append(record(999, digest=first["test"][1].digest))
     second = place_of(split_images(now, file=tmp_path / "split.json"))
     assert (second["renamed.png"], second[val.name], second["0999.png"]) == ("test", "val", "test")

@@ -105,8 +105,8 @@ def test_a_set_of_digits_is_measured_over_train_alone(tmp_path, cache, monkeypat
             return Image.fromarray(self.images[number]), number % 10
 
     monkeypatch.setattr(torchvision.datasets, "MNIST", Digits)
-    options = {"source": "MNIST", "channels": 1, "crop": 28, "cache_dir": str(cache.folder), "fractions": [0.75, 0.25, 0]}
-    module = ImageDataModule(**options)
+    options = {"channels": 1, "crop": 28, "fractions": [0.75, 0.25, 0]}
+    module = ImageDataModule("MNIST", cache_dir=str(cache.folder), **options)
     module.prepare_data()
     module.setup("fit")
     assert [len(module.splits[part]) for part in ("train", "val", "test")] == [9, 3, 12]
