@@ -81,11 +81,11 @@ class Augmenter:
         self.augment = augment
         self.crop = crop
         self.masks = masks
-        self._tools: tuple[_Draws, Any, Any] | None = None  # random numbers, geometry, colors
+        self._pipelines: tuple[Any, Any] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         # Each worker builds its own pipelines: they are not made for pickling.
-        return {**self.__dict__, "_tools": None}
+        return {"augment": self.augment, "crop": self.crop, "masks": self.masks, "_pipelines": None}
 
     def __call__(self, image: np.ndarray, target: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Augment uint8 (H, W, C) and its target (H, W, C') or None to (crop, crop, C); seed from 0 to 2**63 - 1."""
@@ -100,21 +100,25 @@ class Augmenter:
         Returns:
             What to cut out first, so that all that follows costs by the crop, not by the image; None without a crop.
         """
-        if self._tools is None:
-            draws = _Draws()
-            self._tools = (draws, *_pipelines(self.augment, self.crop, self.masks, draws))
-        draws = self._tools[0]
-        draws.reseed(seed)
+        if self._pipelines is None:
+            # Both random sources that Albumentations reads, set anew for every draw: making new ones costs several
+            # times the flips, while a counter-based generator is set by writing its key.
+            self._random, self._bits = Random(), np.random.Philox(key=0)
+            self._state = self._bits.state
+            self._pipelines = self._build(np.random.Generator(self._bits))
+        self._random.seed(seed)
+        self._state["state"]["key"][0] = seed
+        self._bits.state = self._state
         if self.crop is None:
             return None
         side = self.augment.side(self.crop)
-        top = draws.python.randrange(max(height - side, 0) + 1)
-        left = draws.python.randrange(max(width - side, 0) + 1)
+        top = self._random.randrange(max(height - side, 0) + 1)
+        left = self._random.randrange(max(width - side, 0) + 1)
         return slice(top, top + side), slice(left, left + side)
 
     def change(self, image: np.ndarray, target: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
         """Change what was cut out."""
-        _, moving, coloring = self._tools
+        moving, coloring = self._pipelines
         sides = {"image": image} if target is None else {"image": image, "target": target}
         if moving is not None:
             sides = moving(**sides)
@@ -123,11 +127,42 @@ class Augmenter:
         image = sides["image"]  # colors change in it alone: of one folder both sides are made from it later
         return image if coloring is None else coloring(image=image)["image"], sides.get("target")
 
+    def _build(self, generator: np.random.Generator) -> tuple[Any, Any]:
+        """What moves pixels and what changes colors; None where nothing is asked."""
+        augment = self.augment
+        hflip, vflip = (0.5 if chance is True else float(chance) for chance in (augment.hflip, augment.vflip))
+        moving, coloring = None, None
+        if not augment.moves and (hflip or vflip or augment.quarter_turns):
+            moving = Symmetries(hflip, vflip, augment.quarter_turns, self._random)
+        if not (augment.moves or augment.brightness or augment.contrast):
+            return moving, coloring
+        A, cv2 = _import_albumentations()
+        if augment.moves:
+            shift: dict[str, Any] = {"translate_percent": (-augment.shift, augment.shift)}
+            if self.crop is not None:  # a share of the crop, while the transform sees the crop and its margin
+                pixels = math.ceil(augment.shift * self.crop)
+                shift = {"translate_px": {"x": (-pixels, pixels), "y": (-pixels, pixels)}}
+            rotate = (-augment.rotate_degrees, augment.rotate_degrees)
+            shear = dict.fromkeys("xy", (-augment.shear_degrees, augment.shear_degrees))
+            border = cv2.BORDER_REFLECT_101
+            affine = A.Affine(scale=1.0, rotate=rotate, shear=shear, border_mode=border, p=1.0, **shift)
+            flips = [kind(p=p) for kind, p in ((A.HorizontalFlip, hflip), (A.VerticalFlip, vflip)) if p]
+            turns = [A.RandomRotate90(p=1.0)] if augment.quarter_turns else []
+            targets = {"target": "mask" if self.masks else "image"}
+            moving = A.Compose([affine, *flips, *turns], additional_targets=targets)
+            moving.set_random_state(generator, self._random)
+        if augment.brightness or augment.contrast:
+            limits = {name: (-getattr(augment, name), getattr(augment, name)) for name in ("brightness", "contrast")}
+            options = {f"{name}_limit": limit for name, limit in limits.items()}
+            coloring = A.Compose([A.RandomBrightnessContrast(p=1.0, **options)])
+            coloring.set_random_state(generator, self._random)
+        return moving, coloring
+
 
 class Symmetries:
     """Albumentations' ``Compose([HorizontalFlip, VerticalFlip, RandomRotate90])``, number by number, as views.
 
-    Without the second of its import; its checks alone took as long as reading and changing a small crop.
+    Its import takes a second, and its checks took as long as reading and changing a small crop.
     """
 
     def __init__(self, hflip: float, vflip: float, quarter_turns: bool, random: Random) -> None:
@@ -149,62 +184,6 @@ def center_window(height: int, width: int, side: int) -> Window:
     """Rows and columns of the middle, at most `side` pixels high and wide."""
     top, left = max(height - side, 0) // 2, max(width - side, 0) // 2
     return slice(top, top + side), slice(left, left + side)
-
-
-class _Draws:
-    """Both random sources that Albumentations reads, set anew for every draw.
-
-    Making new ones and handing them to every transform costs several times the flips; a counter-based generator is set
-    by writing its key.
-    """
-
-    def __init__(self) -> None:
-        self.python = Random()
-        self._bits = np.random.Philox(key=0)
-        self._start = self._bits.state
-        self.numpy = np.random.Generator(self._bits)
-
-    def reseed(self, seed: int) -> None:
-        self.python.seed(seed)
-        self._start["state"]["key"][0] = seed
-        self._bits.state = self._start
-
-
-def _pipelines(augment: Augment, crop: int | None, masks: bool, draws: _Draws) -> tuple[Any, Any]:
-    """What moves pixels and what changes colors; None where nothing is asked."""
-    hflip, vflip = (0.5 if chance is True else float(chance) for chance in (augment.hflip, augment.vflip))
-    moving, coloring = None, None
-    if augment.moves or augment.brightness or augment.contrast:
-        A, cv2 = _import_albumentations()
-        targets = {"target": "mask" if masks else "image"}
-        if augment.moves:
-            shift: dict[str, Any] = {"translate_percent": (-augment.shift, augment.shift)}
-            if crop is not None:  # a share of the crop, while the transform sees the crop and its margin
-                pixels = math.ceil(augment.shift * crop)
-                shift = {"translate_px": {"x": (-pixels, pixels), "y": (-pixels, pixels)}}
-            affine = A.Affine(
-                scale=1.0,
-                rotate=(-augment.rotate_degrees, augment.rotate_degrees),
-                shear=dict.fromkeys("xy", (-augment.shear_degrees, augment.shear_degrees)),
-                border_mode=cv2.BORDER_REFLECT_101,
-                p=1.0,
-                **shift,
-            )
-            flips = [kind(p=p) for kind, p in ((A.HorizontalFlip, hflip), (A.VerticalFlip, vflip)) if p]
-            turns = [A.RandomRotate90(p=1.0)] if augment.quarter_turns else []
-            moving = A.Compose([affine, *flips, *turns], additional_targets=targets)
-        if augment.brightness or augment.contrast:
-            brightness = (-augment.brightness, augment.brightness)
-            contrast = (-augment.contrast, augment.contrast)
-            coloring = A.Compose(
-                [A.RandomBrightnessContrast(brightness_limit=brightness, contrast_limit=contrast, p=1.0)],
-                additional_targets=targets,
-            )
-        for pipeline in filter(None, (moving, coloring)):
-            pipeline.set_random_state(draws.numpy, draws.python)
-    if moving is None and (hflip or vflip or augment.quarter_turns):
-        moving = Symmetries(hflip, vflip, augment.quarter_turns, draws.python)
-    return moving, coloring
 
 
 def _import_albumentations() -> tuple[Any, Any]:

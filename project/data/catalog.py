@@ -72,8 +72,8 @@ class Catalog:
     Attributes:
         splits: "train", "val" and "test": images sorted by name; extra pairs come last in "train".
         statistics: of the training images without extra pairs; None where there are none.
-        target_statistics: of their targets; the same object without targets, and for masks.
-        extra: of extra pairs, their ``folder`` and the ensemble's ``members``; else empty.
+        target_statistics: of their targets; the same object without any, and for masks.
+        extra: of extra pairs, their ``folder`` and the ensemble's ``members``.
     """
 
     settings: Settings
@@ -97,9 +97,6 @@ def build_catalog(settings: Settings, cache: Cache, *, workers: int = 0) -> None
     """List, check, split and measure the images, and keep the result for `read_catalog`. For one process.
 
     Every step is cached by what it depends on: the second time, files are only listed, their sizes and times compared.
-
-    Raises:
-        UserError: missing folders, bad or too few images, a cache that cannot be written.
     """
     entries = find_entries(settings.source, settings.root, settings.target_root, cache)
     excluded = read_exclusions(settings.exclude, entries) if settings.exclude else set()

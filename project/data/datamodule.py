@@ -92,9 +92,6 @@ class ImageDataModule(LightningDataModule):
         splits: train, val and test: lists of paths; empty before `setup`.
         statistics: mean and std of the training images, for pixels in [0, 1]; None before `setup`.
         target_statistics: of their targets; the same object without any, and for masks.
-
-    Raises:
-        UserError: impossible values or combinations.
     """
 
     path_arguments = ("root", "target_root", "exclude", "extra_pairs")  # the command line makes these absolute
@@ -178,15 +175,7 @@ class ImageDataModule(LightningDataModule):
         build_catalog(self.settings, Cache(self.cache_dir), workers=workers)
 
     def setup(self, stage: str | None = None) -> None:
-        """Read what `prepare_data` has left, on every process.
-
-        Args:
-            stage: fit, validate, test or predict.
-
-        Raises:
-            UserError: nothing is prepared; protocol kair outside the test command; images that `pairs` cannot use; with
-                a trainer that fits, also what the loaders raise.
-        """
+        """Read what `prepare_data` has left, on every process; UserError for images that `pairs` cannot use."""
         self._refuse_protocol(stage)
         if self._catalog is not None:
             return
@@ -229,11 +218,7 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def normalization(self) -> dict[str, tuple[list[float], list[float]]]:
-        """(mean, std) of "input" and "target", one number per channel, a noise map's included; masks: (0, 1).
-
-        Raises:
-            UserError: nothing is measured yet.
-        """
+        """(mean, std) of "input" and "target", one number per channel, a noise map's included; masks: (0, 1)."""
         if self.statistics is None or self.target_statistics is None:
             raise UserError("The data's mean and std are not known: run prepare_data() and setup() first.")
         target = ([0.0], [1.0]) if self.settings.target == "mask" else self._range(self.target_statistics)
@@ -266,11 +251,7 @@ class ImageDataModule(LightningDataModule):
     # Loaders
 
     def train_dataloader(self) -> ResumableLoader:
-        """Random crops in an order that follows from (seed, epoch).
-
-        Raises:
-            UserError: weights for unknown tags; without a crop, images of several sizes.
-        """
+        """Random crops in an order that follows from (seed, epoch)."""
         dataset = self.dataset("train", training=True)
         if self.crop is None and self.batch_size > 1:
             check_sizes(dataset.store, None, self.augment.quarter_turns, training=True)
@@ -289,19 +270,15 @@ class ImageDataModule(LightningDataModule):
         return batches_done(self.trainer)
 
     def val_dataloader(self) -> ResumableLoader:
-        """Every validation image once, the same every time."""
+        """The validation images."""
         return self.evaluation_dataloader("val")
 
     def test_dataloader(self) -> ResumableLoader:
-        """Every test image once, the same every time."""
+        """The test images."""
         return self.evaluation_dataloader("test")
 
     def evaluation_dataloader(self, split: str) -> ResumableLoader:
-        """Every image of a split (train, val or test) once, as validation sees them.
-
-        Raises:
-            UserError: the split has no images; a batch would hold several sizes.
-        """
+        """Every image of a split (train, val or test) once, the same every time."""
         dataset = self.dataset(split)
         if len(dataset) == 0:
             raise UserError(
@@ -371,7 +348,7 @@ class ImageDataModule(LightningDataModule):
         if target is None or self.settings.extra_pairs is None or self._has_targets:
             return self.pairs(image, target, index, seed, training)
         own = len(image) - len(target)  # the user's images come first, then extra pairs, which have their targets
-        if isinstance(self.pairs, Coloring):
+        if isinstance(self.pairs, Coloring) or self.pairs.partner != "never":
             extra = self.pairs(image[own:], target, index[own:], seed[own:], training)
         else:
             extra = Batch(image[own:], target, image[own:], index[own:], seed[own:])

@@ -37,15 +37,11 @@ def kind_of(pairs: PairMaker | None) -> str:
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """A folder's manifest.
+    """A folder's manifest; UserError where it is missing or damaged.
 
     Returns:
-        ``folder``; ``kind`` of task, see `kind_of`; ``pairs``, of each its ``file``, the image that it was predicted
-        ``from``, that file's ``digest`` (may be missing) and the ``confidence``; ``members``, path and hash of each
-        checkpoint of the ensemble.
-
-    Raises:
-        UserError: folder or file are missing or damaged.
+        ``folder``; ``kind`` of task, see `kind_of`; ``pairs``: ``file``, the image that it was predicted ``from``, that
+        file's ``digest`` (may be missing), ``confidence``; ``members``: path and hash of the ensemble's checkpoints.
     """
     folder = Path(folder).expanduser().absolute()
     what = f"--data.extra_pairs {folder}"
@@ -85,20 +81,14 @@ def check_kind(manifest: dict[str, Any], pairs: PairMaker, channels: int) -> Non
 def extra_records(
     manifest: dict[str, Any], entries: Sequence[Entry], held_out: Sequence[ImageRecord], *, cache: Cache, **options: Any
 ) -> list[ImageRecord]:
-    """The pairs that may be trained on: not those of a validation or test image, known by its path or its bytes.
+    """The pairs to train on, sorted by name: none of a validation or test image, known by its path or its bytes.
 
     Args:
-        manifest: of the folder.
+        manifest: of `read_manifest`.
         entries: the user's own images, as indexed.
         held_out: those of them that validate or test.
         cache: of the index.
         options: for `index_images`.
-
-    Returns:
-        Images with targets and an ``origin``, sorted by name.
-
-    Raises:
-        UserError: files that are missing, broken, too small, or of two sizes; or none is left.
     """
     paths = {path for record in held_out for path in (record.path, record.target_path) if path}
     known = scan(entries, cache=cache)

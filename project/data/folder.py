@@ -16,17 +16,11 @@ PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "t
 
 
 class Folder:
-    """Images below one folder or several; with a second folder, pairs.
+    """Images below one folder, or several, whose names then are the tags; with a second folder, pairs.
 
     A folder that holds train/ and one of val/ (valid/, validation/) or test/, in any case, has ready-made splits.
-    Symbolic links are followed; hidden files and folders are ignored.
-
-    Args:
-        root: one folder, or several to merge, whose names then are the tags.
-        target_root: folder of the targets: the same relative paths, whatever the extension.
-
-    Raises:
-        UserError: an empty name, or several folders with a target_root.
+    Targets have the same relative paths, whatever the extension. Symbolic links are followed; hidden files and folders
+    are ignored.
     """
 
     def __init__(self, root: str | Sequence[str], target_root: str | None = None) -> None:
@@ -47,18 +41,15 @@ class Folder:
 
 
 def walk(folder: Path, key: str) -> list[tuple[str, str, str]]:
-    """Every image file below a folder, by its extension alone, sorted by name.
+    """Every image file below a folder, by its extension alone, sorted by name; UserError if there is none.
 
     Args:
-        folder: where to look. Each folder is visited once, so that links in a circle come to an end.
+        folder: where to look.
         key: the option to name in an error.
 
     Returns:
         (POSIX path relative to the folder, absolute path, problem) for each; a problem is empty but for a folder that
         cannot be opened, which is listed as one such "file".
-
-    Raises:
-        UserError: the folder is missing, is no folder, or holds no image.
     """
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
@@ -71,7 +62,7 @@ def walk(folder: Path, key: str) -> list[tuple[str, str, str]]:
         prefix, path = (real or linked).pop()
         try:
             about = Path(path).stat()
-            if (about.st_dev, about.st_ino) in visited:
+            if (about.st_dev, about.st_ino) in visited:  # links in a circle
                 continue
             visited.add((about.st_dev, about.st_ino))
             with os.scandir(path) as scan:

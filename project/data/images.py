@@ -75,21 +75,18 @@ def decode(
     size: tuple[int, int] | None = None,
     mask: bool = False,
 ) -> np.ndarray:
-    """Decode an image file whole: its first frame, upright, as 8-bit numbers.
+    """Decode an image file whole, its first frame, upright, to uint8 (H, W, channels), contiguous.
 
-    EXIF orientation is applied; transparency is laid over white; palettes, CMYK and one bit become RGB or gray; gray
-    comes from color by the luma of ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B). Grays of 16 bits are divided by 257 and
-    rounded, so that 65535 becomes 255; of 16-bit colors Pillow keeps the upper byte, at most one level off.
+    Transparency is laid over white; palettes, CMYK and one bit become RGB or gray; gray comes from color by the luma of
+    ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B). Grays of 16 bits are divided by 257 and rounded; of 16-bit colors Pillow
+    keeps the upper byte, at most one level off.
 
     Args:
         path: the file, or an open binary stream.
         channels: 1 for gray, 3 for RGB.
-        window: part to return; the file is decoded whole all the same.
-        size: (width, height) that it must have, upright.
-        mask: class numbers as they are, of a palette its indices.
-
-    Returns:
-        uint8, (H, W, channels), of a mask (H, W, 1), contiguous.
+        window: part to return.
+        size: (width, height) that the file must have, upright.
+        mask: class numbers as they are, of a palette its indices: (H, W, 1).
 
     Raises:
         BadImage: with a short reason; a decompression bomb (above Pillow's limit) is not decoded first.
@@ -116,10 +113,7 @@ def decode(
 
 
 def resize_shorter(pixels: np.ndarray, size: int | None, mask: bool = False) -> np.ndarray:
-    """Resize (H, W, C) so that the shorter side has `size` pixels, aspect kept; None leaves it as it is.
-
-    Area mean when shrinking, bicubic when growing; nearest for masks.
-    """
+    """Resize (H, W, C) to a shorter side of `size`: area mean or, growing, bicubic; masks by nearest neighbor."""
     height, width, channels = pixels.shape
     new_width, new_height = resized(width, height, size)
     if (new_width, new_height) == (width, height):

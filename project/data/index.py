@@ -39,11 +39,7 @@ class FileCheck(NamedTuple):
 def index_images(
     entries: Sequence[Entry], *, cache: Cache, on_bad_image: str = "error", **options: Any
 ) -> list[ImageRecord]:
-    """The good files, with the options of `validate_images`; "skip" warns of bad ones.
-
-    Raises:
-        UserError: naming the bad files and their reasons, or if no good one is left.
-    """
+    """The good files, with the options of `validate_images`; bad ones are an error that names them, or a warning."""
     records, bad = validate_images(entries, cache=cache, **options)
     listed = bad
     if len(bad) > MAX_LISTED:
@@ -124,14 +120,9 @@ def scan(entries: Sequence[Entry], *, cache: Cache, workers: int = 0, masks: boo
 
 
 def read_exclusions(file: str, entries: Sequence[Entry]) -> set[str]:
-    """Names of the entries that `data.exclude` lists.
+    """Names of the entries that `data.exclude` lists; UserError for lines that match none, with the nearest names.
 
-    Args:
-        file: text, one name or path a line, # begins a comment; or a table with a column ``file``.
-        entries: all that there are.
-
-    Raises:
-        UserError: the file cannot be read, or lines match no entry; with the nearest names.
+    Text with one name or path a line, # begins a comment; or a table with a column ``file``.
     """
     try:
         lines = Path(file).expanduser().read_text(encoding="utf-8-sig").splitlines()

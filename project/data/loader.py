@@ -128,11 +128,7 @@ class EvaluationSampler(_Sampler):
 
 
 def image_weights(tags: Sequence[str], weights: dict[str, float]) -> np.ndarray:
-    """float64, one weight per image: each tag is drawn by its own weight (1 if not given) whatever its size.
-
-    Raises:
-        UserError: an unknown tag, a negative weight, or nothing but zeros.
-    """
+    """float64, one weight per image: each tag is drawn by its own weight (1 if not given) whatever its size."""
     counts = Counter(tags)
     for tag, weight in weights.items():
         if not 0 <= weight < math.inf:
@@ -176,9 +172,6 @@ class ImageDataset(Dataset[RawBatch]):
         """Make a batch: torch's loader asks for whole lists where this method exists.
 
         A plain number (Lightning's `overfit_batches` brings its own sampler) is drawn the same way every time.
-
-        Raises:
-            UserError: the images of the batch differ in size.
         """
         pairs = [draw if isinstance(draw, tuple) else (draw, int(self.keys[draw])) for draw in draws]
         padding = pairs[0][0] == PADDING
@@ -267,8 +260,6 @@ def start_worker(worker: int) -> None:
 
 def usable_cores() -> int:
     """Number of cores that this process may use."""
-    if hasattr(os, "process_cpu_count"):
-        return os.process_cpu_count() or 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

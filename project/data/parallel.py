@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -20,7 +21,15 @@ def run_parallel(
 
     Threads, for Pillow releases the interpreter lock while it decodes: on two cores they were as fast as processes.
     """
-    yield from with_progress(_results(function, items, workers), len(items), title)
+    if workers <= 1:
+        yield from with_progress(map(function, items), len(items), title)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        chunks = (items[start : start + AHEAD * workers] for start in range(0, len(items), AHEAD * workers))
+        try:
+            yield from with_progress(chain.from_iterable(pool.map(function, one) for one in chunks), len(items), title)
+        finally:  # after a failure or an interrupt
+            pool.shutdown(cancel_futures=True)
 
 
 def with_progress(results: Iterable[Result], total: int, title: str) -> Iterator[Result]:
@@ -31,15 +40,3 @@ def with_progress(results: Iterable[Result], total: int, title: str) -> Iterator
 
         results = track(results, title, total, console=Console(stderr=True), transient=True)
     yield from results
-
-
-def _results(function: Callable[[Item], Result], items: Sequence[Item], workers: int) -> Iterator[Result]:
-    if workers <= 1:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for start in range(0, len(items), AHEAD * workers):
-                yield from pool.map(function, items[start : start + AHEAD * workers])
-        finally:  # after a failure or an interrupt
-            pool.shutdown(cancel_futures=True)

@@ -16,11 +16,10 @@ from workbench.errors import UserError
 
 
 class PixelFile(NamedTuple):
-    """Where each image's pixels lie, by its digest, in the cache file that holds all splits.
+    """One file of all splits' pixels: of each different image, in the order of the digests, its own and its target's.
 
-    The file is nothing but bytes: for each different image, in the order of the digests, its pixels and then its
-    target's. Its name is a hash of all of that: neither a new split nor a moved folder makes it anew, and workers and
-    ranks share it through the system's page cache.
+    Its name is a hash of all of that: neither a new split nor a moved folder makes it anew. Workers and ranks share it
+    through the system's page cache.
     """
 
     path: Path
@@ -44,11 +43,7 @@ def pixel_file(
 def write_pixels(
     file: PixelFile, records: Sequence[ImageRecord], cache: Cache, limit_gb: float, workers: int = 0, **options
 ) -> bool:
-    """Decode every image into the file, unless it is there, whole; False if it would take more than `limit_gb`.
-
-    Raises:
-        UserError: the cache cannot be written, or an image is no longer what the index saw.
-    """
+    """Decode every image into the file, unless it is there, whole; False if it would take more than `limit_gb`."""
     if file.bytes > limit_gb * 1e9:
         if limit_gb > 0:
             rank_zero_print(
@@ -68,17 +63,11 @@ def write_pixels(
 
 
 class PixelStore:
-    """The images of one split as arrays; a pickled one maps the file again.
-
-    Args:
-        records: in the order of their positions.
-        channels: 1 for gray, 3 for RGB.
-        resize: pixels of the shorter side; None leaves images as they are.
-        masks: whether targets are class numbers, one channel.
-        file: the decoded pixels; None decodes at each access.
+    """The images of one split as arrays, decoded at each access without a file; a pickled one maps the file again.
 
     Attributes:
-        has_targets: whether all images have targets that are images too.
+        has_targets: whether all images have targets that are images too, no masks.
+        mapped: whether pixels come out of the file, at next to no cost.
     """
 
     def __init__(
@@ -93,7 +82,7 @@ class PixelStore:
         self.channels, self.resize, self.masks = channels, resize, masks
         self.paths = [(record.path, record.target_path) for record in records]
         self.has_targets = bool(records) and not masks and all(target for _, target in self.paths)
-        self.mapped = file is not None  # pixels come at next to no cost
+        self.mapped = file is not None
         self._path = file and file.path
         self._offsets = [file.offsets[record.digest] for record in records] if file else []
         self._sizes = [resized(record.width, record.height, resize) for record in records]
@@ -103,11 +92,7 @@ class PixelStore:
         return len(self.paths)
 
     def __getitem__(self, position: int) -> np.ndarray:
-        """The image, uint8, (H, W, channels): a read-only view of the file, or freshly decoded.
-
-        Raises:
-            UserError: it is no longer what the index saw.
-        """
+        """The image, uint8, (H, W, channels): a read-only view; UserError if it is no longer what the index saw."""
         return self._side(position, 0)
 
     def target(self, position: int) -> np.ndarray:

@@ -54,11 +54,7 @@ PHOTOGRAPHS = {
 
 
 def find_entries(source: str, root: str | Sequence[str] | None, target_root: str | None, cache: Cache) -> list[Entry]:
-    """List the images of `data.source`, or of `data.root`, which wins over it.
-
-    Raises:
-        UserError: an unknown source, a missing or empty folder, a download that fails.
-    """
+    """List the images of `data.source`, or of `data.root`, which wins over it."""
     if root is not None:
         return Folder(root, target_root).find()
     if target_root is not None:
@@ -84,11 +80,7 @@ def find_entries(source: str, root: str | Sequence[str] | None, target_root: str
 
 
 def partners(source: str, root: str | Sequence[str] | None, target_root: str | None) -> str | None:
-    """The key that gives the images their targets, such as "data.target_root"; None if they have none.
-
-    Raises:
-        UserError: a class path that is no source.
-    """
+    """The key that gives the images their targets, such as "data.target_root"; None if they have none."""
     if target_root is not None:
         return "data.target_root"
     if root is not None:

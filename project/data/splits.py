@@ -26,7 +26,7 @@ def split_images(
     file: Path | None = None,
     excluded: Collection[str] = (),
 ) -> Splits:
-    """Assign the images to training, validation and test.
+    """Assign each image to train, val or test, sorted by name; UserError for too few different images.
 
     The order follows from a hash of the seed and each file's content: the folder's place, the order of its listing and
     the machine do not matter. Identical files stay together. Images of a source with splits of its own keep theirs; a
@@ -39,12 +39,6 @@ def split_images(
         file: JSON file of an earlier split, updated here. Images that it knows, by content or else by name, keep their
             split; new ones fill up towards the fractions.
         excluded: names of images that are assigned and will not be used: no warning of their copies.
-
-    Returns:
-        "train", "val" and "test", each sorted by name; together every image exactly once.
-
-    Raises:
-        UserError: too few different images for one in each split.
     """
     ready = {record.part for record in records} & set(PARTS)
     shares = dict(zip(PARTS, fractions, strict=True))

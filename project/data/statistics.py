@@ -20,13 +20,7 @@ from project.data.pixels import PixelStore
 
 @dataclass
 class Statistics:
-    """Of pixels in [0, 1].
-
-    Attributes:
-        mean: float32, (C,).
-        std: float32, (C,), of the population: divided by the number of pixels; 0 for a constant channel.
-        pixels: number of pixels measured, per channel.
-    """
+    """Of pixels in [0, 1]: float32, (C,) each; the std is divided by the number of pixels, 0 for a constant channel."""
 
     mean: Tensor
     std: Tensor
@@ -50,16 +44,9 @@ def measure(
     side: Literal["input", "target"] = "input",
     workers: int = 0,
 ) -> Statistics:
-    """Mean and standard deviation per channel over every pixel of the images, as they are loaded.
+    """Mean and standard deviation per channel over every pixel of a store, which holds these records.
 
     8-bit pixels take 256 values, so they are counted: whole numbers neither round nor depend on order or workers.
-
-    Args:
-        store: the pixels of the training split.
-        records: the same images; the cached result is known by their digests.
-        cache: keeps the result.
-        side: the images themselves, or their targets.
-        workers: threads.
     """
     name = f"statistics-{key_of([record.digest for record in records], store.channels, store.resize, side)}.json"
     kept = cache.read_json(name)
