@@ -46,20 +46,6 @@ def test_flips_and_quarter_turns_give_all_eight_symmetries_equally_often():
     assert min(counts) > 60 and max(counts) < 140  # 100 expected, 9.4 standard deviation
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"hflip": 1.0}, lambda image: image[:, ::-1]),
-        ({"vflip": 1.0}, lambda image: image[::-1]),
-        ({}, lambda image: image),
-    ],
-)
-def test_each_flip_alone(change, expected):
-    image = coordinates(20, 31)
-    result, _ = Augmenter(Augment(**{**OFF, **change}), None)(image, None, 3)
-    assert np.array_equal(result, expected(image))
-
-
 @pytest.mark.parametrize("augment", [Augment(), Augment(**MOVE)])
 def test_targets_are_moved_to_the_pixel(augment):
     image = coordinates(90, 120)

@@ -1,7 +1,6 @@
 """The data module: from folders on disk to batches, alone and under a Trainer."""
 
 import json
-import shutil
 import weakref
 
 import lightning.pytorch as pl
@@ -103,12 +102,6 @@ def test_prepared_comes_first_and_once(make, monkeypatch):
     assert make().splits == first.splits
     monkeypatch.setattr(datamodule, "build_catalog", lambda *_, **__: pytest.fail("prepared anew"))
     first.prepare_data()  # a fit's own test
-
-
-def test_a_moved_folder_and_another_cache_split_alike(make, tmp_path):
-    shutil.copytree(make.folder, tmp_path / "deep" / "b")
-    moved = make(root=str(tmp_path / "deep" / "b"), cache_dir=str(tmp_path / "other"))
-    assert names(moved) == names(make())
 
 
 def test_a_grown_folder_keeps_its_splits_and_a_changed_file_renews_the_rest(make, write_images):

@@ -64,12 +64,8 @@ def test_sixteen_bit_gray_is_scaled_and_rounded(tmp_path, suffix):
     path = saved(tmp_path / f"a.{suffix}", values)
     np.testing.assert_array_equal(decode(path, 1)[..., 0], np.round(values / 257))
     assert decode(path, 3).shape == (H, W, 3)
-
-
-def test_sixteen_bit_big_endian_tiff(tmp_path):
-    values = noise(H, W, high=65536, dtype=np.uint16)
-    Image.frombytes("I;16B", (W, H), values.astype(">u2").tobytes()).save(tmp_path / "a.tif")
-    np.testing.assert_array_equal(decode(tmp_path / "a.tif", 1)[..., 0], np.round(values / 257))
+    Image.frombytes("I;16B", (W, H), values.astype(">u2").tobytes()).save(tmp_path / "big-endian.tif")
+    np.testing.assert_array_equal(decode(tmp_path / "big-endian.tif", 1), decode(path, 1))
 
 
 def test_sixteen_bit_color_is_at_most_one_level_off(tmp_path):

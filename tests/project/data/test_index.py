@@ -144,14 +144,6 @@ def test_only_what_changed_is_read_again(good, cache, monkeypatch):
     assert after["good 2.png"] == before["good 2.png"]
 
 
-def test_a_damaged_index_is_made_anew(good, cache):
-    first = run(good, cache)
-    (file,) = cache.folder.glob("index-*.json")
-    file.write_text(file.read_text()[:50])
-    with pytest.warns(UserWarning, match="damaged"):
-        assert run(good, cache) == first
-
-
 def test_an_interrupt_keeps_what_was_read(good, cache, monkeypatch):
     real = index._check
 

@@ -18,7 +18,6 @@ from project.data.loader import (
     draw_seeds,
     image_keys,
     image_weights,
-    usable_cores,
 )
 from workbench.errors import UserError
 
@@ -191,25 +190,6 @@ def test_training_batches_do_not_depend_on_the_workers():
         assert len({crop.numpy().tobytes() for crop in crops}) == 20  # no two workers draw the same change
 
 
-def test_another_epoch_and_another_seed_give_other_batches():
-    loader = training_loader(0)
-    first = next(iter(loader))
-    assert same(first, next(iter(training_loader(0))))
-    loader.sampler.set_epoch(1)
-    assert not same(first, next(iter(loader)))
-    assert not same(first, next(iter(training_loader(0, seed=2))))
-
-
-def test_a_pass_resumes_where_it_was_left():
-    loader = training_loader(0)
-    loader.sampler.set_epoch(3)
-    whole = list(loader)
-    loader.batches_done = lambda loader: 2
-    assert len(loader) == 5
-    rest = list(loader)
-    assert len(rest) == 3 and all(same(a, b) for a, b in zip(rest, whole[2:], strict=True))
-
-
 def test_the_epoch_may_be_set_after_the_iterator_is_made():
     """Lightning does so when it resumes; workers that fetch ahead must not have started."""
     expected = training_loader(0)
@@ -250,10 +230,6 @@ def test_sizes_are_checked_before_the_first_batch():
         check_sizes(Images([(20, 20), (20, 31)]), 21, False, training=False)
     with pytest.raises(UserError, match="30x20 and 20x30"):  # a quarter turn swaps the sides
         check_sizes(Images([(20, 30)]), None, True, training=True)
-
-
-def test_there_is_a_core():
-    assert usable_cores() >= 1
 
 
 class Gone(Images):
