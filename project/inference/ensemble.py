@@ -227,7 +227,7 @@ def _score(
         metrics["colorfulness"] = ColorfulnessRatio()
     scores = [Scores(metrics).to(device) for _ in range(len(ensemble.members) + 1)]
     for raw in data.evaluation_dataloader(split):
-        batch = data.make_pair(type(raw)(*(part if part is None else part.to(device) for part in raw)))
+        batch = data.make_batch(type(raw)(*(part if part is None else part.to(device) for part in raw)))
         with torch.inference_mode():
             outputs = ensemble.outputs(batch.input)
             alone = ensemble.images(outputs[:: 8 if ensemble.tta else 1], batch.input)

@@ -145,7 +145,7 @@ def _analyze(subject: Subject, layer: str | None, strongest: Strongest | None) -
     """Every image once through the model: all rows and the images with the largest errors, largest first."""
     rows: list[Row] = []
     worst: list[Worst] = []
-    names = [image.name for image in subject.data.pictures[subject.split]]
+    names = [image.name for image in subject.data.images[subject.split]]
     with recorded({} if layer is None else {layer: subject.network.get_submodule(layer)}) as passes:
         for pair in subject.pairs():
             output, views, numbers = subject.model.restore(pair.input), subject.view(pair), pair.index.tolist()

@@ -11,8 +11,7 @@ from lightning.pytorch import Callback, LightningDataModule, LightningModule, Tr
 
 from project.data import ImageDataModule
 from project.data.cache import Cache
-from project.data.exclusions import read_exclusions
-from project.data.index import validate_images
+from project.data.index import read_exclusions, validate_images
 from project.data.loader import usable_cores
 from project.data.sources import find_entries
 from workbench.cli import CommandLine
@@ -125,7 +124,6 @@ class TooFewLeft(Exception):
 def bad_files(data: ImageDataModule) -> list[str]:
     """ "NAME: reason" of each file that cannot be used; the same pass over the files as in a fit, and cached."""
     settings, cache = data.settings, Cache(data.cache_dir)
-    settings.check()
     entries = find_entries(settings.source, settings.root, settings.target_root, cache)
     excluded = read_exclusions(settings.exclude, entries) if settings.exclude else set()
     workers = usable_cores() if data.num_workers is None else max(data.num_workers, 1)

@@ -71,7 +71,7 @@ def splits(config: Path, **more) -> dict[str, list[str]]:
     data = ImageDataModule(**{**described, "fractions": tuple(described["fractions"]), **more})
     data.prepare_data()
     data.setup()
-    return {split: [image.name for image in found] for split, found in data.pictures.items()}
+    return {split: [image.name for image in found] for split, found in data.images.items()}
 
 
 def test_from_a_run_to_its_worst_images_and_on_without_them(config, tmp_path, capsys):

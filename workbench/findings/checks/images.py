@@ -190,7 +190,7 @@ class StatisticsNotFromTrain(Check):
             worst,
             limit,
             "Mean or standard deviation are not those of the training images. Leave them to the data module: "
-            "--data.input_range standardize, --data.statistics_images null; delete the cache (--data.cache_dir) where "
+            "--data.input_range standardize; delete the cache (--data.cache_dir) where "
             "files were replaced.",
         )
 

@@ -205,7 +205,7 @@ class CannotOverfit(Check):
 
     def _handful(self, seen: Subject) -> Batch:
         """A few training images, not augmented, and made into pairs as in evaluation: the same at every step."""
-        if not hasattr(seen.data, "dataset") or not hasattr(seen.data, "make_pair"):
+        if not hasattr(seen.data, "dataset") or not hasattr(seen.data, "make_batch"):
             return seen.several(self.pictures, self.pixels)
         from project.data.augment import Augment, Augmenter
 

@@ -87,7 +87,7 @@ class Subject:
     @property
     def pictures(self) -> dict[str, list[ImageRecord]]:
         """Of each split; empty where the data module is somebody's own."""
-        return getattr(self.data, "pictures", {})
+        return getattr(self.data, "images", {})
 
     @cached_property
     def gallery(self) -> Gallery:
@@ -118,8 +118,8 @@ class Subject:
     def pair(self, batch: Any, training: bool = True) -> Batch:
         """What the model sees of a loader's batch."""
         batch = self.data.transfer_batch_to_device(batch, self.device, 0)
-        if isinstance(batch, RawBatch) and hasattr(self.data, "make_pair"):
-            return self.data.make_pair(batch, training=training)
+        if isinstance(batch, RawBatch) and hasattr(self.data, "make_batch"):
+            return self.data.make_batch(batch, training=training)
         return self.data.on_after_batch_transfer(batch, 0)
 
     @cached_property

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from project.data.loader import ResumableLoader
-from project.data.sampling import TrainingSampler
+from project.data.loader import TrainingSampler
 from project.networks import UNet
 from project.networks.normalize import Normalize
 
