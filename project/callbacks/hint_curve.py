@@ -10,8 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from project.callbacks.pictures import can_show, hint_giver, new_figure
 from project.data.batch import Batch
-from project.models.color_metrics import ColorfulnessRatio
-from project.models.metrics import PSNR, as_saved
+from project.models.metrics import PSNR, ColorfulnessRatio, as_saved
 from workbench.errors import UserError
 from workbench.loggers import log_image
 

@@ -104,8 +104,7 @@ def _scores(
 
     from project.data.pairs import Coloring
     from project.inference.inspection.data import open_data
-    from project.models.color_metrics import ColorfulnessRatio
-    from project.models.metrics import PSNR, SSIM, Scores
+    from project.models.metrics import PSNR, SSIM, ColorfulnessRatio, Scores
 
     seed = checkpoint.config.get("seed_everything")
     own = ["--data.seed", str(seed)] if type(seed) is int and not checkpoint.config["data"].get("seed") else []

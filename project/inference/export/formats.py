@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from project.inference.export.answer import Answer
-from project.networks.blocks import missing
+from project.networks.layers import padding_needed
 from workbench.errors import UserError
 
 OPSET = 18
@@ -83,8 +83,8 @@ class Fitted(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C', H, W)."""
         height, width = x.shape[2], x.shape[3]
-        below = missing(height, self.multiple, self.smallest)
-        right = missing(width, self.multiple, self.smallest)
+        below = padding_needed(height, self.multiple, self.smallest)
+        right = padding_needed(width, self.multiple, self.smallest)
         padded = F.pad(x, [0, right, 0, below], mode="replicate")
         return self.core(padded)[:, :, :height, :width]
 

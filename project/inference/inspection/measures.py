@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from project.color import LUMA
-from project.models.color_metrics import colorfulness
+from project.models.metrics import colorfulness
 
 EDGE = 0.1
 """A change of brightness is an edge from this share of the whole range on."""

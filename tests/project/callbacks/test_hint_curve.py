@@ -19,8 +19,7 @@ from project.callbacks.hint_curve import HintCurve
 from project.callbacks.pictures import new_figure
 from project.data.batch import Batch
 from project.data.pairs import Coloring, GaussianNoise, GrayToColor, Hints, NoHints, PaletteHints, SpatialHints
-from project.models.color_metrics import colorfulness
-from project.models.metrics import PSNR, as_saved
+from project.models.metrics import PSNR, as_saved, colorfulness
 from workbench.errors import UserError
 
 

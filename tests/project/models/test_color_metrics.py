@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from project.models.color_metrics import Colorfulness, ColorfulnessRatio, PixelAccuracy
 from skimage.color import rgb2lab
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from project.models.color_metrics import Colorfulness, ColorfulnessRatio, PixelAccuracy
 from project.models.metrics import PSNR, Scores, as_saved
 from workbench.errors import UserError
 

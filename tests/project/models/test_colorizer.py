@@ -9,10 +9,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
+from project.models.alternation import frozen
 from torch import nn
 
 from project.models import GANColorizer, Hinge, LeastSquares, Standard, WassersteinGP
-from project.models.alternation import frozen
 from project.networks import PatchGAN, UNet
 from project.networks.space import Lab
 

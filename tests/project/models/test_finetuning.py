@@ -9,11 +9,11 @@ import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from project.models.finetuning import freeze
 from torch import nn
 from torch.optim import lr_scheduler as lrs
 
 from project.models import FineTuning, GANColorizer, ImageRestorer
-from project.models.finetuning import freeze
 from project.networks import BackboneUNet, PatchGAN, UNet
 from workbench.errors import UserError
 

@@ -3,10 +3,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from project.models.optimization import Schedule, configure_scheduler, step_schedules
 from torch.optim import lr_scheduler as lrs
 
 from project.models import WarmupCosine
-from project.models.optimization import Schedule, configure_scheduler, step_schedules
 from workbench.errors import UserError
 from workbench.run_progress import NEVER
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from project.models.perceptual_metrics import FID, LPIPS
 from torch import nn
 from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
 
 from project.models.metrics import Scores, as_saved
-from project.models.perceptual_metrics import FID, LPIPS
 from workbench.errors import UserError
 
 SQUEEZENET = "squeezenet1_1-b8a52dc0.pth"

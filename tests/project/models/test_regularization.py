@@ -1,7 +1,6 @@
 import pytest
-from torch import nn
-
 from project.models.regularization import l1_penalty, l2_penalty, penalised_weights
+from torch import nn
 
 
 def network() -> nn.Module:

@@ -1,7 +1,7 @@
 import pytest
 import torch
-
 from project.models.weights import load_adversary, load_matching
+
 from project.networks import UNet
 from workbench.errors import UserError
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from project.networks.attention import SelfAttention
 
 from project.networks import UNet
-from project.networks.attention import SelfAttention
 from workbench.errors import UserError
 
 

@@ -1,8 +1,7 @@
 import pytest
 import torch
-from torch import nn
-
 from project.networks.blocks import ConvBlock, Join, LayerNorm2d, make_activation, make_down, make_norm, make_up
+from torch import nn
 
 
 def test_layer_norm_normalises_each_pixel_over_its_channels():

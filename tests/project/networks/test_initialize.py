@@ -2,9 +2,9 @@ import math
 
 import pytest
 import torch
+from project.networks.initialize import activation_gain, initialize
 from torch import nn
 
-from project.networks.initialize import activation_gain, initialize
 from workbench.errors import UserError
 
 

@@ -5,10 +5,10 @@ import threading
 
 import pytest
 import torch
+from project.networks.pretrained import adapt_input, find_stages, input_statistics, load_pretrained
 from torch import nn
 from torchvision.models import MobileNet_V3_Small_Weights, get_model
 
-from project.networks.pretrained import adapt_input, find_stages, input_statistics, load_pretrained
 from workbench.errors import UserError
 
 NAME = "mobilenet_v3_small"

@@ -7,10 +7,10 @@ import sys
 import pytest
 import timm
 import torch
+from project.networks.pretrained import find_stages, load_pretrained
 from safetensors.torch import save_file
 
 from project.networks import BackboneUNet
-from project.networks.pretrained import find_stages, load_pretrained
 from workbench.errors import UserError
 from workbench.pretrained import skip_pretrained_download
 

@@ -2,11 +2,11 @@ import itertools
 
 import pytest
 import torch
+from project.networks.blocks import ACTIVATIONS
 from torch import nn
 from torch.nn import functional as F
 
 from project.networks import UNet
-from project.networks.blocks import ACTIVATIONS
 from workbench.errors import UserError
 
 FAST = {

@@ -58,9 +58,9 @@ def test_a_folder_is_restored_under_the_same_names(checkpoint, folder, tmp_path,
 
 def test_the_real_command_restores_a_file_with_a_unet(tmp_path, folder):
     # A UNet that adds its answer to the image gives the image back when its last weights are 0.
-    model = ImageRestorer(UNet(width=4, depth=1, residual=True))
+    model = ImageRestorer(UNet(widths=[4, 8], residual=True))
     torch.nn.init.zeros_(model.network.tail.weight)
-    network = {"class_path": "project.networks.UNet", "init_args": {"width": 4, "depth": 1, "residual": True}}
+    network = {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 8], "residual": True}}
     described = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network}}
     config = yaml.safe_dump({"model": described, "data": {"channels": 3}})
     torch.save({"state_dict": model.state_dict(), "config": config}, tmp_path / "best.ckpt")

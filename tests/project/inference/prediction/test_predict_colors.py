@@ -232,7 +232,7 @@ def test_mistakes_are_told_before_anything_is_written(coloring_checkpoint, check
 
 def test_the_real_command_colors_a_file_with_hints(tmp_path, folder):
     # An untrained generator, which must not touch the lightness.
-    unet = {"in_channels": 5, "out_channels": 2, "width": 4, "depth": 1}
+    unet = {"in_channels": 5, "out_channels": 2, "widths": [4, 8]}
     model = GANColorizer(UNet(**unet), PatchGAN(in_channels=7, width=4, layers=1), space="lab")
     hints = {"class_path": "project.data.pairs.SpatialHints", "init_args": {"eval_patch": 3}}
     networks = {

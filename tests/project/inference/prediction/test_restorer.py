@@ -50,7 +50,7 @@ def test_tiles_do_not_show():
 @pytest.mark.parametrize(("stem", "depth", "tile", "overlap"), [(2, 3, 128, 64), (4, 4, 256, 192)])
 def test_a_unet_sees_the_same_blocks_of_pixels_in_tiles_as_on_the_whole_picture(stem, depth, tile, overlap):
     torch.manual_seed(0)
-    network = UNet(width=4, width_growth=1, depth=depth, convs=1, kernel_size=1, norm="none", stem=stem).eval()
+    network = UNet(widths=[4] * (depth + 1), convs=1, kernel_size=1, norm="none", stem=stem).eval()
     network.tail.weight.data.mul_(10)  # it starts out close to gray
     picture = random.integers(0, 256, (203, 345, 3), dtype=np.uint8)
     data = {"channels": 3}
@@ -85,7 +85,7 @@ def test_color_goes_into_a_gray_network_as_luma():
 
 
 def test_the_noise_map_tells_sigma():
-    network = UNet(in_channels=4, out_channels=3, width=4, depth=1)
+    network = UNet(in_channels=4, out_channels=3, widths=[4, 8])
     data = {"channels": 3, "pairs": {"class_path": "GaussianNoise", "init_args": {"noise_map": True}}}
     seen = []
     network.forward = lambda x: seen.append(x) or x[:, :3]
@@ -100,7 +100,7 @@ def test_impossible_wishes_are_refused():
     with pytest.raises(UserError, match="Leave it out"):
         restorer(lambda x: x, sigma=5.0)
     with pytest.raises(UserError, match="5 input channels"):
-        Restorer(UNet(in_channels=5, out_channels=3, width=4, depth=1), {"channels": 3}, device=CPU)
+        Restorer(UNet(in_channels=5, out_channels=3, widths=[4, 8]), {"channels": 3}, device=CPU)
     with pytest.raises(UserError, match="at least 96"):
         restorer(lambda x: x, tile=64, overlap=33)
 
