@@ -47,7 +47,7 @@ def test_a_logit_looks_at_as_many_pixels_as_promised(layers, field):
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
-def test_the_smallest_picture_is_judged_and_a_smaller_one_is_refused(layers, norm):
+def test_the_smallest_image_is_judged_and_a_smaller_one_is_refused(layers, norm):
     discriminator = PatchGAN(2, width=2, layers=layers, norm=norm)
     side = discriminator.smallest
     assert discriminator(torch.rand(2, 2, side, side + 5)).shape[-2] == 1
@@ -72,7 +72,7 @@ def test_features_end_with_the_logits():
     assert torch.equal(found[-1], discriminator(x))
 
 
-def test_it_sees_standardised_channels():
+def test_it_sees_standardized_channels():
     discriminator = PatchGAN(2, width=4, layers=1, norm="none")
     x = torch.rand(2, 2, 17, 24)
     plain = discriminator(x)
@@ -94,6 +94,6 @@ def test_spectral_norm_holds_every_kernel_at_a_largest_singular_value_of_1():
 
 
 @pytest.mark.parametrize("options", [{"layers": 0}, {"width": 0}, {"norm": "bathc"}, {"in_channels": 0}])
-def test_faulty_options_are_told(options):
+def test_invalid_options_are_refused(options):
     with pytest.raises(UserError):
         PatchGAN(**{"in_channels": 3, **options})
