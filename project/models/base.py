@@ -22,19 +22,10 @@ from workbench.sharding import gather_weights
 
 
 class ImageToImageModule(LightningModule):
-    """Images in, images out, scored beside the do-nothing output.
+    """Images in, images out, scored beside the do-nothing output; see :class:`ImageRestorer` for the arguments.
 
-    Logs ``val/loss`` and for each metric ``val/NAME`` and ``val/NAME_baseline``; likewise ``test/``. A model of your
-    own inherits, and writes ``networks``, ``forward``, ``predict_and_loss``, ``load_weights``, ``training_step`` and
-    ``configure_optimizers``.
-
-    Args:
-        metrics: Name -> metric with ``update(output, target)``.
-        schedule_every: When schedulers step: step, epoch or auto.
-        monitor: Logged value that ReduceLROnPlateau watches.
-        channels_last: Keep tensors in channels_last order.
-        init_from: Checkpoint to start from, or None.
-        finetune: What of the first of ``networks`` is frozen, and how fast its encoder trains.
+    A model of your own inherits, and writes ``networks``, ``forward``, ``predict_and_loss``, ``load_weights``,
+    ``training_step`` and ``configure_optimizers``.
     """
 
     def __init__(

@@ -58,23 +58,18 @@ class FineTuning:
         return bool(self.freeze_stages or self.freeze_norms or any(self.unfreeze.values()))
 
     def frozen_stages(self, epoch: int, stages: int) -> int:
-        """How many of an encoder's first stages are frozen in an epoch, of this many."""
+        """How many of the first stages are frozen in an epoch, of this many."""
         begun = [begin for begin in self.unfreeze if begin <= epoch]
         count = self.unfreeze[max(begun)] if begun else self.freeze_stages
         return stages if count == "all" else min(count, stages)
 
     def always_frozen(self, stages: int) -> int:
-        """How many of an encoder's first stages are never trained, of this many."""
+        """How many of the first stages are never trained, of this many."""
         return min(self.frozen_stages(epoch, stages) for epoch in (0, *self.unfreeze))
 
 
 def freeze(network: nn.Module, tuning: FineTuning, epoch: int | None) -> None:
-    """Freeze what is to be frozen in an epoch, from 0, and unfreeze the rest of the encoder.
-
-    Args:
-        network: In training mode; has ``encoder_stages()``, as the networks of this project.
-        tuning: Says what.
-        epoch: None: freeze only what is never trained.
+    """Freeze what is to be frozen in an epoch (None: only what is never trained), and unfreeze the rest of the encoder.
 
     Raises:
         UserError: The network does not say what its encoder is, or has fewer stages.
@@ -99,12 +94,8 @@ def freeze(network: nn.Module, tuning: FineTuning, epoch: int | None) -> None:
 def parameter_groups(network: nn.Module, tuning: FineTuning) -> list[Any]:
     """What an optimizer gets: the parameters that are trained at some time of the run.
 
-    Returns:
-        The parameters; or, where the encoder has rates of its own, groups: first that of everything else, then one for
-        each stage, each with its ``name`` and the ``factor`` on the learning rate.
-
-    Raises:
-        UserError: Nothing is left to train.
+    Where the encoder has rates of its own, in groups: first that of everything else, then one for each stage, each with
+    its ``name`` and the ``factor`` on the learning rate.
     """
     scales_rates = tuning.encoder_rate != 1 or tuning.stage_decay != 1
     trained = [p for p in network.parameters() if p.requires_grad]

@@ -29,6 +29,7 @@ from workbench.choices import choose
 from workbench.ddp import allow_unused_parameters
 from workbench.errors import UserError
 from workbench.hyperparameters import save_plain_hyperparameters
+from workbench.run_progress import NEVER
 from workbench.sharding import is_sharded
 
 
@@ -102,8 +103,8 @@ class GANColorizer(ImageToImageModule):
         init_from: str | None = None,
         finetune: FineTuning = FineTuning(),  # noqa: B008 it is frozen
     ) -> None:
-        metrics_or_default = default_metrics() if metrics is None else metrics
-        super().__init__(metrics_or_default, schedule_every, monitor, channels_last, init_from, finetune)
+        scored = default_metrics() if metrics is None else metrics
+        super().__init__(scored, schedule_every, monitor, channels_last, init_from, finetune)
         save_plain_hyperparameters(self, locals())
         self.automatic_optimization = False
         self.space = SPACES[choose("model.space", space, SPACES)]()
@@ -141,12 +142,7 @@ class GANColorizer(ImageToImageModule):
     # Training: forward, the discriminator's step, the generator's step
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Color one batch, then train the networks whose turn it is.
-
-        Returns:
-            ``loss`` (the generator's, or the discriminator's where that one trains alone), and whatever else there is
-            to log, by its name without ``train/``, for callbacks that need it for every batch: detached, on the device.
-        """
+        """Color one batch, then train the networks whose turn it is; what is logged, for callbacks, detached."""
         train_generator, train_discriminator = self.phase()
         condition = self.to_memory_format(batch.input)
         real = self.to_memory_format(self.space.encode(batch.target))
@@ -170,16 +166,12 @@ class GANColorizer(ImageToImageModule):
         return not alone <= epoch < alone + self.critic_epochs, epoch >= alone
 
     def discriminator_step(self, condition: Tensor, real: Tensor, fake: Tensor, counts: bool) -> dict[str, Tensor]:
-        """Train the discriminator to tell true colors from the generator's.
+        """Train the discriminator to tell the true colors from the generator's, which are detached.
 
         Args:
             condition: (B, C, H, W), the generator's input.
-            real: (B, c, H, W), the true colors in the model's space.
-            fake: (B, c, H, W), the generator's, detached.
+            real: (B, c, H, W), the true colors in the model's space; ``fake`` are the generator's.
             counts: Whether this step is the batch's global step.
-
-        Returns:
-            What to log.
         """
 
         def logits(colors: Tensor) -> Tensor:
@@ -198,18 +190,7 @@ class GANColorizer(ImageToImageModule):
     def generator_step(
         self, condition: Tensor, real: Tensor, fake: Tensor, target: Tensor, adversarial: bool
     ) -> dict[str, Tensor]:
-        """Train the generator to come close to the true colors, and to look true to the discriminator.
-
-        Args:
-            condition: (B, C, H, W), the generator's input.
-            real: (B, c, H, W), the true colors in the model's space.
-            fake: (B, c, H, W), the generator's, with its graph.
-            target: (B, 3, H, W) in [0, 1], the true image.
-            adversarial: Whether the discriminator takes part.
-
-        Returns:
-            What to log.
-        """
+        """Train the generator to come close to the true colors, and, if ``adversarial``, to look true."""
         losses = {"reconstruction": self.reconstruction(fake, real)}
         if self.perceptual is not None:
             losses["perceptual"] = self.perceptual(self.space.decode(fake, condition), target)
@@ -234,8 +215,7 @@ class GANColorizer(ImageToImageModule):
     def optimize(self, name: str, loss: Tensor, counts: bool) -> None:
         """Backward, and a step of one network's optimizer.
 
-        Exactly one step in a batch counts: then ``max_steps``, checkpoints, averages and loggers, which go by
-        ``global_step``, see one step per batch, as they do with a single network.
+        Exactly one in a batch counts: then all that goes by ``global_step`` sees one step per batch.
         """
         optimizer = self._optimizer(name)
         optimizer.zero_grad()
@@ -251,23 +231,18 @@ class GANColorizer(ImageToImageModule):
         return found[list(self.networks()).index(name)] if isinstance(found, list) else found
 
     def end_batch(self, batch_idx: int, values: dict[str, Tensor]) -> None:
-        """Log, and step the schedulers that are due: Lightning steps none under manual optimization.
-
-        Values are logged as ``train/NAME`` in the batches that Lightning writes to the log, and in the last of an epoch
-        and of the run: logging six values was a fifth of the time of a very small step.
-        """
+        """Log, and step the schedulers that are due: Lightning steps none under manual optimization."""
         trainer = self.trainer
         step = trainer.global_step
         ends = trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches
+        # Not in every batch: logging six values was a fifth of the time of a very small step.
         if ends or step == trainer.max_steps or (trainer.log_every_n_steps and step % trainer.log_every_n_steps == 0):
             self.log_dict({f"train/{name}": value for name, value in values.items()})
         for config in trainer.lr_scheduler_configs:
-            due = config.interval == "step" or ends
-            if due and (step if config.interval == "step" else trainer.current_epoch + 1) % config.frequency == 0:
+            if config.frequency != NEVER and (ends or config.interval == "step"):
                 config.scheduler.step()
 
     def configure_optimizers(self) -> list[dict[str, Any]]:
-        """For each network the optimizer over its trainable parameters, and its scheduler."""
         # Schedulers follow the run, so that one may step before its network does.
         warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler.step\(\)` before")
         configured = []
@@ -282,18 +257,14 @@ class GANColorizer(ImageToImageModule):
     # Before the first step: what does not fit together is reported with the key to change
 
     def configure_callbacks(self) -> list[Callback]:
-        """None; but Lightning asks for them before it refuses these two with a traceback."""
-        trainer = self.trainer
-        wrong = {
-            "gradient_clip_val": trainer.gradient_clip_val,
-            "accumulate_grad_batches": trainer.accumulate_grad_batches,
-        }
-        for key, value in wrong.items() if trainer.state.fn == "fit" else ():
-            if value not in (None, 0, 1 if key.startswith("acc") else None):
-                raise UserError(
-                    f"trainer.{key} does nothing for {type(self).__name__}, which steps its networks itself: leave it "
-                    "out.\nTo clip, set gradient_clipping.norm; for larger batches, data.batch_size."
-                )
+        """No callbacks; but Lightning asks for them before it refuses these two with a traceback."""
+        clips, accumulates = self.trainer.gradient_clip_val, self.trainer.accumulate_grad_batches != 1
+        if self.trainer.state.fn == "fit" and (clips or accumulates):
+            raise UserError(
+                f"trainer.{'gradient_clip_val' if clips else 'accumulate_grad_batches'} does nothing for "
+                f"{type(self).__name__}, which steps its networks itself: leave it out.\n"
+                "To clip, set gradient_clipping.norm; for larger batches, data.batch_size."
+            )
         return []
 
     def _check_settings(self) -> None:
@@ -306,9 +277,7 @@ class GANColorizer(ImageToImageModule):
             faults += [f"{name} is {values[name]}, but there is no discriminator" for name in without]
         elif self.feature_matching_weight > 0 and not hasattr(self.discriminator, "features"):
             name = type(self.discriminator).__name__
-            faults.append(
-                f"feature_matching_weight needs a discriminator with features(x), such as PatchGAN, not {name}"
-            )
+            faults.append(f"feature_matching_weight needs a discriminator with features(x), as PatchGAN, not {name}")
         norms = [part for part in (self.discriminator or nn.Identity()).modules() if isinstance(part, _BatchNorm)]
         if isinstance(self.adversarial, WassersteinGP) and norms:
             faults.append(
@@ -319,8 +288,7 @@ class GANColorizer(ImageToImageModule):
             raise UserError("\n".join(["GANColorizer cannot be built:", *(f"- {fault}" for fault in faults)]))
 
     def prepare_data(self) -> None:
-        """Have pretrained weights downloaded, by one process."""
-        self._load_perceptual()
+        self._load_perceptual()  # downloads, in one process
 
     def setup(self, stage: str) -> None:
         """Check that data and networks fit each other; before training, take the data's statistics."""
@@ -361,7 +329,6 @@ class GANColorizer(ImageToImageModule):
             self.discriminator.check_size(side, side)
 
     def _take_normalization(self, statistics: dict[str, Any]) -> None:
-        """Fill every Normalize of both networks; the discriminator sees the condition, then the colors."""
         condition, target = statistics["input"], statistics["target"]
         given, channels = len(condition[0]), self.space.channels
         if len(target[0]) != 3:
@@ -374,6 +341,7 @@ class GANColorizer(ImageToImageModule):
         colors = self.space.normalization(target)
         set_normalization(self.generator, condition, colors)
         if self.discriminator is not None:
+            # It sees the condition, then the colors.
             set_normalization(self.discriminator, tuple([*a, *b] for a, b in zip(condition, colors, strict=True)))
 
     def load_weights(self, path: str) -> None:
@@ -397,6 +365,5 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 
 def default_metrics() -> dict[str, Metric]:
-    """What a colored image is scored by."""
     scores = {"psnr": PSNR(), "ssim": SSIM(), "acc_2": PixelAccuracy(2.0), "acc_5": PixelAccuracy(5.0)}
     return {**scores, "colorfulness": Colorfulness(), "colorfulness_ratio": ColorfulnessRatio()}

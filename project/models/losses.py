@@ -29,38 +29,16 @@ class Charbonnier(nn.Module):
 
 
 class PSNRLoss(nn.Module):
-    """Minus the PSNR in dB, the mean over the images of a batch (as NAFNet trains, Chen et al. 2022).
-
-    Args:
-        eps: Added to each image's mean squared error, for pixels in [0, 1]; keeps the logarithm finite.
-    """
-
-    def __init__(self, eps: float = 1e-8) -> None:
-        super().__init__()
-        self.eps = eps
+    """Minus the PSNR in dB, the mean over the images of a batch (as NAFNet trains, Chen et al. 2022)."""
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """Two (B, C, H, W) tensors -> a scalar: 10 log10(error), so 10 dB better is 10 lower."""
         error = (output - target).square().mean(dim=(1, 2, 3))
-        return 10 / math.log(10) * torch.log(error + self.eps).mean()
-
-
-def l1_penalty(weights: list[nn.Parameter]) -> Tensor:
-    """The sum of |w|, a scalar."""
-    return torch.stack([w.abs().sum() for w in weights]).sum()
-
-
-def l2_penalty(weights: list[nn.Parameter]) -> Tensor:
-    """Half the sum of w^2, a scalar; its gradient is w, the weight decay of plain SGD."""
-    return torch.stack([w.square().sum() for w in weights]).sum() / 2
+        return 10 / math.log(10) * torch.log(error + 1e-8).mean()
 
 
 class AdversarialLoss:
-    """Two losses over the discriminator's logits, (B, 1, h, w) float32, above 0 for real. Inherit for one of your own.
-
-    Attributes:
-        penalty_weight: Weight of the penalty in the discriminator's loss.
-    """
+    """Two losses over the discriminator's logits, (B, 1, h, w) float32, above 0 for real; inherit for your own."""
 
     penalty_weight: float = 0.0
 

@@ -50,13 +50,11 @@ class ImageMean(Metric):
         raise NotImplementedError
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Add a batch: two (B, C, H, W) tensors around [0, 1]."""
         values = self.values(output.float(), target.float())
         self.total += values.sum()
         self.count += len(values)
 
     def compute(self) -> Tensor:
-        """The mean over all images, a scalar."""
         return self.total / self.count
 
 
@@ -85,10 +83,7 @@ class PixelAccuracy(Metric):
     """Percentage of the pixels whose color is right within a threshold (Nazeri et al. 2018).
 
     CIELAB of both 8-bit images is rounded to whole numbers; a pixel is right where |dL| <= t, |da| <= 2.2 t and
-    |db| <= 2.2 t. Each pixel of all images counts once.
-
-    Args:
-        threshold: t, in units of CIELAB's lightness, which runs from 0 to 100.
+    |db| <= 2.2 t. Each pixel of all images counts once. The threshold t is in CIELAB's units: L is 0 to 100.
     """
 
     full_state_update = False
@@ -103,7 +98,6 @@ class PixelAccuracy(Metric):
         self.add_state("pixels", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Add a batch: two (B, 3, H, W) tensors around [0, 1]; (B, 1, H, W) is gray."""
         output, target = (rgb_to_lab(as_color(image)).round() for image in (output, target))
         lightness, a, b = (output - target).abs().unbind(dim=1)
         limit = COLOR_TOLERANCE * self.threshold
@@ -112,7 +106,6 @@ class PixelAccuracy(Metric):
         self.pixels += right.numel()
 
     def compute(self) -> Tensor:
-        """Percent, a scalar."""
         return 100 * self.right / self.pixels
 
 
@@ -121,12 +114,7 @@ def colorfulness(image: Tensor) -> Tensor:
 
     With rg = R - G and yb = (R + G) / 2 - B of each pixel on the scale of 0 to 255, sigma_rgyb is the length of their
     standard deviations and mu_rgyb that of their means. 0 is gray, 33 moderately and 82 highly colorful.
-
-    Args:
-        image: (B, 3, H, W), or (B, 1, H, W) for gray, around [0, 1].
-
-    Returns:
-        (B,), one value per image.
+    (B, 1 or 3, H, W) around [0, 1] -> (B,).
     """
     red, green, blue = (as_color(image) * 255).flatten(2).unbind(dim=1)
     opponents = torch.stack([red - green, (red + green) / 2 - blue], dim=1)
@@ -158,21 +146,15 @@ class ColorfulnessRatio(Metric):
         self.add_state("targets", torch.tensor(0.0), dist_reduce_fx="sum")
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Add a batch: two (B, 3, H, W) tensors around [0, 1]; (B, 1, H, W) is gray."""
         self.outputs += colorfulness(output).sum()
         self.targets += colorfulness(target).sum()
 
     def compute(self) -> Tensor:
-        """The ratio, a scalar."""
         return torch.where(self.targets > 0, self.outputs / self.targets, torch.nan)
 
 
 class Scores(nn.Module):
-    """Each metric twice: for the model's output and for the do-nothing output, the baseline.
-
-    Args:
-        metrics: Name -> metric with ``update(output, target)``.
-    """
+    """Each metric, by its name, twice: for the model's output and for the do-nothing output, the baseline."""
 
     def __init__(self, metrics: dict[str, Metric]) -> None:
         super().__init__()
@@ -180,13 +162,8 @@ class Scores(nn.Module):
         self.baseline = nn.ModuleDict({name: metric.clone() for name, metric in metrics.items()})
 
     def update(self, output: Tensor, target: Tensor, baseline: Tensor) -> None:
-        """Add a batch.
-
-        Args:
-            output: (B, C, H, W), the model's; scored as it would be saved: clamped and of 8 bits.
-            target: (B, C, H, W) in [0, 1].
-            baseline: (B, C, H, W), the do-nothing output; scored as it is, since noise is defined without clipping.
-        """
+        """Add a batch of (B, C, H, W): the output as it would be saved, clamped and of 8 bits; the baseline as it is,
+        since noise is defined without clipping."""
         # Metrics from elsewhere may call view(), which fails in channels_last order, or refuse values outside [0, 1].
         output, target, baseline = as_saved(output).contiguous(), target.contiguous(), baseline.contiguous()
         for metric in self.output.values():

@@ -35,9 +35,6 @@ class DetachedNetwork(nn.Module):
     """A frozen network that is not a part of the model: no checkpoint, optimizer or average sees its weights.
 
     It is made when it is first needed, so that a checkpoint can be used where its weights are missing. Copies share it.
-
-    Args:
-        make: Makes the network, or raises a UserError where its weights or a package are missing.
     """
 
     def __init__(self, make: Callable[[], nn.Module]) -> None:
@@ -76,7 +73,7 @@ class VGGPerceptual(nn.Module):
         self.vgg = DetachedNetwork(partial(_make_vgg, weights, sorted(self.layers)))
 
     def load(self) -> None:
-        """Read VGG19's weights, once; called before training, so that what is missing is reported then."""
+        """Called before training, so that what is missing is reported then."""
         self.vgg.load()
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
@@ -88,7 +85,7 @@ class VGGPerceptual(nn.Module):
         return torch.stack(distances).sum()
 
 
-class _Features(nn.Sequential):
+class _VGGFeatures(nn.Sequential):
     """Image in [0, 1] -> the outputs of some of VGG19's layers, by their positions."""
 
     def __init__(self, vgg: nn.Sequential, positions: list[int]) -> None:
@@ -135,7 +132,7 @@ def _make_vgg(weights: str, positions: list[int]) -> nn.Module:
             f"another shape. Use the file of {VGG_URL}."
         )
     vgg.load_state_dict({name: state[name] for name in shapes}, assign=True)
-    return _Features(vgg, positions)
+    return _VGGFeatures(vgg, positions)
 
 
 class LPIPS(ImageMean):
@@ -152,7 +149,6 @@ class LPIPS(ImageMean):
         self.network = DetachedNetwork(partial(_make_lpips, network))
 
     def load(self) -> None:
-        """Make the network now, not at the first image."""
         self.network.load()
 
     def values(self, output: Tensor, target: Tensor) -> Tensor:
@@ -178,15 +174,11 @@ def _make_lpips(network: str) -> nn.Module:
 class FID(FrechetInceptionDistance):
     """Frechet inception distance of all outputs to all targets (Heusel et al. 2017); 0 is best.
 
-    Mean and covariance of a network's features are compared, so it takes many more images than the network has
-    features; with fewer, compare only values of the same images. By default the network is InceptionV3 with the
-    weights that the papers use; it needs the package torch-fidelity.
+    It takes many more images than the network has features; with fewer, compare only values of the same images.
 
     Args:
-        feature: 64, 192, 768 or 2048: the layer of InceptionV3; or any network (B, 3, H, W) in [0, 1] -> (B, features).
-
-    Raises:
-        UserError: ``feature`` is another number.
+        feature: 64, 192, 768 or 2048: the layer of InceptionV3, with the papers' weights (pip install '.[fid]'); or any
+            network (B, 3, H, W) in [0, 1] -> (B, features).
     """
 
     def __init__(self, feature: int | nn.Module = 2048) -> None:
@@ -201,17 +193,14 @@ class FID(FrechetInceptionDistance):
         self.orig_dtype = torch.float32  # set by an update, and a rank may get no image
 
     def load(self) -> None:
-        """Make the network now, not at the first image."""
         self.inception.load()
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Add a batch: two (B, 3, H, W) tensors around [0, 1]; (B, 1, H, W) is gray."""
         with torch.autocast(output.device.type, enabled=False):
             super().update(as_color(target), real=True)
             super().update(as_color(output), real=False)
 
     def compute(self) -> Tensor:
-        """The distance, a scalar."""
         if self.real_features_num_samples < 2:
             raise UserError("FID compares sets of images, and there is only one. Leave it out of model.metrics.")
         return super().compute()

@@ -13,7 +13,6 @@ from torchmetrics import Metric
 from project.data.batch import Batch
 from project.models.base import ImageToImageModule
 from project.models.finetune import FineTuning
-from project.models.losses import l1_penalty, l2_penalty
 from project.models.metrics import PSNR, SSIM
 from project.models.schedules import configure
 from project.networks.normalize import set_normalization
@@ -64,8 +63,8 @@ class ImageRestorer(ImageToImageModule):
         init_from: str | None = None,
         finetune: FineTuning = FineTuning(),  # noqa: B008 it is frozen
     ) -> None:
-        metrics_or_default = {"psnr": PSNR(), "ssim": SSIM()} if metrics is None else metrics
-        super().__init__(metrics_or_default, schedule_every, monitor, channels_last, init_from, finetune)
+        scored = {"psnr": PSNR(), "ssim": SSIM()} if metrics is None else metrics
+        super().__init__(scored, schedule_every, monitor, channels_last, init_from, finetune)
         save_plain_hyperparameters(self, locals())
         if l1 < 0 or l2 < 0:
             raise UserError(f"model.l1 and model.l2 must not be negative; they are {l1} and {l2}.")
@@ -114,9 +113,9 @@ class ImageRestorer(ImageToImageModule):
     def _penalize(self, loss: Tensor) -> Tensor:
         # Kernels and matrices; not biases, norm gains or PReLU slopes, whose size is not complexity.
         weights = [p for p in self.network.parameters() if p.requires_grad and p.ndim >= 2]
-        for name, weight, measure in (("l1", self.l1, l1_penalty), ("l2", self.l2, l2_penalty)):
+        for name, weight, measure in (("l1", self.l1, torch.abs), ("l2", self.l2 / 2, torch.square)):
             if weight > 0:
-                penalty = weight * measure(weights)
+                penalty = weight * torch.stack([measure(w).sum() for w in weights]).sum()
                 self.log(f"train/{name}_penalty", penalty)
                 loss = loss + penalty
         self.log("train/total", loss)

@@ -22,15 +22,10 @@ WARMUP_START = 0.01
 
 
 def warmup_cosine(progress: float, warmup: float, final: float, cycles: int = 1) -> float:
-    """The factor on the learning rate: linear up to 1, then half a cosine down to ``final``.
+    """The factor on the learning rate: linear up to 1 for ``warmup`` of the run, then half a cosine down to ``final``.
 
-    Source of the cycles: Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient Descent with Warm Restarts".
-
-    Args:
-        progress: Share of the run that is over, in [0, 1]; more counts as 1.
-        warmup: Share of the run in which the factor rises, in [0, 1).
-        final: Factor at the end of the run.
-        cycles: Number of half cosines, one after the other, each from 1 down to ``final``.
+    With ``cycles`` that many half cosines, one after the other (Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient
+    Descent with Warm Restarts"). ``progress`` is the share of the run that is over; more than 1 counts as 1.
     """
     if progress < warmup:
         return WARMUP_START + (1 - WARMUP_START) * progress / warmup
@@ -80,7 +75,6 @@ class WarmupCosine(LRScheduler):
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float]:
-        """One learning rate per parameter group."""
         if self.total_steps is not None:
             progress = self.last_epoch / self.total_steps
         elif self.progress is not None:
@@ -105,18 +99,7 @@ def configure(
     tuning: FineTuning,
     prefix: str = "",
 ) -> dict[str, Any]:
-    """Build a network's optimizer and its scheduler.
-
-    Args:
-        model: Has a trainer, ``schedule_every``, ``monitor`` and ``higher_is_better()``.
-        network: Whose trainable parameters are optimized.
-        make_optimizer: Parameters or groups of them -> optimizer.
-        make_scheduler: Optimizer -> scheduler; None: a constant rate.
-        tuning: What of the network is trained, and how fast.
-        prefix: Of the configuration's keys, for messages: ``generator_`` of ``generator_optimizer``.
-
-    Returns:
-        Lightning's description of both.
+    """Lightning's description of a network's optimizer and scheduler; ``prefix`` is that of their configuration keys.
 
     Raises:
         UserError: When one of them refuses its arguments, or follows the run's length and the run has none.
@@ -159,11 +142,7 @@ def _monitored(model: LightningModule, scheduler: ReduceLROnPlateau) -> str:
 
 
 def step_plateaus(model: LightningModule, scores: dict[str, Tensor]) -> None:
-    """Step the run's ReduceLROnPlateau schedulers; call it after each validation, before a checkpoint is saved.
-
-    Raises:
-        UserError: What a scheduler watches is not logged.
-    """
+    """Step the run's ReduceLROnPlateau schedulers; call it after each validation, before a checkpoint is saved."""
     for config in model.trainer.lr_scheduler_configs:
         if not isinstance(config.scheduler, ReduceLROnPlateau) or config.frequency != NEVER:
             continue

@@ -241,14 +241,9 @@ def _load_file(network: nn.Module, path: str, name: str) -> None:
 
 
 def find_stages(network: nn.Module) -> dict[int, str]:
-    """How often an image has been halved where: stride -> the last node, by its name in torchvision's feature
-    extraction, before it is halved again.
+    """Where an image is how small: stride -> the last node of that size, as torchvision's feature extraction names it.
 
-    Args:
-        network: Takes (B, 3, H, W); in evaluation mode.
-
-    Raises:
-        UserError: The network has no image-like stages, as transformers have not.
+    The network takes (B, 3, H, W) and is in evaluation mode. Transformers have no such stages: a UserError.
     """
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 

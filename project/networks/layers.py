@@ -12,20 +12,12 @@ from torch.nn import functional as F
 
 from workbench.choices import choose, plain
 
+_PLAIN = (nn.SiLU, nn.GELU, nn.ELU, nn.SELU, nn.Mish, nn.Hardswish, nn.Softplus, nn.Tanh, nn.Sigmoid, nn.Identity)
 ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
     "relu": lambda channels: nn.ReLU(inplace=True),
     "leaky_relu": lambda channels: nn.LeakyReLU(0.2, inplace=True),
     "prelu": nn.PReLU,
-    "silu": lambda channels: nn.SiLU(),
-    "gelu": lambda channels: nn.GELU(),
-    "elu": lambda channels: nn.ELU(),
-    "selu": lambda channels: nn.SELU(),
-    "mish": lambda channels: nn.Mish(),
-    "hardswish": lambda channels: nn.Hardswish(),
-    "softplus": lambda channels: nn.Softplus(),
-    "tanh": lambda channels: nn.Tanh(),
-    "sigmoid": lambda channels: nn.Sigmoid(),
-    "identity": lambda channels: nn.Identity(),
+    **{kind.__name__.lower(): lambda channels, kind=kind: kind() for kind in _PLAIN},
 }
 NORMS = ("batch", "group", "layer", "instance", "none")
 INITS = ("kaiming", "xavier", "orthogonal")
@@ -193,11 +185,8 @@ def activation_gain(activation: str) -> float:
 def initialize(module: nn.Module, scheme: str, gain: float = 1.0) -> None:
     """Draw the weights of all convolutions inside, in place; biases become 0.
 
-    Args:
-        module: Modules without convolutions are left as they are.
-        scheme: ``kaiming``: normal, gain / sqrt(fan in) (He et al. 2015); ``xavier``: normal,
-            sqrt(2 / (fan in + fan out)) (Glorot and Bengio 2010); ``orthogonal``: orthonormal rows (Saxe et al. 2014).
-        gain: Factor on Kaiming's standard deviation, of the activation that follows.
+    ``kaiming``: normal, gain / sqrt(fan in) (He et al. 2015), with the gain of the activation that follows; ``xavier``:
+    normal, sqrt(2 / (fan in + fan out)) (Glorot and Bengio 2010); ``orthogonal``: orthonormal rows (Saxe et al. 2014).
     """
     draw: Callable[[Tensor], Tensor] = {
         "kaiming": lambda weight: nn.init.normal_(weight, std=gain / math.sqrt(weight[0].numel())),

@@ -14,15 +14,9 @@ Statistics = tuple[Sequence[float], Sequence[float]]
 
 
 class Normalize(nn.Module):
-    """Standardize the channels of an image, and undo it; the identity unless told otherwise.
+    """Standardize the channels of an image, and undo it; at first the identity.
 
-    Args:
-        channels: Number of channels, C.
-        mean: One value for all channels or one per channel, for pixels in [0, 1].
-        std: The same, above 0.
-
-    Raises:
-        UserError: When the number of values is neither 1 nor ``channels``, or a ``std`` is not above 0.
+    Mean and std (above 0) are one value for all channels or one per channel, for pixels in [0, 1].
     """
 
     def __init__(self, channels: int, mean: float | Sequence[float] = 0.0, std: float | Sequence[float] = 1.0) -> None:

@@ -21,12 +21,8 @@ MAX_LISTED = 4
 def read_weights(path: str | Path, key: str) -> dict[str, Tensor]:
     """The tensors of a state dict, or of a checkpoint that holds one under ``state_dict``; runs no code of the file.
 
-    Args:
-        path: As torch.save or safetensors wrote it.
-        key: The configuration key that names it, for messages.
-
     Raises:
-        UserError: It is missing, damaged, of another kind or holds no weights.
+        UserError: It is missing, damaged, of another kind or holds no weights; names the configuration key.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -56,17 +52,7 @@ def read_weights(path: str | Path, key: str) -> dict[str, Tensor]:
 
 
 def download(what: str, make: Callable[[], T], url: str, way_out: str) -> T:
-    """Call what downloads weights, and explain a failure.
-
-    Args:
-        what: Whose weights, for the message.
-        make: Downloads, or finds them in torch.hub's cache.
-        url: Where they are.
-        way_out: What else can be done.
-
-    Raises:
-        UserError: The download failed, or the cached file is damaged.
-    """
+    """Call ``make``, which downloads weights or finds them in torch.hub's cache, and explain a failure."""
     try:
         return make()
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # urllib's are OSErrors
@@ -104,14 +90,11 @@ def load_matching(network: nn.Module, path: str, *prefixes: str, required: bool 
     Args:
         network: Filled in place, its normalization included.
         path: A checkpoint of a Lightning module, or a plain state dict.
-        prefixes: What the module may have called the network: the first that is there counts, such as ``generator.``.
-        required: False: a checkpoint that has none of the prefixes is left alone.
+        prefixes: What the module may have called the network, such as ``generator.``; the first that is there counts.
+        required: False: a checkpoint without any of the prefixes is left alone.
 
     Returns:
-        What was taken and what was not, in a few lines, also printed; empty where nothing was to be taken.
-
-    Raises:
-        UserError: The file cannot be read, or no parameter of it fits.
+        What was loaded and what was not, in a few lines, also printed; empty where nothing was to be loaded.
     """
     loaded = read_weights(path, "model.init_from")
     inside = ({n.removeprefix(p): v for n, v in loaded.items() if n.startswith(p)} for p in prefixes)
