@@ -21,7 +21,7 @@ from project.models.base import ImageToImageModule
 from project.models.finetune import FineTuning
 from project.models.losses import AdversarialLoss, Standard, WassersteinGP
 from project.models.metrics import PSNR, SSIM, Colorfulness, ColorfulnessRatio, PixelAccuracy
-from project.models.schedules import configure
+from project.models.schedules import configure_optimizer
 from project.networks.normalize import set_normalization
 from project.networks.space import SPACES
 from project.networks.weights import load_matching
@@ -249,7 +249,7 @@ class GANColorizer(ImageToImageModule):
         for name, network in self.networks().items():
             tuning = self.finetune if name == "generator" else FineTuning()
             makers = self.make_optimizers[name], self.make_schedulers[name]
-            configured.append(configure(self, network, *makers, tuning, prefix=f"{name}_"))
+            configured.append(configure_optimizer(self, network, *makers, tuning, prefix=f"{name}_"))
             if "lr_scheduler" in configured[-1]:
                 configured[-1]["lr_scheduler"]["name"] = f"lr-{name}"  # what the rate is logged as
         return configured

@@ -14,7 +14,7 @@ from project.data.batch import Batch
 from project.models.base import ImageToImageModule
 from project.models.finetune import FineTuning
 from project.models.metrics import PSNR, SSIM
-from project.models.schedules import configure
+from project.models.schedules import configure_optimizer
 from project.networks.normalize import set_normalization
 from project.networks.weights import load_matching
 from workbench.errors import UserError
@@ -134,4 +134,4 @@ class ImageRestorer(ImageToImageModule):
             ) from error
 
     def configure_optimizers(self) -> dict[str, Any]:
-        return configure(self, self.network, self.make_optimizer, self.make_scheduler, self.finetune)
+        return configure_optimizer(self, self.network, self.make_optimizer, self.make_scheduler, self.finetune)

@@ -91,7 +91,7 @@ class WarmupCosine(LRScheduler):
         return {name: value for name, value in super().state_dict().items() if name != "progress"}
 
 
-def configure(
+def configure_optimizer(
     model: LightningModule,
     network: nn.Module,
     make_optimizer: OptimizerCallable,

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import lr_scheduler as lrs
 
 from project.models import FineTuning, WarmupCosine
-from project.models.schedules import configure, warmup_cosine
+from project.models.schedules import configure_optimizer, warmup_cosine
 from workbench.errors import UserError
 from workbench.run_progress import NEVER
 
@@ -83,7 +83,7 @@ def describe(make, every="auto", steps=40, prefix=""):
     model = SimpleNamespace(trainer=SimpleNamespace(**run), schedule_every=every, monitor="val/psnr")
     model.higher_is_better, model.automatic_optimization = lambda: True, True
     sgd = partial(torch.optim.SGD, lr=0.1)
-    return configure(model, nn.Conv2d(1, 1, 1), sgd, make, FineTuning(), prefix)["lr_scheduler"]
+    return configure_optimizer(model, nn.Conv2d(1, 1, 1), sgd, make, FineTuning(), prefix)["lr_scheduler"]
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,7 @@ from project.networks.layers import (
     activation_gain,
     initialize,
     make_activation,
-    make_down,
     make_norm,
-    make_up,
 )
 from workbench.errors import UserError
 
@@ -38,16 +36,6 @@ def test_norms_and_activations_learn_per_channel():
     assert make_norm("instance", 4).affine
     assert make_norm("none", 4) is None
     assert make_activation("prelu", 5).weight.shape == (5,)
-
-
-@pytest.mark.parametrize("how", ["strided", "max", "average"])
-def test_down_halves_unequal_sides(how):
-    assert make_down(how, 3, 5)(torch.zeros(2, 3, 8, 6)).shape == (2, 5, 4, 3)
-
-
-@pytest.mark.parametrize("how", ["transposed", "bilinear", "pixel_shuffle"])
-def test_up_doubles_unequal_sides(how):
-    assert make_up(how, 5, 3)(torch.zeros(2, 5, 4, 7)).shape == (2, 3, 8, 14)
 
 
 def test_skip_connections_add_ignore_and_mix():
