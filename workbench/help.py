@@ -25,7 +25,7 @@ SELDOM = ("learning_rate", "snapshots.monitor", "snapshots.mode")
 """Callbacks that nobody sets anything of, and keys of others."""
 MORE = """
 Model (--model.init_args.KEY): the keys of the classes that the config names, such as
-  --model.init_args.network.init_args.width 48       a network's argument
+  --model.init_args.network.init_args.widths "[48, 96]"  a network's argument
   --model.init_args.optimizer.init_args.lr 1e-3      an optimizer's argument
   python -m project {command} --model.help project.models.ImageRestorer
   python -m project {command} --model.help project.models.ImageRestorer --model.network.help project.networks.UNet

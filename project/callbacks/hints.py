@@ -26,8 +26,7 @@ from project.callbacks.grid import (
 )
 from project.data.batch import Batch
 from project.data.pairs import Point
-from project.models.color_metrics import ColorfulnessRatio
-from project.models.metrics import PSNR, as_saved
+from project.models.metrics import PSNR, ColorfulnessRatio, as_saved
 from workbench.batch import is_padding
 from workbench.errors import UserError
 from workbench.loggers import log_image

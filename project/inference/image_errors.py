@@ -17,8 +17,7 @@ from torchmetrics.functional.regression import spearman_corrcoef
 
 from project.callbacks.grid import grid, to_image
 from project.color import gray
-from project.models.color_metrics import colorfulness
-from project.models.metrics import PSNR, as_saved
+from project.models.metrics import PSNR, as_saved, colorfulness
 from workbench.checkpoint_io import atomic_write_text
 
 SIDE = 192

@@ -47,7 +47,7 @@ def small_model() -> dict[str, Any]:
     options = {
         "network": network,
         "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01}},
-        "scheduler": {"class_path": "project.models.schedules.WarmupCosine"},
+        "scheduler": {"class_path": "project.models.WarmupCosine"},
     }
     return {"class_path": "project.models.ImageRestorer", "init_args": options}
 

@@ -138,7 +138,7 @@ class_path: project.models.ImageRestorer
 init_args:
   network:
     class_path: project.networks.UNet
-    init_args: {width: 4, depth: 2, norm: group, activation: prelu}
+    init_args: {widths: [4, 8, 16], norm: group, activation: prelu}
   loss: {class_path: project.models.Charbonnier}
   optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 1.0e-05, betas: [0.9, 0.99]}}
   scheduler: {class_path: torch.optim.lr_scheduler.OneCycleLR, init_args: {max_lr: 0.001, total_steps: 10}}

@@ -43,7 +43,7 @@ def config(tmp_path: Path, make_images) -> Path:
                             "init_args": {"widths": [8, 12], "norm": "none", "residual": True},
                         },
                         "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.005}},
-                        "scheduler": {"class_path": "project.models.schedules.WarmupCosine"},
+                        "scheduler": {"class_path": "project.models.WarmupCosine"},
                     },
                 },
                 "data": {

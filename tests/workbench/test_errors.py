@@ -28,7 +28,10 @@ def _network(config: dict) -> dict:
 IN_FILE = {
     "unknown argument of a class": (
         lambda c: _network(c)["init_args"].update(widht=3),
-        ["mine.yaml: model.init_args.network.init_args.widht", "Did you mean model.init_args.network.init_args.width?"],
+        [
+            "mine.yaml: model.init_args.network.init_args.widht",
+            "Did you mean model.init_args.network.init_args.widths?",
+        ],
     ),
     "unknown class": (
         lambda c: _network(c).update(class_path="project.networks.UNett"),

@@ -108,7 +108,7 @@ def _directions(model: LightningModule) -> dict[str, bool]:
     scores = getattr(model, "scores", None)
     if not isinstance(scores, nn.ModuleDict) or "val" not in scores:
         return {}
-    metrics = getattr(scores["val"], "answer", {})
+    metrics = getattr(scores["val"], "output", {})
     return {
         name: metric.higher_is_better
         for name, metric in metrics.items()

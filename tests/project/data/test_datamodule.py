@@ -15,7 +15,7 @@ from project.data import pixels as pixels_module
 from project.data.augment import Augment
 from project.data.catalog import Settings
 from project.data.images import decode
-from project.data.pairs import GaussianNoise, PairedInput, LinesToColor, SaltAndPepper
+from project.data.pairs import GaussianNoise, LinesToColor, PairedInput, SaltAndPepper
 from workbench.errors import UserError
 
 PARTS = ("train", "val", "test")

@@ -36,7 +36,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "init_args": {"widths": [8, 12], "norm": "none", "residual": True},
     }
     adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.005}}
-    scheduler = {"class_path": "project.models.schedules.WarmupCosine"}
+    scheduler = {"class_path": "project.models.WarmupCosine"}
     model = {"network": network, "optimizer": adam, "scheduler": scheduler}
     data = {"root": str(root), "crop": 24, "batch_size": 4, "num_workers": 0}
     path.write_text(

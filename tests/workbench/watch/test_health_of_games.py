@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from project.data.batch import Batch
 from project.models import GANColorizer
-from project.models.adversarial import Hinge, LeastSquares, Standard, WassersteinGP
+from project.models.losses import Hinge, LeastSquares, Standard, WassersteinGP
 from project.networks import PatchGAN, UNet
 from workbench.watch.activations import Activations
 from workbench.watch.dead_units import DeadUnits

@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from project.data.batch import Batch
-from project.models.alternation import AlternatingModel
+from project.models import GANColorizer
 from workbench.findings.checks.check import Check, Outcome
 from workbench.findings.checks.overfit import Trial, answer_of, error_of, overfit, quiet
 from workbench.findings.checks.subject import Subject
@@ -225,7 +225,7 @@ class CannotOverfit(Check):
     def _adversary(self, seen: Subject, pair: Batch, state: dict[str, Tensor]) -> Outcome | None:
         """What there is to say of a discriminator, alone against the generator's first answers."""
         model = seen.model
-        if not isinstance(model, AlternatingModel) or getattr(model, "discriminator", None) is None:
+        if not isinstance(model, GANColorizer) or getattr(model, "discriminator", None) is None:
             return None
         options = {"enough": self.clear, "steps": self.steps, "seconds": self.seconds, "adversary": True}
         trial = overfit(seen.pristine, state, pair, seen.trainer, **options)

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from project.data.loader import ResumableLoader
-from project.data.loader import TrainingSampler
+from project.data.loader import ResumableLoader, TrainingSampler
 from project.networks import UNet
 from project.networks.normalize import Normalize
 

@@ -10,8 +10,7 @@ from torch import nn
 
 from project.data.pairs import LinesToColor, SpatialHints
 from project.models import GANColorizer, ImageRestorer
-from project.models.adversarial import Hinge, LeastSquares, WassersteinGP
-from project.models.losses import Charbonnier, PSNRLoss
+from project.models.losses import Charbonnier, Hinge, LeastSquares, PSNRLoss, WassersteinGP
 from project.networks import PatchGAN, UNet
 from workbench.findings.checks import learning
 

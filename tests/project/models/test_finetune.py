@@ -1,4 +1,4 @@
-"""What a fine-tuning freezes, unfreezes and slows down; the figures are counted by hand or published ones."""
+"""What a fine-tuning freezes, unfreezes and slows down; the numbers are counted by hand or published ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import lr_scheduler as lrs
 
 from project.models import FineTuning, GANColorizer, ImageRestorer
-from project.models.finetuning import freeze
+from project.models.finetune import freeze
 from project.networks import BackboneUNet, PatchGAN, UNet
 from workbench.errors import UserError
 
@@ -115,7 +115,7 @@ def test_frozen_norms_are_in_evaluation_mode_whatever_is_called():
         model.eval().train()
 
 
-def test_synchronised_norms_are_frozen_too():
+def test_synchronized_norms_are_frozen_too():
     """Lightning puts them in the norms' places while everything that is ever to learn wants gradients."""
     tuning = FineTuning("all", unfreeze={1: 0})
     model = restorer(tuning, BackboneUNet("mobilenet_v3_small", "none", stages=2))
@@ -235,9 +235,9 @@ def test_a_copy_freezes_its_own_layers(make_trainer, data):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: FineTuning(freeze_stages=-1), "freeze_stages must not be below 0"),
+        (lambda: FineTuning(freeze_stages=-1), "freeze_stages must be at least 0"),
         (lambda: FineTuning(unfreeze={0: 1}), "epochs from 1 on"),
-        (lambda: FineTuning(unfreeze={2: -3}), r"unfreeze\[2\] must not be below 0"),
+        (lambda: FineTuning(unfreeze={2: -3}), r"unfreeze\[2\] must be at least 0"),
         (lambda: FineTuning(encoder_rate=0.0), "encoder_rate must be above 0"),
         (lambda: restorer(FineTuning(freeze_stages=4)), "names 4 stages, and the encoder has 3"),
         (lambda: restorer(FineTuning("all"), nn.Conv2d(3, 3, 3)), r"encoder_stages\(\)"),
