@@ -1,0 +1,62 @@
+"""How much of a run is over, in steps or in minutes."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
+
+from workbench.errors import UserError
+
+NEVER = sys.maxsize
+"""Frequency of a scheduler that Lightning is not to step: it follows the validations."""
+BROADCAST_EVERY = 20
+"""Steps between two looks at the clock when several processes have to agree on the time."""
+
+
+class RunProgress:
+    """The share of a run that is over, in steps or in time, whichever is further; never waits for the device.
+
+    Args:
+        trainer: The running trainer; its ``max_time`` counts through the Timer callback that it makes.
+        total_steps: Optimizer steps of the whole run; infinite when only the time bounds it.
+
+    Raises:
+        UserError: When neither steps nor time bound the run.
+    """
+
+    def __init__(self, trainer: Trainer, total_steps: float) -> None:
+        timers = [c for c in trainer.callbacks if isinstance(c, Timer) and c.time_remaining() is not None]
+        if math.isinf(total_steps) and not timers:
+            raise UserError(
+                "The learning-rate schedule follows the run's length, but this run has none.\n"
+                "Set trainer.max_steps, trainer.max_epochs or trainer.max_time, or use another scheduler."
+            )
+        self.trainer = trainer
+        self.total_steps = max(total_steps, 1)
+        self.timer = timers[0] if timers else None
+        self._agreed_at = -BROADCAST_EVERY
+        self._agreed = 0.0
+
+    def __call__(self) -> float:
+        """In [0, 1], or a little above at the very end."""
+        step = self.trainer.global_step
+        return max(step / self.total_steps, self._time_share(step))
+
+    def _time_share(self, step: int) -> float:
+        if self.timer is None:
+            return 0.0
+        if self.trainer.world_size == 1:
+            return self._measure()
+        # Clocks differ between processes, and with them the learning rates would, and then the weights.
+        if step >= self._agreed_at + BROADCAST_EVERY:
+            self._agreed = self.trainer.strategy.broadcast(self._measure())
+            self._agreed_at = step
+        return self._agreed
+
+    def _measure(self) -> float:
+        elapsed = self.timer.time_elapsed()
+        whole = elapsed + self.timer.time_remaining()
+        return elapsed / whole if whole > 0 else 1.0
