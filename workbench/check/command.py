@@ -15,7 +15,7 @@ from workbench.cli import CALLBACKS
 from workbench.console import silence_warnings
 from workbench.findings.checks import Check, Outcome, Passed, all_checks, examine
 from workbench.findings.checks.images import UnreadableImage, listed
-from workbench.findings.finding import Finding, append
+from workbench.findings.finding import Finding, append_findings
 from workbench.mistakes import Parser
 from workbench.run import Run
 from workbench.signals import STOP
@@ -64,7 +64,7 @@ def _report(outcomes: Sequence[Outcome], run: Run, started: float, facts: dict[s
     if sys.stderr.isatty():
         print("\r\033[K", end="", file=sys.stderr)
     findings = [outcome for outcome in outcomes if isinstance(outcome, Finding)]
-    append(run.folder / "findings.jsonl", findings)
+    append_findings(run.folder / "findings.jsonl", findings)
     faults = sum(finding.is_fault for finding in findings)
     passed = sum(isinstance(outcome, Passed) for outcome in outcomes)
     seconds = time.monotonic() - started
