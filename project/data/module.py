@@ -135,6 +135,38 @@ class ImageDataModule(PictureBatches):
         )
         self._check()
 
+    # For the command check
+
+    images = property(lambda self: self.pictures)
+
+    def make_batch(self, raw: Any, training: bool = False) -> Any:
+        return self.make_pair(raw, training)
+
+    @property
+    def signal_channels(self) -> int:
+        """Leading channels of the input that show an image; maps and hints come behind them."""
+        from project.data.checks import signal_channels
+
+        return signal_channels(self)
+
+    def prepare_for_check(self) -> Any:
+        """Have unusable files become a finding where a fit would end; that finding, if there is one."""
+        from project.data.checks import prepare_for_check
+
+        return prepare_for_check(self)
+
+    def checks(self) -> list[Any]:
+        """The checks that know images."""
+        from project.data.checks import image_checks
+
+        return image_checks()
+
+    def check_images(self, context: Any, folder: Any) -> list[Any]:
+        """Draw the first batches into a folder; the files."""
+        from project.data.checks import draw_batches
+
+        return draw_batches(context, folder)
+
     def _check(self) -> None:
         """Values that are wrong whatever the images are."""
         for name in ("batch_size", "eval_batch_size", "crops_per_image", "crop", "eval_crop", "resize"):

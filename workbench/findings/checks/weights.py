@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -10,83 +12,124 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from workbench.findings.checks.check import Check, Outcome
-from workbench.findings.checks.images import listed
-from workbench.findings.checks.subject import Part, Subject
-from workbench.findings.rule import Level
+from workbench.findings.checks.check import Check, Level, Outcome, leaves, listed
+from workbench.findings.checks.context import CheckContext, Part
+from workbench.model_parts import HELPER
 
 LAYERS = (_ConvNd, nn.Linear)
+TUNING = "model.finetune"
+FREEZE = ("freeze", "frozen")
 
 
 class WeightsConstant(Check):
     """Units that all start the same, and so learn the same."""
 
     code = "weights-constant"
-    floor = Level.WIRING
+    level = Level.WIRING
     flat = 1e-8
+    advice = (
+        "Nothing tells units apart that start the same. Draw the weights at random (torch.nn.init.kaiming_normal_) "
+        "[init: kaiming]; only the last layer of a network or of a residual branch may start at 0."
+    )
 
-    def look(self, seen: Subject) -> Outcome:
+    def evaluate(self, context: CheckContext) -> Outcome:
         found, looked = [], 0
-        for part in seen.parts:
+        for part in context.parts:
             zeros = []
             for name, _, weight in layers(part):
                 looked += 1
                 if weight.numel() < 2 or weight.std() > self.flat * max(1.0, float(weight.abs().max())):
                     same = len(weight) > 2 and weight[0].numel() > 1 and bool((weight == weight[:1]).all())
                     found += [name] if same else []
-                elif bool((weight == 0).all()):
-                    zeros.append(name)
                 else:
-                    found.append(name)
-            found += [name for name in zeros if name not in harmless_zeros(seen, part, zeros)]
+                    (found if bool((weight != 0).any()) else zeros).append(name)
+            found += [name for name in zeros if name not in harmless_zeros(context, part, zeros)]
         if not found:
             return self.passed(f"{looked} layers vary", "all")
-        return self.fault(
-            0,
-            listed(found),
-            f"{len(found)} of {looked} layers start with one value",
-            "none",
-            "Nothing tells units apart that start the same. Draw the weights at random: init: kaiming in "
-            "model.init_args.network.init_args, or torch.nn.init.kaiming_normal_; only the last layer of a network or "
-            "of a residual branch may start at 0.",
-        )
+        return self.found(True, listed(found), f"{len(found)} of {looked} layers start with one value", "none")
 
 
 class WeightsScale(Check):
     """Weights far larger or smaller than what keeps the variance from layer to layer."""
 
     code = "weights-scale"
-    floor = Level.WIRING
-    follows = frozenset({"weights-constant"})
+    level = Level.WIRING
+    implied_by = frozenset({"weights-constant"})
     limit = 10.0
 
-    def look(self, seen: Subject) -> Outcome:
-        if seen.starts_from_others or seen.pretrained:
+    def evaluate(self, context: CheckContext) -> Outcome:
+        if context.starts_from_others or context.pretrained:
             return self.skipped("the weights are those of an earlier training")
         worst, where = 1.0, ""
-        for part in seen.parts:
-            last = last_layer(seen, part)
+        for part in context.parts:
+            last = run_order(context, part)[-1:]
             for name, layer, weight in layers(part):
                 if weight.numel() < 16 or not bool((weight != 0).any()):
                     continue
                 ratio = weight.std().item() * math.sqrt(fan_in(layer, weight))
-                # A last layer may start small, for a first answer near that of doing nothing.
-                if ratio < 1 and (layer is last or len(weight) == 1):
+                # A last layer may start small, for a first output near that of doing nothing.
+                if ratio < 1 and (name in last or len(weight) == 1):
                     continue
                 if hasattr(layer, "parametrizations"):  # such as a spectral norm, which sets the scale itself
                     continue
                 if max(ratio, 1 / ratio) > max(worst, 1 / worst):
                     worst, where = ratio, name
+        limit = f"1/{self.limit:g} to {self.limit:g}"
         if max(worst, 1 / worst) <= self.limit:
-            return self.passed(worst, f"1/{self.limit:g} to {self.limit:g}")
-        return self.fault(
-            0,
-            where,
-            worst,
-            f"1/{self.limit:g} to {self.limit:g}",
-            f"The standard deviation of its weights is {worst:.3g} times 1 / sqrt(fan-in). Set init: kaiming in "
-            "model.init_args.network.init_args, or use torch.nn.init.kaiming_normal_ with the activation's gain.",
+            return self.passed(worst, limit)
+        advice = (
+            f"The standard deviation of its weights is {worst:.3g} times 1 / sqrt(fan-in). Use "
+            "torch.nn.init.kaiming_normal_ with the activation's gain [init: kaiming]."
         )
+        return self.found(True, where, worst, limit, advice)
+
+
+class FrozenParameters(Check):
+    """Tensors that are not trained, though nobody said so."""
+
+    code = "frozen-parameters"
+    level = Level.WIRING
+    advice = (
+        "requires_grad is False, so these stay as they are. Set it to True, or declare the freeze by an argument or "
+        "attribute of the network with freeze in its name, such as freeze: true."
+    )
+    advice_untrained = (
+        "model.finetune freezes weights that nobody has trained. Start from some that are, by pretrained weights "
+        "[weights: DEFAULT] or another run's [init_from: CHECKPOINT], or leave finetune.freeze_stages and freeze_norms "
+        "out."
+    )
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        everything = dict(own_parameters(context.model))
+        frozen = [name for name, parameter in everything.items() if not parameter.requires_grad]
+        if not frozen:
+            return self.passed(0, 0)
+        declared = declared_freeze(context)
+        if declared == TUNING and not (context.pretrained or context.starts_from_others):
+            return self.found(True, listed(frozen), len(frozen), 0, self.advice_untrained)
+        if declared and len(frozen) < len(everything):
+            return self.passed(f"{len(frozen)} frozen", f"declared by {declared}")
+        return self.found(True, listed(frozen), len(frozen), 0)
+
+
+class ParametersNotOptimized(Check):
+    """Trainable tensors that no optimizer holds."""
+
+    code = "parameters-not-optimized"
+    level = Level.WIRING
+    advice = (
+        "No optimizer holds these. Keep layers in nn.ModuleList or nn.ModuleDict instead of a list or dict, make all "
+        "of them in __init__, and give configure_optimizers every trainable parameter."
+    )
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        held = {id(p) for optimizer in context.optimizers for group in optimizer.param_groups for p in group["params"]}
+        everything = [(name, p) for name, p in own_parameters(context.model) if p.requires_grad]
+        tensors = [*everything, *hidden(context.model), *made_late(context)]
+        missing = [name for name, tensor in tensors if id(tensor) not in held]
+        if not missing:
+            return self.passed(f"{len(everything)} tensors held", "all")
+        return self.found(True, listed(missing), len(missing), 0)
 
 
 def layers(part: Part) -> Iterator[tuple[str, nn.Module, Tensor]]:
@@ -105,70 +148,94 @@ def layers(part: Part) -> Iterator[tuple[str, nn.Module, Tensor]]:
 
 
 def fan_in(layer: nn.Module, weight: Tensor) -> float:
-    """Values that go into one of the layer's results; of a transposed convolution those that meet in one pixel."""
+    """Values that go into one result; of a transposed convolution those that meet in one pixel."""
     if isinstance(layer, _ConvTransposeNd):
         return max(1.0, weight[0].numel() / math.prod(layer.stride))
     return weight[0].numel()
 
 
-def run_order(part: Part) -> list[nn.Module]:
-    """The layers with weights, in the order in which they run."""
-    found: list[nn.Module] = []
-    handles = [
-        layer.register_forward_hook(lambda layer, args, output: found.append(layer))
-        for layer in part.module.modules()
-        if isinstance(layer, LAYERS)
-    ]
-    training = {module: module.training for module in part.module.modules()}
-    try:
-        part.module.eval()
-        with torch.no_grad():
-            part.module(part.given[:2])
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-        for handle in handles:
-            handle.remove()
+def run_order(context: CheckContext, part: Part) -> list[str]:
+    """Names of the layers with weights, in the order in which they run."""
+    found: list[str] = []
+
+    def visit(name: str, module: nn.Module, args: tuple, output: Any) -> None:
+        if isinstance(module, LAYERS):
+            found.append(f"{part.name}.{name}".rstrip("."))
+
+    with context.inference():
+        part.trace(copy.deepcopy(part.module).eval(), visit)
     return found
 
 
-def last_layer(seen: Subject, part: Part) -> nn.Module | None:
-    """The layer with weights that runs last."""
-    with seen.autocast():
-        ran = run_order(part)
-    return ran[-1] if ran else None
-
-
-def harmless_zeros(seen: Subject, part: Part, zeros: list[str]) -> set[str]:
+def harmless_zeros(context: CheckContext, part: Part, zeros: list[str]) -> set[str]:
     """Of layers that start at 0, those that may: the last, and the last of a branch that is added to something."""
-    if not zeros:
-        return set()
-    last = last_layer(seen, part)
-    same: set[str] = set()
-    modules = dict(part.module.named_modules())
-    names = {layer: name for name, layer in modules.items()}
+    identities: set[str] = set()
 
-    def hear(name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            given = args[0] if args else None
-            if not isinstance(given, Tensor) or not isinstance(output, Tensor) or given.shape != output.shape:
-                return
-            if torch.equal(given, output) or torch.equal(given.relu(), output):
-                same.add(name)
+    def visit(name: str, module: nn.Module, args: tuple, output: Any) -> None:
+        given = args[0] if args else None
+        if not isinstance(given, Tensor) or not isinstance(output, Tensor) or given.shape != output.shape:
+            return
+        if any(True for _ in module.children()) and (torch.equal(given, output) or torch.equal(given.relu(), output)):
+            identities.add(f"{part.name}.{name}".rstrip("."))
 
-        return hook
+    with context.inference():
+        part.trace(copy.deepcopy(part.module).eval(), visit)
+    last = run_order(context, part)[-1:]
+    identities.discard(part.name)  # a network that is nothing but the identity
+    return {name for name in zeros if name in last or any(name.startswith(f"{one}.") for one in identities)}
 
-    handles = [m.register_forward_hook(hear(n)) for n, m in modules.items() if any(True for _ in m.children())]
-    try:
-        with torch.no_grad(), seen.autocast():
-            part.module(part.given[:2])
-    finally:
-        for handle in handles:
-            handle.remove()
-    harmless = set()
-    for full in zeros:
-        name = full.removeprefix(f"{part.name}.")
-        parents = {name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)}
-        if name == names.get(last) or parents & same:
-            harmless.add(full)
-    return harmless
+
+def own_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters of the networks; not those of what judges them, as losses and metrics do."""
+    for name, parameter in model.named_parameters():
+        if not HELPER.search(name) and not isinstance(parameter, nn.UninitializedParameter):
+            yield name, parameter
+
+
+def hidden(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Trainable tensors that a module keeps where torch does not find them: in lists, dicts, or as plain tensors."""
+    known = {id(parameter) for parameter in model.parameters()}
+    for name, module in model.named_modules():
+        if HELPER.search(name):
+            continue
+        for key, value in vars(module).items():
+            if key.startswith("_") or HELPER.search(key):
+                continue
+            items = value.items() if isinstance(value, dict) else enumerate(value) if _is_list(value) else [("", value)]
+            for number, item in items:
+                inside = item.named_parameters() if isinstance(item, nn.Module) else [("", item)]
+                for inner, tensor in inside:
+                    trainable = isinstance(tensor, Tensor) and tensor.is_leaf and tensor.requires_grad
+                    if trainable and id(tensor) not in known:
+                        yield ".".join(filter(None, (name, key, str(number), inner))), tensor
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple | set)
+
+
+def made_late(context: CheckContext) -> Iterator[tuple[str, Tensor]]:
+    """Parameters that the first pass makes, when the optimizers are there already."""
+    for part in context.parts:
+        network = copy.deepcopy(part.module).eval()
+        known = {name for name, _ in network.named_parameters()}
+        with context.inference(), contextlib.suppress(Exception):
+            part.run(network)
+        yield from ((f"{part.name}.{name}", p) for name, p in network.named_parameters() if name not in known)
+
+
+def declared_freeze(context: CheckContext) -> str:
+    """The setting that freezes something on purpose: an argument in the configuration, or a network's attribute."""
+    if getattr(getattr(context.model, "finetune", None), "freezes", False):
+        return TUNING
+    for key, value in leaves(context.config.get("model")):
+        name = key.rpartition(".")[2].lower()
+        if (any(word in name for word in FREEZE) and value) or (
+            name in ("train_backbone", "trainable") and value is False
+        ):
+            return f"model.{key}"
+    for name, module in context.model.named_modules():
+        for key, value in vars(module).items():
+            if any(word in key.lower() for word in FREEZE) and not callable(value) and value:
+                return f"{name}.{key}".lstrip(".")
+    return ""

@@ -26,8 +26,8 @@ from project.data.batch import Batch
 from project.data.pairs import GaussianNoise, PairMaker
 from project.models import GANColorizer, ImageRestorer
 from project.networks import PatchGAN, UNet
-from workbench.check.building import halting_trainer, prepare
-from workbench.findings.checks import Outcome, Subject, all_checks, examine
+from workbench.check import checks_of, halting_trainer, set_up
+from workbench.findings.checks import CheckContext, Outcome, run_checks
 from workbench.findings.finding import Finding
 
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
@@ -63,14 +63,14 @@ class Spoilt(PairMaker):
         return Batch(given, wanted, pair.baseline, index, seed)
 
 
-def seen_by(model: Any, data: Any, **trainer: Any) -> Subject:
+def seen_by(model: Any, data: Any, **trainer: Any) -> CheckContext:
     seed_everything(SEED, verbose=False)
     settings = {"accelerator": "cpu", "max_steps": 100, "num_sanity_val_steps": 0, "use_distributed_sampler": False}
-    return prepare(model, data, halting_trainer(**{**settings, **trainer}))
+    return set_up(model, data, halting_trainer(**{**settings, **trainer}))
 
 
-def examined(subject: Subject, without: tuple[str, ...] = ("cannot-overfit",)) -> list[Outcome]:
-    LOOKS.append(list(examine([check for check in all_checks() if check.code not in without], subject)))
+def examined(subject: CheckContext, without: tuple[str, ...] = ("cannot-overfit",)) -> list[Outcome]:
+    LOOKS.append(list(run_checks([check for check in checks_of(subject) if check.code not in without], subject)))
     return LOOKS[-1]
 
 

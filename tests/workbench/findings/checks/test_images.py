@@ -11,7 +11,7 @@ from PIL import Image
 
 from project.data.statistics import Statistics
 from project.networks.normalize import Normalize
-from workbench.findings.checks.images import StatisticsNotFromTrain
+from project.data.checks import StatisticsNotFromTrain
 
 
 def _cut(path: Path) -> None:
@@ -117,10 +117,10 @@ def subject(kit, make_data):
 
 def test_statistics_of_other_pictures(kit, subject):
     own = subject.data.statistics
-    assert StatisticsNotFromTrain().look(subject).value < 1e-6
+    assert StatisticsNotFromTrain().evaluate(subject).value < 1e-6
     for mean, std in ((own.mean + 0.01, own.std), (own.mean, own.std * 1.1)):
         subject.data.statistics = Statistics(mean, std, own.pixels)
-        finding = StatisticsNotFromTrain().look(subject)
+        finding = StatisticsNotFromTrain().evaluate(subject)
         assert finding.severity == "fault" and finding.limit == pytest.approx(0.003)
 
 
