@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import yaml
@@ -17,6 +17,7 @@ from workbench.cli import CALLBACKS, CommandLine
 from workbench.console import silence_warnings
 from workbench.errors import UserError
 from workbench.findings.checks import Check, CheckContext, Outcome, Passed, Skipped, all_checks, run_checks
+from workbench.findings.checks.check import listed
 from workbench.findings.finding import Finding, append_findings
 from workbench.machines import make_trainer
 from workbench.mistakes import Parser
@@ -36,7 +37,6 @@ NOT_CHECKED = [
 ]
 """Settings of the trainer that say how a run is watched and kept."""
 STYLES = {"passed": "green", "note": "yellow", "fault": "bold red", "skipped": "dim"}
-MAX_LISTED = 8
 
 
 def main(argv: list[str]) -> int:
@@ -59,13 +59,10 @@ def main(argv: list[str]) -> int:
         except UnusableData as error:
             return _report([error.finding], built.open_run(), started, {})
         run = built.open_run()
-        draw = getattr(context.data, "check_images", lambda *_: [])
-        paths = draw(context, run.folder)
+        paths = context.data.check_images(context, run.folder) if hasattr(context.data, "check_images") else []
         outcomes = list(run_checks(checks_of(context), context, _show_progress))
-    facts = describe_trainable(context)
-    if paths:
-        facts["Images"] = ", ".join(path.name for path in paths)
-    return _report(outcomes, run, started, facts)
+    images = {"Images": ", ".join(path.name for path in paths)} if paths else {}
+    return _report(outcomes, run, started, describe_trainable(context) | images)
 
 
 class _Ready(Exception):
@@ -156,13 +153,13 @@ def describe_trainable(context: CheckContext) -> dict[str, object]:
     """A line for each network (how many parameters are trained, in which parts, which are frozen), and the rates."""
     lines: dict[str, object] = {}
     for name, network in context.model.named_children():
-        everything = list(network.parameters())
-        if HELPER.search(name) or not everything:
+        sizes = [(p.numel(), p.requires_grad) for p in network.parameters()]
+        if HELPER.search(name) or not sizes:
             continue
-        trained, total = (sum(p.numel() for p in everything if p.requires_grad or every) for every in (False, True))
+        trained, total = sum(size for size, on in sizes if on), sum(size for size, _ in sizes)
         lines[name] = f"{trained:,} of {total:,} parameters are trained"
         if trained < total:
-            on, off = (_shortened(list(_parts(network, flag, ""))) for flag in (True, False))
+            on, off = (listed(_parts(network, flag), 8) for flag in (True, False))
             lines[name] += f": {on}; frozen: {off}"
     groups = [group for optimizer in context.optimizers for group in optimizer.param_groups if "name" in group]
     if groups:
@@ -173,21 +170,14 @@ def describe_trainable(context: CheckContext) -> dict[str, object]:
     return lines
 
 
-def _parts(module: nn.Module, trained: bool, name: str) -> Iterator[str]:
-    """The largest parts all of whose parameters are trained, or none; and single parameters beside such parts."""
-    flags = {p.requires_grad for p in module.parameters()}
-    if flags == {trained} and name:
-        yield name
-    elif trained in flags:
-        for own, parameter in module.named_parameters(recurse=False):
-            if parameter.requires_grad == trained:
-                yield f"{name}.{own}".lstrip(".")
-        for child, part in module.named_children():
-            yield from _parts(part, trained, f"{name}.{child}".lstrip("."))
-
-
-def _shortened(names: list[str]) -> str:
-    return ", ".join(names[:MAX_LISTED]) + (f", ... ({len(names)} in all)" if len(names) > MAX_LISTED else "")
+def _parts(network: nn.Module, trained: bool) -> list[str]:
+    """The largest parts all of whose parameters are trained, or all frozen."""
+    found: list[str] = []
+    for name, module in network.named_modules():
+        flags = {p.requires_grad for p in module.parameters()}
+        if name and flags == {trained} and not name.startswith(tuple(f"{part}." for part in found)):
+            found.append(name)
+    return found
 
 
 def _show_progress(check: Check) -> None:

@@ -14,8 +14,7 @@ from workbench.findings.finding import Finding
 if TYPE_CHECKING:
     from workbench.findings.checks.context import CheckContext
 
-__all__ = ["Check", "Level", "Outcome", "Passed", "Skipped", "listed", "run_checks"]
-MAX_LISTED = 4
+__all__ = ["Check", "Level", "Outcome", "Passed", "Skipped", "leaves", "listed", "run_checks"]
 SETTING = re.compile(r" ?\[([\w.]+): ([^\]]+)\]")
 
 
@@ -36,24 +35,24 @@ class Check(Rule["CheckContext"]):
         """A fault, or else a note."""
         return self._finding("fault" if is_fault else "note", 0, where, value, limit, advice or self.advice)
 
+    def judge(self, value: float, limit: float, where: str, advice: str = "") -> Outcome:
+        """A fault above the limit."""
+        return self.passed(value, limit) if value <= limit else self.found(True, where, value, limit, advice)
+
 
 def run_checks(
     checks: Iterable[Check], context: CheckContext, before: Callable[[Check], None] = lambda check: None
 ) -> Iterator[Outcome]:
     """Run all checks that no fault found earlier explains; ``before`` is called with each of them."""
+    keys = [key for key, _ in leaves(context.config)]
+
+    def resolve(match: re.Match) -> str:
+        full = next((key for key in keys if f".{key}".endswith(f".{match[1]}")), None)
+        return f" ({full}: {match[2]})" if full else ""
+
     for outcome in RuleEngine(checks).run(context, before):
-        if isinstance(outcome, Finding):
-            outcome = replace(
-                outcome, advice=SETTING.sub(lambda match: _setting(context, *match.groups()), outcome.advice)
-            )
-        yield outcome
-
-
-def _setting(context: CheckContext, key: str, value: str) -> str:
-    for full, _ in leaves(context.config):
-        if f".{full}".endswith(f".{key}"):
-            return f" ({full}: {value})"
-    return ""
+        is_finding = isinstance(outcome, Finding)
+        yield replace(outcome, advice=SETTING.sub(resolve, outcome.advice)) if is_finding else outcome
 
 
 def leaves(tree: object, prefix: str = "") -> Iterator[tuple[str, object]]:
@@ -65,7 +64,6 @@ def leaves(tree: object, prefix: str = "") -> Iterator[tuple[str, object]]:
         yield prefix.removesuffix("."), tree
 
 
-def listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str], most: int = 4) -> str:
     """The first names, and how many more there are."""
-    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
-    return ", ".join(names[:MAX_LISTED]) + more
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -19,11 +19,8 @@ from workbench.batch import input_of, target_of
 from workbench.findings.checks.trial import overfit, trial_copy
 from workbench.model_parts import discriminators_of, networks_of
 
-SAMPLES = 500
-"""Training samples to measure on, as the network gets them ..."""
-VALUES = 12_000_000
-"""... and no more values than these in their inputs."""
-BATCHES = 40
+MAX_SAMPLES, MAX_VALUES, MAX_BATCHES = 500, 12_000_000, 40
+"""Of the training batches that are measured: samples, values in their inputs, and batches."""
 
 
 def first_tensor(values: Any) -> Tensor | None:
@@ -40,6 +37,11 @@ def floats_of(batch: Any) -> dict[str, Tensor]:
     further = batch if isinstance(batch, dict) else batch._asdict() if hasattr(batch, "_asdict") else {}
     named |= {name: values for name, values in further.items() if all(values is not known for known in named.values())}
     return {name: values for name, values in named.items() if isinstance(values, Tensor) and values.is_floating_point()}
+
+
+def concatenate(one: Any, other: Any) -> Any:
+    """Two batches as one."""
+    return apply_to_collections(one, other, Tensor, lambda a, b: torch.cat([a, b]) if a.ndim else a)
 
 
 def with_nonzero_weights(module: nn.Module) -> nn.Module:
@@ -72,19 +74,26 @@ class Part:
     target: Tensor | None = None
     further: tuple = ()
 
+    def full_name(self, inner: str) -> str:
+        return f"{self.name}.{inner}".rstrip(".")
+
+    def with_nonzero_weights(self) -> nn.Module:
+        return with_nonzero_weights(self.module)
+
     def run(self, network: nn.Module, values: Tensor | None = None) -> Tensor:
         """The first tensor that the network, or a copy of it, gives for an input."""
         return first_tensor(network(self.input if values is None else values, *self.further))
 
-    def trace(self, network: nn.Module, visit: Callable[[str, nn.Module, tuple, Any], None]) -> None:
+    def trace(self, network: nn.Module, visit: Callable[[str, nn.Module, tuple, Any], None]) -> Tensor:
         """Run a copy of the network; ``visit(name, module, args, output)`` is called after each module's pass."""
-
-        def hook(name: str) -> Callable[..., None]:
-            return lambda module, args, output: visit(name, module, args, output)
-
-        for name, module in network.named_modules():
-            module.register_forward_hook(hook(name))
-        self.run(network)
+        handles = [
+            module.register_forward_hook(lambda module, args, output, name=name: visit(name, module, args, output))
+            for name, module in network.named_modules()
+        ]
+        output = self.run(network)
+        for handle in handles:
+            handle.remove()
+        return output
 
 
 @dataclass
@@ -114,13 +123,11 @@ class CheckContext:
         with torch.no_grad(), self.trainer.precision_plugin.forward_context():
             yield
 
-    # Batches
-
     @cached_property
     def loader(self) -> Any:
         return self.data.train_dataloader()
 
-    def raw_batches(self, epoch: int, most: int = BATCHES) -> Iterator[Any]:
+    def raw_batches(self, epoch: int, most: int = MAX_BATCHES) -> Iterator[Any]:
         """The first batches of an epoch, as the loader gives them."""
         sampler = getattr(self.loader, "sampler", None)
         if hasattr(sampler, "set_epoch"):
@@ -147,7 +154,7 @@ class CheckContext:
             found.append(self.prepare(raw))
             first = first_tensor(found[-1])
             samples, values = samples + len(first), values + first.numel()
-            if samples >= SAMPLES or values >= VALUES:
+            if samples >= MAX_SAMPLES or values >= MAX_VALUES:
                 break
         return found
 
@@ -159,12 +166,9 @@ class CheckContext:
     def batch_of(self, count: int, pixels: int = 8 * 128 * 128) -> Any:
         """At most so many training samples of one size, and at most so many pixels where that leaves two."""
         shape = first_tensor(self.batches[0]).shape[1:]
-        alike = [batch for batch in self.batches if first_tensor(batch).shape[1:] == shape]
-        joined = alike[0]
-        for batch in alike[1:]:
-            if len(first_tensor(joined)) >= count:
-                break
-            joined = concatenate(joined, batch)
+        joined, *others = [batch for batch in self.batches if first_tensor(batch).shape[1:] == shape]
+        while others and len(first_tensor(joined)) < count:
+            joined = concatenate(joined, others.pop(0))
         first = first_tensor(joined)
         count = max(2, min(count, pixels // (first[0, 0].numel() if first.ndim > 2 else 1)))
         return apply_to_collection(joined, Tensor, lambda t: t[:count] if t.ndim and len(t) == len(first) else t)
@@ -182,21 +186,18 @@ class CheckContext:
         number = int(index[position]) if isinstance(index, Tensor) else -1
         return images[number].name if 0 <= number < len(images) else f"sample {position}"
 
-    # Networks
-
     @cached_property
     def parts(self) -> list[Part]:
-        """The networks: with inputs and targets of ``model.network_examples(batch)``, or those of a training step."""
+        """The networks, the main one first: with ``model.network_examples(batch)``, or what a training step gives."""
         networks = networks_of(self.model)
         if hasattr(self.model, "network_examples"):
             examples = self.model.network_examples(self.batch)
             return [Part(name, networks[name], *example) for name, example in examples.items()]
-        calls = self._calls()
-        critics, target = discriminators_of(self.model, networks), target_of(self.batch)
+        calls, critics, target = self._calls(), discriminators_of(self.model, networks), target_of(self.batch)
         target = target if isinstance(target, Tensor) and target.is_floating_point() else None
         found = []
         for name, network in networks.items():
-            first, *further = calls.get(name) or (() if name in critics else (input_of(self.batch),)) or (None,)
+            first, *further = calls.get(name, (None if name in critics else input_of(self.batch),))
             if isinstance(first, Tensor):
                 found.append(Part(name, network, first, None if name in critics else target, tuple(further)))
         return found
@@ -206,13 +207,12 @@ class CheckContext:
         model = trial_copy(self.pristine, self.model.state_dict())
         calls: dict[str, tuple] = {}
 
-        def hook(name: str) -> Callable[..., None]:
-            return lambda module, args: (
-                calls.setdefault(name, apply_to_collection(args, Tensor, lambda t: t.detach().clone())) and None
-            )
+        def listen(name: str, args: tuple) -> None:
+            if args and name not in calls:
+                calls[name] = apply_to_collection(args, Tensor, lambda t: t.detach().clone())
 
         for name, network in networks_of(model).items():
-            network.register_forward_pre_hook(hook(name))
+            network.register_forward_pre_hook(lambda module, args, name=name: listen(name, args))
         overfit(model, self.batch, self.trainer)
         return calls
 
@@ -227,8 +227,6 @@ class CheckContext:
             return self.model.network_examples(batch)[self.main.name][1]
         return target_of(batch)
 
-    # Initial weights
-
     @property
     def starts_from_others(self) -> bool:
         """Whether the weights are those of an earlier training."""
@@ -238,8 +236,3 @@ class CheckContext:
     def pretrained(self) -> bool:
         """Whether a part of the model was built with pretrained weights."""
         return any(getattr(module, "pretrained", False) for module in self.model.modules())
-
-
-def concatenate(one: Any, other: Any) -> Any:
-    """Two batches as one."""
-    return apply_to_collections(one, other, Tensor, lambda a, b: torch.cat([a, b]) if a.ndim else a)

@@ -47,26 +47,21 @@ class InputConstant(Check):
     code = "input-constant"
     level = Level.DATA
     implied_by = frozenset({"input-nonfinite"})
-    limit = 1e-4
-    """Standard deviation."""
+    limit = 1e-4  # standard deviation
     advice = "One value only: nothing can be learned from it. Look at the data, and at what makes them into batches."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         least = float("inf")
         for name in ("input", "target"):
-            parts = [values for batch in context.batches if (values := floats_of(batch).get(name)) is not None]
-            if name == "input":
-                parts = [context.signal(values, batch) for values, batch in zip(parts, context.batches, strict=False)]
-            if not parts:
-                continue
-            if parts[0].ndim >= 4:
+            pairs = [(found[name], batch) for batch in context.batches if name in (found := floats_of(batch))]
+            parts = [context.signal(values, batch) if name == "input" else values for values, batch in pairs]
+            if parts and parts[0].ndim >= 4:
                 std = torch.cat([part.transpose(0, 1).flatten(1) for part in parts], dim=1).float().std(dim=1)
                 least = min(least, std.min().item())
                 if least < self.limit:
                     return self.found(True, f"channel {int(std.argmin())} of the {name}", least, self.limit)
             # A target of few numbers, such as a class, may well be the same for a whole batch.
-            whole = [part.float().std().item() for part in parts if part[0].numel() > 1]
-            least = min([least, *whole])
+            least = min([least, *(part.float().std().item() for part in parts if part[0].numel() > 1)])
             if least < self.limit:
                 return self.found(True, f"the {name} of a whole batch", least, self.limit)
         return self.passed(least, self.limit)
@@ -78,8 +73,7 @@ class BatchRepeated(Check):
     code = "batch-repeated"
     level = Level.DATA
     implied_by = frozenset({"input-constant"})
-    enough = 6
-    """Draws in an epoch, at least: two short orders may agree by chance."""
+    enough = 6  # draws in an epoch, at least: two short orders may agree by chance
     advice = (
         "Training batches repeat. Shuffle the training loader, and draw random numbers from a generator that goes on "
         "from batch to batch, never from one that is seeded anew."
@@ -98,19 +92,17 @@ class BatchRepeated(Check):
                 return self._fault("epochs 0 and 1", "the same values in the same order")
             if draws == [draw for _, numbers in second for draw in numbers]:
                 return self._fault("epochs 0 and 1", "the same order")
-        return self._noise(context) or self.passed(0, 0)
-
-    def _noise(self, context: CheckContext) -> Outcome | None:
-        """What is added to the target to make the input, where two batches get the very same."""
-        residuals = []
+        # What is added to the target to make the input.
+        noise = []
         for batch in context.batches[:4]:
             found = floats_of(batch)
-            if len(found) > 1 and (given := context.signal(found["input"], batch)).shape == found["target"].shape:
-                residuals.append(given.float() - found["target"].float())
-        for one, other in itertools.pairwise(residuals):
+            if "input" in found and "target" in found:
+                given = context.signal(found["input"], batch).float()
+                noise += [given - found["target"].float()] if given.shape == found["target"].shape else []
+        for one, other in itertools.pairwise(noise):
             if one.shape == other.shape and one.std() > 1e-3 and (one - other).abs().max() < 1e-5:
                 return self._fault("the noise of two training batches", "the same")
-        return None
+        return self.passed(0, 0)
 
     def _fault(self, where: str, value: str) -> Finding:
         return self.found(True, where, value, "each batch its own")
@@ -135,11 +127,10 @@ class InputNotCentered(Check):
     level = Level.DATA
     implied_by = UNUSABLE_INPUT | {"statistics-not-from-train"}
     mean, spread = 0.2, (0.5, 2.0)
-    tolerable_mean, tolerable_spread = 1.0, (0.5, 4.0)
-    """A note up to here: a few unlike samples are seldom centered, and strong noise adds to the spread."""
+    tolerable_mean, tolerable_spread = 1.0, (0.5, 4.0)  # a few unlike samples, strong noise
     advice = (
         "What the first layer gets is not centered on 0 with a spread of 1. Subtract the training data's mean and "
-        "divide by its standard deviation, in the data module or in the network's first layer [input_range: standardize]."
+        "divide by its standard deviation, in the data module or the network [input_range: standardize]."
     )
     advice_tolerable = advice
 
@@ -161,8 +152,8 @@ class InputNotCentered(Check):
         return self.found(not tolerable, found[0], value, limit, self.advice_tolerable if tolerable else self.advice)
 
     def is_tolerable(self, context: CheckContext, mean: float, std: float) -> bool:
-        low, high = self.tolerable_spread
-        return low <= std <= high and abs(mean) <= self.tolerable_mean
+        """Whether it is no more than a note."""
+        return self.tolerable_spread[0] <= std <= self.tolerable_spread[1] and abs(mean) <= self.tolerable_mean
 
 
 class _Reached(Exception):
@@ -170,34 +161,26 @@ class _Reached(Exception):
 
 
 def reaching(context: CheckContext, wanted: Callable[[str, nn.Module], bool]) -> tuple[str, list[Tensor]] | None:
-    """What reaches the first of the wanted modules of the main network, in training mode, of all batches.
-
-    Returns:
-        The module's full name, and for each batch the signal's channels (B, C, H, W), or whatever it gets where that
-        has another shape, as float32 on the CPU. None where no pass meets such a module.
-    """
+    """The name of the first of the wanted modules that the input meets in the main network, in training mode; and what
+    reaches it of each batch, as float32 on the CPU: the signal's channels (B, C, H, W), or whatever else it gets."""
     model = with_nonzero_weights(context.model)
-    name = "" if context.main.module is context.model else context.main.name
-    network = model.get_submodule(name) if name else model
-    network.train()
+    part = context.main
+    network = (model if part.module is context.model else model.get_submodule(part.name)).train()
     heard: list[tuple[str, Tensor]] = []
 
-    def listen(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            heard.append((name, args[0]))
-            raise _Reached
+    def listen(name: str, args: tuple) -> None:
+        heard.append((part.full_name(name), args[0]))
+        raise _Reached
 
-        return hook
-
-    for inner, module in network.named_modules():
-        if wanted(inner, module):
-            module.register_forward_pre_hook(listen(f"{context.main.name}.{inner}".rstrip(".")))
+    for name, module in network.named_modules():
+        if wanted(name, module):
+            module.register_forward_pre_hook(lambda module, args, name=name: listen(name, args))
     found = []
     for batch in context.batches:
-        heard.clear()
         with context.inference(), contextlib.suppress(_Reached):
             model(input_of(batch))
         if not heard:
             return None
-        found.append(context.signal(heard[0][1], batch).float().cpu())
-    return heard[0][0], found
+        name, values = heard.pop()
+        found.append(context.signal(values, batch).float().cpu())
+    return name, found

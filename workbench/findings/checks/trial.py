@@ -49,21 +49,17 @@ class _Measure(Callback):
         self.result.started = True
         self.deadline = time.monotonic() + self.seconds
         if self.error is not None:
-            self._add(self.error(pl_module))
+            self.result.errors.append(self.error(pl_module))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         self.batches += 1
-        first = self.error is None and self.batches == 1
-        if not first and self.batches % EVERY and trainer.global_step != trainer.max_steps:
+        at_start = self.error is None and self.batches == 1
+        if not at_start and self.batches % EVERY and trainer.global_step != trainer.max_steps:
             return
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if self.error is not None or isinstance(loss, Tensor):
-            self._add(loss if self.error is None else self.error(pl_module))
-        if self.result.last <= self.enough or time.monotonic() > self.deadline:
-            trainer.should_stop = True
-
-    def _add(self, error: Tensor | float) -> None:
-        self.result.errors.append(float(error))
+            self.result.errors.append(float(loss) if self.error is None else self.error(pl_module))
+        trainer.should_stop |= self.result.last <= self.enough or time.monotonic() > self.deadline
 
 
 def overfit(
@@ -85,13 +81,14 @@ def overfit(
         trainer: Whose precision and clipping are used.
         error: Measured in training mode every few steps; None takes the loss that ``training_step`` returns.
         enough: The error at which the trial ends.
-        steps: The most steps.
-        seconds: The longest time.
+        steps: At most so many steps.
+        seconds: At most so long.
         rate: Learning rate of an Adam that replaces the model's own optimizers; None keeps them, at their full rates.
     """
     without_dropout(model)
     _simplify_optimizers(model, rate)
     result = OverfitResult()
+    silent = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     with quiet():
         small = Trainer(
             accelerator="cpu" if trainer.strategy.root_device.type == "cpu" else "auto",
@@ -100,13 +97,10 @@ def overfit(
             max_steps=steps,
             gradient_clip_val=trainer.gradient_clip_val if model.automatic_optimization else None,
             callbacks=[_Measure(error and no_grad()(error), enough, seconds, result)],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
             limit_val_batches=0,
             use_distributed_sampler=False,
             log_every_n_steps=10**9,
+            **silent,
         )
         try:
             small.fit(model, train_dataloaders=DataLoader([batch] * EVERY, batch_size=None, collate_fn=lambda b: b))
@@ -114,6 +108,16 @@ def overfit(
             result.problem = " ".join(f"{type(exception).__name__}: {exception}".split())[:200]
     result.steps = small.global_step
     return result
+
+
+def trial_copy(model: LightningModule, state: dict[str, Tensor], network: str = "") -> LightningModule:
+    """A copy with these weights; a model with ``prepare_trial(network)`` drops what holds it back, such as penalties,
+    and trains that network alone."""
+    found = copy.deepcopy(model)
+    found.load_state_dict(state, strict=False)
+    if hasattr(found, "prepare_trial"):
+        found.prepare_trial(network)
+    return found
 
 
 def without_dropout(model: nn.Module) -> None:
@@ -129,7 +133,7 @@ def _simplify_optimizers(model: LightningModule, rate: float | None) -> None:
 
     def without_schedules() -> list[Optimizer] | None:
         configured = configure()
-        for scheduler in _find(configured, "step", "get_last_lr"):  # one that the model steps itself
+        for scheduler in _find(configured, "get_last_lr"):  # the model may step it itself
             scheduler.step = lambda *_, **__: None
         optimizers = list(_find(configured, "param_groups"))
         for number, optimizer in enumerate(optimizers):
@@ -143,17 +147,15 @@ def _simplify_optimizers(model: LightningModule, rate: float | None) -> None:
     model.configure_optimizers = without_schedules
 
 
-def _find(configured: Any, *attributes: str) -> Iterator[Any]:
-    """The objects with these attributes in what ``configure_optimizers`` returns, in any form that Lightning takes."""
-    if all(hasattr(configured, name) for name in attributes):
+def _find(configured: Any, attribute: str) -> Iterator[Any]:
+    """The objects with this attribute in what ``configure_optimizers`` returns, in any form that Lightning takes."""
+    if hasattr(configured, attribute):
         yield configured
-    elif isinstance(configured, dict):
-        yield from _find(list(configured.values()), *attributes)
-    elif isinstance(configured, list | tuple):
-        for one in configured:
-            yield from _find(one, *attributes)
-    elif hasattr(configured, "scheduler"):
-        yield from _find(configured.scheduler, *attributes)
+    elif isinstance(configured, dict | list | tuple):
+        for one in configured.values() if isinstance(configured, dict) else configured:
+            yield from _find(one, attribute)
+    elif hasattr(configured, "scheduler"):  # Lightning's LRSchedulerConfig
+        yield from _find(configured.scheduler, attribute)
 
 
 @contextlib.contextmanager
@@ -168,25 +170,3 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         log.setLevel(level)
-
-
-@contextlib.contextmanager
-def unlogged(model: LightningModule) -> Iterator[None]:
-    """Within it ``self.log`` does nothing: outside of a loop Lightning would refuse it."""
-    model.log = lambda *_, **__: None  # type: ignore[method-assign]
-    model.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del model.log, model.log_dict
-
-
-def trial_copy(model: LightningModule, state: dict[str, Tensor] | None = None, network: str = "") -> LightningModule:
-    """A copy for a trial, with these weights; a model with ``prepare_trial(network)`` drops what holds it back, and
-    trains that network alone (all of them: empty)."""
-    found = copy.deepcopy(model)
-    if state is not None:
-        found.load_state_dict(state, strict=False)
-    if hasattr(found, "prepare_trial"):
-        found.prepare_trial(network)
-    return found

@@ -8,8 +8,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor, equal, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from workbench.findings.checks.check import Check, Level, Outcome, leaves, listed
@@ -17,8 +16,6 @@ from workbench.findings.checks.context import CheckContext, Part
 from workbench.model_parts import HELPER
 
 LAYERS = (_ConvNd, nn.Linear)
-TUNING = "model.finetune"
-FREEZE = ("freeze", "frozen")
 
 
 class WeightsConstant(Check):
@@ -26,7 +23,6 @@ class WeightsConstant(Check):
 
     code = "weights-constant"
     level = Level.WIRING
-    flat = 1e-8
     advice = (
         "Nothing tells units apart that start the same. Draw the weights at random (torch.nn.init.kaiming_normal_) "
         "[init: kaiming]; only the last layer of a network or of a residual branch may start at 0."
@@ -38,49 +34,49 @@ class WeightsConstant(Check):
             zeros = []
             for name, _, weight in layers(part):
                 looked += 1
-                if weight.numel() < 2 or weight.std() > self.flat * max(1.0, float(weight.abs().max())):
+                if weight.numel() < 2 or weight.std() > 1e-8 * max(1.0, float(weight.abs().max())):
                     same = len(weight) > 2 and weight[0].numel() > 1 and bool((weight == weight[:1]).all())
                     found += [name] if same else []
                 else:
                     (found if bool((weight != 0).any()) else zeros).append(name)
-            found += [name for name in zeros if name not in harmless_zeros(context, part, zeros)]
+            if zeros:
+                order, identities = trace_layers(context, part)
+                # The last layer may start at 0, and the last of a branch that is added to something.
+                found += [n for n in zeros if n not in order[-1:] and not n.startswith(tuple(identities))]
         if not found:
             return self.passed(f"{looked} layers vary", "all")
         return self.found(True, listed(found), f"{len(found)} of {looked} layers start with one value", "none")
 
 
 class WeightsScale(Check):
-    """Weights far larger or smaller than what keeps the variance from layer to layer."""
+    """Weights far larger or smaller than what keeps the variance from layer to layer, 1 / sqrt(fan-in)."""
 
     code = "weights-scale"
     level = Level.WIRING
     implied_by = frozenset({"weights-constant"})
     limit = 10.0
+    advice = "Use torch.nn.init.kaiming_normal_ with the activation's gain [init: kaiming]."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         if context.starts_from_others or context.pretrained:
             return self.skipped("the weights are those of an earlier training")
         worst, where = 1.0, ""
         for part in context.parts:
-            last = run_order(context, part)[-1:]
+            last = trace_layers(context, part)[0][-1:]
             for name, layer, weight in layers(part):
                 if weight.numel() < 16 or not bool((weight != 0).any()):
                     continue
                 ratio = weight.std().item() * math.sqrt(fan_in(layer, weight))
-                # A last layer may start small, for a first output near that of doing nothing.
-                if ratio < 1 and (name in last or len(weight) == 1):
-                    continue
-                if hasattr(layer, "parametrizations"):  # such as a spectral norm, which sets the scale itself
+                # A last layer may start small, for a first output near that of doing nothing; a parametrization, such
+                # as a spectral norm, sets the scale itself.
+                if (ratio < 1 and (name in last or len(weight) == 1)) or hasattr(layer, "parametrizations"):
                     continue
                 if max(ratio, 1 / ratio) > max(worst, 1 / worst):
                     worst, where = ratio, name
         limit = f"1/{self.limit:g} to {self.limit:g}"
         if max(worst, 1 / worst) <= self.limit:
             return self.passed(worst, limit)
-        advice = (
-            f"The standard deviation of its weights is {worst:.3g} times 1 / sqrt(fan-in). Use "
-            "torch.nn.init.kaiming_normal_ with the activation's gain [init: kaiming]."
-        )
+        advice = f"The standard deviation of its weights is {worst:.3g} times 1 / sqrt(fan-in). {self.advice}"
         return self.found(True, where, worst, limit, advice)
 
 
@@ -95,8 +91,7 @@ class FrozenParameters(Check):
     )
     advice_untrained = (
         "model.finetune freezes weights that nobody has trained. Start from some that are, by pretrained weights "
-        "[weights: DEFAULT] or another run's [init_from: CHECKPOINT], or leave finetune.freeze_stages and freeze_norms "
-        "out."
+        "[weights: DEFAULT] or another run's [init_from: CHECKPOINT], or leave freeze_stages and freeze_norms out."
     )
 
     def evaluate(self, context: CheckContext) -> Outcome:
@@ -104,9 +99,10 @@ class FrozenParameters(Check):
         frozen = [name for name, parameter in everything.items() if not parameter.requires_grad]
         if not frozen:
             return self.passed(0, 0)
-        declared = declared_freeze(context)
-        if declared == TUNING and not (context.pretrained or context.starts_from_others):
+        finetunes = getattr(getattr(context.model, "finetune", None), "freezes", False)
+        if finetunes and not (context.pretrained or context.starts_from_others):
             return self.found(True, listed(frozen), len(frozen), 0, self.advice_untrained)
+        declared = "model.finetune" if finetunes else declared_freeze(context)
         if declared and len(frozen) < len(everything):
             return self.passed(f"{len(frozen)} frozen", f"declared by {declared}")
         return self.found(True, listed(frozen), len(frozen), 0)
@@ -124,11 +120,11 @@ class ParametersNotOptimized(Check):
 
     def evaluate(self, context: CheckContext) -> Outcome:
         held = {id(p) for optimizer in context.optimizers for group in optimizer.param_groups for p in group["params"]}
-        everything = [(name, p) for name, p in own_parameters(context.model) if p.requires_grad]
-        tensors = [*everything, *hidden(context.model), *made_late(context)]
+        own = [(name, p) for name, p in own_parameters(context.model) if p.requires_grad]
+        tensors = [*own, *hidden(context.model), *made_late(context)]
         missing = [name for name, tensor in tensors if id(tensor) not in held]
         if not missing:
-            return self.passed(f"{len(everything)} tensors held", "all")
+            return self.passed(f"{len(own)} tensors held", "all")
         return self.found(True, listed(missing), len(missing), 0)
 
 
@@ -139,12 +135,10 @@ def layers(part: Part) -> Iterator[tuple[str, nn.Module, Tensor]]:
             continue
         hooked = getattr(layer, "parametrizations", None)
         weight = hooked.weight.original if hooked is not None and "weight" in hooked else layer.weight
-        if not isinstance(weight, Tensor) or not weight.requires_grad or isinstance(weight, nn.UninitializedParameter):
-            continue
-        weight = weight.detach().float()
-        if isinstance(layer, _ConvTransposeNd) and layer.groups == 1:
-            weight = weight.transpose(0, 1)
-        yield f"{part.name}.{name}".rstrip("."), layer, weight
+        if isinstance(weight, Tensor) and weight.requires_grad and not isinstance(weight, nn.UninitializedParameter):
+            transposed = isinstance(layer, _ConvTransposeNd) and layer.groups == 1
+            weight = weight.detach().float()
+            yield part.full_name(name), layer, weight.transpose(0, 1) if transposed else weight
 
 
 def fan_in(layer: nn.Module, weight: Tensor) -> float:
@@ -154,35 +148,23 @@ def fan_in(layer: nn.Module, weight: Tensor) -> float:
     return weight[0].numel()
 
 
-def run_order(context: CheckContext, part: Part) -> list[str]:
-    """Names of the layers with weights, in the order in which they run."""
-    found: list[str] = []
-
-    def visit(name: str, module: nn.Module, args: tuple, output: Any) -> None:
-        if isinstance(module, LAYERS):
-            found.append(f"{part.name}.{name}".rstrip("."))
-
-    with context.inference():
-        part.trace(copy.deepcopy(part.module).eval(), visit)
-    return found
-
-
-def harmless_zeros(context: CheckContext, part: Part, zeros: list[str]) -> set[str]:
-    """Of layers that start at 0, those that may: the last, and the last of a branch that is added to something."""
-    identities: set[str] = set()
+def trace_layers(context: CheckContext, part: Part) -> tuple[list[str], list[str]]:
+    """Names of the layers with weights, as they run, and prefixes of the blocks that now give what they are given."""
+    order: list[str] = []
+    identities: list[str] = []
 
     def visit(name: str, module: nn.Module, args: tuple, output: Any) -> None:
         given = args[0] if args else None
-        if not isinstance(given, Tensor) or not isinstance(output, Tensor) or given.shape != output.shape:
+        if isinstance(module, LAYERS):
+            order.append(part.full_name(name))
+        elif not name or not any(True for _ in module.children()):
             return
-        if any(True for _ in module.children()) and (torch.equal(given, output) or torch.equal(given.relu(), output)):
-            identities.add(f"{part.name}.{name}".rstrip("."))
+        elif isinstance(given, Tensor) and isinstance(output, Tensor) and given.shape == output.shape:
+            identities.extend([part.full_name(name) + "."] * (equal(given, output) or equal(given.relu(), output)))
 
     with context.inference():
         part.trace(copy.deepcopy(part.module).eval(), visit)
-    last = run_order(context, part)[-1:]
-    identities.discard(part.name)  # a network that is nothing but the identity
-    return {name for name in zeros if name in last or any(name.startswith(f"{one}.") for one in identities)}
+    return order, identities
 
 
 def own_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -196,22 +178,16 @@ def hidden(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Trainable tensors that a module keeps where torch does not find them: in lists, dicts, or as plain tensors."""
     known = {id(parameter) for parameter in model.parameters()}
     for name, module in model.named_modules():
-        if HELPER.search(name):
-            continue
         for key, value in vars(module).items():
-            if key.startswith("_") or HELPER.search(key):
+            if key.startswith("_") or HELPER.search(name) or HELPER.search(key):
                 continue
-            items = value.items() if isinstance(value, dict) else enumerate(value) if _is_list(value) else [("", value)]
+            is_list = isinstance(value, list | tuple | set)
+            items = value.items() if isinstance(value, dict) else enumerate(value) if is_list else [("", value)]
             for number, item in items:
-                inside = item.named_parameters() if isinstance(item, nn.Module) else [("", item)]
-                for inner, tensor in inside:
+                for inner, tensor in item.named_parameters() if isinstance(item, nn.Module) else [("", item)]:
                     trainable = isinstance(tensor, Tensor) and tensor.is_leaf and tensor.requires_grad
                     if trainable and id(tensor) not in known:
                         yield ".".join(filter(None, (name, key, str(number), inner))), tensor
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple | set)
 
 
 def made_late(context: CheckContext) -> Iterator[tuple[str, Tensor]]:
@@ -221,21 +197,18 @@ def made_late(context: CheckContext) -> Iterator[tuple[str, Tensor]]:
         known = {name for name, _ in network.named_parameters()}
         with context.inference(), contextlib.suppress(Exception):
             part.run(network)
-        yield from ((f"{part.name}.{name}", p) for name, p in network.named_parameters() if name not in known)
+        yield from ((part.full_name(name), p) for name, p in network.named_parameters() if name not in known)
 
 
 def declared_freeze(context: CheckContext) -> str:
     """The setting that freezes something on purpose: an argument in the configuration, or a network's attribute."""
-    if getattr(getattr(context.model, "finetune", None), "freezes", False):
-        return TUNING
     for key, value in leaves(context.config.get("model")):
         name = key.rpartition(".")[2].lower()
-        if (any(word in name for word in FREEZE) and value) or (
-            name in ("train_backbone", "trainable") and value is False
-        ):
+        unfrozen = name in ("train_backbone", "trainable")
+        if (unfrozen and value is False) or (value and ("freeze" in name or "frozen" in name)):
             return f"model.{key}"
     for name, module in context.model.named_modules():
         for key, value in vars(module).items():
-            if any(word in key.lower() for word in FREEZE) and not callable(value) and value:
+            if ("freeze" in key.lower() or "frozen" in key.lower()) and not callable(value) and value:
                 return f"{name}.{key}".lstrip(".")
     return ""

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from workbench.findings.checks.check import Check, Level, Outcome
-from workbench.findings.checks.context import CheckContext, Part, with_nonzero_weights
+from workbench.findings.checks.context import CheckContext, Part
 from workbench.findings.checks.weights import LAYERS
-from workbench.findings.finding import Finding
 
 BROKEN_INPUT = frozenset({"input-nonfinite", "input-constant"})
 MAX_CHANNELS = 64
@@ -29,25 +28,21 @@ class EvalNotDeterministic(Check):
     code = "eval-not-deterministic"
     level = Level.WIRING
     implied_by = BROKEN_INPUT
-    limit = 1e-4
-    """Of the output's largest value: what the order of additions may change."""
+    limit = 1e-4  # of the output's largest value: what the order of additions may change
     advice = (
         "Two passes in eval mode differ, so scores change from one validation to the next. Tie dropout and noise to "
         "self.training (F.dropout(x, p, self.training)), or switch them off [dropout: 0]."
     )
 
     def evaluate(self, context: CheckContext) -> Outcome:
-        worst, where = 0.0, ""
+        found = []
         with context.inference():
             for part in context.parts:
-                network = with_nonzero_weights(part.module)
+                network = part.with_nonzero_weights()
                 one, other = part.run(network), part.run(network)
-                difference = largest(one - other) / max(largest(one), 1e-6)
-                if difference > worst:
-                    worst, where = difference, part.name
-        if worst <= self.limit:
-            return self.passed(worst, self.limit)
-        return self.found(True, where, worst, self.limit)
+                found.append((largest(one - other) / max(largest(one), 1e-6), part.name))
+        worst, where = max(found)
+        return self.judge(worst, self.limit, where)
 
 
 class InputIgnored(Check):
@@ -56,49 +51,41 @@ class InputIgnored(Check):
     code = "input-ignored"
     level = Level.WIRING
     implied_by = BROKEN_INPUT | {"eval-not-deterministic", "weights-constant", "output-range"}
-    limit = 1e-6
-    """Of the output's largest value."""
+    limit = 1e-6  # of the output's largest value
+    advice = (
+        "The output stays the same where this input is 0: {} is overwritten, detached or multiplied by 0 on the way. "
+        "Follow it through forward; the first layer has to count it [in_channels: its channels]."
+    )
 
     def evaluate(self, context: CheckContext) -> Outcome:
         least = 1.0
         for part in context.parts:
-            network, given = with_nonzero_weights(part.module), part.input
+            network, given = part.with_nonzero_weights(), part.input
+            channels = range(min(given.shape[1], MAX_CHANNELS) if given.ndim > 1 else 0)
             with torch.no_grad():
                 output = part.run(network)
-                change, body = self._change(part, network, output, torch.zeros_like(given))
-                if change <= self.limit:
-                    return self._fault(part.name, change, "it")
-                if body is not None and body <= self.limit:
-                    return self._fault(part.name, body, "what is added to the input")
-                least = min(least, change)
-                for channel in range(min(given.shape[1], MAX_CHANNELS) if given.ndim > 1 else 0):
-                    if largest(given[:, channel]) < 1e-6:
-                        continue
+                for channel in (None, *(channel for channel in channels if largest(given[:, channel]) > 1e-6)):
                     without = given.clone()
-                    without[:, channel] = 0
-                    change, _ = self._change(part, network, output, without)
-                    if change <= self.limit:
-                        return self._fault(f"{part.name}, channel {channel} of its input", change, "it")
+                    without[:, channel] = 0  # None: all of them
+                    where = part.name if channel is None else f"{part.name}, channel {channel} of its input"
+                    change, body = self._change(part, output, part.run(network, without), given - without)
                     least = min(least, change)
+                    if change <= self.limit:
+                        return self.found(True, where, change, self.limit, self.advice.format("it"))
+                    if channel is None and body is not None and body <= self.limit:
+                        what = "what is added to the input"
+                        return self.found(True, where, body, self.limit, self.advice.format(what))
         return self.passed(least, self.limit)
 
     @staticmethod
-    def _change(part: Part, network: nn.Module, output: Tensor, other: Tensor) -> tuple[float, float | None]:
+    def _change(part: Part, output: Tensor, changed: Tensor, by: Tensor) -> tuple[float, float | None]:
         """How much the output changes, and how much of that is more than the change of the input itself."""
-        given, changed, scale = part.input, part.run(network, other), max(largest(output), 1e-6)
-        body = None
-        if output.ndim == given.ndim > 1 and output.shape[2:] == given.shape[2:] and output.shape[1] <= given.shape[1]:
-            passed_on = (given - other)[:, : output.shape[1]]
+        scale, body = max(largest(output), 1e-6), None
+        if output.ndim == by.ndim > 1 and output.shape[2:] == by.shape[2:] and output.shape[1] <= by.shape[1]:
+            passed_on = by[:, : output.shape[1]]
             if largest(passed_on) > 0:  # a rounding error of the sum itself is no dependence
                 body = max(0.0, largest(output - changed - passed_on) / scale - 4e-7)
         return largest(output - changed) / scale, body
-
-    def _fault(self, where: str, value: float, what: str) -> Finding:
-        advice = (
-            f"The output stays the same where this input is 0: {what} is overwritten, detached or multiplied by 0 on "
-            "the way. Follow it through forward; the first layer has to count it [in_channels: its channels]."
-        )
-        return self.found(True, where, value, self.limit, advice)
 
 
 class BatchMixing(Check):
@@ -107,30 +94,23 @@ class BatchMixing(Check):
     code = "batch-mixing"
     level = Level.WIRING
     implied_by = BROKEN_INPUT | {"eval-not-deterministic"}
-    limit = 1e-6
-    """Gradient on the other samples against that on the sample itself."""
+    limit = 1e-6  # gradient on the other samples against that on the sample itself
     advice = (
         "The output for one sample depends on the others of its batch, also in eval mode. Look for view, reshape, "
         "permute, means and softmax over dimension 0, and for a batch norm kept in training mode."
     )
 
     def evaluate(self, context: CheckContext) -> Outcome:
-        worst, where, looked = 0.0, "", 0
-        for part in context.parts:
-            if len(part.input) > 1 and part.input.is_floating_point():
-                share, looked = self._share(part), looked + 1
-                if share > worst:
-                    worst, where = share, part.name
-        if not looked:
+        parts = [part for part in context.parts if len(part.input) > 1 and part.input.is_floating_point()]
+        if not parts:
             return self.skipped("no batch of several floating-point inputs")
-        if worst <= self.limit:
-            return self.passed(worst, self.limit)
-        return self.found(True, where, worst, self.limit)
+        worst, where = max((self._share(part), part.name) for part in parts)
+        return self.judge(worst, self.limit, where)
 
     @staticmethod
     def _share(part: Part) -> float:
         given = part.input.detach().clone().requires_grad_()
-        output = part.run(with_nonzero_weights(part.module), given)
+        output = part.run(part.with_nonzero_weights(), given)
         if output.ndim == 0 or len(output) != len(given):
             return 1.0
         if not output.requires_grad:
@@ -151,7 +131,6 @@ class MissingNonlinearity(Check):
 
     code = "missing-nonlinearity"
     level = Level.WIRING
-    chain = 3
     advice = (
         "These layers follow each other without an activation, and are one layer. Put one between them "
         "[activation: relu]."
@@ -163,16 +142,12 @@ class MissingNonlinearity(Check):
             chains, count = linear_chains(part, context)
             looked += count
             for chain in chains:
-                inside = [pair for pair in itertools.pairwise(chain) if _block(pair[0]) == _block(pair[1])]
-                if inside or len(chain) >= self.chain:
+                inside = [two for two in itertools.pairwise(chain) if len({n.rpartition(".")[0] for n in two}) == 1]
+                if inside or len(chain) >= 3:
                     names = inside[0] if inside else chain
-                    where = " -> ".join(f"{part.name}.{name}" for name in names[:4])
+                    where = " -> ".join(map(part.full_name, names[:4]))
                     return self.found(True, where, f"{len(names)} linear layers in a row", "an activation between")
         return self.passed(f"{looked} layers", "an activation between")
-
-
-def _block(name: str) -> str:
-    return name.rpartition(".")[0]
 
 
 def linear_chains(part: Part, context: CheckContext) -> tuple[list[list[str]], int]:
@@ -186,24 +161,21 @@ def linear_chains(part: Part, context: CheckContext) -> tuple[list[list[str]], i
     def visit(name: str, module: nn.Module, args: tuple, output: Any) -> None:
         nonlocal count
         given = args[0] if args and isinstance(args[0], Tensor) else None
-        inner = any(True for _ in module.children()) and not isinstance(module, LAYERS)
-        if inner or given is None or not isinstance(output, Tensor):
+        has_children = any(True for _ in module.children()) and not isinstance(module, LAYERS)
+        if has_children or given is None or not isinstance(output, Tensor):
             return
         tensor, version, chain = made.get(id(given), (None, -1, []))
         before = list(chain) if tensor is given and given._version == version else []
-        if isinstance(module, LAYERS):
-            count += 1
-            if _gains_nothing(module):
-                before = [*before, name]
-                chains.append(before)
-            elif isinstance(module, nn.Linear):
-                before = []
-        elif not (isinstance(module, TRANSPARENT) or "Norm" in type(module).__name__):
+        count += isinstance(module, LAYERS)
+        if isinstance(module, LAYERS) and _gains_nothing(module):
+            before = [*before, name]
+            chains.append(before)
+        elif not isinstance(module, (nn.modules.conv._ConvNd, *TRANSPARENT)) and "Norm" not in type(module).__name__:
             before = []
         made[id(output)] = (output, output._version, before)
 
     with context.inference():
-        part.trace(with_nonzero_weights(part.module), visit)
+        part.trace(part.with_nonzero_weights(), visit)
     return [chain for chain in chains if len(chain) > 1], count
 
 
@@ -220,55 +192,39 @@ class OutputRange(Check):
     code = "output-range"
     level = Level.WIRING
     implied_by = BROKEN_INPUT | {"input-range", "eval-not-deterministic"}
-    limit = 0.02
-    """Share of the targets' values that are out of reach."""
-    slack = 0.02
-    """Of the targets' range: a sigmoid never quite gets to its ends."""
+    limit = 0.02  # share of the targets' values that are out of reach
+    slack = 0.02  # of the targets' range: a sigmoid never quite gets to its ends
 
     def evaluate(self, context: CheckContext) -> Outcome:
         part = context.main
-        targets = self._targets(context)
-        if targets is None:
-            return self.skipped("no target that is like the output")
-        reach = self._reach(part)
+        reach = None if part.target is None else self._reach(part)
         if reach is None:
-            return self.skipped("no layer with weights moves the output")
+            return self.skipped("no target that is like the output, or no layer with weights that moves it")
         low, high = reach
-        slack = self.slack * float(targets.max() - targets.min())
+        targets = torch.cat([context.target(batch).float().flatten() for batch in context.batches])
+        least, most = float(targets.min()), float(targets.max())
+        slack = self.slack * (most - least)
         beyond = ((targets < low - slack) | (targets > high + slack)).float().mean().item()
-        if beyond <= self.limit:
-            return self.passed(beyond, self.limit)
         advice = (
-            f"So many of the targets' values ({float(targets.min()):.3g} to {float(targets.max()):.3g}) can never be "
-            "reached. Leave the last activation out, or map its range to that of the targets."
+            f"So many of the targets' values ({least:.3g} to {most:.3g}) can never be reached. Leave the last "
+            "activation out, or map its range to that of the targets."
         )
-        return self.found(True, f"{part.name}: {low:.3g} to {high:.3g}", beyond, self.limit, advice)
+        return self.judge(beyond, self.limit, f"{part.name}: {low:.3g} to {high:.3g}", advice)
 
     @staticmethod
-    def _targets(context: CheckContext) -> Tensor | None:
-        part = context.main
-        if part.target is None:
-            return None
-        with torch.no_grad():
-            if part.run(with_nonzero_weights(part.module)).shape != part.target.shape:
-                return None
-        return torch.cat([context.target(batch).float().flatten() for batch in context.batches])
-
-    @staticmethod
+    @torch.no_grad()
     def _reach(part: Part) -> tuple[float, float] | None:
         """The least and the largest output, with the last layer's grown ten-thousandfold either way."""
         ran: list[nn.Module] = []
-        with torch.no_grad():
-            network = with_nonzero_weights(part.module)
-            part.trace(network, lambda name, module, *_: ran.append(module) if isinstance(module, LAYERS) else None)
-            if not ran:
-                return None
-            usual = part.run(network).float()
-            ends, moved = [], 0.0
-            for factor in (-1e4, 1e4):
-                handle = ran[-1].register_forward_hook(lambda layer, args, y, f=factor: y * f + f * 0.01)
-                output = part.run(network).float()
-                handle.remove()
-                moved = max(moved, largest(output - usual))
-                ends += [output.min().item(), output.max().item()]
+        network = part.with_nonzero_weights()
+        usual = part.trace(network, lambda _, module, *__: ran.append(module) if isinstance(module, LAYERS) else None)
+        if not ran or usual.shape != part.target.shape:
+            return None
+        ends, moved = [], 0.0
+        for factor in (-1e4, 1e4):
+            handle = ran[-1].register_forward_hook(lambda layer, args, y, f=factor: y * f + f * 0.01)
+            output = part.run(network).float()
+            handle.remove()
+            moved = max(moved, largest(output - usual))
+            ends += [output.min().item(), output.max().item()]
         return (min(ends), max(ends)) if moved > 0 else None
