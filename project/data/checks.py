@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from project.callbacks.histogram import InputHistogram
-from project.callbacks.pictures import grid, middle, to_image, zoom_for
 from project.data.augment import Augment, Augmenter
 from project.data.batch import Batch
 from project.data.cache import Cache
@@ -24,25 +18,13 @@ from project.data.index import validate_images
 from project.data.loader import usable_cores
 from project.data.pixels import PixelStore
 from project.data.sources import find_entries
-from project.networks.normalize import input_normalization
+from project.data.thumbnails import Thumbnails
 from workbench.errors import UserError
 from workbench.findings.checks.check import Check, Level, Outcome, Passed, listed
 from workbench.findings.checks.context import CheckContext
 from workbench.findings.checks.data import UNUSABLE_INPUT, InputConstant, InputNotCentered, reaching
 from workbench.findings.checks.learning import CannotOverfit
 from workbench.findings.finding import Finding
-
-THUMBNAIL = 32
-"""Pixels a side."""
-COMPARED = 16
-"""Pixels a side that images are compared at: what a lossy format does to edges and colors is averaged out."""
-MAX_THUMBNAILS, MAX_SECONDS = 2500, 25.0
-COPY_DISTANCE = (0.05, 0.2)
-"""Least and largest distance (root mean square, against the contrast) below which two images are taken for copies:
-between these a quarter of what the third nearest neighbor of an image is away, the median over all images. Drawings
-and digits resemble each other more than photographs do."""
-SHOWN, SIDE = 6, 192
-"""Of check's four PNGs: images, and pixels of the middle of larger ones."""
 
 
 def image_checks() -> list[Check]:
@@ -97,122 +79,24 @@ def is_colorization(context: CheckContext) -> bool:
 # Files
 
 
-class Copy(NamedTuple):
-    """Two images that show the same, as (name, split)."""
-
-    one: tuple[str, str]
-    other: tuple[str, str]
-
-
-@dataclass
-class Thumbnails:
-    """Small versions of the images, enough to recognize copies and outliers.
-
-    Attributes:
-        names: (name, split) of the images that were looked at.
-        small: float32, (N, C, 32, 32), in [0, 1]; of a folder pair the input's channels, then the target's.
-        contrast: float32, (N,), standard deviation of the image's liveliest channel; the smaller of a pair's two.
-        sharpness: float32, (N,), see :func:`sharpness`.
-        area: Pixels of each file.
-        aspect: Width by height of each file.
-        copies: Images that show the same: byte for byte, or as far as a person can see.
-    """
-
-    names: list[tuple[str, str]]
-    small: np.ndarray
-    contrast: np.ndarray
-    sharpness: np.ndarray
-    area: np.ndarray
-    aspect: np.ndarray
-    copies: list[Copy]
-
-
 def thumbnails_of(context: CheckContext) -> Thumbnails:
-    """Thumbnails of at most 2500 images, taken in at most 25 seconds, and digests of all; made once."""
+    """Those of the data module, made once."""
     if not hasattr(context, "thumbnails"):
-        context.thumbnails = _make_thumbnails(context.data)
+        context.thumbnails = Thumbnails.of(context.data)
     return context.thumbnails
 
 
-def _make_thumbnails(data: Any) -> Thumbnails:
-    everything = [(split, number) for split, images in data.images.items() for number in range(len(images))]
-    digests = defaultdict(list)
-    for split, number in everything:
-        image = data.images[split][number]
-        digests[image.digest].append((image.name, split))
-    copies = [Copy(group[0], other) for group in digests.values() for other in group[1:]]
-    deadline = time.monotonic() + MAX_SECONDS
-    stores = {split: data.dataset(split).store for split, images in data.images.items() if images}
-    names, small, rows = [], [], []
-    # In a scattered order, so that a time that runs out leaves no split unseen.
-    for position in np.random.default_rng(0).permutation(len(everything))[:MAX_THUMBNAILS]:
-        split, number = everything[position]
-        store, image = stores[split], data.images[split][number]
-        sides = [store[number], *([store.target(number)] if store.has_targets else [])]
-        names.append((image.name, split))
-        small.append(np.concatenate([thumbnail(side) for side in sides]))
-        contrast = min(float(side[::2, ::2].std((0, 1)).max()) / 255 for side in sides)
-        rows.append((contrast, sharpness(sides[0]), image.width * image.height, image.width / image.height))
-        if time.monotonic() > deadline:
-            break
-    pixels = np.stack(small)
-    known = {frozenset(copy) for copy in copies}
-    for one, other in _near(pixels):
-        if frozenset((names[one], names[other])) not in known and _same_tone(pixels[one], pixels[other]):
-            copies.append(Copy(names[one], names[other]))
-    return Thumbnails(names, pixels, *np.array(rows, np.float32).T, copies)
+class FileCheck(Check):
+    """A fault of files that does not show in how a network learns."""
+
+    level = Level.DATA
+    harms_learning = False
 
 
-def thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, C) -> float32 (C, 32, 32) in [0, 1], each pixel the mean of an area."""
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-    how = Image.Resampling.BOX if min(image.size) >= THUMBNAIL else Image.Resampling.BILINEAR
-    small = np.asarray(image.resize((THUMBNAIL, THUMBNAIL), how), np.float32)
-    return small.reshape(THUMBNAIL, THUMBNAIL, -1).transpose(2, 0, 1) / 255
-
-
-def sharpness(pixels: np.ndarray) -> float:
-    """The mean absolute Laplacian of the middle, at most 512 pixels a side, against its standard deviation."""
-    rows, columns = middle(pixels[..., 0], 512)
-    gray = pixels[rows, columns].mean(2, dtype=np.float32)
-    if min(gray.shape) < 3:
-        return 0.0
-    laplacian = gray[1:-1, :-2] + gray[1:-1, 2:] + gray[:-2, 1:-1] + gray[2:, 1:-1] - 4 * gray[1:-1, 1:-1]
-    return float(np.abs(laplacian).mean() / max(float(gray.std()), 1.0))
-
-
-def _near(small: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs whose patterns of light and color differ by next to nothing."""
-    total, step = len(small), THUMBNAIL // COMPARED
-    if total < 2:
-        return []
-    rows = small.reshape(total, -1, COMPARED, step, COMPARED, step).mean((3, 5)).reshape(total, -1)
-    rows = rows - rows.mean(1, keepdims=True)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-6)
-    found, thirds, third = [], [], min(3, total - 1)
-    for start in range(0, total, 256):
-        # Of two vectors of length 1, c apart in correlation: the distance is sqrt(2 - 2c).
-        distance = np.sqrt(np.maximum(2 - 2 * (rows[start : start + 256] @ rows.T), 0))
-        thirds.append(np.partition(distance, third, axis=1)[:, third])
-        ones, others = np.nonzero(distance < COPY_DISTANCE[1])
-        found += [(distance[one, other], start + one, other) for one, other in zip(ones, others, strict=True)]
-    limit = float(np.clip(np.median(np.concatenate(thirds)) / 4, *COPY_DISTANCE))
-    return [(int(one), int(other)) for distance, one, other in found if one < other and distance < limit]
-
-
-def _same_tone(one: np.ndarray, other: np.ndarray) -> bool:
-    low, high = sorted((float(one.std()), float(other.std())))
-    if low < 0.02:  # blank ones are alike, and copies of nothing
-        return False
-    return high < 1.5 * low and bool(np.abs(one.mean((1, 2)) - other.mean((1, 2))).max() < 0.04)
-
-
-class UnreadableImage(Check):
+class UnreadableImage(FileCheck):
     """Files that cannot be used: fit stops at them, or leaves them out where data.on_bad_image is skip."""
 
     code = "unreadable-image"
-    level = Level.DATA
-    harms_learning = False
     advice = "These files cannot be used. Fix or remove them, or leave them out: --data.on_bad_image skip."
 
     def evaluate(self, context: CheckContext) -> Outcome:
@@ -220,65 +104,54 @@ class UnreadableImage(Check):
         return self.found(not skipped, listed(bad), len(bad), 0) if bad else self.passed(0, 0)
 
 
-class DuplicateImages(Check):
+class DuplicateImages(FileCheck):
     """Images that are in the training split more than once."""
 
     code = "duplicate-images"
-    level = Level.DATA
-    harms_learning = False
-    limit = 0.1
-    """The share of copies among the training images: below it they do no harm."""
+    limit = 0.1  # the share of copies among the training images, below which they do no harm
+    advice = (
+        "These show the same as another image of their split, and count twice in training. List the copies in a file, "
+        "one name a line, and leave them out: --data.exclude FILE."
+    )
 
     def evaluate(self, context: CheckContext) -> Outcome:
-        found = thumbnails_of(context)
-        inside = [copy for copy in found.copies if copy.one[1] == copy.other[1]]
+        images = thumbnails_of(context)
+        inside = [(one, other) for one, other in images.copies if one[1] == other[1]]
+        extra = {other for _, other in inside if other[1] == "train"}
+        share = images.share(extra, "train")
         if not inside:
             return self.passed(0.0, self.limit)
-        extra = {copy.other for copy in inside if copy.other[1] == "train"}
-        share = min(1.0, len(extra) / max(1, sum(split == "train" for _, split in found.names)))
-        advice = (
-            f"{len(inside)} images show the same as another of their split, and count twice in training. List the "
-            "copies in a file, one name a line, and leave them out: --data.exclude FILE."
-        )
-        names = listed([f"{copy.one[0]} = {copy.other[0]}" for copy in inside])
-        return self.found(share > self.limit and len(extra) > 1, names, share, self.limit, advice)
+        names = listed([f"{one[0]} = {other[0]}" for one, other in inside])
+        return self.found(share > self.limit and len(extra) > 1, names, share, self.limit)
 
 
-class SplitLeak(Check):
+class SplitLeak(FileCheck):
     """The same image in two splits: what is tested was trained on."""
 
     code = "split-leak"
-    level = Level.DATA
-    harms_learning = False
-    limit = 0.01
-    """The share of a split's images that lie in another one as well: real collections are seldom without any."""
+    limit = 0.01  # the share of a split's images; real collections are seldom without any
+    advice = (
+        "These images lie in two splits, so scores are too good. Leave one of each two out: --data.exclude FILE; or "
+        "keep images of one scene together in folders train, val and test."
+    )
 
     def evaluate(self, context: CheckContext) -> Outcome:
-        found = thumbnails_of(context)
-        across = [copy for copy in found.copies if copy.one[1] != copy.other[1]]
+        images = thumbnails_of(context)
+        across = [copy for copy in images.copies if copy[0][1] != copy[1][1]]
         if not across:
             return self.passed(0.0, self.limit)
-        share = 0.0
-        for split in ("val", "test"):
-            leaked = {end for copy in across for end in copy if end[1] == split}
-            share = max(share, len(leaked) / max(1, sum(where == split for _, where in found.names)))
-        advice = (
-            f"{len(across)} images lie in two splits, so their scores are too good. Leave one of each two out: "
-            "--data.exclude FILE; or keep images of one scene together in folders train, val and test."
-        )
+        share = max(images.share({name for copy in across for name in copy}, split) for split in ("val", "test"))
         names = listed([" = ".join(f"{name} ({split})" for name, split in copy) for copy in across])
-        return self.found(share > self.limit, names, share, self.limit, advice)
+        return self.found(share > self.limit, names, share, self.limit)
 
 
-class OutlierImages(Check):
+class OutlierImages(FileCheck):
     """Images unlike all others: dark, bright, flat, blurred, tiny, odd in shape."""
 
     code = "outlier-images"
-    level = Level.DATA
-    harms_learning = False
-    limit = 6.0
-    """Robust standard deviations (1.4826 times the median absolute deviation) from the median."""
+    limit = 6.0  # robust standard deviations (1.4826 times the median absolute deviation) from the median
     enough = 8
+    advice = "These images are nothing like the others. Look at them; --data.exclude FILE leaves out those it lists."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         images = thumbnails_of(context)
@@ -303,25 +176,16 @@ class OutlierImages(Check):
         if not found:
             return self.passed(most, self.limit)
         worst = sorted(found.items(), key=lambda entry: -entry[1][0])
-        advice = (
-            f"{len(found)} images are nothing like the others, in robust standard deviations. Look at them; "
-            "--data.exclude FILE leaves out those that a file lists."
-        )
         names = listed([f"{name} ({word})" for name, (_, word) in worst])
-        return self.found(False, names, worst[0][1][0], self.limit, advice)
+        return self.found(False, names, worst[0][1][0], self.limit)
 
 
-class StatisticsNotFromTrain(Check):
+class StatisticsNotFromTrain(FileCheck):
     """Mean and standard deviation, as the data module or the network has them, against the training images."""
 
     code = "statistics-not-from-train"
-    level = Level.DATA
-    harms_learning = False
-    limit = 0.003
-    """On the scale of pixels in [0, 1], where all training images are measured."""
-    everything = 60_000_000
-    """Pixels up to which they are."""
-    sample = 500
+    limit = 0.003  # on the scale of pixels in [0, 1], where all training images are measured
+    everything, sample = 60_000_000, 500  # up to so many pixels they are; of more, so many images
     advice = (
         "Mean or standard deviation are not those of the training images. Leave them to the data module: "
         "--data.input_range standardize, --data.statistics_images null; delete the cache (--data.cache_dir) where "
@@ -334,7 +198,7 @@ class StatisticsNotFromTrain(Check):
         own = sum(not image.origin for image in data.images["train"])  # extra pairs come last, and are not measured
         measured = []
         for side, kept in (("input", data.statistics), ("target", data.target_statistics)):
-            if side == "input" or store.has_targets:
+            if kept is not None and (side == "input" or store.has_targets):
                 mean, std, allowed = self._measure(store, own, side, data.settings.statistics_images)
                 apart = max(np.abs(kept.mean.numpy() - mean).max(), np.abs(kept.std.numpy() - std).max())
                 measured.append((float(apart), allowed, f"data.statistics of the {side}"))
@@ -394,8 +258,7 @@ class InputRange(Check):
     level = Level.DATA
     implied_by = frozenset({"input-nonfinite"})
     share = 0.02
-    dark = 0.02
-    """The brightest value of all images, below which they were divided by 255 twice."""
+    dark = 0.02  # a brightest value below it was divided by 255 twice
     advice = (
         "Images are declared to lie in [0, 1]: they were never divided by 255, or twice, or moved to [-1, 1]. Leave "
         "the scaling to the data module (--data.input_range standardize), and give [0, 1] in a data.pairs of your own."
@@ -419,11 +282,13 @@ class InputRange(Check):
 class BlankImages(InputConstant):
     """One value in a whole image, batch, or channel of all images."""
 
-    limit_blank = 0.05
-    """The share of blank images that is more than a few slips."""
+    limit_blank = 0.05  # the share of blank images that is more than a few slips
+    advice_blank = (
+        "These have one value only. List them in a file, one name a line, and leave them out: --data.exclude FILE."
+    )
     advice = (
-        "One value only: nothing can be learned from it. Look at the files and data.pairs; --data.channels 1 is for gray "
-        "images, --data.exclude FILE leaves blank ones out, a larger --data.crop sees more than one patch."
+        "One value only: nothing can be learned from it. Look at the files and data.pairs; --data.channels 1 is for "
+        "gray images, --data.exclude FILE leaves blank ones out, a larger --data.crop sees more than one patch."
     )
 
     def evaluate(self, context: CheckContext) -> Outcome:
@@ -433,11 +298,7 @@ class BlankImages(InputConstant):
         if not isinstance(outcome, Passed) or not blank:
             return outcome
         share = len(blank) / len(images.names)
-        advice = (
-            f"{len(blank)} images have one value only. List them in a file, one name a line, and leave them out: "
-            "--data.exclude FILE."
-        )
-        return self.found(share >= self.limit_blank, listed(blank), share, self.limit_blank, advice)
+        return self.found(share >= self.limit_blank, listed(blank), share, self.limit_blank, self.advice_blank)
 
 
 class ImageInputNotCentered(InputNotCentered):
@@ -466,8 +327,7 @@ class PretrainedRange(Check):
     level = Level.DATA
     implied_by = UNUSABLE_INPUT
     share = 0.02
-    unlike = 1.5
-    """In standard deviations of what the weights were trained with; photographs lie within half of one."""
+    unlike = 1.5  # standard deviations of what the weights were trained with; photographs lie within half of one
     advice = (
         "The weights were trained with images in [0, 1], which the network normalizes by itself, with their own "
         "statistics. Take it out of project.networks.Normalized, and leave scalings of your own out."
@@ -509,21 +369,17 @@ class PairMisaligned(Check):
     code = "pair-misaligned"
     level = Level.DATA
     implied_by = UNUSABLE_INPUT
-    limit = 0.8
-    """How often, at least, a true pair is closer than a shuffled one; 0.5 is chance."""
-    changed = 0.15
-    """The share of pairs that fit better rotated, mirrored or shifted, above which that is no coincidence."""
-    margin = 0.1
-    """By how much the correlation has to be better."""
-    least = 0.3
-    """And that high, at least: among thousands of shifts some noise fits by chance."""
+    limit = 0.8  # how often, at least, a true pair is closer than a shuffled one; 0.5 is chance
+    changed = (
+        0.15  # the share of pairs that fit better rotated, mirrored or shifted, above which that is no coincidence
+    )
+    margin = 0.1  # by how much the correlation has to be better ...
+    least = 0.3  # ... and that high, at least: among thousands of shifts some noise fits by chance
+    # How unevenly edges are spread, at least: deviation against mean, in units of what noise has. Noise has edges
+    # everywhere: their strength over n channels follows a chi distribution of 2n, whose ratio is near 0.5 / sqrt(n).
     busy = 1.3
-    """How unevenly edges are spread, at least: deviation against mean, in units of what noise has. Noise has edges
-    everywhere: their strength over n channels follows a chi distribution of 2n, whose ratio is near 0.5 / sqrt(n)."""
-    near = 3
-    """Pixels of 64 that input and target may be apart."""
-    enough, most = 4, 96
-    """Images."""
+    near = 3  # pixels of 64 that input and target may be apart
+    enough, most = 4, 96  # images
     advice = (
         "Input and target do not show the same. Give both files of a pair the same name under --data.root and "
         "--data.target_root, and move both together in an augmentation or data.pairs of your own."
@@ -606,8 +462,7 @@ class TargetGray(Check):
     code = "target-grey"
     level = Level.DATA
     implied_by = UNUSABLE_INPUT
-    limit = 0.02
-    """Of an image: the mean difference of its largest and its smallest channel, on the scale of 0 to 1."""
+    limit = 0.02  # of an image: the mean difference of its largest and its smallest channel, on the scale of 0 to 1
     share = 0.2
     advice = (
         "These targets have next to no color, and gray is what will be learned. Point --data.root (of a pair: "
@@ -639,76 +494,3 @@ class CannotOverfitImages(CannotOverfit):
         except UserError:  # whole images of several sizes
             raw = first
         return context.prepare(raw, training=False)
-
-
-# The four PNGs
-
-
-def draw_batches(context: CheckContext, folder: Path) -> list[Path]:
-    """Write ``batch.png``, ``second_batch.png``, ``train_and_val.png`` and ``input_histogram.png``."""
-    normalize = input_normalization(context.main.module)
-    two = context.batches[:2]
-    if len(two) < 2:
-        two += [context.prepare(raw) for raw in context.raw_batches(1, most=1)]
-    images = {name: _draw_batch(batch, normalize, context) for name, batch in zip(("batch", "second_batch"), two)}
-    images["train_and_val"] = _draw_splits(context)
-    paths = [folder / f"{name}.png" for name in (*images, "input_histogram")]
-    for path, image in zip(paths, images.values(), strict=False):
-        image.save(path)
-    views = {"pixels": two[0].input}
-    if normalize is not None:
-        with torch.no_grad():
-            views["as the network sees them"] = normalize(two[0].input)
-    hints = two[0].input.shape[1] - context.data.signal_channels
-    InputHistogram().draw(views, hints if hints % 4 == 0 else 0, paths[-1])
-    return paths
-
-
-def _draw_batch(batch: Batch, normalize: Any, context: CheckContext) -> Image.Image:
-    """A row for each image: as the network gets it (-2 black, 2 white), the same de-normalized, and its target."""
-    batch = Batch(*[None if values is None else values[:SHOWN] for values in batch])
-    with torch.no_grad():
-        inside = batch.input if normalize is None else normalize(batch.input)
-        outside = batch.input if normalize is None else normalize.inverse(inside)
-    columns = {"as the network sees it, -2 to 2": _shown(inside, context) / 4 + 0.5}
-    columns["de-normalized"] = _shown(outside, context)
-    views = context.data.pairs.views(batch)
-    columns |= {name: view for name, view in views.items() if name not in ("input", "condition")}
-    columns["target"] = batch.target
-    seen = inside[:, : context.data.signal_channels]
-    captions = [[f"mean {x.mean():.2f}, std {x.std():.2f}", *[""] * (len(columns) - 1)] for x in seen]
-    rows = [[_thumb(column[number]) for column in columns.values()] for number in range(len(seen))]
-    return grid(rows, list(columns), captions)
-
-
-def _draw_splits(context: CheckContext) -> Image.Image:
-    """Training images beside validation images: input and target of each."""
-    found = []
-    try:
-        for raw in context.data.val_dataloader():
-            found.append(context.prepare(raw, training=False))
-            if sum(len(batch.input) for batch in found) >= SHOWN:
-                break
-    except UserError:  # no validation split
-        pass
-    sides = {"training": context.batches[:1], **({"validation": found} if found else {})}
-    rows = [
-        [[_thumb(x), _thumb(y)] for batch in side for x, y in zip(_shown(batch.input, context), batch.target)]
-        for side in sides.values()
-    ]
-    joined = [sum(row, []) for row in zip(*rows)][:SHOWN]
-    headings = [f"{split} {what}" for split in sides for what in ("input", "target")]
-    return grid(joined, headings, [[""] * len(headings)] * len(joined))
-
-
-def _shown(values: Tensor, context: CheckContext) -> Tensor:
-    """The image in an input: one channel, or the first three; its hints and maps are left out."""
-    return values[:, : 3 if context.data.signal_channels >= 3 else 1]
-
-
-def _thumb(image: Tensor) -> Image.Image:
-    """The middle of an image, enlarged where it is small; of a mask (H, W) the classes as gray."""
-    image = image[None] / max(int(image.max()), 1) if image.ndim == 2 else image
-    rows, columns = middle(image, SIDE)
-    cut = image[:, rows, columns]
-    return to_image(cut, zoom_for(*cut.shape[-2:]))

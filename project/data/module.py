@@ -163,7 +163,7 @@ class ImageDataModule(PictureBatches):
 
     def check_images(self, context: Any, folder: Any) -> list[Any]:
         """Draw the first batches into a folder; the files."""
-        from project.data.checks import draw_batches
+        from project.data.check_images import draw_batches
 
         return draw_batches(context, folder)
 
