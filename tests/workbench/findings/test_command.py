@@ -11,8 +11,8 @@ import yaml
 from PIL import Image
 
 from project.__main__ import main
-from workbench.findings.checks import all_checks, learning
 from project.data.checks import image_checks
+from workbench.findings.checks import all_checks, learning
 
 REPOSITORY = Path(__file__).parents[3]
 

@@ -194,6 +194,8 @@ class CheckContext:
             examples = self.model.network_examples(self.batch)
             return [Part(name, networks[name], *example) for name, example in examples.items()]
         calls, critics, target = self._calls(), discriminators_of(self.model, networks), target_of(self.batch)
+        if "model" in calls:  # the step calls the model itself, which may do more than its network
+            networks = {"model": self.model} | {name: networks[name] for name in critics}
         target = target if isinstance(target, Tensor) and target.is_floating_point() else None
         found = []
         for name, network in networks.items():
@@ -211,7 +213,7 @@ class CheckContext:
             if args and name not in calls:
                 calls[name] = apply_to_collection(args, Tensor, lambda t: t.detach().clone())
 
-        for name, network in networks_of(model).items():
+        for name, network in {**networks_of(model), "model": model}.items():
             network.register_forward_pre_hook(lambda module, args, name=name: listen(name, args))
         overfit(model, self.batch, self.trainer)
         return calls
