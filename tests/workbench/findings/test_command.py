@@ -17,7 +17,7 @@ from workbench.findings.checks import all_checks, learning
 REPOSITORY = Path(__file__).parents[3]
 
 
-def _picture(number: int) -> Image.Image:
+def _image(number: int) -> Image.Image:
     draw = np.random.default_rng(number)
     coarse = Image.fromarray(draw.integers(0, 255, (6, 7, 3), dtype=np.uint8))
     return coarse.resize((52, 41), Image.Resampling.BICUBIC)
@@ -27,10 +27,10 @@ def _picture(number: int) -> Image.Image:
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Twenty images, and a tiny network that learns them."""
     monkeypatch.setattr(learning.CannotOverfit, "pixels", 4 * 24 * 24)
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     root.mkdir()
     for number in range(20):
-        _picture(number).save(root / f"{number:02d}.png")
+        _image(number).save(root / f"{number:02d}.png")
     path = tmp_path / "tiny.yaml"
     network = {
         "class_path": "project.networks.UNet",
@@ -88,15 +88,15 @@ def test_a_fault_ends_with_exit_code_1_and_says_what_to_change(config, capsys):
     assert "fault missing-nonlinearity" in printed and "activation: relu" in printed
 
 
-def test_only_broken_pictures_are_a_fault_too(config, tmp_path, capsys):
-    for path in (tmp_path / "pictures").iterdir():
+def test_only_broken_images_are_a_fault_too(config, tmp_path, capsys):
+    for path in (tmp_path / "images").iterdir():
         path.write_bytes(b"none")
     assert main(["check", "--config", str(config)]) == 1
     assert [finding["code"] for finding in _findings()] == ["unreadable-image"]
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--data.crop", "0"], "data.crop is 0"),
         (["--data.croop", "24"], "Did you mean data.crop?"),
@@ -104,10 +104,10 @@ def test_only_broken_pictures_are_a_fault_too(config, tmp_path, capsys):
         (["--data.root", "nowhere"], "nowhere"),
     ],
 )
-def test_a_mistake_of_the_user_is_told_in_a_few_lines(config, capsys, words, told):
+def test_a_mistake_of_the_user_ends_in_a_few_lines(config, capsys, words, message):
     assert main(["check", "--config", str(config), *words]) == 2
     error = capsys.readouterr().err
-    assert told in error and "Traceback" not in error
+    assert message in error and "Traceback" not in error
     assert not Path("runs").exists()
 
 
