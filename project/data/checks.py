@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from project.data.augment import Augment, Augmenter
+from project.data.augment import Augment
 from project.data.batch import Batch
 from project.data.cache import Cache
 from project.data.exclusions import read_exclusions
@@ -483,8 +483,10 @@ class CannotOverfitImages(CannotOverfit):
     """The same on images that are not augmented, with noise and hints as in evaluation: equal at every step."""
 
     def few_samples(self, context: CheckContext) -> Batch:
-        dataset = context.data.dataset("train", training=True)
-        dataset.augmenter = Augmenter(Augment(hflip=False, vflip=False, quarter_turns=False), context.data.crop)
+        data, augment = context.data, context.data.augment
+        data.augment = Augment(hflip=False, vflip=False, quarter_turns=False)
+        dataset = data.dataset("train", training=True)
+        data.augment = augment
         first = dataset[0]
         height, width = first.image.shape[-2:]
         count = max(1, min(self.samples, len(dataset), self.pixels // (height * width)))
