@@ -20,7 +20,7 @@ COMMANDS = {
     "fit": ("workbench.cli", "train a model, then test its best checkpoint"),
     "validate": ("workbench.cli", "score a checkpoint on the validation images"),
     "test": ("workbench.cli", "score a checkpoint on the test images"),
-    "check": ("workbench.check.command", "look at data and model of a configuration before the first step"),
+    "check": ("workbench.check", "look at data and model of a configuration before the first step"),
     "predict": ("project.inference.predict", "run a checkpoint over an image or a folder of images"),
     "ensemble": ("project.inference.ensemble", "average several checkpoints, or one with test-time augmentation"),
     "export": ("project.inference.export", "write a checkpoint as ONNX, for other programs"),

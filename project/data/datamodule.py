@@ -210,11 +210,32 @@ class ImageDataModule(LightningDataModule):
         """What is known of every image of every split, in the order of its dataset; empty before `setup`."""
         return {} if self._catalog is None else self._catalog.splits
 
+    # Hooks of the `check` command
+
     def checks(self) -> list[Any]:
-        """The checks that know images, for the `check` command."""
+        """The checks that know images."""
         from project.data.checks import image_checks
 
         return image_checks()
+
+    @property
+    def signal_channels(self) -> int:
+        """Leading channels of the input that show an image; noise maps and hints come behind them."""
+        from project.data.checks import signal_channels
+
+        return signal_channels(self)
+
+    def prepare_for_check(self) -> Any:
+        """Prepare with unusable files as a finding, where a fit would end with an error; returns that finding or None."""
+        from project.data.checks import prepare_for_check
+
+        return prepare_for_check(self)
+
+    def check_images(self, context: Any, folder: Any) -> list[Any]:
+        """Draw the first batches into a folder; returns the files."""
+        from project.data.check_images import draw_batches
+
+        return draw_batches(context, folder)
 
     @property
     def normalization(self) -> dict[str, tuple[list[float], list[float]]]:

@@ -139,6 +139,28 @@ class GANColorizer(ImageToImageModule):
         loss = self.reconstruction(colors, self.space.encode(batch.target))
         return self.space.decode(colors, batch.input), loss
 
+    # For the command check
+
+    def network_examples(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """What each network is given, and what it should give; None for the discriminator."""
+        condition = self.to_memory_format(batch.input)
+        real = self.to_memory_format(self.space.encode(batch.target))
+        critic = {} if self.discriminator is None else {"discriminator": (torch.cat([condition, real], dim=1), None)}
+        return {"generator": (condition, real), **critic}
+
+    def discriminator_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The logits of true and of generated images."""
+        condition, real = self.network_examples(batch)["generator"]
+        fake = self.to_memory_format(self.generator(condition).float())
+        real, fake = (self.discriminator(torch.cat([condition, colors], dim=1)) for colors in (real, fake))
+        return real, fake
+
+    def prepare_trial(self, network: str) -> None:
+        """Have one network train alone."""
+        self.init_from, forever = None, 10**9
+        self.generator_epochs = 0 if network == "discriminator" else forever
+        self.critic_epochs = forever
+
     # Training: forward, the discriminator's step, the generator's step
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:

@@ -16,7 +16,6 @@ from project.models.finetune import FineTuning
 from project.models.metrics import PSNR, SSIM
 from project.models.schedules import configure_optimizer
 from project.networks.normalize import set_normalization
-from project.networks.weights import load_matching
 from workbench.errors import UserError
 from workbench.hyperparameters import save_plain_hyperparameters
 
@@ -93,9 +92,6 @@ class ImageRestorer(ImageToImageModule):
             # The method, not the module, which would become a submodule and put its names into the checkpoint.
             self._compiled = torch.compile(self.network).__call__
 
-    def load_weights(self, path: str) -> None:
-        load_matching(self.network, path, "network.", "generator.")
-
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) images around [0, 1] -> (B, C', H, W) around [0, 1], not clipped."""
         return self.network(self.to_memory_format(x))
@@ -103,6 +99,11 @@ class ImageRestorer(ImageToImageModule):
     def predict_and_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         output = self(batch.input).float()
         return output, self.loss(output, batch.target)
+
+    def prepare_trial(self, network: str) -> None:
+        """For the command check: nothing but the data loss."""
+        self.l1 = self.l2 = 0.0
+        self.compile_network, self.init_from = False, None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         output = self(batch.input) if self._compiled is None else self._call_compiled(batch.input)

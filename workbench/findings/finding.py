@@ -22,7 +22,7 @@ class Finding:
         where: The layer, file, split, loss or network.
         value: What was measured.
         limit: What it should have kept to.
-        advice: One or two sentences to act on, with the configuration key to change and a value to try.
+        advice: One or two sentences to act on, with the setting to change and a value to try.
     """
 
     code: str
@@ -38,31 +38,31 @@ class Finding:
         return self.severity == "fault"
 
     def line(self) -> str:
-        """The finding as one line of JSON; figures that JSON does not know (NaN, infinity) become text."""
-        return json.dumps({name: _plain(value) for name, value in asdict(self).items()}, ensure_ascii=False)
+        """One line of JSON; numbers that JSON does not know (NaN, infinity) become text."""
+        return json.dumps({name: _to_json(value) for name, value in asdict(self).items()}, ensure_ascii=False)
 
-    def sentence(self) -> str:
-        """The finding as one line for people."""
-        measured = f"{_short(self.value)} (limit {_short(self.limit)})"
+    def message(self) -> str:
+        """One line for people."""
+        measured = f"{_rounded(self.value)} (limit {_rounded(self.limit)})"
         return f"{self.severity.upper()} {self.code} at step {self.step}, {self.where}: {measured}. {self.advice}"
 
 
-def append(path: Path, findings: list[Finding]) -> None:
-    """Add findings to a ``findings.jsonl``; makes the file, also when there are none."""
+def append_findings(path: Path, findings: list[Finding]) -> None:
+    """Add findings to a ``findings.jsonl``; creates the file even when there are none."""
     with path.open("a", encoding="utf-8") as file:
         file.writelines(finding.line() + "\n" for finding in findings)
 
 
-def read(path: Path) -> list[Finding]:
+def read_findings(path: Path) -> list[Finding]:
     """All findings of a ``findings.jsonl``, oldest first."""
     return [Finding(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def _plain(value: float | str) -> float | str:
+def _to_json(value: float | str) -> float | str:
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else str(value)
     return value
 
 
-def _short(value: float | str) -> str:
+def _rounded(value: float | str) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -116,7 +116,7 @@ class Health(Monitor):
         found: list[Finding] = []
         if trainer.is_global_zero:
             self.recorder.flush(trainer)
-            found = self.judge.look(self.recorder.history)
+            found = self.judge.evaluate(self.recorder.history)
             self._tell(trainer, found)
         if self.on_fault == "stop" and may_stop:
             self._stop(trainer, any(finding.is_fault for finding in found))
@@ -127,10 +127,10 @@ class Health(Monitor):
         for finding in found:
             if not finding.is_fault:
                 continue
-            _say(trainer, finding.sentence())
+            _say(trainer, finding.message())
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
-                    logger.experiment.alert(title=finding.code, text=finding.sentence(), level="WARN")
+                    logger.experiment.alert(title=finding.code, text=finding.message(), level="WARN")
 
     def _stop(self, trainer: Trainer, stop: bool) -> None:
         if trainer.world_size > 1:
