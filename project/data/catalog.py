@@ -19,7 +19,7 @@ from project.data.pixels import PixelFile, PixelStore, pixel_file
 from project.data.sources import find_entries
 from project.data.splits import PARTS, split_pictures
 from project.data.statistics import Statistics, measure
-from project.data.tell import tell
+from workbench.console import rank_zero_print
 from workbench.errors import UserError
 
 
@@ -217,7 +217,7 @@ def _without(
     left = {part: [picture for picture in splits[part] if picture.name not in excluded] for part in PARTS}
     gone = {part: len(splits[part]) - len(left[part]) for part in PARTS}
     counts = ", ".join(f"{count} {part}" for part, count in gone.items() if count)
-    tell(f"Left out: {counts or 'none that can be used'} (--data.exclude {settings.exclude}).")
+    rank_zero_print(f"Left out: {counts or 'none that can be used'} (--data.exclude {settings.exclude}).")
     emptied = [part for part in PARTS if splits[part] and not left[part]]
     if emptied:
         raise UserError(

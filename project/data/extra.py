@@ -16,7 +16,7 @@ from project.data.cache import Cache
 from project.data.images import Entry, ImageRecord, content_digest
 from project.data.index import file_digests, index_pictures
 from project.data.pairs import Coloring, Given, PairMaker
-from project.data.tell import tell
+from workbench.console import rank_zero_print
 from workbench.errors import UserError
 
 INPUTS, TARGETS, MANIFEST = "inputs", "targets", "manifest.json"
@@ -115,7 +115,7 @@ def extra_pictures(
     leaking = [pair["file"] for pair in manifest.pairs if pair["from"] in paths or _digest(pair) in digests]
     if leaking:
         shown = ", ".join(leaking[:SHOWN]) + (", ..." if len(leaking) > SHOWN else "")
-        tell(
+        rank_zero_print(
             f"Left out {len(leaking)} of {len(manifest.pairs)} extra pairs, whose images are in the validation or "
             f"test split: {shown}."
         )

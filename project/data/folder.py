@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from project.data.images import EXTENSIONS, Entry, is_picture_name
-from project.data.tell import tell
+from workbench.console import rank_zero_print
 from workbench.errors import UserError
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # folder's name -> part
@@ -60,7 +60,7 @@ class Folder:
             full_name = f"{tag}/{name}" if tag else name
             entries.append(Entry(path, full_name, tag=own_tag, part=part, problem=problem))
         if beside:
-            tell(f"{root} holds ready-made parts; {beside} images beside them were left aside.")
+            rank_zero_print(f"{root} holds ready-made parts; {beside} images beside them were left aside.")
         return entries
 
     def _with_partners(self, entries: list[Entry]) -> list[Entry]:
@@ -128,7 +128,7 @@ def walk(folder: Path, key: str) -> list[tuple[str, str, str]]:
             f"Images are files that end in {' '.join(sorted(EXTENSIONS))}, at any depth."
         )
     if others:
-        tell(f"{folder}: {others.total()} files that are no images were left aside ({aside}).")
+        rank_zero_print(f"{folder}: {others.total()} files that are no images were left aside ({aside}).")
     return sorted(found)
 
 

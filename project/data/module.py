@@ -62,6 +62,9 @@ class ImageDataModule(PictureBatches):
         UserError: impossible values or combinations.
     """
 
+    path_arguments = ("root", "target_root", "exclude", "extra_pairs")  # absolute in checkpoints, used from anywhere
+    use_distributed_sampler = False  # it has samplers of its own
+
     def __init__(
         self,
         source: str = "demo",

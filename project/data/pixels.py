@@ -9,7 +9,7 @@ import numpy as np
 from project.data.cache import Cache, key_of
 from project.data.images import BadImage, ImageRecord, Window, decode, resize_shorter, resized
 from project.data.parallel import run_parallel
-from project.data.tell import tell
+from workbench.console import rank_zero_print
 from workbench.errors import UserError
 
 
@@ -194,7 +194,7 @@ def pixel_file(
     file = PixelFile(pictures, channels, resize, cache)
     if file.bytes > limit_gb * 1e9:
         if limit_gb > 0:
-            tell(
+            rank_zero_print(
                 f"Decoded pixels would take {file.bytes / 1e9:.1f} GB, more than --data.decoded_cache_gb {limit_gb:g}: "
                 "images are decoded anew each time."
             )

@@ -15,7 +15,7 @@ from project.data.loader import usable_cores
 from project.data.pairs import PairMaker
 from project.data.splits import fingerprint
 from project.data.statistics import Statistics
-from project.data.tell import tell
+from workbench.console import rank_zero_print
 from workbench.errors import UserError
 
 InputRange = Literal["standardize", "zero_one", "minus_one_one"]
@@ -104,7 +104,7 @@ class PreparedPictures(LightningDataModule):
         numbers = ", ".join(f"{len(paths)} {split}{more.get(split, '')}" for split, paths in self.splits.items())
         assert self.statistics is not None
         mean, std = (" ".join(f"{value:.3f}" for value in part) for part in (self.statistics.mean, self.statistics.std))
-        tell(f"Images: {numbers}; training mean {mean}, std {std}; cache: {self.cache_dir}")
+        rank_zero_print(f"Images: {numbers}; training mean {mean}, std {std}; cache: {self.cache_dir}")
 
     # Normalization
 

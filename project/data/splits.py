@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from project.data.cache import Cache
 from project.data.images import ImageRecord
-from project.data.tell import tell
+from workbench.console import rank_zero_print
 from workbench.errors import UserError
 
 PARTS = ("train", "val", "test")
@@ -97,14 +97,14 @@ def _respect(
             f"{' and '.join(part for part in PARTS if part in ready)}.\nMend those in train, or give others."
         )
     if loose := sum(picture.part not in PARTS for picture in pictures):
-        tell(f"{loose} images come from folders without ready-made parts: they are for training.")
+        rank_zero_print(f"{loose} images come from folders without ready-made parts: they are for training.")
     shares = dict(zip(PARTS, fractions, strict=True))
     cut = [part for part in PARTS if part not in ready and shares[part] > 0]
     if cut:
         kept = {part: share for part, share in shares.items() if part == "train" or part in cut}
         splits |= _deal(splits["train"], {**dict.fromkeys(PARTS, 0.0), **kept}, seed, manifest, only=kept)
         counts = " and ".join(f"{len(splits[part])} for {part}" for part in cut)
-        tell(f"The ready-made parts lack {' and '.join(cut)}: {counts} were cut from its train images.")
+        rank_zero_print(f"The ready-made parts lack {' and '.join(cut)}: {counts} were cut from its train images.")
     return splits
 
 

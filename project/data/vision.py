@@ -16,7 +16,7 @@ from project.data.cache import Cache
 from project.data.folder import Folder
 from project.data.images import Entry
 from project.data.parallel import counted
-from project.data.tell import tell
+from workbench.console import rank_zero_print
 from workbench.errors import UserError
 
 # The names under which torchvision's data sets know their own parts, in the order to try.
@@ -68,7 +68,7 @@ class Torchvision:
         with self.cache.filling(self.name) as temporary:
             for part, dataset in self._parts():
                 self._write(dataset, temporary / part, part)
-        tell(f"{self.name} now lies in {self.folder} as PNG files.")
+        rank_zero_print(f"{self.name} now lies in {self.folder} as PNG files.")
 
     def _parts(self) -> Iterator[tuple[str, Any]]:
         """(part, data set) for each part there is; a set without parts has one, named ""."""

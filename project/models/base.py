@@ -17,9 +17,8 @@ from project.models.finetuning import FineTuning, freeze
 from project.models.metrics import Scores
 from project.models.optimization import EVERY, step_plateaus
 from project.networks.normalize import Normalize
-from workbench.choices import choose
 from workbench.ddp import allow_unfreezing
-from workbench.errors import UserError
+from workbench.errors import UserError, choose
 from workbench.sharding import gather_weights, is_sharded
 
 ROLES = ("normalize_input", "normalize_output")

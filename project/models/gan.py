@@ -19,7 +19,7 @@ from project.models.metrics import PSNR, SSIM
 from project.models.stages import Stage, stage_of
 from project.models.weights import load_adversary, load_matching
 from project.networks.space import SPACES
-from workbench.choices import choose
+from workbench.errors import choose
 from workbench.hyperparameters import save_plain_hyperparameters
 
 Moments = tuple[list[float], list[float]]

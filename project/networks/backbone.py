@@ -17,8 +17,7 @@ from project.networks.pretrained import (
     load_pretrained,
 )
 from project.networks.unet import TAIL
-from workbench.choices import choose
-from workbench.errors import UserError
+from workbench.errors import UserError, choose
 
 
 class BackboneUNet(nn.Module):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from workbench.choices import choose, plain
+from workbench.errors import choose, plain
 
 SCHEMES = ("kaiming", "xavier", "orthogonal")
 

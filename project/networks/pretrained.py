@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from project.networks.weights_file import is_file, load_file
-from workbench.choices import choose
-from workbench.errors import UserError
+from workbench.errors import UserError, choose
 from workbench.pretrained import pretrained_download_skipped
 
 STRIDES = (2, 4, 8, 16, 32)

@@ -9,8 +9,7 @@ from torch import nn
 
 from project.networks.pretrained import TIMM, Pretrained, pretrained_download_skipped
 from project.networks.weights_file import is_file, load_file
-from workbench.choices import choose
-from workbench.errors import UserError
+from workbench.errors import UserError, choose
 
 
 def load_timm(name: str, weights: str | None) -> Pretrained:

@@ -12,8 +12,7 @@ from project.networks.attention import SelfAttention
 from project.networks.blocks import NORMS, ConvBlock, Join, make_activation, make_down, make_up, pad_up
 from project.networks.initialize import activation_gain, initialize
 from project.networks.normalize import Normalize
-from workbench.choices import choose
-from workbench.errors import UserError
+from workbench.errors import UserError, choose
 
 TAIL = 0.1
 """The last convolution starts this much smaller: the first answer is close to the input in residual mode, else to the

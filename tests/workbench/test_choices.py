@@ -1,7 +1,6 @@
 import pytest
 
-from workbench.choices import choose
-from workbench.errors import UserError
+from workbench.errors import UserError, choose
 
 
 @pytest.mark.parametrize("name", ["leaky_relu", "LeakyReLU", "Leaky-ReLU"])

@@ -95,7 +95,7 @@ def test_fit_learns_and_leaves_a_whole_run_behind(config, capsys):
     assert {"latest.png", "input_histogram.png", "step_000010.png", "step_000030.png"} <= pictures
     assert json.loads((run / "environment.json").read_text())["packages"]["torch"] == torch.__version__.split("+")[0]
     assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 30
-    for text in ("PSNR (dB)", "SSIM", "doing nothing", "best.ckpt", "samples", "python -m project predict"):
+    for text in ("PSNR (dB)", "SSIM", "baseline", "best.ckpt", "samples", "python -m project predict"):
         assert text in printed
 
 
@@ -253,7 +253,7 @@ def test_another_configuration_than_the_checkpoints_is_said(config, capsys):
         "12",
     ]
     _fit(config, *words)
-    assert "Other than in the checkpoint: data.batch_size 4 -> 3\n" in capsys.readouterr().out
+    assert "Differs from the checkpoint: data.batch_size 4 -> 3\n" in capsys.readouterr().out
 
 
 def test_in_a_terminal_a_bar_shows_training_and_testing(config, capsys, monkeypatch):
@@ -284,7 +284,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(config):
     _, told = process.communicate(timeout=120)
     assert process.returncode == 130
     run = Path("runs/tiny/latest").resolve()
-    printed = f"Go on with: python -m project fit --name tiny --resume {run.name}"
+    printed = f"Resume with: python -m project fit --name tiny --resume {run.name}"
     assert told == f"Stopped.\n{printed}\n"
 
     step = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
+from workbench.distributed import Launch, find_launch
 from workbench.errors import UserError
-from workbench.launch import Launch, find_launch
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_one_command_a_machine(variables):
 SHARE = """
 import sys
 from workbench.errors import UserError
-from workbench.launch import Launch
+from workbench.distributed import Launch
 rank, fail = int(sys.argv[1]), sys.argv[2] == "fail"
 def make():
     if fail:

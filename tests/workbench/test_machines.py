@@ -7,8 +7,8 @@ import torch
 from lightning.pytorch import Trainer
 
 from workbench.checkpoint_io import AtomicCheckpointIO
+from workbench.distributed import explain, make_trainer
 from workbench.errors import UserError
-from workbench.machines import explain, make_trainer
 
 QUIET = {"accelerator": "cpu", "devices": 1, "logger": False, "barebones": True}
 

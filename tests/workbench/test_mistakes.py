@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from jsonargparse import ArgumentParser
 
-from workbench.mistakes import MOST_LINES, explain, known_keys
+from workbench.parser import MOST_LINES, explain, known_keys
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from workbench.resume import newest_whole
 
 from workbench.errors import UserError
-from workbench.resume import newest_whole
 from workbench.run import Run
 
 

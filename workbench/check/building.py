@@ -16,9 +16,9 @@ from project.data.index import validate_images
 from project.data.loader import usable_cores
 from project.data.sources import find_entries
 from workbench.cli import CommandLine
+from workbench.distributed import make_trainer
 from workbench.errors import UserError
 from workbench.findings.checks import Subject
-from workbench.machines import make_trainer
 from workbench.run import Run, start_run
 
 UNUSED = (

@@ -6,17 +6,15 @@ import sys
 import time
 from collections.abc import Sequence
 
-from workbench.arguments import complete
 from workbench.check.building import Building, TooFewLeft, prepare
 from workbench.check.pictures import draw_pictures
 from workbench.check.table import print_table
 from workbench.check.trainable import describe_trainable
-from workbench.cli import CALLBACKS
 from workbench.console import silence_warnings
 from workbench.findings.checks import Check, Outcome, Passed, all_checks, examine
 from workbench.findings.checks.images import UnreadableImage, listed
 from workbench.findings.finding import Finding, append
-from workbench.mistakes import Parser
+from workbench.parser import expand_args
 from workbench.run import Run
 from workbench.signals import STOP
 
@@ -33,9 +31,8 @@ def main(argv: list[str]) -> int:
     silence_warnings()
     started = time.monotonic()
     with STOP.handled():
-        words = complete(["fit", *argv[1:]])
-        Parser.command, Parser.words, Parser.callbacks = argv[0], words[1:], list(CALLBACKS)
-        built = Building(words)
+        words = expand_args(["fit", *argv[1:]])
+        built = Building(words, command=argv[0])
         try:
             subject = prepare(built.model, built.datamodule, built.trainer, built.plain_config())
         except TooFewLeft as error:

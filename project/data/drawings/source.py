@@ -10,7 +10,7 @@ from project.data.cache import Cache, key_of
 from project.data.drawings.characters import draw
 from project.data.images import Entry
 from project.data.parallel import counted
-from project.data.tell import tell
+from workbench.console import rank_zero_print
 
 
 class Drawings:
@@ -55,4 +55,4 @@ class Drawings:
             for number, pair in enumerate(counted(drawn, self.count, "Drawing characters", self.progress)):
                 for folder, pixels in zip(folders, pair, strict=True):
                     Image.fromarray(pixels).save(folder / f"{number:04d}.png")
-        tell(f"{self.count} drawings now lie in {self.folder} as PNG files.")
+        rank_zero_print(f"{self.count} drawings now lie in {self.folder} as PNG files.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from project.data.pairs.base import Given, PairMaker
 from project.data.pairs.noise import GaussianNoise
-from project.data.tell import tell
+from workbench.console import rank_zero_print
 from workbench.errors import UserError
 
 
@@ -23,6 +23,6 @@ def fitting_pairs(pairs: PairMaker | None, partners: str | None) -> PairMaker:
     if partners is None and pairs.partner == "must":
         raise UserError(f"data.pairs {type(pairs).__name__} wants two folders: set --data.target_root FOLDER.")
     if partners is not None and pairs.partner == "never":
-        tell(f"{partners} gives both sides of each pair: {type(pairs).__name__} is off.")
+        rank_zero_print(f"{partners} gives both sides of each pair: {type(pairs).__name__} is off.")
         return Given()
     return pairs

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from project.networks.space import RGB, Space
-from workbench.choices import choose
+from workbench.errors import choose
 
 WAYS = ("plain", "score", "agreement")
 CLOSE = 2 / 255

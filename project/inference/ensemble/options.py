@@ -8,7 +8,7 @@ from typing import Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from workbench.errors import UserError
-from workbench.options import apart, read
+from workbench.parser import read_options, split_data_args
 
 
 def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
@@ -20,8 +20,8 @@ def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     Raises:
         UserError: An unknown option, a value that it cannot have, or options that do not go together.
     """
-    own, data = apart(arguments)
-    options = read(_parser(), own)
+    own, data = split_data_args(arguments)
+    options = read_options(_parser(), own)
     options.ckpts = [path for word in options.ckpts for path in _found(word)]
     if not options.ckpts:
         raise UserError("There is no checkpoint of that pattern; `fit --snapshots.keep best` keeps several of a run.")

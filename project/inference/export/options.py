@@ -6,7 +6,7 @@ from typing import Literal
 
 from jsonargparse import ArgumentParser, Namespace
 
-from workbench.options import read
+from workbench.parser import read_options
 
 ENDINGS = {"onnx": ".onnx", "torchscript": ".ts", "state_dict": ".pt"}
 
@@ -17,7 +17,7 @@ def parse(arguments: list[str]) -> Namespace:
     Raises:
         UserError: An unknown option, or a value that it cannot have.
     """
-    return read(_parser(), arguments)
+    return read_options(_parser(), arguments)
 
 
 def _parser() -> ArgumentParser:

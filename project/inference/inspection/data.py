@@ -7,7 +7,7 @@ from typing import Any
 from project.data import ImageDataModule
 from workbench.checkpoint import Checkpoint
 from workbench.errors import UserError
-from workbench.mistakes import Parser
+from workbench.parser import Parser
 
 MOST_LINES = 7
 

@@ -7,7 +7,7 @@ from typing import Literal
 from jsonargparse import ArgumentParser, Namespace
 
 from workbench.errors import UserError
-from workbench.options import apart, read
+from workbench.parser import read_options, split_data_args
 
 
 def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
@@ -19,8 +19,8 @@ def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     Raises:
         UserError: An unknown option, or a value that it cannot have.
     """
-    own, data = apart(arguments)
-    options = read(_parser(), own)
+    own, data = split_data_args(arguments)
+    options = read_options(_parser(), own)
     if options.maps < 0:
         raise UserError(f"--maps {options.maps} is too small: at least 0, for none.")
     return options, data

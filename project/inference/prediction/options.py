@@ -9,7 +9,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from project.inference.prediction.hints_file import EXAMPLE
 from workbench.errors import UserError
-from workbench.options import read
+from workbench.parser import read_options
 
 _COLORS = f"""networks that color:
   Hints are a JSON file, x and y in pixels from the top left corner of the upright image. "*" stands for every image
@@ -34,7 +34,7 @@ def parse(arguments: list[str]) -> Namespace:
     Raises:
         UserError: An unknown option, or a value that it cannot have.
     """
-    options = read(_parser(), arguments)
+    options = read_options(_parser(), arguments)
     for name, least in (("tile", 0), ("overlap", 0), ("batch", 1), ("sigma", 0), ("noise", 0), ("size", 0)):
         if options[name] is not None and options[name] < least:
             raise UserError(f"--{name} {options[name]} is too small: at least {least}.")

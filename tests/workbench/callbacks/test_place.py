@@ -97,7 +97,7 @@ def test_a_signal_saves_between_two_steps(hook, step, number, small, assert_same
         with pytest.raises(AssertionError):
             small("stopped", *words)
     told = capsys.readouterr().err
-    assert told.startswith("Stopped.\nGo on with: python -m project fit --name stopped --resume 2")
+    assert told.startswith("Stopped.\nResume with: python -m project fit --name stopped --resume 2")
     assert_same(peace, small("stopped", *words, resume=True))
 
 

@@ -338,7 +338,7 @@ def test_a_signal_stops_all_processes_in_the_same_place(config, launcher, number
         process.send_signal(number)
     _, told = _finish(process, code=code if launcher == "lightning" else None, seconds=60)
     run = _run()
-    assert told.count(f"Go on with: python -m project fit --name tiny --resume {run.name}") == 1, told
+    assert told.count(f"Resume with: python -m project fit --name tiny --resume {run.name}") == 1, told
     step = _checkpoint(run)["global_step"]
     _finish(_start([*FIT, "--name", "tiny", "--resume", "latest", "--trainer.max_steps", str(step + 2)]))
     losses = [row["train/loss"] for row in _rows(run) if row["train/loss"]]

@@ -17,7 +17,7 @@ def _trainer(**more):
 
 
 @pytest.mark.parametrize(
-    ("callback", "key"), [(Patience("val/psmr"), "early_stopping"), (BestCheckpoint("val/psmr"), "best_checkpoint")]
+    ("callback", "key"), [(Patience("val/psmr"), "early_stopping"), (BestCheckpoint("val/psmr"), "checkpoint")]
 )
 def test_a_monitor_that_is_not_logged_is_told(callback, key):
     with pytest.raises(UserError, match="val/psmr") as caught:
