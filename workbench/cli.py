@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, ProgressBar
@@ -28,7 +28,7 @@ from workbench.checkpoint import read_checkpoint
 from workbench.console import print_scores, resume_command, short_path, silence_warnings
 from workbench.distributed import explain_failure, make_trainer, terminate_children
 from workbench.errors import UserError
-from workbench.loggers import finish_wandb, make_loggers, upload_command
+from workbench.loggers import WandbMode, finish_wandb, make_loggers, upload_command
 from workbench.main import PROGRAM, load
 from workbench.parser import Parser, expand_args
 from workbench.pretrained import skip_pretrained_download
@@ -106,12 +106,12 @@ class CommandLine(LightningCLI):
             parser.set_defaults({"data": {"class_path": PROGRAM.data}})
 
     def add_arguments_to_parser(self, parser: Parser) -> None:
-        add, wandb_modes = parser.add_argument, Literal["auto", "online", "offline", "off"]
+        add = parser.add_argument
         add("--name", type=str, default="run", help="Name of the run; by default the config's file name.")
         add("--runs_dir", type=str, default="runs", help="Folder of all runs.")
         add("--resume", type=str | None, default=None, help="'latest' or a VERSION: resume that run of this name.")
         text = "Weights & Biases; auto is online where there are credentials, otherwise offline."
-        add("--wandb", type=wandb_modes, default="auto", help=text)
+        add("--wandb", type=WandbMode, default="auto", help=text)
         add("--tensorboard", type=bool, default=False, help="Write TensorBoard's files as well.")
         own = {key: (load(path), {}) for key, path in PROGRAM.callbacks.items()}
         for key, (callback, defaults) in (CALLBACKS | own).items():

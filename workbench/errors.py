@@ -21,10 +21,10 @@ def find_user_error(error: BaseException | None) -> UserError | None:
     return error
 
 
-def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str:
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6, prefix: str = "") -> str:
     """``" Did you mean X?"``, or nothing where no known name is near."""
     near = get_close_matches(name, list(known), n=1, cutoff=cutoff)
-    return f" Did you mean {near[0]}?" if near else ""
+    return f" Did you mean {prefix}{near[0]}?" if near else ""
 
 
 def plain(name: str) -> str:

@@ -7,8 +7,12 @@ import os
 import re
 import shlex
 import sys
+from configparser import ConfigParser, Error
+from contextlib import suppress
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
@@ -20,6 +24,7 @@ from workbench.errors import UserError
 from workbench.run import Run
 
 WandbMode = Literal["auto", "online", "offline", "off"]
+WANDB_CLOUD = ("api.wandb.ai", "api.forge.coreweave.com")  # one server: the names in older and newer versions of wandb
 
 
 class _AppendingWriter(ExperimentWriter):
@@ -132,7 +137,7 @@ def make_loggers(
         UserError: A logger's package is not installed, or W&B has no credentials.
     """
     loggers: list[Logger] = [MetricsCSV(run, rows, resume_step)]
-    if wandb != "off" and (mode := _wandb_mode(wandb)) != "off":
+    if (mode := _wandb_mode(wandb)) != "off":
         loggers.append(_wandb_logger(run, mode))
     if tensorboard:
         options = {"name": run.name, "version": run.version, "default_hp_metric": False, "purge_step": resume_step}
@@ -146,30 +151,47 @@ def make_loggers(
 
 
 def _wandb_mode(wanted: WandbMode) -> str:
-    """online, offline or off; W&B itself would prompt where there are no credentials."""
-    cache = Path(".cache/wandb").absolute()
-    for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
-        os.environ.setdefault(variable, str(cache))  # else they land in the user's home
-    if not (Path.home() / ".config" / "wandb").is_dir():  # an existing one may name the user's own server
-        os.environ.setdefault("WANDB_CONFIG_DIR", str(cache))
-    os.environ.setdefault("WANDB_SILENT", "true")
-    os.environ.setdefault("WANDB_CONSOLE", "off")  # capturing the terminal breaks a live progress bar
-    given = {"disabled": "off", "dryrun": "offline", "offline": "offline"}.get(os.environ.get("WANDB_MODE", ""))
-    if wanted == "offline" or (wanted == "auto" and given):
-        return given if wanted == "auto" else "offline"
-    import wandb
-
-    if wandb.login(prompt=False):
-        return "online"
+    """online, offline or off. W&B itself would prompt without credentials, and `wandb.login` needs the network."""
     if wanted == "auto":
-        return "offline"
-    raise UserError(
-        "--wandb online needs credentials of Weights & Biases, and there are none.\n"
-        "Run `wandb login`, or use --wandb offline: the run can be uploaded later."
-    )
+        modes = {"disabled": "off", "dryrun": "offline", "offline": "offline"}
+        return modes.get(os.environ.get("WANDB_MODE", "")) or ("online" if _has_credentials() else "offline")
+    if wanted == "online" and not _has_credentials():
+        raise UserError(
+            "--wandb online needs credentials of Weights & Biases, and there are none.\n"
+            "Run `wandb login`, or use --wandb offline: the run can be uploaded later."
+        )
+    return wanted
+
+
+def _has_credentials() -> bool:
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    settings = ConfigParser()
+    with suppress(Error, OSError):
+        settings.read(_wandb_config() / "settings")
+    url = os.environ.get("WANDB_BASE_URL") or settings.get("default", "base_url", fallback="")
+    host = urlsplit(url).netloc  # with its port, as `wandb login` writes it into the netrc file
+    hosts = (host,) if host and host not in WANDB_CLOUD else WANDB_CLOUD
+    for name in (".netrc", "_netrc"):
+        with suppress(OSError, NetrcParseError):
+            known = netrc(os.environ.get("NETRC") or Path.home() / name)
+            if any(known.authenticators(host) for host in hosts):
+                return True
+    return False
+
+
+def _wandb_config() -> Path:
+    return Path(os.environ.get("WANDB_CONFIG_DIR") or Path.home() / ".config" / "wandb")
 
 
 def _wandb_logger(run: Run, mode: str) -> Logger:
+    cache = Path(".cache/wandb").absolute()
+    for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        os.environ.setdefault(variable, str(cache))  # else they land in the user's home
+    if not _wandb_config().is_dir():  # an existing one may name the user's own server
+        os.environ.setdefault("WANDB_CONFIG_DIR", str(cache))
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_CONSOLE", "off")  # capturing the terminal breaks a live progress bar
     logger = WandbLogger(
         project=os.environ.get("WANDB_PROJECT", "image-to-image"),
         name=f"{run.name}/{run.version}",

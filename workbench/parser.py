@@ -198,7 +198,7 @@ def explain(message: str, parser: Any, words: list[str]) -> str:
     if given and "class_path" not in text:
         text += f"\nGiven was: {given[1]}"
     if match := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):
-        text += f"\n{did_you_mean(match[2], dir(import_module(match[1]))).strip()}"
+        text += "\n" + did_you_mean(match[2], dir(import_module(match[1])), prefix=f"{match[1]}.").strip()
     return _shorten(text)
 
 
@@ -206,17 +206,16 @@ def _unknown_key(name: str, parser: Any, trees: dict[str, Any], words: list[str]
     places = [f"{file}: {key}" for file, tree in trees.items() for key in _keys(tree) if f".{key}".endswith(f".{name}")]
     typed = [word.split("=")[0] for word in words if word.startswith("--") and word.split("=")[0].endswith(name)]
     place = (places + typed + [name])[0]
-    wanted = place.split(": ")[-1].lstrip("-")
+    wanted = place.split(": ")[-1].lstrip("-").replace("init_args.", "")
     # Keys of classes first: a parser of a class alone knows only their ends.
-    valid = [*_class_keys(trees), *known_keys(parser)]
+    valid = {key.replace("init_args.", ""): key for key in [*known_keys(parser), *_class_keys(trees)]}
+    leaves = {key.rpartition(".")[2]: key for key in valid}
     near = get_close_matches(wanted, valid, n=1, cutoff=0.75)
-    if not near:
-        leaves = {key.rsplit(".", 1)[-1]: key for key in reversed(valid)}
-        near = [leaves[leaf] for leaf in get_close_matches(name.rsplit(".", 1)[-1], leaves, n=1, cutoff=0.6)]
+    near += [leaves[leaf] for leaf in get_close_matches(wanted.rpartition(".")[2], leaves, n=1, cutoff=0.6)]
     siblings = [key.rpartition(".")[2] for key in valid if key.rpartition(".")[0] == wanted.rpartition(".")[0]]
     text = f"Unknown option: {place}"
     if near:
-        text += f"\nDid you mean {near[0]}?"
+        text += f"\nDid you mean {valid[near[0]]}?"
     elif siblings:
         text += f"\nThere are: {', '.join(siblings)}."
     return _shorten(text)
@@ -255,7 +254,7 @@ def _keys(tree: Any, prefix: str = "") -> Iterator[str]:
 
 def _class_keys(trees: dict[str, Any]) -> Iterator[str]:
     """Arguments of the classes named in configurations, and of the default data module."""
-    if PROGRAM.data:
+    if PROGRAM.data and not any("class_path" in (tree.get("data") or {}) for tree in trees.values()):
         yield from (f"data.{name}" for name in _parameters(PROGRAM.data))
     stack = [("", tree) for tree in trees.values()]
     while stack:

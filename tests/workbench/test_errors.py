@@ -107,7 +107,7 @@ def test_mistake_on_the_command_line(case, capsys, tmp_path):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["fitt"], ["Did you mean 'fit'?"]),
+        (["fitt"], ["Did you mean fit?"]),
         (["fit"], ["needs --config FILE"]),
         (["fit", "--config", str(CONFIG).replace("denoise", "denoize")], ["Did you mean", "denoise.yaml?"]),
         (["test", "--ckpt_path", "nope.ckpt"], ["There is no checkpoint nope.ckpt"]),
@@ -138,7 +138,7 @@ def test_a_full_disk_is_no_trace(monkeypatch, capsys):
     def fail(argv):
         raise OSError(errno.ENOSPC, "No space left on device", "runs/x")
 
-    monkeypatch.setattr("project.__main__._find", lambda command: fail)
+    monkeypatch.setattr("workbench.cli.main", fail)
     assert main(["fit"]) == 2
     assert "The disk is full (runs/x)" in capsys.readouterr().err
 
@@ -147,7 +147,7 @@ def test_a_fault_of_ours_keeps_its_trace(monkeypatch):
     def fail(argv):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("project.__main__._find", lambda command: fail)
+    monkeypatch.setattr("workbench.cli.main", fail)
     with pytest.raises(ZeroDivisionError):
         main(["fit"])
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from project.__main__ import main
+from workbench import cli
 from workbench.callbacks.effective import EffectiveBatch
 
 
@@ -95,7 +96,7 @@ def small(tmp_path: Path, make_images: Callable[..., Path], small_model: dict[st
 @pytest.fixture
 def killed(small: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """As `small`, killed at moments (hook, step) one after another, and resumed after each."""
-    monkeypatch.setattr("workbench.cli.EffectiveBatch", KillAt)
+    monkeypatch.setattr(cli, "LAST", [KillAt, *cli.LAST])
 
     def run(name: str, moments: list[tuple[str, int]], *words: str) -> Path:
         for number, (hook, step) in enumerate(moments):

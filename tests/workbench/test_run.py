@@ -3,9 +3,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from workbench.errors import UserError
-from workbench.run import find_run, point_latest_at, start_run
+from workbench.run import (
+    Run,
+    differences,
+    find_run,
+    latest_valid_checkpoint,
+    point_latest_at,
+    start_run,
+)
 
 
 def _save_checkpoint(run) -> None:
@@ -127,3 +135,55 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--runs_dir"):
         start_run(tmp_path / "file" / "runs", "denoise")
+
+
+@pytest.fixture
+def saved(tmp_path) -> Run:
+    saved = Run(tmp_path, "denoise", "1", resumed=True)
+    saved.last_checkpoint.parent.mkdir(parents=True)
+    for name, step in (("previous", 20), ("last", 30)):
+        content = {"global_step": step, "state_dict": {"w": torch.zeros(5000)}, "place": {"rows": step + 3}}
+        torch.save(content, saved.last_checkpoint.with_name(f"{name}.ckpt"))
+    return saved
+
+
+def test_the_last_one_is_taken(saved, capsys):
+    found = latest_valid_checkpoint(saved)
+    assert (found.path, found.step, found.rows) == (saved.last_checkpoint, 30, 33)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.999])
+def test_the_one_before_it_is_taken_where_it_is_cut_short(saved, capsys, share):
+    content = saved.last_checkpoint.read_bytes()
+    saved.last_checkpoint.write_bytes(content[: int(share * len(content))])
+    found = latest_valid_checkpoint(saved)
+    assert (found.path.name, found.step, found.rows) == ("previous.ckpt", 20, 23)
+    told = capsys.readouterr().err
+    assert "last.ckpt cannot be read" in told and "previous.ckpt, step 20" in told
+
+
+def test_a_changed_bit_counts_as_damage(saved):
+    content = bytearray(saved.last_checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    saved.last_checkpoint.write_bytes(content)
+    assert latest_valid_checkpoint(saved).step == 20
+
+
+def test_a_checkpoint_of_before_says_nothing_of_rows(saved):
+    torch.save({"global_step": 30}, saved.last_checkpoint)
+    assert latest_valid_checkpoint(saved).rows is None
+
+
+def test_where_none_can_be_read_the_way_out_is_told(saved):
+    for path in saved.checkpoints:
+        path.write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"last\.ckpt.*\n.*previous\.ckpt") as caught:
+        latest_valid_checkpoint(saved)
+    assert "init_from" in str(caught.value)
+
+
+def test_differences_name_changed_added_and_removed_keys():
+    saved = {"data": {"a": 1, "b": [1, 2]}, "model": {"x": {"y": None}}, "trainer": {"devices": 1}}
+    now = {"data": {"a": 2, "b": [1, 2], "c": 3}, "model": {"x": {"y": None}}, "trainer": {"devices": 2}}
+    assert differences(saved, now) == ["data.a 1 -> 2", "data.c None -> 3"]
