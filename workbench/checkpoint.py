@@ -81,17 +81,7 @@ def flat_data(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def require(checkpoint: Checkpoint, model: object, attribute: str, command: str) -> None:
-    """Refuse a checkpoint of another task.
-
-    Args:
-        checkpoint: It holds the model.
-        model: The model, or its class.
-        attribute: What the command needs of it.
-        command: The command's name, for the message.
-
-    Raises:
-        UserError: The model has no such attribute.
-    """
+    """Refuse a checkpoint of another task: its model, or the model's class, lacks an attribute that a command needs."""
     if not hasattr(model, attribute):
         name = checkpoint.config["model"]["class_path"]
         raise UserError(f"{command} cannot use {checkpoint.path}: its model {name} has no {attribute!r}.")
@@ -99,9 +89,6 @@ def require(checkpoint: Checkpoint, model: object, attribute: str, command: str)
 
 def load_model(checkpoint: str | Path | Checkpoint) -> LightningModule:
     """Build the model that a checkpoint holds, with its weights, on the CPU and in evaluation mode.
-
-    Args:
-        checkpoint: A file, or what :func:`read_checkpoint` returned.
 
     Raises:
         UserError: As :func:`read_checkpoint`; or the model's class is gone, takes other arguments or has other weights.
@@ -120,12 +107,7 @@ def load_model(checkpoint: str | Path | Checkpoint) -> LightningModule:
 
 
 def weights_mismatch(path: str | Path | None, error: RuntimeError) -> UserError:
-    """The error for a checkpoint whose weights do not fit the model of a given configuration.
-
-    Args:
-        path: The checkpoint.
-        error: What ``load_state_dict`` raised.
-    """
+    """The error for a checkpoint whose weights do not fit the model of a given configuration."""
     return UserError(
         f"{path}: its weights do not fit this configuration's model:\n{_first_lines(error)}\n"
         "Leave the model as it was trained; without --config the checkpoint's own configuration is used.\n"

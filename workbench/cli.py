@@ -233,11 +233,12 @@ class CommandLine(LightningCLI):
         sharded = is_sharded(trainer)  # Lightning cannot wrap sharded weights once more, to evaluate them
         if keeper is not None and not sharded:
             options = {"datamodule": self.datamodule, "ckpt_path": keeper.best_model_path, "verbose": False}
-            for step, loader in (("validation_step", "val_dataloader"), ("test_step", "test_dataloader")):
-                evaluate = trainer.validate if step == "validation_step" else trainer.test
-                if is_overridden(step, model) and is_overridden(loader, self.datamodule or model):
-                    for result in evaluate(model, **options, weights_only=True):  # none where the split is empty
-                        scores |= result
+            splits = getattr(self.datamodule, "splits", {})
+            for split, step in (("val", "validation_step"), ("test", "test_step")):
+                evaluate = trainer.validate if split == "val" else trainer.test
+                there = is_overridden(f"{split}_dataloader", self.datamodule or model) and splits.get(split, True)
+                if there and is_overridden(step, model):
+                    scores |= evaluate(model, **options, weights_only=True)[0]
         if trainer.is_global_zero:
             self._summarize(scores, keeper, sharded)
 

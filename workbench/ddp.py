@@ -11,15 +11,10 @@ from workbench.errors import UserError
 def allow_unused_parameters(trainer: Trainer, because: str) -> None:
     """Have DDP find in each step which parameters got no gradient; call it before the model is wrapped.
 
-    Otherwise it waits for them. What the strategy sets explicitly is not overridden, but refused; strategies of other
-    kinds are left alone.
-
-    Args:
-        trainer: Whose strategy it is.
-        because: Which parameters those are, for the message.
+    Otherwise it waits for them. Strategies of other kinds are left alone.
 
     Raises:
-        UserError: The strategy says that every parameter gets a gradient.
+        UserError: The strategy says that every parameter gets a gradient; ``because`` begins the message.
     """
     if not isinstance(trainer.strategy, DDPStrategy):
         return

@@ -34,27 +34,18 @@ _CONNECTION = re.compile(r"connection|peer|broken pipe|gloo|nccl|socket", re.IGN
 
 @dataclass(frozen=True)
 class Launch:
-    """How this process was started.
-
-    Attributes:
-        rank: Among all processes; 0 writes.
-        size: World size, as far as a launcher other than Lightning started the processes.
-        job: Identifies the job, also when it is restarted; None where nothing restarts it.
-        restarted: Whether it may have been started before.
-        inherited: The run's version, from the process that started this one.
-    """
+    """How this process was started."""
 
     rank: int = 0
-    size: int = 1
-    job: str | None = None
-    restarted: bool = False
-    inherited: str | None = None
+    size: int = 1  # as far as a launcher other than Lightning started the processes
+    job: str | None = None  # identifies the job, also when it is restarted; None where nothing restarts it
+    restarted: bool = False  # whether it may have been started before
+    inherited: str | None = None  # the run's version, from the process that started this one
 
     def broadcast(self, make: Callable[[], str]) -> str:
         """What rank 0 makes, on all ranks, before the process group exists: through the store it will start from.
 
-        Raises:
-            UserError: What rank 0 raises, or that it cannot be reached.
+        A UserError of rank 0 is raised on all.
         """
         if self.size == 1:
             return make()
@@ -94,10 +85,7 @@ class Launch:
 
 
 def find_launch(num_nodes: int = 1) -> Launch:
-    """How torchrun, SLURM or Lightning started this process, by its environment.
-
-    Args:
-        num_nodes: Number of machines, for Lightning's own way: the same command on each, numbered by NODE_RANK.
+    """How torchrun, SLURM or Lightning (the same command on ``num_nodes`` machines) started this process.
 
     Raises:
         UserError: SLURM's variables contradict each other, or torchrun could not restart processes.
@@ -160,12 +148,7 @@ def _new_rendezvous(rank: int) -> None:
 
 
 def make_trainer(make: Callable[..., Trainer], section: Mapping[str, Any], **options: Any) -> Trainer:
-    """Build the trainer, with checkpoints that are written atomically.
-
-    Args:
-        make: Builds it.
-        section: Its section of the configuration.
-        options: Further arguments of the trainer.
+    """Call ``make(**options)`` to build the trainer, with checkpoints that are written atomically.
 
     Raises:
         UserError: The section does not fit the machine, the launcher, or itself.
@@ -205,50 +188,47 @@ def make_trainer(make: Callable[..., Trainer], section: Mapping[str, Any], **opt
     return trainer
 
 
-def explain_failure(error: Exception, trainer: Trainer, checkpoint: str | None) -> UserError | None:
-    """What went wrong while the trainer ran, as a user's mistake; None where there is nothing to add.
+# What Lightning's and torch's errors hold -> what a user reads
+FAILURES = {
+    "checkpoint contains only the model": (
+        "{checkpoint} holds only weights, as a run's snapshots do: no run can be resumed from it.\n"
+        "Resume from last.ckpt in the same folder, or start a new run from these weights:\n"
+        "--model.init_args.init_from {checkpoint}"
+    ),
+    "SyncBatchNorm": (
+        "trainer.sync_batchnorm works only on GPUs.\nSet --trainer.sync_batchnorm false: each process then has the "
+        "statistics of its own part of the batch."
+    ),
+    "loaded state dict": (
+        "{checkpoint}: its optimizer held other parameters than this configuration's.\nA resumed run keeps what is "
+        "trained, and which parts have learning rates of their own: leave them as they were (model.finetune).\n"
+        "A new run from its weights: fit --model.init_args.init_from {checkpoint}"
+    ),
+    "`val_check_interval`": (
+        "An epoch has fewer than trainer.val_check_interval, {trainer.val_check_interval}, batches.\n"
+        "Set trainer.check_val_every_n_epoch: null to count over epochs, or a smaller interval."
+    ),
+    "You set `?(--)?(devices|num_nodes|nodes)": (
+        "trainer.devices and trainer.num_nodes do not fit what started the processes:\n{text}\n"
+        "Set --trainer.devices to the processes of each machine, and --trainer.num_nodes to the machines."
+    ),
+}
 
-    Args:
-        error: What was raised.
-        trainer: Which ran.
-        checkpoint: The checkpoint that it was given.
-    """
-    text, kind = str(error), type(error)
+
+def explain_failure(error: Exception, trainer: Trainer, checkpoint: str | None) -> UserError | None:
+    """What went wrong while a trainer ran, given a checkpoint, as a user's mistake; None where it is none."""
+    text = str(error)
     if isinstance(error, RuntimeError) and "loading state_dict" in text:
         return weights_mismatch(checkpoint, error)
-    if isinstance(error, KeyError) and "checkpoint contains only the model" in text:
-        return UserError(
-            f"{checkpoint} holds only weights, as a run's snapshots do: no run can be resumed from it.\n"
-            "Resume from last.ckpt in the same folder, or start a new run from these weights:\n"
-            f"--model.init_args.init_from {checkpoint}"
-        )
-    if kind is ValueError and "SyncBatchNorm" in text:
-        return UserError(
-            "trainer.sync_batchnorm works only on GPUs.\nSet --trainer.sync_batchnorm false: each process then has "
-            "the statistics of its own part of the batch."
-        )
-    if kind is ValueError and "loaded state dict" in text:
-        return UserError(
-            f"{checkpoint}: its optimizer held other parameters than this configuration's.\n"
-            "A resumed run keeps what is trained, and which parts have learning rates of their own: leave them as they "
-            f"were (model.finetune).\nA new run from its weights: fit --model.init_args.init_from {checkpoint}"
-        )
-    if isinstance(error, ValueError) and "`val_check_interval`" in text:
-        return UserError(
-            f"An epoch has fewer than trainer.val_check_interval, {trainer.val_check_interval}, batches.\n"
-            "Set trainer.check_val_every_n_epoch: null to count over epochs, or a smaller interval."
-        )
     if isinstance(error, RuntimeError) and trainer.world_size > 1 and _CONNECTION.search(text):
         return UserError(
             f"{_describe_dead_rank(trainer)} has ended, and the others cannot continue without it.\n"
             "Its own message stands above; one that was killed may have run out of memory.\n"
             "--resume latest resumes from the last checkpoint."
         )
-    if isinstance(error, ValueError) and re.search("You set `?(--)?(devices|num_nodes|nodes)", text):
-        return UserError(
-            f"trainer.devices and trainer.num_nodes do not fit what started the processes:\n{text}"
-            "\nSet --trainer.devices to the processes of each machine, and --trainer.num_nodes to the machines."
-        )
+    for pattern, message in FAILURES.items():
+        if isinstance(error, ValueError | KeyError) and re.search(pattern, text):
+            return UserError(message.format(checkpoint=checkpoint, trainer=trainer, text=text))
     return None
 
 

@@ -33,12 +33,7 @@ def plain(name: str) -> str:
 
 
 def choose(key: str, name: str, known: Iterable[str]) -> str:
-    """The known name that ``name`` means; case, dashes and underscores do not matter.
-
-    Args:
-        key: The configuration key, for the message.
-        name: What the user wrote.
-        known: The names to choose from.
+    """The known name that ``name`` means, as the value of a configuration key; case, - and _ do not matter.
 
     Raises:
         UserError: No known name fits; the message lists the nearest and all others.

@@ -28,15 +28,12 @@ WANDB_CLOUD = ("api.wandb.ai", "api.forge.coreweave.com")  # one server: the nam
 
 
 class _AppendingWriter(ExperimentWriter):
-    """Appends to the metrics of a resumed run, which Lightning's own writer deletes.
+    """Appends to the first ``keep`` rows of a resumed run (None: all), which Lightning's own writer deletes.
 
-    Args:
-        log_dir: The run's folder.
-        keep: Keep so many rows; what a run logged after its checkpoint it logs again.
-        before: Where ``keep`` is None: keep the rows of steps before this one; None for all.
+    What a run logged after its checkpoint it logs again.
     """
 
-    def __init__(self, log_dir: str, keep: int | None = None, before: int | None = None) -> None:
+    def __init__(self, log_dir: str, keep: int | None) -> None:
         super().__init__(log_dir)
         self.written = 0
         path = Path(self.metrics_file_path)
@@ -44,11 +41,7 @@ class _AppendingWriter(ExperimentWriter):
             return
         with path.open(newline="", encoding="utf-8") as file:
             # A run that was killed while writing left an incomplete last row.
-            rows = [row for row in csv.DictReader(file) if None not in row.values()]
-        if keep is not None:
-            rows = rows[:keep]
-        elif before is not None:
-            rows = [row for row in rows if int(float(row["step"] or 0)) < before]
+            rows = [row for row in csv.DictReader(file) if None not in row.values()][:keep]
         self.metrics_keys = list(rows[0]) if rows else []
         self.written = len(rows)
         if rows:
@@ -90,34 +83,24 @@ class _AppendingWriter(ExperimentWriter):
 
 
 class MetricsCSV(CSVLogger):
-    """``metrics.csv`` in the run's folder.
+    """``metrics.csv`` in the run's folder; of a resumed run's rows it keeps the first so many (None: all)."""
 
-    Args:
-        run: The run.
-        keep: Of a resumed run's rows, keep so many; None: those before ``resume_step``.
-        resume_step: ``global_step`` of the checkpoint that it resumes from; None: keep all rows.
-    """
-
-    def __init__(self, run: Run, keep: int | None = None, resume_step: int | None = None) -> None:
+    def __init__(self, run: Run, keep: int | None = None) -> None:
         super().__init__(run.root, name=run.name, version=run.version, flush_logs_every_n_steps=50)
-        self._keep, self._resume_step = keep, resume_step
+        self._keep = keep
 
     @property
     @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:
         if self._experiment is None:
-            self._experiment = _AppendingWriter(self.log_dir, self._keep, self._resume_step)
+            self._experiment = _AppendingWriter(self.log_dir, self._keep)
         return self._experiment
 
     def log_hyperparams(self, params: object = None) -> None:
         pass  # config.yaml holds them already
 
     def write_down(self) -> int | None:
-        """Write what is buffered: a killed run resumes from the checkpoint that is about to be written.
-
-        Returns:
-            The number of rows in the file; None on all ranks but 0.
-        """
+        """Write what is buffered, before a checkpoint is saved; the rows in the file, None on all ranks but 0."""
         return self.experiment.sync() if rank_zero_only.rank == 0 else None
 
 
@@ -130,13 +113,13 @@ def make_loggers(
         run: The run.
         wandb: Whether and how to log to W&B.
         tensorboard: Whether to write TensorBoard's files.
-        rows: Rows of ``metrics.csv`` that a resumed run's checkpoint knows of.
+        rows: Of a resumed run: rows of ``metrics.csv`` that are older than its checkpoint; None: all.
         resume_step: ``global_step`` of that checkpoint.
 
     Raises:
         UserError: A logger's package is not installed, or W&B has no credentials.
     """
-    loggers: list[Logger] = [MetricsCSV(run, rows, resume_step)]
+    loggers: list[Logger] = [MetricsCSV(run, rows)]
     if (mode := _wandb_mode(wandb)) != "off":
         loggers.append(_wandb_logger(run, mode))
     if tensorboard:

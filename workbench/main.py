@@ -37,29 +37,20 @@ COMMAND --help lists a command's options. --debug, or WORKBENCH_DEBUG=1, shows t
 
 @dataclass
 class Program:
-    """What a project adds to the workbench. Classes are named by their path, and imported where they are used.
+    """What a project adds to the workbench. Class paths are strings, imported where they are used."""
 
-    Attributes:
-        name: It is run by ``python -m NAME``.
-        commands: Its own commands, as in ``COMMANDS``.
-        data: Data module of configurations whose ``data`` section names none.
-        callbacks: Command-line key -> callback.
-        switches: Key -> argument without which that callback is left out, as in ``workbench.cli.SWITCHES``.
-        headings: Metric -> (heading, decimals), in the order of the table of results.
-        next_steps: (run's folder, checkpoint) -> lines that follow a training run's results, by their label.
-    """
-
-    name: str = "workbench"
-    commands: dict[str, tuple[str, str]] = field(default_factory=dict)
-    data: str | None = None
-    callbacks: dict[str, str] = field(default_factory=dict)
-    switches: dict[str, str] = field(default_factory=dict)
-    headings: dict[str, tuple[str, int]] = field(default_factory=dict)
+    name: str = "workbench"  # it is run by `python -m NAME`
+    commands: dict[str, tuple[str, str]] = field(default_factory=dict)  # as COMMANDS
+    data: str | None = None  # data module of configurations that name none
+    callbacks: dict[str, str] = field(default_factory=dict)  # command-line key -> class path
+    switches: dict[str, str] = field(default_factory=dict)  # as workbench.cli.SWITCHES
+    headings: dict[str, tuple[str, int]] = field(default_factory=dict)  # metric -> heading and decimals, in order
+    # (run's folder, checkpoint) -> lines by their label, which follow the results of a training run
     next_steps: Callable[[Path, Path], dict[str, Any]] = lambda folder, checkpoint: {}
 
 
 PROGRAM = Program()
-"""The one that runs; `configure` changes it."""
+"""The one that runs."""
 
 
 def configure(**values: Any) -> None:

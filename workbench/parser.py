@@ -8,6 +8,7 @@ import textwrap
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
@@ -131,11 +132,7 @@ class Parser(LightningArgumentParser):
 
 
 def read_options(parser: ArgumentParser, arguments: list[str]) -> Namespace:
-    """Parse the options of a command that is not Lightning's.
-
-    Args:
-        parser: Its ``prog`` ends with the command; with ``exit_on_error=False``.
-        arguments: What follows the command.
+    """Parse the options of a command that is not Lightning's; its parser has ``exit_on_error=False``.
 
     Raises:
         UserError: An unknown option, or a value that it cannot have.
@@ -149,16 +146,13 @@ def read_options(parser: ArgumentParser, arguments: list[str]) -> Namespace:
 
 def split_data_args(arguments: list[str]) -> tuple[list[str], list[str]]:
     """A command line without ``--data.KEY VALUE``, and those words."""
-    own: list[str] = []
-    data: list[str] = []
+    own, data = [], []
     words = iter(arguments)
     for word in words:
         if not word.startswith("--data."):
             own.append(word)
-            continue
-        data.append(word)
-        if "=" not in word:
-            data += [value for value in [next(words, None)] if value is not None]
+        else:
+            data += [word] if "=" in word else [word, *islice(words, 1)]
     return own, data
 
 
@@ -167,13 +161,7 @@ _NOISE = re.compile(r"^\W*(Subtypes:|Given value|Errors:|Expected a <class 'None
 
 
 def explain(message: str, parser: Any, words: list[str]) -> str:
-    """A message of jsonargparse, rewritten for a person.
-
-    Args:
-        message: What the parser said.
-        parser: Its options are the valid names.
-        words: The command line; the config files in it are searched for the mistake.
-    """
+    """A parser's message, rewritten for a person; the config files among the words are searched for the mistake."""
     trees = _config_trees(words)
     if match := _UNKNOWN.search(message):
         return _unknown_key((match[1] or match[2]).lstrip("-").split("=")[0].rstrip("+"), parser, trees, words)

@@ -10,7 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -56,18 +56,9 @@ class Run:
 
 
 def start_run(root: str | Path, name: str, kind: str = "", num_nodes: int = 1) -> Run:
-    """Make the folder of a new run, one for all of its processes.
+    """Make the folder of a new run, one for all of its processes; ``kind`` marks what is no training run (``test``).
 
     A job that its launcher restarts (torchrun after a failure, SLURM after a requeue) continues in the folder it had.
-
-    Args:
-        root: The folder of all runs.
-        name: The run's name.
-        kind: Appended to the version of what is not a training run (``test``).
-        num_nodes: Number of machines.
-
-    Raises:
-        UserError: The folder cannot be made.
     """
     root = Path(root)
     if Path(name).name != name or name in ("", ".", ".."):
@@ -113,12 +104,7 @@ def _make_folder(root: Path, name: str, kind: str) -> Run:
 
 
 def find_run(root: str | Path, name: str, version: str) -> Run:
-    """Find an earlier run that can be resumed.
-
-    Args:
-        root: The folder of all runs.
-        name: The run's name.
-        version: ``latest``, or the name of a folder under ``runs/NAME``.
+    """Find an earlier run that can be resumed; ``version`` is ``latest`` or the name of a folder under ``runs/NAME``.
 
     Raises:
         UserError: There is no such run, it never saved a checkpoint, or its folder cannot be written.
@@ -167,15 +153,8 @@ def point_latest_at(run: Run) -> None:
     fresh.replace(latest)
 
 
-@dataclass(frozen=True)
-class ResumePoint:
-    """The checkpoint that a run resumes from.
-
-    Attributes:
-        path: The file.
-        step: Its ``global_step``.
-        rows: Rows of ``metrics.csv`` that are older; None if it does not say.
-    """
+class ResumePoint(NamedTuple):
+    """A checkpoint, its ``global_step``, and how many rows of ``metrics.csv`` are older (None: unknown)."""
 
     path: Path
     step: int
@@ -183,7 +162,7 @@ class ResumePoint:
 
 
 def latest_valid_checkpoint(run: Run) -> ResumePoint:
-    """The newest checkpoint that is not damaged; says so where it is not the last one.
+    """The newest checkpoint that is not damaged; prints it where it is not the last one.
 
     Raises:
         UserError: None of the run's checkpoints can be read.
@@ -210,11 +189,6 @@ def latest_valid_checkpoint(run: Run) -> ResumePoint:
 
 def compare_configs(checkpoint: str, config: dict[str, Any], verbose: bool) -> None:
     """Print where a configuration differs from that of the checkpoint that a run resumes from.
-
-    Args:
-        checkpoint: The file.
-        config: The configuration now.
-        verbose: Whether to print at all.
 
     Raises:
         UserError: The optimizer or scheduler is another one.

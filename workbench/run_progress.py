@@ -19,9 +19,7 @@ BROADCAST_EVERY = 20
 class RunProgress:
     """The share of a run that is over, in steps or in time, whichever is further; never waits for the device.
 
-    Args:
-        trainer: The running trainer; its ``max_time`` counts through the Timer callback that it makes.
-        total_steps: Optimizer steps of the whole run; infinite when only time limits it.
+    ``total_steps`` is infinite where only ``trainer.max_time`` limits the run.
 
     Raises:
         UserError: Neither steps nor time limit the run.

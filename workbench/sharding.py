@@ -16,9 +16,7 @@ def is_sharded(trainer: Trainer) -> bool:
 def gather_weights(trainer: Trainer, write: bool = False) -> AbstractContextManager[None]:
     """Within this context the model has all its weights under FSDP; every process has to enter it.
 
-    Args:
-        trainer: Whose strategy has the weights.
-        write: Whether changes made within it persist.
+    With ``write``, changes made within it persist.
     """
     if not isinstance(trainer.strategy, FSDPStrategy):
         return nullcontext()

@@ -16,11 +16,8 @@ FORCE_AFTER = 2.0
 class Stop(BaseException):
     """Ends the program because of a signal.
 
-    Not a KeyboardInterrupt, which Lightning handles by killing the other processes: that looks like a failure.
-
-    Args:
-        number: The signal's.
-        lines: What to print.
+    Not a KeyboardInterrupt, which Lightning handles by killing the other processes: that looks like a failure. Its
+    arguments are the signal's number and the lines to print.
     """
 
     def __init__(self, number: int, *lines: str) -> None:
