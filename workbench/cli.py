@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningDataModule, LightningModule, Trainer
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
@@ -85,11 +85,9 @@ class CommandLine(LightningCLI):
         Parser.words = [command or argv[0], *argv[1:]]
         super().__init__(
             LightningModule,
-            LightningDataModule,
             save_config_callback=Record,
             parser_class=Parser,
             subclass_mode_model=True,
-            subclass_mode_data=True,
             seed_everything_default=42,
             auto_configure_optimizers=False,
             trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False},

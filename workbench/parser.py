@@ -242,7 +242,8 @@ def _keys(tree: Any, prefix: str = "") -> Iterator[str]:
 
 def _class_keys(trees: dict[str, Any]) -> Iterator[str]:
     """Arguments of the classes named in configurations, and of the default data module."""
-    if PROGRAM.data and not any("class_path" in (tree.get("data") or {}) for tree in trees.values()):
+    data = [tree.get("data") or {} for tree in trees.values() if isinstance(tree, dict)]
+    if PROGRAM.data and not any("class_path" in section for section in data):
         yield from (f"data.{name}" for name in _parameters(PROGRAM.data))
     stack = [("", tree) for tree in trees.values()]
     while stack:

@@ -96,6 +96,13 @@ class Series(LightningDataModule):
         return DataLoader(TensorDataset(series, series.mean(2)), 8)
 
 
+class Alone(Classifier):
+    """Brings its own training data."""
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(TensorDataset(torch.eye(4), torch.tensor([0, 1, 0, 1])), 2)
+
+
 class TwoOptimizers(LightningModule):
     """Manual optimization: encoder and head have an optimizer each; no validation, no test."""
 
@@ -183,3 +190,11 @@ def test_a_mistake_in_the_arguments_of_any_data_module(config, capsys):
     assert main(["fit", "--config", config("tuples, monitor"), "--data.batchsize", "3"]) == 2
     told = capsys.readouterr().err
     assert "--data.batchsize" in told and "Did you mean data.init_args.batch_size?" in told
+
+
+def test_a_module_may_bring_its_own_data(tmp_path):
+    trainer = {"accelerator": "cpu", "max_epochs": 1, "limit_val_batches": 0}
+    tree = {"model": {"class_path": f"{__name__}.Alone"}, "data": None, "trainer": trainer}
+    (tmp_path / "alone.yaml").write_text(yaml.safe_dump(tree))
+    assert main(["fit", "--config", "alone.yaml", "--wandb", "off"]) == 0
+    assert read_checkpoint("runs/alone/latest/checkpoints/last.ckpt").config["data"] is None

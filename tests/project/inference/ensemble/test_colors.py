@@ -100,7 +100,7 @@ def test_members_are_scored_and_color_together_and_their_pairs_train_further(tra
     extra = ["--data.extra_pairs", "colored/pairs", "--wandb", "off"]
     assert main(["fit", "--config", str(path), "--name", "more", *extra]) == 0
     assert "12 train (3 of them extra pairs)" in capsys.readouterr().out
-    data = yaml.safe_load(Path("runs/more/latest/config.yaml").read_text())["data"]
+    data = yaml.safe_load(Path("runs/more/latest/config.yaml").read_text())["data"]["init_args"]
     assert data["extra_pairs"] == str((tmp_path / "colored" / "pairs").absolute())
 
 
