@@ -66,8 +66,8 @@ CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
 FIRST: list[type[Callback]] = [ExactResume, ClearStepMetrics]
 LAST: list[type[Callback]] = [EffectiveBatch, RandomStates]
 
-SWITCHES = {"early_stopping": "monitor", "ema": "decay", "profile": "steps"}
-"""Key -> argument: a callback whose argument is null or 0 is not added to the trainer."""
+SWITCHES = {"early_stopping": ("monitor",), "ema": ("decay",), "profile": ("steps",)}
+"""Key -> arguments: a callback all of whose arguments here are null or 0 is not added to the trainer."""
 TRAINER_SWITCHES = {"enable_progress_bar": ProgressBar, "enable_checkpointing": ModelCheckpoint}
 
 
@@ -173,11 +173,13 @@ class CommandLine(LightningCLI):
         settings, switches = self.config[self.subcommand], SWITCHES | PROGRAM.switches
         off = tuple(kind for key, kind in TRAINER_SWITCHES.items() if config.get(key) is False)
         keys = self._parser(self.subcommand).callback_keys
-        kept = [
-            callback
-            for key, callback in zip(keys, callbacks, strict=True)
-            if not isinstance(callback, off) and (key not in switches or settings[key][switches[key]])
-        ]
+        if self.config_init[self.subcommand].ckpt_path:
+            switches.pop("ema", None)  # the checkpoint of a run that averaged is resumed through it
+        kept = []
+        for key, callback in zip(keys, callbacks, strict=True):
+            switched_on = key not in switches or any(settings[key][name] for name in switches[key])
+            if switched_on and not isinstance(callback, off):
+                kept.append(callback)
         given = config.get("callbacks") or []
         given = given if isinstance(given, list) else [given]
         config["callbacks"] = [*(first() for first in FIRST), *given]

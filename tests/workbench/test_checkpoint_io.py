@@ -32,9 +32,7 @@ def test_the_one_before_the_last_is_kept(path):
     assert {found.name for found in path.parent.iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     path.write_bytes(path.read_bytes()[:-40])
     save(4, path)
-    assert (step_of(path), step_of(path.with_name("previous.ckpt"))) == (4, 2), (
-        "a damaged one is not kept"
-    )
+    assert (step_of(path), step_of(path.with_name("previous.ckpt"))) == (4, 2), "a damaged one is not kept"
 
 
 FULL = RuntimeError("PytorchStreamWriter failed writing file data/0")
