@@ -140,7 +140,13 @@ def read_options(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     try:
         return parser.parse_args(arguments)
     except ArgumentError as error:
-        text = explain(str(error), parser, arguments)
+        message = str(error)
+    known = sorted(option for option in parser._option_string_actions if option.startswith("--"))
+    typed = [word.split("=")[0] for word in arguments if word.startswith("--")]
+    if unknown := [option for option in typed if option not in known]:
+        text = f"{parser.prog.split()[-1]} has no option {unknown[0]}.{did_you_mean(unknown[0], known)}"
+    else:
+        text = explain(re.sub(r'Parser key "([\w.]+)"', r'Parser key "--\1"', message), parser, [])
     raise UserError(f"{text}\nAll options: {parser.prog} --help")
 
 
