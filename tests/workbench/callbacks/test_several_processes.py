@@ -377,7 +377,7 @@ def test_slurm_requeues_and_the_job_goes_on_in_its_folder(config, tmp_path):
         os.killpg(process.pid, signal.SIGUSR1)
     told = [_finish(process, seconds=60)[1] for process in first]
     assert (tmp_path / "asked").read_text() == f"requeue {job['SLURM_JOB_ID']}\n"
-    assert "The job is requeued and goes on by itself" in told[0]
+    assert "The job is requeued and resumes by itself" in told[0]
     run = _run()
     assert not list(run.glob("hpc_ckpt*")), "one checkpoint is enough"
     step = _checkpoint(run)["global_step"]
