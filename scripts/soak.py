@@ -99,7 +99,8 @@ def write_config(folder: Path, options: argparse.Namespace) -> Path:
                 "trainer": {"check_val_every_n_epoch": None, "val_check_interval": 23, "log_every_n_steps": 3},
                 "gradient_clipping": {"norm": 0.5},
                 "ema": {"decay": 0.9},
-                "early_stopping": {"patience": 1000},
+                "checkpoint": {"monitor": "val/psnr", "mode": "max"},
+                "early_stopping": {"monitor": "val/psnr", "mode": "max", "patience": 1000},
                 "snapshots": {"keep": "cycles" if options.model == "unet" else "best", "most": 3},
             }
         )

@@ -12,16 +12,15 @@ import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch import nn
 
-from workbench.arguments import complete
-from workbench.cli import CALLBACKS, CommandLine
+from workbench.cli import CommandLine
 from workbench.console import silence_warnings
+from workbench.distributed import make_trainer
 from workbench.errors import UserError
 from workbench.findings.checks import Check, CheckContext, Outcome, Passed, Skipped, all_checks, run_checks
 from workbench.findings.checks.check import listed
 from workbench.findings.finding import Finding, append_findings
-from workbench.machines import make_trainer
-from workbench.mistakes import Parser
 from workbench.model_parts import HELPER
+from workbench.parser import expand_args
 from workbench.run import Run, start_run
 from workbench.signals import STOP
 
@@ -51,9 +50,7 @@ def main(argv: list[str]) -> int:
     silence_warnings()
     started = time.monotonic()
     with STOP.handled():
-        words = complete(["fit", *argv[1:]])
-        Parser.command, Parser.words, Parser.callbacks = argv[0], words[1:], list(CALLBACKS)
-        built = Builder(words)
+        built = Builder(expand_args(["fit", *argv[1:]]), command=argv[0])
         try:
             context = set_up(built.model, built.datamodule, built.trainer, built.plain_config())
         except UnusableData as error:

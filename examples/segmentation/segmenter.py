@@ -14,7 +14,7 @@ from project.networks import UNet
 class Segmenter(LightningModule):
     """Predicts a class for each pixel.
 
-    Logs ``train/loss``; ``val/loss``, ``val/iou`` (mean over classes) and ``val/iou_baseline``, the IoU of predicting the
+    Logs ``train/loss``; ``val/loss``, ``val/iou`` (mean over classes) and ``val/iou_baseline``, that of predicting the
     most frequent class of the training pixels everywhere; likewise ``test/``.
 
     Args:

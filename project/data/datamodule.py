@@ -95,6 +95,7 @@ class ImageDataModule(LightningDataModule):
     """
 
     path_arguments = ("root", "target_root", "exclude", "extra_pairs")  # the command line makes these absolute
+    use_distributed_sampler = False  # its loaders' own samplers give each rank its part
 
     def __init__(
         self,
@@ -226,7 +227,7 @@ class ImageDataModule(LightningDataModule):
         return signal_channels(self)
 
     def prepare_for_check(self) -> Any:
-        """Prepare with unusable files as a finding, where a fit would end with an error; returns that finding or None."""
+        """Have unusable files become a finding, where a fit would end with an error; returns it, or None."""
         from project.data.checks import prepare_for_check
 
         return prepare_for_check(self)

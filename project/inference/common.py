@@ -11,7 +11,7 @@ from project.data import ImageDataModule
 from project.networks.normalize import input_normalization
 from workbench.checkpoint import Checkpoint
 from workbench.errors import UserError
-from workbench.mistakes import Parser
+from workbench.parser import Parser
 
 
 def main_network(model: LightningModule, command: str) -> nn.Module:

@@ -36,7 +36,7 @@ from workbench.checkpoint import Checkpoint, load_model, read_checkpoint
 from workbench.checkpoint_io import atomic_write_text
 from workbench.console import silence_warnings
 from workbench.errors import UserError
-from workbench.options import apart, read
+from workbench.parser import read_options, split_data_args
 
 AVERAGES = {"plain": "the mean", "score": "weighted by score", "median-weighted": "weighted by closeness to the median"}
 CLOSE = 2 / 255
@@ -186,8 +186,8 @@ def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     add("--min_confidence", type=float | None, default=None, help="write images whose confidence (1 less the mean "
         "uncertainty) is at least this as pseudo-labels, pairs to train on, into OUTPUT/pairs")  # fmt: skip
     add("--data.KEY", type=str | None, default=None, help="any key of the run's data settings, such as --data.root")
-    own, data_words = apart(arguments)
-    options = read(parser, own)
+    own, data_words = split_data_args(arguments)
+    options = read_options(parser, own)
     check_image_options(options)
     paths = [
         Path(word).expanduser() for word in options.ckpts

@@ -31,7 +31,7 @@ from workbench.callbacks.record import environment
 from workbench.checkpoint import Checkpoint, load_model, read_checkpoint
 from workbench.console import silence_warnings
 from workbench.errors import UserError
-from workbench.options import read
+from workbench.parser import read_options
 
 Function = Callable[[Tensor], Tensor]
 SUFFIXES = {"onnx": ".onnx", "state_dict": ".pt"}
@@ -59,7 +59,7 @@ class ExportNetwork(nn.Module):
 
 def main(argv: Sequence[str]) -> int:
     """Run the command: ``export`` and what follows it on the command line."""
-    options = read(_parser(), list(argv[1:]))
+    options = read_options(_parser(), list(argv[1:]))
     silence_warnings()
     checkpoint = read_checkpoint(options.ckpt_path)
     path = _output_path(options, checkpoint.config.get("name") or "network")

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from torchvision.utils import make_grid
 
 from project.networks.normalize import Normalize
-from workbench.choices import choose
+from workbench.errors import choose
 
 BEST = 9
 """Patches that are shown of each feature map."""

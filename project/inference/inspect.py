@@ -59,7 +59,7 @@ from project.networks.normalize import input_normalization
 from workbench.checkpoint import load_model, read_checkpoint
 from workbench.console import silence_warnings
 from workbench.errors import UserError
-from workbench.options import apart, read
+from workbench.parser import read_options, split_data_args
 
 WORST = 16
 """Images with the largest errors that are drawn."""
@@ -96,8 +96,8 @@ class Subject(NamedTuple):
 
 def main(argv: Sequence[str]) -> int:
     """Run the command: ``inspect`` and what follows it on the command line."""
-    own, data_words = apart(list(argv[1:]))
-    options = read(_parser(), own)
+    own, data_words = split_data_args(list(argv[1:]))
+    options = read_options(_parser(), own)
     if options.maps < 0:
         raise UserError(f"--maps {options.maps} is too small: at least 0, for none.")
     if options.maps and importlib.util.find_spec("captum") is None:

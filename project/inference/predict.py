@@ -20,7 +20,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from project.inference.hints import EXAMPLE, DoneLog, HintRequest, parse_request
 from workbench.errors import UserError
-from workbench.options import read
+from workbench.parser import read_options
 
 if TYPE_CHECKING:  # torch and Pillow take seconds, which `--help` and a typing error need not wait for
     import numpy as np
@@ -67,7 +67,7 @@ def _parse(arguments: list[str]) -> Namespace:
     add("--precision", type=Literal["32", "bf16", "16"], default="32", help="bits of the network's arithmetic")
     add("--sigma", type=float | None, default=None, help="noise strength (0 to 255) for a network with a noise map")
     add("--noise", type=float | None, default=None, help="to try it: first add noise of this sigma (0 to 255)")
-    options = read(parser, arguments)
+    options = read_options(parser, arguments)
     check_image_options(options)
     return options
 

@@ -15,9 +15,8 @@ from project.models.finetune import FineTuning, freeze
 from project.models.metrics import Scores
 from project.models.schedules import step_plateaus
 from project.networks.normalize import channels_of
-from workbench.choices import choose
 from workbench.ddp import allow_unfreezing
-from workbench.errors import UserError
+from workbench.errors import UserError, choose
 from workbench.sharding import gather_weights
 
 

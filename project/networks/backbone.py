@@ -12,8 +12,7 @@ from project.networks.layers import ConvBlock, SkipConnection, activation_gain, 
 from project.networks.normalize import Normalize
 from project.networks.unet import TAIL_GAIN
 from project.networks.weights import adapt_kernel, download, listed, read_weights
-from workbench.choices import choose
-from workbench.errors import UserError
+from workbench.errors import UserError, choose
 from workbench.pretrained import pretrained_download_skipped
 
 STRIDES = (2, 4, 8, 16, 32)

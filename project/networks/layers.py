@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from workbench.choices import choose, plain
+from workbench.errors import choose, plain
 
 _PLAIN = (nn.SiLU, nn.GELU, nn.ELU, nn.SELU, nn.Mish, nn.Hardswish, nn.Softplus, nn.Tanh, nn.Sigmoid, nn.Identity)
 ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {

@@ -20,8 +20,7 @@ from project.networks.layers import (
     pad_to_multiple,
 )
 from project.networks.normalize import Normalize
-from workbench.choices import choose
-from workbench.errors import UserError
+from workbench.errors import UserError, choose
 
 TAIL_GAIN = 0.1
 """Scale of the last convolution's weights at the start: the first output is close to the input in residual mode, else

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from project.data.sampling import TrainingSampler
+from project.data.loader import TrainingSampler
 from torch import nn
 
 from project.data.loader import ResumableLoader

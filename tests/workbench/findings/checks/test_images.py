@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from project.data.checks import StatisticsNotFromTrain
-from project.data.pairs import Given, GrayToColor, LinesToColor, SpatialHints
+from project.data.pairs import PairedInput, GrayToColor, LinesToColor, SpatialHints
 from project.data.statistics import Statistics
 from project.networks import BackboneUNet, Normalized, UNet
 from workbench.findings.checks import Passed, Skipped
@@ -145,7 +145,7 @@ def two_folders(make_scenes):
         for name, other in zip(names, names[shift:] + names[:shift], strict=True):
             Image.open(colors / name).convert("L").save(gray / name)
             Image.open(colors / other).save(target / name)
-        return {"root": str(gray), "target_root": str(target), "pairs": Given()}
+        return {"root": str(gray), "target_root": str(target), "pairs": PairedInput()}
 
     return make
 

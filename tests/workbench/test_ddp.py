@@ -1,4 +1,4 @@
-"""Parameters that rest for a while, in several processes: gloo on the CPU, through the real command."""
+"""Parameters without a gradient in some steps, in several processes: gloo on the CPU, through the real command."""
 
 from __future__ import annotations
 
@@ -36,46 +36,36 @@ def strategy(name: str) -> DDPStrategy:
 
 
 @pytest.mark.parametrize("name", ["ddp", "ddp_spawn", "ddp_find_unused_parameters_true"])
-@pytest.mark.parametrize("expect", [allow_unfreezing, lambda trainer: allow_unused_parameters(trainer, "")])
-def test_processes_are_told_by_themselves(name, expect):
+@pytest.mark.parametrize("allow", [allow_unfreezing, lambda trainer: allow_unused_parameters(trainer, "")])
+def test_ddp_finds_unused_parameters(name, allow):
     found = strategy(name)
-    expect(SimpleNamespace(strategy=found, world_size=2))
+    allow(SimpleNamespace(strategy=found, world_size=2))
     assert found._ddp_kwargs["find_unused_parameters"] is True
 
 
 @pytest.mark.parametrize(
-    ("found", "words"),
+    ("found", "expected"),
     [
-        (DDPStrategy(find_unused_parameters=False), "find_unused_parameters: false"),
-        (DDPStrategy(static_graph=True), "static_graph: true"),
+        (DDPStrategy(find_unused_parameters=False), r"unfreeze.*find_unused_parameters: false(.|\n)*strategy ddp"),
+        (DDPStrategy(static_graph=True), r"unfreeze.*static_graph: true(.|\n)*strategy ddp"),
+        (FSDPStrategy(), "FSDPStrategy"),
     ],
 )
-def test_what_was_set_on_purpose_is_refused(found, words):
-    with pytest.raises(UserError, match=rf"unfreeze.*{words}(.|\n)*--trainer\.strategy ddp"):
+def test_a_strategy_that_does_not_allow_it_is_refused(found, expected):
+    with pytest.raises(UserError, match=expected):
         allow_unfreezing(SimpleNamespace(strategy=found, world_size=2))
 
 
-def test_sharded_parameters_are_not_unfrozen():
-    trainer = SimpleNamespace(strategy=FSDPStrategy(), world_size=2)
-    with pytest.raises(UserError, match="FSDPStrategy"):
-        allow_unfreezing(trainer)
-    trainer.world_size = 1
-    allow_unfreezing(trainer)
-
-
-def test_models_tell_their_processes():
+def test_models_ask_for_it():
     gan = GANColorizer(UNet(in_channels=5, out_channels=2, widths=[4, 6]), PatchGAN(in_channels=7, width=4, layers=1))
-    for model, rests in (
-        (gan, True),
-        (ImageRestorer(UNet(widths=[4, 6])), False),
-        (ImageRestorer(UNet(widths=[4, 6]), finetune=FineTuning(1)), False),
-        (ImageRestorer(UNet(widths=[4, 6]), finetune=FineTuning(1, unfreeze={1: 0})), True),
-    ):
+    plain, unfreezing = (
+        ImageRestorer(UNet(widths=[4, 6]), finetune=FineTuning(1, unfreeze=unfreeze)) for unfreeze in ({}, {1: 0})
+    )
+    for model, unused in ((gan, True), (plain, False), (unfreezing, True)):
         found = DDPStrategy()
-        trainer = SimpleNamespace(strategy=found, datamodule=None, world_size=2, state=SimpleNamespace(fn="fit"))
-        model._trainer = trainer
+        model._trainer = SimpleNamespace(strategy=found, datamodule=None, world_size=2, state=SimpleNamespace(fn="fit"))
         model.setup("fit")
-        assert found._ddp_kwargs.get("find_unused_parameters", False) is rests
+        assert found._ddp_kwargs.get("find_unused_parameters", False) is unused
 
 
 def models(weights: Path) -> dict[str, dict]:
