@@ -99,10 +99,10 @@ def train(model: str, precision: str, options: argparse.Namespace) -> Result:
     import torch
     from lightning.pytorch import seed_everything
 
-    from workbench.arguments import complete
-    from workbench.cli import CALLBACKS, CommandLine
+    import project.__main__  # noqa: F401 its data and callbacks are the defaults
+    from workbench.cli import CommandLine
     from workbench.console import silence_warnings
-    from workbench.mistakes import Parser
+    from workbench.parser import expand_args
 
     silence_warnings()
     seed_everything(42, verbose=False)
@@ -122,8 +122,7 @@ def train(model: str, precision: str, options: argparse.Namespace) -> Result:
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as runs:
-        Parser.callbacks = list(CALLBACKS)
-        Watched(complete(words(model, precision, options, runs)))
+        Watched(expand_args(words(model, precision, options, runs)))
     return result
 
 
@@ -135,7 +134,7 @@ def words(model: str, precision: str, options: argparse.Namespace, runs: str) ->
     given += [f"--trainer.max_steps={options.steps}", "--trainer.max_epochs=-1", "--trainer.max_time=null"]
     given += [f"--trainer.val_check_interval={options.steps}", "--trainer.check_val_every_n_epoch=null"]
     given += ["--trainer.log_every_n_steps=1", "--gradient_clipping.norm=0.5", "--watch.throughput=false"]
-    given += [f"--data.batch_size={options.batch}", "--best_checkpoint.monitor=null", "--input_histogram.bins=0"]
+    given += [f"--data.batch_size={options.batch}", "--checkpoint.monitor=null"]
     given += ["--samples.count=0"]
     if model == "UNet":
         given += ["--trainer.gradient_clip_val=null"]

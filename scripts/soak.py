@@ -31,7 +31,7 @@ from PIL import Image
 REPOSITORY = Path(__file__).parents[1]
 UNET = {"class_path": "project.networks.UNet", "init_args": {"widths": [8, 12], "norm": "batch", "dropout": 0.1}}
 ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.003}}
-COSINE = {"class_path": "project.models.schedules.WarmupCosine", "init_args": {"cycles": 4}}
+COSINE = {"class_path": "project.models.WarmupCosine", "init_args": {"cycles": 4}}
 EXPONENTIAL = "torch.optim.lr_scheduler.ExponentialLR"
 EPOCH = 18
 """Steps of an epoch: 8 of the 12 images, each 9 times, in batches of 4."""
@@ -99,7 +99,8 @@ def write_config(folder: Path, options: argparse.Namespace) -> Path:
                 "trainer": {"check_val_every_n_epoch": None, "val_check_interval": 23, "log_every_n_steps": 3},
                 "gradient_clipping": {"norm": 0.5},
                 "ema": {"decay": 0.9},
-                "early_stopping": {"patience": 1000},
+                "checkpoint": {"monitor": "val/psnr", "mode": "max"},
+                "early_stopping": {"monitor": "val/psnr", "mode": "max", "patience": 1000},
                 "snapshots": {"keep": "cycles" if options.model == "unet" else "best", "most": 3},
             }
         )
@@ -121,7 +122,7 @@ def gan(steps: int) -> dict[str, Any]:
         "space": "rgb",
         "generator": UNET,
         "discriminator": {"class_path": "project.networks.PatchGAN", "init_args": judge},
-        "adversarial": {"class_path": "project.models.adversarial.Hinge"},
+        "adversarial": {"class_path": "project.models.Hinge"},
         "generator_optimizer": ADAM,
         "discriminator_optimizer": ADAM,
         "generator_scheduler": COSINE,

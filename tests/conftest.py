@@ -20,7 +20,7 @@ def _stay_inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
     for name in list(os.environ):
-        if name.startswith(("WANDB_", "PROJECT_")) or name in (
+        if name.startswith(("WANDB_", "WORKBENCH_")) or name in (
             "LOCAL_RANK",
             "NODE_RANK",
             "WORLD_SIZE",
@@ -29,7 +29,7 @@ def _stay_inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     # What the code itself sets in the environment goes as well: the values of before come back after the test.
     for name in (
-        "PROJECT_RUN_VERSION",
+        "WORKBENCH_RUN_VERSION",
         "WANDB_MODE",
         "WANDB_SILENT",
         "WANDB_CONSOLE",

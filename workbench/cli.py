@@ -1,23 +1,17 @@
-"""``fit``, ``validate`` and ``test``: Lightning's command line, with a run's folder and short errors around it."""
+"""``fit``, ``validate`` and ``test`` for any LightningModule and LightningDataModule, each in a run's folder."""
 
 from __future__ import annotations
 
 import shutil
 import signal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.cli import LightningCLI
+from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from project.callbacks.hint_curve import HintCurve
-from project.callbacks.hint_sweep import HintSweep
-from project.callbacks.histogram import InputHistogram
-from project.callbacks.samples import Samples
-from project.callbacks.score_curves import ScoreCurves
-from project.data import ImageDataModule
-from workbench.arguments import complete
 from workbench.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from workbench.callbacks.clipping import GradientClipping
 from workbench.callbacks.effective import EffectiveBatch
@@ -31,61 +25,60 @@ from workbench.callbacks.record import Record
 from workbench.callbacks.snapshots import Snapshots
 from workbench.callbacks.stopping import Patience
 from workbench.checkpoint import read_checkpoint
-from workbench.console import silence_warnings
+from workbench.console import print_scores, resume_command, short_path, silence_warnings
+from workbench.distributed import explain_failure, make_trainer, terminate_children
 from workbench.errors import UserError
-from workbench.loggers import finish_wandb, make_loggers
-from workbench.machines import end_others, explain, make_trainer
-from workbench.mistakes import Parser
+from workbench.loggers import WandbMode, finish_wandb, make_loggers, upload_command
+from workbench.main import PROGRAM, load
+from workbench.parser import Parser, expand_args
 from workbench.pretrained import skip_pretrained_download
-from workbench.report import print_scores
-from workbench.resume import compare, newest_whole
-from workbench.run import Run, find_run, start_run
+from workbench.run import Run, compare_configs, find_run, latest_valid_checkpoint, start_run
 from workbench.sharding import is_sharded
 from workbench.signals import STOP, Stop
-from workbench.summary import how_to_go_on, summarize
 from workbench.watch import Watch
 
-# Each has a key of its own, so that `--early_stopping.patience 5` works; the default is what every run has.
+# Each has a key of its own, so that `--early_stopping.patience 5` works. They are called in this order, between FIRST
+# and LAST; Lightning calls what saves checkpoints behind all others.
 CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
-    "best_checkpoint": (BestCheckpoint, {}),
+    "checkpoint": (BestCheckpoint, {}),
     "snapshots": (Snapshots, {}),  # before the last checkpoint, which knows which there are
     "last_checkpoint": (LastCheckpoint, {}),
     "early_stopping": (Patience, {}),
     "ema": (EMA, {}),  # restores the weights after a validation before they are measured
     "watch": (Watch, {}),  # before what clips
     "gradient_clipping": (GradientClipping, {}),
-    "samples": (Samples, {}),
-    "hint_curve": (HintCurve, {}),
-    "hint_sweep": (HintSweep, {}),
-    "score_curves": (ScoreCurves, {}),
-    "input_histogram": (InputHistogram, {}),
     "profile": (StepProfile, {}),
     "learning_rate": (LearningRateMonitor, {"logging_interval": "step"}),
     "progress": (Progress, {}),
 }
+FIRST: list[type[Callback]] = [ExactResume, ClearStepMetrics]
+LAST: list[type[Callback]] = [EffectiveBatch, RandomStates]
 
-SWITCHES = {"enable_progress_bar": ProgressBar, "enable_checkpointing": ModelCheckpoint}
+SWITCHES = {"early_stopping": ("monitor",), "ema": ("decay",), "profile": ("steps",)}
+"""Key -> arguments: a callback all of whose arguments here are null or 0 is not added to the trainer."""
+TRAINER_SWITCHES = {"enable_progress_bar": ProgressBar, "enable_checkpointing": ModelCheckpoint}
 
 
 class CommandLine(LightningCLI):
-    """LightningCLI whose runs live in ``runs/NAME/VERSION``."""
+    """LightningCLI whose runs live in ``runs/NAME/VERSION``.
+
+    Args:
+        argv: The command line, as `expand_args` returns it.
+        command: The command's name in messages, where it is not the first word.
+    """
 
     run: Run | None = None
 
-    def __init__(self, argv: list[str]) -> None:
+    def __init__(self, argv: list[str], command: str | None = None) -> None:
+        Parser.words = [command or argv[0], *argv[1:]]
         super().__init__(
             LightningModule,
-            ImageDataModule,
             save_config_callback=Record,
             parser_class=Parser,
             subclass_mode_model=True,
             seed_everything_default=42,
             auto_configure_optimizers=False,
-            trainer_defaults={
-                "use_distributed_sampler": False,  # the data module has samplers of its own
-                "num_sanity_val_steps": 0,
-                "enable_model_summary": False,
-            },
+            trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False},
             args=argv,
         )
 
@@ -93,22 +86,21 @@ class CommandLine(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         return {name: keys for name, keys in LightningCLI.subcommands().items() if name != "predict"}
 
+    def add_core_arguments_to_parser(self, parser: Parser) -> None:
+        super().add_core_arguments_to_parser(parser)
+        if PROGRAM.data is not None:  # then `data: {root: FOLDER}` and `--data.root FOLDER` need no class_path
+            parser.set_defaults({"data": {"class_path": PROGRAM.data}})
+
     def add_arguments_to_parser(self, parser: Parser) -> None:
-        parser.add_argument(
-            "--name", type=str, default="run", help="Name of the run; by default the config's file name."
-        )
-        parser.add_argument("--runs_dir", type=str, default="runs", help="Folder of all runs.")
-        parser.add_argument(
-            "--resume", type=str | None, default=None, help="'latest' or a VERSION: go on with that run of this name."
-        )
-        parser.add_argument(
-            "--wandb",
-            type=Literal["auto", "online", "offline", "off"],
-            default="auto",
-            help="Weights & Biases; auto is online where there are credentials, otherwise offline.",
-        )
-        parser.add_argument("--tensorboard", type=bool, default=False, help="Write TensorBoard's files as well.")
-        for key, (callback, defaults) in CALLBACKS.items():
+        add = parser.add_argument
+        add("--name", type=str, default="run", help="Name of the run; by default the config's file name.")
+        add("--runs_dir", type=str, default="runs", help="Folder of all runs.")
+        add("--resume", type=str | None, default=None, help="'latest' or a VERSION: resume that run of this name.")
+        text = "Weights & Biases; auto is online where there are credentials, otherwise offline."
+        add("--wandb", type=WandbMode, default="auto", help=text)
+        add("--tensorboard", type=bool, default=False, help="Write TensorBoard's files as well.")
+        own = {key: (load(path), {}) for key, path in PROGRAM.callbacks.items()}
+        for key, (callback, defaults) in (CALLBACKS | own).items():
             parser.add_lightning_class_args(callback, key)
             parser.set_defaults({f"{key}.{name}": value for name, value in defaults.items()})
 
@@ -116,37 +108,34 @@ class CommandLine(LightningCLI):
         """Not Lightning's way, where a checkpoint's hyper-parameters silently win over the command line."""
 
     def before_instantiate_classes(self) -> None:
-        """Look at the checkpoint before anything is made; say where the images are, wherever that is read."""
+        """Check the checkpoint before anything is built; make the paths absolute that travel in it."""
         config = self.config[self.subcommand]
         if config.ckpt_path is not None:
             if config.get("resume"):
-                raise UserError("--resume and --ckpt_path both say where to go on from; leave one of them out.")
+                raise UserError("--resume and --ckpt_path exclude each other; leave one of them out.")
             read_checkpoint(config.ckpt_path)
         elif self.subcommand != "fit":
             raise UserError(
-                f"'{self.subcommand}' scores a checkpoint, and none is given.\n"
+                f"'{self.subcommand}' evaluates a checkpoint, and none is given.\n"
                 "Name it: --ckpt_path runs/NAME/latest/checkpoints/best.ckpt"
             )
-        for key in (
-            "root",
-            "target_root",
-            "exclude",
-            "extra_pairs",
-        ):  # they travel in the checkpoint, which is used from anywhere
-            config.data[key] = _absolute(config.data[key])
+        if config.get("data"):
+            arguments = config.data.get("init_args") or {}
+            for key in getattr(load(config.data.class_path), "path_arguments", ()):
+                if key in arguments:
+                    arguments[key] = _absolute(arguments[key])
 
     def instantiate_classes(self) -> None:
-        """Make everything; weights that a checkpoint holds are not downloaded before."""
+        """Build everything; pretrained weights that the checkpoint will replace are not downloaded."""
         config = self.config[self.subcommand]
         with skip_pretrained_download(bool(config.ckpt_path or config.get("resume"))):
             super().instantiate_classes()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config[self.subcommand]
-        trainer = config.trainer
+        trainer, fit = config.trainer, self.subcommand == "fit"
         if trainer.fast_dev_run:
             return make_trainer(super().instantiate_trainer, trainer, **kwargs)
-        fit = self.subcommand == "fit"
         if fit and config.resume:
             self.run = find_run(config.runs_dir, config.name, config.resume)
         else:
@@ -154,35 +143,43 @@ class CommandLine(LightningCLI):
         try:
             rows, step = 0, None
             if self.run.resumed:
-                found = newest_whole(self.run)
+                found = latest_valid_checkpoint(self.run)
                 rows, step = found.rows, found.step
                 self.config_init[self.subcommand].ckpt_path = str(found.path)
             self.save_config_kwargs = {"run": self.run}
             loggers = make_loggers(self.run, config.wandb if fit else "off", config.tensorboard, rows, step)
             given = self.config_init[self.subcommand].trainer.logger
             loggers += given if isinstance(given, list) else [given] if given not in (None, True, False) else []
-            folder = str(self.run.folder)
-            kwargs |= {"logger": loggers, "default_root_dir": folder}
+            kwargs |= {"logger": loggers, "default_root_dir": str(self.run.folder)}
             return make_trainer(super().instantiate_trainer, trainer, **kwargs)
         except UserError:
-            self._leave_nothing_empty()
+            self._remove_empty_run()
             raise
 
-    def before_fit(self) -> None:
-        """Say where the configuration differs from that of the checkpoint that the run goes on from."""
-        checkpoint = self.config_init["fit"].ckpt_path
-        if checkpoint is None:
-            return
-        self._dump_config()
-        compare(checkpoint, self.config_dump, tell=self.trainer.is_global_zero)
-
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        """Put what has to be first and last there; Lightning refuses a callback for what is switched off."""
-        off = tuple(kind for key, kind in SWITCHES.items() if config.get(key) is False)
-        kept = [callback for callback in callbacks if not isinstance(callback, off)]
+        """Add only the callbacks that are switched on, in their order."""
+        settings, switches = self.config[self.subcommand], SWITCHES | PROGRAM.switches
+        off = tuple(kind for key, kind in TRAINER_SWITCHES.items() if config.get(key) is False)
+        keys = self._parser(self.subcommand).callback_keys
+        if self.config_init[self.subcommand].ckpt_path:
+            switches.pop("ema", None)  # the checkpoint of a run that averaged is resumed through it
+        kept = []
+        for key, callback in zip(keys, callbacks, strict=True):
+            switched_on = key not in switches or any(settings[key][name] for name in switches[key])
+            if switched_on and not isinstance(callback, off):
+                kept.append(callback)
         given = config.get("callbacks") or []
-        config["callbacks"] = [ExactResume(), ClearStepMetrics(), *(given if isinstance(given, list) else [given])]
-        return super()._instantiate_trainer(config, [*kept, EffectiveBatch(), RandomStates()])
+        given = given if isinstance(given, list) else [given]
+        config["callbacks"] = [*(first() for first in FIRST), *given]
+        if not getattr(self.datamodule, "use_distributed_sampler", True):  # it has samplers of its own
+            config["use_distributed_sampler"] = False
+        return super()._instantiate_trainer(config, [*kept, *(last() for last in LAST)])
+
+    def before_fit(self) -> None:
+        checkpoint = self.config_init["fit"].ckpt_path
+        if checkpoint is not None:
+            self._dump_config()
+            compare_configs(checkpoint, self.config_dump, verbose=self.trainer.is_global_zero)
 
     def _run_subcommand(self, subcommand: str) -> None:
         fit = subcommand == "fit"
@@ -190,53 +187,75 @@ class CommandLine(LightningCLI):
             super()._run_subcommand(subcommand)
         except (Stop, KeyboardInterrupt, SystemExit) as stop:  # Lightning turns one into the other
             number = getattr(stop, "number", signal.SIGINT)
-            end_others(self.trainer)
-            raise Stop(number, *(how_to_go_on(self.run, STOP.requeued) if fit else [])) from None
+            terminate_children(self.trainer)
+            raise Stop(number, *(resume_command(self.run, STOP.requeued) if fit else [])) from None
         except Exception as error:
-            mistake = explain(error, self.trainer, self.config_init[subcommand].ckpt_path)
-            end_others(self.trainer)
-            if STOP.received and not isinstance(error, UserError):  # broken by a signal that went to all processes
-                raise Stop(STOP.received, *(how_to_go_on(self.run) if fit else [])) from error
+            mistake = explain_failure(error, self.trainer, self.config_init[subcommand].ckpt_path)
+            terminate_children(self.trainer)
+            if STOP.received and not isinstance(error, UserError):  # caused by a signal that went to all processes
+                raise Stop(STOP.received, *(resume_command(self.run) if fit else [])) from error
             if mistake is None:
                 raise
             raise mistake from error
         finally:
             finish_wandb()
-            self._leave_nothing_empty()
+            self._remove_empty_run()
 
-    def _leave_nothing_empty(self) -> None:
+    def _remove_empty_run(self) -> None:
         """A run that a mistake ends before it starts leaves no folder behind."""
         run = self.run
         if run is not None and run.first and not run.resumed and not (run.folder / "config.yaml").is_file():
             shutil.rmtree(run.folder, ignore_errors=True)
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
-        """Train, then test the best checkpoint, then say what came out and where it is."""
-        if self.trainer.is_global_zero:
+        """Train, then evaluate the best checkpoint, then print the results and where they are."""
+        trainer, run = self.trainer, self.run
+        if trainer.is_global_zero:
             count = sum(p.numel() for p in model.parameters() if p.requires_grad)
-            print(f"{type(model).__name__}: {count:,} parameters; run: {self.run.folder if self.run else 'not kept'}")
-        self.trainer.fit(model, **_safe(kwargs))
-        if self.run is None:
+            print(f"{type(model).__name__}: {count:,} parameters; run: {run.folder if run else 'not kept'}")
+        trainer.fit(model, **{**kwargs, "weights_only": True})  # checkpoints are read without running code in them
+        if run is None:
             return
-        scores = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
-        best = next((c.best_model_path for c in self.trainer.callbacks if isinstance(c, BestCheckpoint)), "")
-        if best and not is_sharded(self.trainer):  # Lightning cannot wrap sharded weights once more, to score them
-            options = _safe({"datamodule": self.datamodule, "ckpt_path": best, "verbose": False})
-            scores |= self.trainer.validate(model, **options)[0]
-            if self.datamodule.splits["test"]:  # a share of 0 in data.fractions leaves none
-                scores |= self.trainer.test(model, **options)[0]
-        if self.trainer.is_global_zero:
-            summarize(self.run, self.trainer, scores, Path(best) if best else None)
+        scores = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        keeper = next((c for c in trainer.callbacks if isinstance(c, BestCheckpoint) and c.best_model_path), None)
+        sharded = is_sharded(trainer)  # Lightning cannot wrap sharded weights once more, to evaluate them
+        if keeper is not None and not sharded:
+            options = {"datamodule": self.datamodule, "ckpt_path": keeper.best_model_path, "verbose": False}
+            splits = getattr(self.datamodule, "splits", {})
+            for split, step in (("val", "validation_step"), ("test", "test_step")):
+                evaluate = trainer.validate if split == "val" else trainer.test
+                there = is_overridden(f"{split}_dataloader", self.datamodule or model) and splits.get(split, True)
+                if there and is_overridden(step, model):
+                    scores |= evaluate(model, **options, weights_only=True)[0]
+        if trainer.is_global_zero:
+            self._summarize(scores, keeper, sharded)
+
+    def _summarize(self, scores: dict[str, float], keeper: BestCheckpoint | None, sharded: bool) -> None:
+        run, trainer = self.run, self.trainer
+        kind = "best" if keeper is not None and keeper.monitor else "newest"
+        stops = [c.stopping_reason_message for c in trainer.callbacks if isinstance(c, EarlyStopping)]
+        reason = next((reason.removesuffix(" Signaling Trainer to stop.") for reason in stops if reason), None)
+        facts: dict[str, Any] = {"Stopped early": reason, "Run": run.folder}
+        if keeper is not None:
+            best = short_path(Path(keeper.best_model_path))
+            facts[f"{kind.capitalize()} checkpoint"] = best
+            if sharded:
+                facts["Test"] = f"python -m {PROGRAM.name} test --ckpt_path {best}"
+            facts |= PROGRAM.next_steps(run.folder, best)
+        facts["Upload to W&B"] = upload_command(run)
+        what = "last validation" if sharded else f"{kind} checkpoint"
+        print_scores(scores, facts, title=f"{run.name} after {trainer.global_step} steps ({what})")
 
     def test(self, model: LightningModule, **kwargs: Any) -> None:
-        self._score(self.trainer.test(model, **{**_safe(kwargs), "verbose": False}))
+        self._evaluate(self.trainer.test, model, kwargs)
 
     def validate(self, model: LightningModule, **kwargs: Any) -> None:
-        self._score(self.trainer.validate(model, **{**_safe(kwargs), "verbose": False}))
+        self._evaluate(self.trainer.validate, model, kwargs)
 
-    def _score(self, results: list[dict[str, float]]) -> None:
+    def _evaluate(self, evaluate: Any, model: LightningModule, options: dict[str, Any]) -> None:
+        results = evaluate(model, **{**options, "verbose": False, "weights_only": True})
         if self.trainer.is_global_zero and results:
-            print_scores(results[0], {"Run": self.run and self.run.folder}, title=f"{self.subcommand}")
+            print_scores(results[0], {"Run": self.run and self.run.folder}, title=self.subcommand)
 
 
 def main(argv: list[str]) -> int:
@@ -247,18 +266,11 @@ def main(argv: list[str]) -> int:
     """
     silence_warnings()
     with STOP.handled():
-        argv = complete(argv)
-        Parser.command, Parser.words, Parser.callbacks = argv[0], argv[1:], list(CALLBACKS)
-        CommandLine(argv)
+        CommandLine(expand_args(argv))
     return 0
 
 
-def _safe(options: dict[str, Any]) -> dict[str, Any]:
-    """Read checkpoints without running code that may lie in them."""
-    return {**options, "weights_only": True}
-
-
-def _absolute(path: str | list[str] | None) -> str | list[str] | None:
+def _absolute(path: Any) -> Any:
     if isinstance(path, list):
         return [_absolute(one) for one in path]
     return str(Path(path).expanduser().absolute()) if path else path

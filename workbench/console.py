@@ -1,9 +1,20 @@
-"""What libraries say that a user can do nothing about."""
+"""What a run prints: its results at the end, how to resume it; and what libraries print that no user needs."""
 
 from __future__ import annotations
 
 import logging
+import shlex
 import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from workbench.main import PROGRAM
+
+if TYPE_CHECKING:
+    from workbench.run import Run
 
 NOISE = (
     "is not able to be used in the current environment",  # tips about other devices and loggers
@@ -20,9 +31,68 @@ NOISE = (
 
 
 def silence_warnings() -> None:
-    """Leave it out."""
+    """Suppress warnings that a user can do nothing about."""
     for text in NOISE:
         warnings.filterwarnings("ignore", message=f".*{text}.*")
-    for name in ("utilities.rank_zero", "trainer.connectors.signal_connector"):
-        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric.utilities.seed").setLevel(logging.WARNING)
+    for name in ("pytorch.utilities.rank_zero", "pytorch.trainer.connectors.signal_connector", "fabric.utilities.seed"):
+        logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
+
+
+@rank_zero_only
+def rank_zero_print(text: str) -> None:
+    """Print from rank 0. Not by logging, which a program may turn down without anybody seeing."""
+    print(text, flush=True)
+
+
+def print_scores(scores: Mapping[str, float], facts: Mapping[str, object], title: str) -> None:
+    """Print metrics of val and test beside their baseline, and where to find things.
+
+    Args:
+        scores: Logged values such as ``val/psnr`` and ``val/psnr_baseline``. Where any has a baseline, metrics without
+            one are left out.
+        facts: Lines to print below the table, by their label; those without a value are left out.
+        title: Of the table.
+    """
+    from rich.console import Console
+    from rich.table import Table
+
+    splits = [split for split in ("val", "test") if any(key.startswith(f"{split}/") for key in scores)]
+    keys = [key for key in scores if key.split("/")[0] in splits and not key.endswith("_baseline")]
+    compared = [key for key in keys if f"{key}_baseline" in scores]
+    order = list(PROGRAM.headings)
+    metrics = sorted({key.split("/", 1)[1] for key in compared or keys})
+    metrics.sort(key=lambda metric: order.index(metric) if metric in order else len(order))
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    endings = ("", "_baseline") if compared else ("",)
+    for split in splits:
+        table.add_column(split, justify="right", style="bold")
+        if compared:
+            table.add_column("baseline", justify="right")
+    for metric in metrics:
+        heading, decimals = PROGRAM.headings.get(metric, (metric, 4))
+        cells = [scores.get(f"{split}/{metric}{end}") for split in splits for end in endings]
+        table.add_row(heading, *("" if value is None else f"{value:.{decimals}f}" for value in cells))
+    console = Console(soft_wrap=True)
+    if metrics:
+        console.print(table)
+    width = max((len(label) for label, value in facts.items() if value), default=0)
+    for label, value in facts.items():
+        if value:
+            console.print(f"{label:<{width}}  {value}", highlight=False, markup=False)
+
+
+def short_path(path: Path) -> Path:
+    """Relative to the current folder where it is below that."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def resume_command(run: Run | None, requeued: bool = False) -> list[str]:
+    """The command that resumes a stopped run, as lines to print; none where nothing was saved."""
+    if run is None or not run.first or not run.checkpoints:
+        return []
+    if requeued:
+        return [f"The job is requeued and resumes by itself in {run.folder}."]
+    folder = [] if run.root == Path("runs") else ["--runs_dir", str(run.root)]
+    words = ["fit", "--name", run.name, "--resume", run.version, *folder]
+    return [f"Resume with: python -m {PROGRAM.name} {shlex.join(words)}"]

@@ -1,4 +1,4 @@
-"""Parameters that rest in some steps: several processes, which share all gradients, have to expect it."""
+"""Lets DistributedDataParallel handle parameters that get no gradient in some steps."""
 
 from __future__ import annotations
 
@@ -9,16 +9,12 @@ from workbench.errors import UserError
 
 
 def allow_unused_parameters(trainer: Trainer, because: str) -> None:
-    """Have DistributedDataParallel look in each step which parameters rest; call it before the model is wrapped.
+    """Have DDP find in each step which parameters got no gradient; call it before the model is wrapped.
 
-    Otherwise it waits for their gradients. What the strategy was told on purpose is left as it is, and refused.
-
-    Args:
-        trainer: Whose strategy it is; strategies of other kinds are left alone.
-        because: What rests, for messages.
+    Otherwise it waits for them. Strategies of other kinds are left alone.
 
     Raises:
-        UserError: The strategy says that nothing rests.
+        UserError: The strategy says that every parameter gets a gradient; ``because`` begins the message.
     """
     if not isinstance(trainer.strategy, DDPStrategy):
         return
@@ -26,16 +22,16 @@ def allow_unused_parameters(trainer: Trainer, because: str) -> None:
     if not options.setdefault("find_unused_parameters", True) or options.get("static_graph"):
         key = "static_graph: true" if options.get("static_graph") else "find_unused_parameters: false"
         raise UserError(
-            f"{because}, and trainer.strategy says that nothing does ({key}).\n"
+            f"{because}, but trainer.strategy has {key}.\n"
             "Set --trainer.strategy ddp, or the opposite in the strategy's init_args."
         )
 
 
 def allow_unfreezing(trainer: Trainer) -> None:
-    """The same for parameters that learn from a later epoch on.
+    """The same for parameters that are trained only from a later epoch on.
 
     Raises:
-        UserError: The strategy says that nothing rests, or cannot have it.
+        UserError: The strategy does not allow it.
     """
     if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
         raise UserError(
@@ -43,4 +39,4 @@ def allow_unfreezing(trainer: Trainer) -> None:
             "a part of the parameters.\nSet --trainer.strategy ddp, or unfreeze to {} and start a second run with less "
             "frozen from the first one's weights: --model.init_args.init_from"
         )
-    allow_unused_parameters(trainer, "What model.finetune.unfreeze names rests until its epoch")
+    allow_unused_parameters(trainer, "What model.finetune.unfreeze names gets no gradient until its epoch")

@@ -1,18 +1,46 @@
-"""The one error that a user may see: what is wrong, where, and the way out."""
+"""The one error that a user may see, and names chosen among known ones."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class UserError(Exception):
-    """A mistake that the user can mend; the command line prints its text without a trace and exits with 2.
+    """A mistake that the user can fix; the command line prints its text without a trace and exits with 2.
 
     Args:
-        message: At most ten lines, the cause first. Name the file or the configuration key, and say how to go on.
+        message: At most ten lines, the cause first. Name the file or the configuration key, and the way out.
     """
 
 
 def find_user_error(error: BaseException | None) -> UserError | None:
-    """The UserError behind an error: a parser puts what a class's constructor raises into words of its own."""
+    """The UserError behind an error: parsers wrap what a class's constructor raises."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__
     return error
+
+
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6, prefix: str = "") -> str:
+    """``" Did you mean X?"``, or nothing where no known name is near."""
+    near = get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f" Did you mean {prefix}{near[0]}?" if near else ""
+
+
+def plain(name: str) -> str:
+    """``"Leaky-ReLU"``, ``"leaky_relu"`` and ``"LeakyReLU"`` are one name."""
+    return str(name).lower().replace("_", "").replace("-", "")
+
+
+def choose(key: str, name: str, known: Iterable[str]) -> str:
+    """The known name that ``name`` means, as the value of a configuration key; case, - and _ do not matter.
+
+    Raises:
+        UserError: No known name fits; the message lists the nearest and all others.
+    """
+    by_plain_name = {plain(candidate): candidate for candidate in known}
+    if plain(name) in by_plain_name:
+        return by_plain_name[plain(name)]
+    nearest = get_close_matches(plain(name), by_plain_name, n=1, cutoff=0.5)
+    hint = f" Did you mean {by_plain_name[nearest[0]]!r}?" if nearest else ""
+    raise UserError(f"{key}: {name!r} is not known.{hint}\nKnown: {', '.join(by_plain_name.values())}.")

@@ -5,27 +5,24 @@ from __future__ import annotations
 from lightning.pytorch import LightningModule
 from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
 
-PLAIN = (bool, int, float, str, type(None))
-
 
 def is_plain(value: object) -> bool:
-    """Whether the value is a number, a string, None, or made of lists and dicts of them."""
+    """Whether the value is a number, a string, None, or lists and dicts of them."""
     if isinstance(value, dict):
         return all(is_plain(item) for item in (*value.keys(), *value.values()))
     if isinstance(value, list | tuple):
         return all(is_plain(item) for item in value)
-    return type(value) in PLAIN
+    return type(value) in (bool, int, float, str, type(None))
 
 
 def save_plain_hyperparameters(module: LightningModule, arguments: dict[str, object]) -> None:
-    """Save the constructor's arguments, as far as they are plain.
+    """Save a module's constructor arguments, as far as they are plain.
 
-    The command line records modules as class path and arguments, which are plain: then everything is saved, and
-    ``load_from_checkpoint`` needs nothing else. In Python the modules themselves are left out, and must be given again:
-    ``load_from_checkpoint(path, network=...)``.
+    The command line records modules as class path and arguments, so that everything is saved. In Python the modules are
+    left out, and have to be passed again: ``load_from_checkpoint(path, network=...)``.
 
     Args:
-        module: The one under construction; called in its ``__init__``, after ``super().__init__()``.
+        module: The one under construction, after ``super().__init__()``.
         arguments: Name -> value of the constructor's arguments: ``locals()`` will do.
     """
     if _given_hyperparameters.get() is not None:

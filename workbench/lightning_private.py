@@ -31,3 +31,8 @@ def was_updated(value: Any, known: Any) -> bool:
     if isinstance(value, Tensor) and isinstance(known, Tensor):
         return value is not known and (value.device != known.device or value.data_ptr() != known.data_ptr())
     return value is not known
+
+
+def batches_done(trainer: Trainer) -> int:
+    """Training batches of the current epoch that are finished; right also after a resume in mid-epoch."""
+    return trainer.fit_loop.epoch_loop.batch_progress.current.completed

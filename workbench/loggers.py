@@ -1,15 +1,18 @@
-"""Where figures and images of a run go: a CSV always, Weights & Biases, TensorBoard as a choice."""
+"""Where metrics and images of a run go: always a CSV, Weights & Biases, TensorBoard as a choice."""
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import os
 import re
 import shlex
 import sys
+from configparser import ConfigParser, Error
+from contextlib import suppress
+from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
@@ -21,32 +24,24 @@ from workbench.errors import UserError
 from workbench.run import Run
 
 WandbMode = Literal["auto", "online", "offline", "off"]
-WANDB_CLOUD = ("api.wandb.ai", "api.forge.coreweave.com")
-"""One server under the names that older and newer versions of wandb have for it."""
+WANDB_CLOUD = ("api.wandb.ai", "api.forge.coreweave.com")  # one server: the names in older and newer versions of wandb
 
 
 class _AppendingWriter(ExperimentWriter):
-    """Goes on with the metrics of a resumed run, which Lightning's own writer deletes.
+    """Appends to the first ``keep`` rows of a resumed run (None: all), which Lightning's own writer deletes.
 
-    Args:
-        log_dir: The run's folder.
-        keep: Of the rows that are there, the first so many; what a run logged after its checkpoint it logs once more.
-        before: Where the number is not known: rows of steps before this one; None for all.
+    What a run logged after its checkpoint it logs again.
     """
 
-    def __init__(self, log_dir: str, keep: int | None = None, before: int | None = None) -> None:
+    def __init__(self, log_dir: str, keep: int | None) -> None:
         super().__init__(log_dir)
         self.written = 0
         path = Path(self.metrics_file_path)
         if not path.is_file():
             return
         with path.open(newline="", encoding="utf-8") as file:
-            # Killed while it wrote, a run has left a last row without its end.
-            rows = [row for row in csv.DictReader(file) if None not in row.values()]
-        if keep is not None:
-            rows = rows[:keep]
-        elif before is not None:
-            rows = [row for row in rows if int(float(row["step"] or 0)) < before]
+            # A run that was killed while writing left an incomplete last row.
+            rows = [row for row in csv.DictReader(file) if None not in row.values()][:keep]
         self.metrics_keys = list(rows[0]) if rows else []
         self.written = len(rows)
         if rows:
@@ -55,16 +50,11 @@ class _AppendingWriter(ExperimentWriter):
             path.unlink()
 
     def save(self) -> None:
-        """Write what is held back."""
         self.written += len(self.metrics)
         super().save()
 
-    def write_down(self) -> int:
-        """Write what is held back, and wait for the disk.
-
-        Returns:
-            The number of rows in the file.
-        """
+    def sync(self) -> int:
+        """Write what is buffered and wait for the disk; returns the number of rows in the file."""
         self.save()
         path = Path(self.metrics_file_path)
         if path.is_file():
@@ -73,7 +63,7 @@ class _AppendingWriter(ExperimentWriter):
         return self.written
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        """Add columns; Lightning's own way empties the file first, and a run that is killed then has lost it."""
+        """Add columns atomically; Lightning's own way empties the file first, and a killed run would have lost it."""
         with Path(self.metrics_file_path).open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         self._write_rows(rows, fieldnames)
@@ -93,35 +83,25 @@ class _AppendingWriter(ExperimentWriter):
 
 
 class MetricsCSV(CSVLogger):
-    """``metrics.csv`` in the run's folder.
+    """``metrics.csv`` in the run's folder; of a resumed run's rows it keeps the first so many (None: all)."""
 
-    Args:
-        run: The run.
-        keep: Of the rows that are there, the first so many; None for those before ``resume_step``.
-        resume_step: ``global_step`` of the checkpoint that a resumed run goes on from; None for all.
-    """
-
-    def __init__(self, run: Run, keep: int | None = None, resume_step: int | None = None) -> None:
+    def __init__(self, run: Run, keep: int | None = None) -> None:
         super().__init__(run.root, name=run.name, version=run.version, flush_logs_every_n_steps=50)
-        self._keep, self._resume_step = keep, resume_step
+        self._keep = keep
 
     @property
     @rank_zero_experiment
     def experiment(self) -> ExperimentWriter:
         if self._experiment is None:
-            self._experiment = _AppendingWriter(self.log_dir, self._keep, self._resume_step)
+            self._experiment = _AppendingWriter(self.log_dir, self._keep)
         return self._experiment
 
     def log_hyperparams(self, params: object = None) -> None:
         pass  # config.yaml holds them already
 
     def write_down(self) -> int | None:
-        """Write what is held back: a run that is killed goes on from the checkpoint that is about to be written.
-
-        Returns:
-            The number of rows in the file; None on all processes but the first.
-        """
-        return self.experiment.write_down() if rank_zero_only.rank == 0 else None
+        """Write what is buffered, before a checkpoint is saved; the rows in the file, None on all ranks but 0."""
+        return self.experiment.sync() if rank_zero_only.rank == 0 else None
 
 
 def make_loggers(
@@ -133,30 +113,78 @@ def make_loggers(
         run: The run.
         wandb: Whether and how to log to W&B.
         tensorboard: Whether to write TensorBoard's files.
-        rows: Rows of ``metrics.csv`` that are older than the checkpoint of a resumed run.
+        rows: Of a resumed run: rows of ``metrics.csv`` that are older than its checkpoint; None: all.
         resume_step: ``global_step`` of that checkpoint.
 
     Raises:
-        UserError: If a logger's package is not installed.
+        UserError: A logger's package is not installed, or W&B has no credentials.
     """
-    loggers: list[Logger] = [MetricsCSV(run, rows, resume_step)]
+    loggers: list[Logger] = [MetricsCSV(run, rows)]
     if (mode := _wandb_mode(wandb)) != "off":
-        loggers.append(_wandb_logger(run, offline=mode == "offline"))
+        loggers.append(_wandb_logger(run, mode))
     if tensorboard:
-        from lightning.pytorch.loggers import TensorBoardLogger
-
+        options = {"name": run.name, "version": run.version, "default_hp_metric": False, "purge_step": resume_step}
         try:
-            loggers.append(
-                TensorBoardLogger(
-                    run.root, name=run.name, version=run.version, default_hp_metric=False, purge_step=resume_step
-                )
-            )
+            loggers.append(TensorBoardLogger(run.root, **options))
         except ModuleNotFoundError:
             raise UserError(
-                "--tensorboard true needs the package tensorboard.\n"
-                "Install it: pip install 'image-to-image-template[tensorboard]'."
+                "--tensorboard true needs the package tensorboard: pip install 'image-to-image-template[tensorboard]'."
             ) from None
     return loggers
+
+
+def _wandb_mode(wanted: WandbMode) -> str:
+    """online, offline or off. W&B itself would prompt without credentials, and `wandb.login` needs the network."""
+    if wanted == "auto":
+        modes = {"disabled": "off", "dryrun": "offline", "offline": "offline"}
+        return modes.get(os.environ.get("WANDB_MODE", "")) or ("online" if _has_credentials() else "offline")
+    if wanted == "online" and not _has_credentials():
+        raise UserError(
+            "--wandb online needs credentials of Weights & Biases, and there are none.\n"
+            "Run `wandb login`, or use --wandb offline: the run can be uploaded later."
+        )
+    return wanted
+
+
+def _has_credentials() -> bool:
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    settings = ConfigParser()
+    with suppress(Error, OSError):
+        settings.read(_wandb_config() / "settings")
+    url = os.environ.get("WANDB_BASE_URL") or settings.get("default", "base_url", fallback="")
+    host = urlsplit(url).netloc  # with its port, as `wandb login` writes it into the netrc file
+    hosts = (host,) if host and host not in WANDB_CLOUD else WANDB_CLOUD
+    for name in (".netrc", "_netrc"):
+        with suppress(OSError, NetrcParseError):
+            known = netrc(os.environ.get("NETRC") or Path.home() / name)
+            if any(known.authenticators(host) for host in hosts):
+                return True
+    return False
+
+
+def _wandb_config() -> Path:
+    return Path(os.environ.get("WANDB_CONFIG_DIR") or Path.home() / ".config" / "wandb")
+
+
+def _wandb_logger(run: Run, mode: str) -> Logger:
+    cache = Path(".cache/wandb").absolute()
+    for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        os.environ.setdefault(variable, str(cache))  # else they land in the user's home
+    if not _wandb_config().is_dir():  # an existing one may name the user's own server
+        os.environ.setdefault("WANDB_CONFIG_DIR", str(cache))
+    os.environ.setdefault("WANDB_SILENT", "true")
+    os.environ.setdefault("WANDB_CONSOLE", "off")  # capturing the terminal breaks a live progress bar
+    logger = WandbLogger(
+        project=os.environ.get("WANDB_PROJECT", "image-to-image"),
+        name=f"{run.name}/{run.version}",
+        # The same when resumed, so that the curves continue. W&B allows neither spaces nor /\\#?%: in it.
+        id=re.sub(r"[^\w.-]", "-", f"{run.name}-{run.version}")[-128:],
+        save_dir=run.folder,
+        mode=mode,
+    )
+    logger._wandb_init.pop("anonymous", None)  # wandb warns about the mere presence of this setting
+    return logger
 
 
 def upload_command(run: Run) -> str | None:
@@ -166,77 +194,10 @@ def upload_command(run: Run) -> str | None:
 
 
 def finish_wandb() -> None:
-    """Close the run of this process, if there is one: the next would be taken for a part of it."""
+    """Close the run of this process, if there is one: the next would be logged into it."""
     wandb = sys.modules.get("wandb")
     if wandb is not None and wandb.run is not None:
         wandb.finish()
-
-
-def _wandb_logger(run: Run, offline: bool) -> Logger:
-    from lightning.pytorch.loggers import WandbLogger
-
-    cache = Path(".cache/wandb").absolute()
-    for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
-        os.environ.setdefault(variable, str(cache))  # else they land in the user's home
-    if not _wandb_config().is_dir():  # one that is there names the user's own server
-        os.environ.setdefault("WANDB_CONFIG_DIR", str(cache))
-    os.environ.setdefault("WANDB_SILENT", "true")
-    os.environ.setdefault("WANDB_CONSOLE", "off")  # capturing the terminal breaks a live progress bar
-    logger = WandbLogger(
-        project=os.environ.get("WANDB_PROJECT", "image-to-image"),
-        name=f"{run.name}/{run.version}",
-        # The same when resumed, so that the curves go on. W&B takes neither spaces nor /\\#?%: in it.
-        id=re.sub(r"[^\w.-]", "-", f"{run.name}-{run.version}")[-128:],
-        save_dir=run.folder,
-        mode="offline" if offline else "online",
-    )
-    logger._wandb_init.pop("anonymous", None)  # wandb warns about the mere presence of this setting
-    return logger
-
-
-def _wandb_mode(wanted: WandbMode) -> str:
-    if wanted == "online" and not _has_credentials():
-        raise UserError(
-            "--wandb online needs credentials of Weights & Biases, and there are none.\n"
-            "Log in with `wandb login`, or take --wandb offline: the run can be uploaded later."
-        )
-    if wanted != "auto":
-        return wanted
-    if os.environ.get("WANDB_MODE") in ("disabled", "dryrun", "offline"):
-        return "off" if os.environ["WANDB_MODE"] == "disabled" else "offline"
-    return "online" if _has_credentials() else "offline"
-
-
-def _has_credentials() -> bool:
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    import netrc
-
-    for name in (".netrc", "_netrc"):
-        try:
-            known = netrc.netrc(os.environ.get("NETRC") or Path.home() / name)
-        except (OSError, netrc.NetrcParseError):
-            continue
-        if any(known.authenticators(host) for host in _wandb_hosts()):
-            return True
-    return False
-
-
-def _wandb_config() -> Path:
-    return Path(os.environ.get("WANDB_CONFIG_DIR") or Path.home() / ".config" / "wandb")
-
-
-def _wandb_hosts() -> tuple[str, ...]:
-    """The server's name, with its port, as ``wandb login`` writes it into the netrc file."""
-    from configparser import ConfigParser, Error
-    from urllib.parse import urlsplit
-
-    settings = ConfigParser()
-    with contextlib.suppress(Error, OSError):
-        settings.read(_wandb_config() / "settings")
-    url = os.environ.get("WANDB_BASE_URL") or settings.get("default", "base_url", fallback="")
-    host = urlsplit(url).netloc
-    return (host,) if host and host not in WANDB_CLOUD else WANDB_CLOUD
 
 
 def log_image(trainer: Trainer, key: str, path: Path) -> None:

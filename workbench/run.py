@@ -1,16 +1,24 @@
-"""A run's own folder, ``runs/NAME/VERSION``, and how to find an earlier one again."""
+"""A run's own folder, ``runs/NAME/VERSION``, and where an earlier run is resumed."""
 
 from __future__ import annotations
 
 import os
+import re
+import sys
 import time
+import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import torch
+
+from workbench.checkpoint import flat_data, one_line, read_checkpoint
+from workbench.checkpoint_io import PREVIOUS
+from workbench.distributed import RUN_VERSION, Launch, find_launch
 from workbench.errors import UserError
-from workbench.launch import INHERITED, Launch, find_launch
 
-PREVIOUS = "previous.ckpt"
 _JOB = ".job"
 
 
@@ -20,10 +28,10 @@ class Run:
 
     Attributes:
         root: The folder of all runs (``runs``).
-        name: What was run, the config's file name by default.
-        version: When: ``YYYYMMDD-HHMMSS``, with a number behind it when two start in one second.
-        resumed: Whether the run goes on in a folder that was there before, from a checkpoint in it.
-        first: Whether this is the first of the run's processes, the one that writes.
+        name: The config's file name by default.
+        version: ``YYYYMMDD-HHMMSS``, with a number appended when two start in one second.
+        resumed: Whether it continues from a checkpoint in this folder.
+        first: Whether this is rank 0, which writes.
     """
 
     root: Path
@@ -42,43 +50,32 @@ class Run:
 
     @property
     def checkpoints(self) -> list[Path]:
-        """What there is to go on from, the newest first."""
+        """What it can be resumed from, the newest first."""
         last = self.last_checkpoint
         return [path for path in (last, last.with_name(PREVIOUS)) if path.is_file()]
 
 
 def start_run(root: str | Path, name: str, kind: str = "", num_nodes: int = 1) -> Run:
-    """Make the folder of a new run, one for all of its processes.
+    """Make the folder of a new run, one for all of its processes; ``kind`` marks what is no training run (``test``).
 
-    A job that is started again by what has started it (torchrun after a failure, SLURM after a requeue) goes on in the
-    folder that it had.
-
-    Args:
-        root: The folder of all runs.
-        name: The experiment's name; becomes a folder's name.
-        kind: Added to the version of what is not a training run (``test``).
-        num_nodes: Number of machines.
-
-    Raises:
-        UserError: If the folder cannot be made.
+    A job that its launcher restarts (torchrun after a failure, SLURM after a requeue) continues in the folder it had.
     """
     root = Path(root)
     if Path(name).name != name or name in ("", ".", ".."):
-        raise UserError(f"The run's name {name!r} cannot be a folder's name.\nGive another with --name NAME.")
+        raise UserError(f"The run's name {name!r} cannot be a folder's name.\nUse another: --name NAME.")
     launch = find_launch(num_nodes)
     if launch.inherited is not None:
         return Run(root, name, launch.inherited, first=False)
-    told = launch.share(lambda: _open_folder(root, name, kind, launch))
-    version, _, resumed = told.partition(" ")
-    os.environ[INHERITED] = version
+    version, _, resumed = launch.broadcast(lambda: _open_folder(root, name, kind, launch)).partition(" ")
+    os.environ[RUN_VERSION] = version
     return Run(root, name, version, resumed=bool(resumed), first=launch.rank == 0)
 
 
 def _open_folder(root: Path, name: str, kind: str, launch: Launch) -> str:
-    """The version of the folder, and behind it the word ``resumed`` where there is a checkpoint to go on from."""
-    if launch.job and launch.again and not kind:
+    """The folder's version, followed by ``resumed`` where it has a checkpoint to resume from."""
+    if launch.job and launch.restarted and not kind:
         for path in sorted((root / name).glob(f"*/{_JOB}"), reverse=True):
-            if not path.parent.is_symlink() and path.read_text(encoding="utf-8") == launch.job:  # by its own name
+            if not path.parent.is_symlink() and path.read_text(encoding="utf-8") == launch.job:
                 run = Run(root, name, path.parent.name)
                 return f"{run.version} resumed" if run.checkpoints else run.version
     run = _make_folder(root, name, kind)
@@ -93,51 +90,45 @@ def _make_folder(root: Path, name: str, kind: str) -> Run:
         run = Run(root, name, stamp if number == 1 else f"{stamp}-{number}")
         try:
             run.folder.mkdir(parents=True)
-        except FileExistsError:
-            if not run.folder.is_dir():
-                raise UserError(
-                    f"{run.folder.parent} is in the way: it is not a folder.\n"
-                    "Remove it, or give --name NAME or --runs_dir FOLDER."
-                ) from None
-        except OSError as error:
-            raise UserError(
-                f"The run's folder {run.folder} cannot be made: {error.strerror}.\n"
-                "Give a folder that can be written: --runs_dir FOLDER."
-            ) from None
-        else:
             return run
-    raise UserError(f"{root / name} holds too many runs of this second.\nGive --name NAME or --runs_dir FOLDER.")
+        except FileExistsError:
+            if run.folder.is_dir():
+                continue
+            reason = f"{run.folder.parent} is not a folder"
+        except OSError as error:
+            reason = error.strerror
+        raise UserError(
+            f"The run's folder {run.folder} cannot be made: {reason}.\nUse --name NAME or --runs_dir FOLDER."
+        ) from None
+    raise UserError(f"{root / name} holds too many runs of this second.\nUse --name NAME or --runs_dir FOLDER.")
 
 
 def find_run(root: str | Path, name: str, version: str) -> Run:
-    """Find an earlier run that has a checkpoint to go on from.
-
-    Args:
-        root: The folder of all runs.
-        name: The experiment's name.
-        version: ``latest``, or the name of a folder under ``runs/NAME``.
+    """Find an earlier run that can be resumed; ``version`` is ``latest`` or the name of a folder under ``runs/NAME``.
 
     Raises:
-        UserError: If there is no such run, or it never saved a checkpoint.
+        UserError: There is no such run, it never saved a checkpoint, or its folder cannot be written.
     """
     folder = Path(root) / name
-    there = sorted(
-        path.name for path in folder.glob("*") if path.is_dir() and not path.is_symlink() and path.name != "latest"
-    )
-    resumable = [name for name in there if Run(Path(root), folder.name, name).checkpoints]
+    there = sorted(path.name for path in folder.glob("*") if path.is_dir() and not path.is_symlink())
     if version == "latest":
-        version = _read_latest(folder) or ""
-    if not version or version not in there:
+        latest = folder / "latest"
+        if latest.is_symlink():
+            version = latest.readlink().name
+        elif latest.is_file():
+            version = latest.read_text(encoding="utf-8").strip()
+    if version not in there:
+        resumable = [known for known in there if Run(Path(root), name, known).checkpoints]
         known = f"There are: {', '.join(resumable[-5:])}." if resumable else f"{folder} holds no run with a checkpoint."
         raise UserError(
-            f"There is no run {version or 'latest'!r} of the name {name!r} to resume.\n{known}\n"
-            "Start anew without --resume, or name the run: --name NAME --resume VERSION."
+            f"There is no run {version!r} of the name {name!r} to resume.\n{known}\n"
+            "Start a new run without --resume, or name the run: --name NAME --resume VERSION."
         )
     run = Run(Path(root), name, version, resumed=True, first=find_launch().rank == 0)
     if not run.checkpoints:
         raise UserError(
-            f"The run {run.folder} was stopped before its first checkpoint; nothing can be resumed.\n"
-            "Start anew without --resume."
+            f"The run {run.folder} was stopped before its first checkpoint; it cannot be resumed.\n"
+            "Start a new run without --resume."
         )
     try:
         probe = run.folder / f".writable-{os.getpid()}"
@@ -146,9 +137,9 @@ def find_run(root: str | Path, name: str, version: str) -> Run:
     except OSError as error:
         raise UserError(
             f"The run's folder {run.folder} cannot be written: {error.strerror}.\n"
-            "Mend its permissions, or go on from a copy of it: --runs_dir FOLDER."
+            "Fix its permissions, or resume a copy of it: --runs_dir FOLDER."
         ) from None
-    os.environ[INHERITED] = run.version
+    os.environ[RUN_VERSION] = run.version
     return run
 
 
@@ -162,8 +153,70 @@ def point_latest_at(run: Run) -> None:
     fresh.replace(latest)
 
 
-def _read_latest(folder: Path) -> str | None:
-    latest = folder / "latest"
-    if latest.is_symlink():
-        return latest.readlink().name
-    return latest.read_text(encoding="utf-8").strip() if latest.is_file() else None
+class ResumePoint(NamedTuple):
+    """A checkpoint, its ``global_step``, and how many rows of ``metrics.csv`` are older (None: unknown)."""
+
+    path: Path
+    step: int
+    rows: int | None
+
+
+def latest_valid_checkpoint(run: Run) -> ResumePoint:
+    """The newest checkpoint that is not damaged; prints it where it is not the last one.
+
+    Raises:
+        UserError: None of the run's checkpoints can be read.
+    """
+    faults = []
+    for path in run.checkpoints:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:  # torch itself does not look at the checksums
+                    raise ValueError("its checksum differs")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            found = ResumePoint(path, content["global_step"], content.get("place", {}).get("rows"))
+        except Exception as error:  # the reader fails on damaged files in any way: IndexError, EOFError, ...
+            faults.append(f"{path} cannot be read, it is damaged or cut short ({one_line(error, 120)}).")
+            continue
+        if faults and run.first:
+            print("\n".join([*faults, f"Resuming from the previous one: {path}, step {found.step}."]), file=sys.stderr)
+        return found
+    raise UserError(
+        "\n".join(faults) + "\nNo checkpoint of this run can be read, so it cannot be resumed. Start a new run, or "
+        f"one from the best weights: --model.init_args.init_from {run.folder / 'checkpoints' / 'best.ckpt'}"
+    )
+
+
+def compare_configs(checkpoint: str, config: dict[str, Any], verbose: bool) -> None:
+    """Print where a configuration differs from that of the checkpoint that a run resumes from.
+
+    Raises:
+        UserError: The optimizer or scheduler is another one.
+    """
+    found = differences(read_checkpoint(checkpoint).config, flat_data(config))
+    for difference in found:
+        if re.match(r"model\.\S*(optimizer|scheduler)\S*class_path ", difference):
+            raise UserError(
+                f"A resumed run keeps its optimizer and scheduler: {difference}.\n"
+                f"Start a new run from its weights instead: --model.init_args.init_from {checkpoint}"
+            )
+    if found and verbose:
+        print("Differs from the checkpoint: " + ", ".join(found[:8]) + (" ..." if len(found) > 8 else ""))
+
+
+def differences(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Keys of model and data whose values differ between two configurations, as ``data.batch_size 16 -> 8``."""
+    before, after = (
+        {key: value for name in ("model", "data") for key, value in _leaves(config.get(name), name)}
+        for config in (saved, now)
+    )
+    keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+    return [f"{key} {before.get(key)} -> {after.get(key)}" for key in keys]
+
+
+def _leaves(tree: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(tree, dict) and tree:
+        for name, value in tree.items():
+            yield from _leaves(value, f"{key}.{name}")
+    else:
+        yield key, tree

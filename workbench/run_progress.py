@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Timer
 from workbench.errors import UserError
 
 NEVER = sys.maxsize
-"""Frequency of a scheduler that Lightning is not to step: it follows the validations."""
+"""Frequency of a scheduler that Lightning must not step: the module steps it at validations."""
 BROADCAST_EVERY = 20
 """Steps between two looks at the clock when several processes have to agree on the time."""
 
@@ -19,12 +19,10 @@ BROADCAST_EVERY = 20
 class RunProgress:
     """The share of a run that is over, in steps or in time, whichever is further; never waits for the device.
 
-    Args:
-        trainer: The running trainer; its ``max_time`` counts through the Timer callback that it makes.
-        total_steps: Optimizer steps of the whole run; infinite when only the time bounds it.
+    ``total_steps`` is infinite where only ``trainer.max_time`` limits the run.
 
     Raises:
-        UserError: When neither steps nor time bound the run.
+        UserError: Neither steps nor time limit the run.
     """
 
     def __init__(self, trainer: Trainer, total_steps: float) -> None:

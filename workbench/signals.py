@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: training ends between two steps and is saved first; everything else ends at once."""
+"""Ctrl-C and SIGTERM: training stops between two steps and is saved first; everything else stops at once."""
 
 from __future__ import annotations
 
@@ -9,19 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-AGAIN = 2.0
-"""Seconds after which another Ctrl-C means: at once. Launchers pass the first one on, so that it may come twice."""
+FORCE_AFTER = 2.0
+"""Seconds after which another Ctrl-C means: at once. Launchers forward the first one, so that it may come twice."""
 
 
 class Stop(BaseException):
     """Ends the program because of a signal.
 
-    No Exception, and no KeyboardInterrupt either: Lightning answers that one by killing the other processes, which
-    then looks like a failure to whoever watches over them.
-
-    Args:
-        number: The signal's.
-        lines: What to tell the user.
+    Not a KeyboardInterrupt, which Lightning handles by killing the other processes: that looks like a failure. Its
+    arguments are the signal's number and the lines to print.
     """
 
     def __init__(self, number: int, *lines: str) -> None:
@@ -39,20 +35,22 @@ class StopSignals:
 
     Attributes:
         received: The signal's number; 0 as long as there was none.
-        waits: Whether somebody looks at `received` between the steps; else Stop is raised where the signal arrives.
+        waits: Whether `received` is checked between steps; else Stop is raised where the signal arrives.
         requeued: Whether SLURM was asked to start the job again.
     """
 
     def __init__(self) -> None:
-        self.received = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self.received, self._when = 0, 0.0
         self.waits = self.requeued = False
-        self._when = 0.0
         self._requeue: tuple[int, Callable[[int, Any], None]] | None = None
 
     @contextmanager
     def handled(self) -> Iterator[None]:
-        """Take Ctrl-C and SIGTERM while the block runs."""
-        self.received, self.waits, self.requeued, self._requeue = 0, False, False, None
+        """Handle Ctrl-C and SIGTERM while the block runs."""
+        self._reset()
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             self.take()
@@ -63,17 +61,12 @@ class StopSignals:
                 _set(number, handler)
 
     def take(self) -> None:
-        """Take both signals (again: Lightning's own SIGTERM handler talks to the other processes from wherever the
-        program happens to be, which can block all of them)."""
+        """Install the handlers (again: Lightning's own SIGTERM handler talks to the other processes, and may block)."""
         for number in (signal.SIGINT, signal.SIGTERM):
             _set(number, self._note)
 
     def take_requeue(self, number: int | None) -> None:
-        """Let the signal by which SLURM announces the end of a job's time wait for the end of a step, too.
-
-        Args:
-            number: The signal that Lightning requeues the job at.
-        """
+        """Let the signal at which Lightning requeues a SLURM job wait for the end of a step, too."""
         handler = signal.getsignal(number) if number else None
         if callable(handler) and handler != self._note:
             self._requeue = (int(number), handler)
@@ -89,7 +82,7 @@ class StopSignals:
 
     def _note(self, number: int, frame: Any) -> None:
         if self.received:
-            if number != signal.SIGINT or time.monotonic() - self._when < AGAIN:
+            if number != signal.SIGINT or time.monotonic() - self._when < FORCE_AFTER:
                 return
             self.waits = False
         self.received, self._when = number, time.monotonic()

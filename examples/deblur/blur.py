@@ -20,7 +20,7 @@ class Blur(Noise):
     def __init__(self, radius: float = 1.5, noise: float = 2.0) -> None:
         self.radius, self.noise = radius, noise
 
-    def damage(self, image: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor | None]:
+    def degrade(self, image: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor | None]:
         side = 2 * round(3 * self.radius) + 1
         blurred = gaussian_blur(image, [side, side], [self.radius, self.radius])
         noise = torch.randn(image.shape, generator=generator, device=image.device)

@@ -1,6 +1,6 @@
 """Images on disk -> batches of (input, target). Knows nothing of networks."""
 
 from project.data.batch import Batch, RawBatch
-from project.data.module import ImageDataModule
+from project.data.datamodule import ImageDataModule
 
 __all__ = ["Batch", "ImageDataModule", "RawBatch"]

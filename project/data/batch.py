@@ -1,4 +1,4 @@
-"""What a batch is, on both sides of the transfer to the device."""
+"""A batch before and after its transfer to the device."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ from torch import Tensor
 
 
 class RawBatch(NamedTuple):
-    """What the workers send: pixels still uint8, a quarter of the bytes of float32.
+    """What the workers send: pixels stay uint8, a quarter of the bytes of float32.
 
     Attributes:
-        image: uint8, (B, C, H, W). The clean image, or the input image of a folder pair.
-        target: uint8, (B, C', H, W), the partner image of a folder pair; None where there is one folder only. Fewer
-            than B are those of the last images: extra pairs (data.extra_pairs) beside images without partners.
-        index: int64, (B,). The image's own number in its split.
-        seed: int64, (B,). In training another number for every draw; in evaluation the image's own number, from which
-            follows whatever is random there.
-        is_padding: Not None where, in evaluation, a rank has this batch only because others have one more: it counts in
-            no metric.
+        image: uint8, (B, C, H, W): the clean image, or the input of a folder pair.
+        target: uint8, (B, C', H, W), of a folder pair (masks: C' of 1), else None. Fewer than B belong to the last
+            images: extra pairs beside images without targets.
+        index: int64, (B,): the image's number in its split.
+        seed: int64, (B,): new for each training draw; in evaluation the image's own, so that its noise never changes.
+        is_padding: not None where a rank has this evaluation batch only because others have one more: in no metric.
     """
 
     image: Tensor
@@ -32,18 +30,17 @@ class Batch(NamedTuple):
     """What a model sees, on the device.
 
     Attributes:
-        input: float32, (B, C, H, W), around [0, 1] (noise is not clipped); further channels (noise map, color hints)
-            come last.
-        target: float32, (B, C', H, W) in [0, 1].
-        baseline: float32, like target: the do-nothing answer, which every result is shown beside. Not clipped.
-        index: int64, (B,). The image's own number in its split.
-        seed: int64, (B,). As in `RawBatch`; None where nothing is drawn from it.
-        is_padding: As in `RawBatch`.
+        input: float32, (B, C, H, W), around [0, 1] (noise is not clipped); further channels (noise map, hints) last.
+        target: float32, (B, C', H, W) in [0, 1]; of masks int64, (B, H, W), class numbers.
+        baseline: float32, like target: the do-nothing output, which metrics are shown beside; None for masks.
+        index: as in `RawBatch`.
+        seed: as in `RawBatch`; None where nothing is drawn from it.
+        is_padding: as in `RawBatch`.
     """
 
     input: Tensor
     target: Tensor
-    baseline: Tensor
+    baseline: Tensor | None
     index: Tensor
     seed: Tensor | None = None
     is_padding: Tensor | None = None

@@ -1,31 +1,26 @@
-"""Images below a folder of the user's: found at any depth, paired by name, ready-made parts respected."""
+"""Images below the user's folders: found at any depth, paired by name, ready-made splits respected."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from project.data.images import EXTENSIONS, Entry, is_picture_name
-from project.data.tell import tell
+from project.data.images import EXTENSIONS, Entry
+from workbench.console import rank_zero_print
 from workbench.errors import UserError
 
-PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # folder's name -> part
+PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # folder -> split
 
 
 class Folder:
-    """Images below one folder or several, at any depth; with a second folder of partners, pairs.
+    """Images below one folder, or several, whose names then are the tags; with a second folder, pairs.
 
-    A folder that holds train/ and one of val/ (valid/, validation/) or test/, in either case, is taken as ready-made
-    parts. Symbolic links are followed; hidden files and folders are left aside.
-
-    Args:
-        root: One folder, or several to merge; then the folders' names are the tags.
-        target_root: The partners' folder: the same relative paths, whatever the extension.
-
-    Raises:
-        UserError: For an empty name, or several folders with a target_root.
+    A folder that holds train/ and one of val/ (valid/, validation/) or test/, in any case, has ready-made splits.
+    Targets have the same relative paths, whatever the extension. Symbolic links are followed; hidden files and folders
+    are ignored.
     """
 
     def __init__(self, root: str | Sequence[str], target_root: str | None = None) -> None:
@@ -39,58 +34,22 @@ class Folder:
             raise UserError("--data.target_root goes with one folder in --data.root, not with several.")
 
     def find(self) -> list[Entry]:
-        """List the images, sorted by name; raise UserError for a missing folder or one without images."""
+        """List the images, sorted by name; UserError for a missing folder or one without images."""
         tags = _distinct_names(self.roots) if len(self.roots) > 1 else [""]
-        entries = [entry for root, tag in zip(self.roots, tags, strict=True) for entry in self._find_in(root, tag)]
-        return self._with_partners(entries) if self.target_root else entries
-
-    def _find_in(self, root: Path, tag: str) -> list[Entry]:
-        files = walk(root, "--data.root")
-        ready = _has_ready_parts(root)
-        entries, beside = [], 0
-        for name, path, problem in files:
-            folders = PurePosixPath(name).parts[:-1]
-            part = "all"
-            if ready:
-                if not folders or folders[0].lower() not in PARTS:
-                    beside += 1
-                    continue
-                part, folders = PARTS[folders[0].lower()], folders[1:]
-            own_tag = tag or (folders[0] if folders else "")
-            full_name = f"{tag}/{name}" if tag else name
-            entries.append(Entry(path, full_name, tag=own_tag, part=part, problem=problem))
-        if beside:
-            tell(f"{root} holds ready-made parts; {beside} images beside them were left aside.")
-        return entries
-
-    def _with_partners(self, entries: list[Entry]) -> list[Entry]:
-        targets: dict[str, list[tuple[str, str]]] = {}
-        for name, path, _ in walk(self.target_root, "--data.target_root"):
-            targets.setdefault(_stem(name), []).append((name, path))
-        inputs = Counter(_stem(entry.name) for entry in entries)
-        paired = [_pair(entry, inputs, targets, self.target_root) for entry in entries]
-        lonely = (files for stem, files in targets.items() if stem not in inputs)
-        paired += [
-            Entry(path, name, problem=f"is a target in {self.target_root} without an input in {self.roots[0]}")
-            for files in lonely
-            for name, path in files
-        ]
-        return paired
+        entries = [entry for root, tag in zip(self.roots, tags, strict=True) for entry in _list(root, tag)]
+        return _with_targets(entries, self.roots[0], self.target_root) if self.target_root else entries
 
 
 def walk(folder: Path, key: str) -> list[tuple[str, str, str]]:
-    """Every image file below a folder, by its extension alone, sorted by name.
+    """Every image file below a folder, by its extension alone, sorted by name; UserError if there is none.
 
     Args:
-        folder: Where to look, at any depth. Each folder is visited once, so that links in a circle come to an end.
-        key: The configuration key to name in an error.
+        folder: where to look.
+        key: the option to name in an error.
 
     Returns:
         (POSIX path relative to the folder, absolute path, problem) for each; a problem is empty but for a folder that
         cannot be opened, which is listed as one such "file".
-
-    Raises:
-        UserError: When the folder is missing, is no folder, or holds no image.
     """
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
@@ -103,7 +62,7 @@ def walk(folder: Path, key: str) -> list[tuple[str, str, str]]:
         prefix, path = (real or linked).pop()
         try:
             about = Path(path).stat()
-            if (about.st_dev, about.st_ino) in visited:
+            if (about.st_dev, about.st_ino) in visited:  # links in a circle
                 continue
             visited.add((about.st_dev, about.st_ino))
             with os.scandir(path) as scan:
@@ -114,35 +73,60 @@ def walk(folder: Path, key: str) -> list[tuple[str, str, str]]:
         for item in inside:
             if item.name.startswith(".") or item.name == "Thumbs.db":
                 continue
-            name = prefix + item.name
+            suffix = Path(item.name).suffix.lower()
             if _is_folder(item):
-                (linked if item.is_symlink() else real).append((f"{name}/", item.path))
-            elif is_picture_name(item.name):
-                found.append((name, item.path, ""))
+                (linked if item.is_symlink() else real).append((f"{prefix}{item.name}/", item.path))
+            elif suffix in EXTENSIONS:
+                found.append((prefix + item.name, item.path, ""))
             else:
-                others[Path(item.name).suffix.lower() or "no extension"] += 1
-    aside = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
+                others[suffix or "no extension"] += 1
+    ignored = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
     if not found:
         raise UserError(
-            f"{key} {folder} holds no image" + (f", only other files ({aside})" if others else "") + ".\n"
+            f"{key} {folder} holds no image" + (f", only other files ({ignored})" if others else "") + ".\n"
             f"Images are files that end in {' '.join(sorted(EXTENSIONS))}, at any depth."
         )
     if others:
-        tell(f"{folder}: {others.total()} files that are no images were left aside ({aside}).")
+        rank_zero_print(f"{folder}: {others.total()} files that are no images were ignored ({ignored}).")
     return sorted(found)
 
 
-def _pair(entry: Entry, inputs: Counter[str], targets: dict[str, list[tuple[str, str]]], target_root: Path) -> Entry:
-    stem = _stem(entry.name)
-    partners = targets.get(stem, [])
-    problem, target = entry.problem, None
-    if not partners:
-        problem = problem or f"has no partner in {target_root}"
-    elif len(partners) > 1 or inputs[stem] > 1:
-        problem = problem or f"has no single partner: several files are named {stem}, but for the extension"
-    else:
-        target = partners[0][1]
-    return Entry(entry.path, entry.name, target, entry.tag, entry.part, problem)
+def _list(root: Path, tag: str) -> list[Entry]:
+    files = walk(root, "--data.root")
+    ready = _has_ready_splits(root)
+    entries = []
+    for name, path, problem in files:
+        folders, part = PurePosixPath(name).parts[:-1], "all"
+        if ready:
+            if not folders or folders[0].lower() not in PARTS:
+                continue
+            part, folders = PARTS[folders[0].lower()], folders[1:]
+        own_tag = tag or (folders[0] if folders else "")
+        entries.append(Entry(path, f"{tag}/{name}" if tag else name, tag=own_tag, part=part, problem=problem))
+    if len(entries) < len(files):
+        rank_zero_print(f"{root} holds ready-made splits; {len(files) - len(entries)} images beside them were ignored.")
+    return entries
+
+
+def _with_targets(entries: list[Entry], root: Path, target_root: Path) -> list[Entry]:
+    targets: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    for name, path, _ in walk(target_root, "--data.target_root"):
+        targets[_stem(name)].append((name, path))
+    inputs = Counter(_stem(entry.name) for entry in entries)
+    paired = []
+    for entry in entries:
+        stem = _stem(entry.name)
+        found = targets.get(stem, [])
+        if len(found) == inputs[stem] == 1:
+            paired.append(replace(entry, target_path=found[0][1]))
+            continue
+        problem = f"has no target in {target_root}"
+        if found:
+            problem = f"has no single target: several files are named {stem}, but for the extension"
+        paired.append(replace(entry, problem=entry.problem or problem))
+    problem = f"is a target in {target_root} without an input in {root}"
+    lonely = (file for stem, files in targets.items() if stem not in inputs for file in files)
+    return paired + [Entry(path, name, problem=problem) for name, path in lonely]
 
 
 def _is_folder(item: os.DirEntry) -> bool:
@@ -156,17 +140,17 @@ def _stem(name: str) -> str:
     return str(PurePosixPath(name).with_suffix(""))
 
 
-def _has_ready_parts(root: Path) -> bool:
-    """By its folders, empty or not: an empty train/ is a mistake to be said, and no reason to train on test/."""
+def _has_ready_splits(root: Path) -> bool:
+    """By its folders, empty or not: an empty train/ is a mistake to report, and no reason to train on test/."""
     try:
         parts = {PARTS.get(item.name.lower()) for item in root.iterdir() if item.is_dir()}
-    except OSError:  # `walk` has told it
+    except OSError:  # `walk` has reported it
         return False
     return "train" in parts and bool(parts & {"val", "test"})
 
 
 def _distinct_names(roots: list[Path]) -> list[str]:
-    """The folders' own names, with as many parents as it takes to tell them apart."""
+    """The folders' own names, with as many parents as it takes to distinguish them."""
     for depth in range(1, max(len(root.parts) for root in roots) + 1):
         names = ["/".join(root.parts[-depth:]).strip("/") for root in roots]
         if len(set(names)) == len(roots):

@@ -13,10 +13,7 @@ from PIL import Image, ImageOps
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm")
 )
-
-
-Window = tuple[slice, slice]
-"""Rows and columns of an image."""
+Window = tuple[slice, slice]  # rows and columns of an image
 
 
 class BadImage(Exception):
@@ -25,15 +22,15 @@ class BadImage(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """A file that a source found and nobody has opened yet.
+    """A file that a source lists, not yet opened.
 
     Attributes:
-        path: Absolute path.
-        name: Identity: POSIX path relative to the source's root, the same wherever the folder lies.
-        target_path: The partner's absolute path in a folder pair.
-        tag: The folder or category it came from, for sampling weights.
-        part: "train", "val" or "test" where the source comes with its own parts, else "all".
-        problem: Why it cannot be used, known without opening it (a missing partner); empty otherwise.
+        path: absolute.
+        name: identity: POSIX path relative to the source's root, the same wherever the folder lies.
+        target_path: absolute path of a folder pair's target.
+        tag: folder or category, for sampling weights.
+        part: "train", "val" or "test" where the source has its own splits, else "all".
+        problem: why it cannot be used, as far as known without opening it (a missing target).
     """
 
     path: str
@@ -45,64 +42,54 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class ImageRecord:
+class ImageRecord(Entry):
     """A file that was decoded whole and found good.
 
     Attributes:
-        path: Absolute path.
-        name: Identity: POSIX path relative to the source's root, the same wherever the folder lies.
-        width: Columns of the file, after its EXIF orientation, before any resizing.
-        height: Rows of the file, likewise.
-        digest: Hexadecimal BLAKE2b of the file's bytes (of both files' digests in a folder pair).
-        target_path: The partner's absolute path in a folder pair.
-        tag: The folder or category it came from, for sampling weights.
-        part: "train", "val" or "test" where the source comes with its own parts, else "all".
-        origin: Of an extra pair, the image that was answered; empty for an image of the source.
+        width: columns of the file, upright, before any resizing.
+        height: rows, likewise.
+        digest: hexadecimal BLAKE2b of the file's bytes (of both files' digests for a pair).
+        origin: of an extra pair, the image that it was predicted from.
     """
 
-    path: str
-    name: str
-    width: int
-    height: int
-    digest: str
-    target_path: str | None = None
-    tag: str = ""
-    part: str = "all"
+    width: int = 0
+    height: int = 0
+    digest: str = ""
     origin: str = ""
 
 
 def content_digest(content: bytes) -> str:
-    """What a file's content is known by: hexadecimal BLAKE2b, 16 bytes."""
+    """Hexadecimal BLAKE2b, 16 bytes."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def is_picture_name(path: str | Path) -> bool:
-    """Whether the extension, in either case, is one of an image format."""
-    return Path(path).suffix.lower() in EXTENSIONS
+def one_line(error: Exception) -> str:
+    """An error's text, short and without line breaks."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:160]
 
 
 def decode(
-    path: str | Path | BinaryIO, channels: int, window: Window | None = None, size: tuple[int, int] | None = None
+    path: str | Path | BinaryIO,
+    channels: int,
+    window: Window | None = None,
+    size: tuple[int, int] | None = None,
+    mask: bool = False,
 ) -> np.ndarray:
-    """Decode an image file whole: its first frame, upright, as 8-bit numbers.
+    """Decode an image file whole, its first frame, upright, to uint8 (H, W, channels), contiguous.
 
-    EXIF orientation is applied; transparency is laid over white; palettes, CMYK and one bit become RGB or gray; gray
-    comes from color by the luma of ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B). Grays of 16 bits are divided by 257 and
-    rounded, so that 65535 becomes 255; of 16-bit colors Pillow keeps the upper byte, at most one level off.
+    Transparency is laid over white; palettes, CMYK and one bit become RGB or gray; gray comes from color by the luma of
+    ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B). Grays of 16 bits are divided by 257 and rounded; of 16-bit colors Pillow
+    keeps the upper byte, at most one level off.
 
     Args:
-        path: The file, or an open binary stream.
+        path: the file, or an open binary stream.
         channels: 1 for gray, 3 for RGB.
-        window: What to give of the image, which is decoded whole all the same; None: all of it.
-        size: (width, height) that it must have, upright; None: any.
-
-    Returns:
-        uint8, (H, W, channels), contiguous.
+        window: part to return.
+        size: (width, height) that the file must have, upright.
+        mask: class numbers as they are, of a palette its indices: (H, W, 1).
 
     Raises:
-        BadImage: With a short reason, when the file holds no image that can be decoded whole, holds floats or
-            32-bit integers, is of another size, or declares more pixels than Pillow's limit: a decompression bomb is
-            not decoded first.
+        BadImage: with a short reason; a decompression bomb (above Pillow's limit) is not decoded first.
     """
     try:
         with Image.open(path) as image:
@@ -110,44 +97,35 @@ def decode(
             if limit is not None and image.width * image.height > limit:
                 raise BadImage(f"decompression bomb ({image.width}x{image.height} pixels, the limit is {limit})")
             image.load()
+            lossy = image.format in ("JPEG", "MPO")
             ImageOps.exif_transpose(image, in_place=True)
             if size is not None and image.size != size:
                 raise BadImage("it was of another size")
-            return _to_uint8(image, channels, window)
+            return _to_classes(image, lossy, window) if mask else _to_uint8(image, channels, window)
     except BadImage:
         raise
-    except (
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage(f"decompression bomb (above Pillow's limit of {Image.MAX_IMAGE_PIXELS} pixels)") from error
     except Image.UnidentifiedImageError as error:
         raise BadImage("not an image (its bytes are of no known image format)") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        raise BadImage(f"cannot be decoded ({_one_line(error)})") from error
+        raise BadImage(f"cannot be decoded ({one_line(error)})") from error
 
 
-def resize_shorter(pixels: np.ndarray, size: int | None) -> np.ndarray:
-    """Resize so that the shorter side has `size` pixels, aspect kept: area mean when shrinking, bicubic when growing.
-
-    Args:
-        pixels: uint8, (H, W, C), C of 1 or 3.
-        size: Pixels of the shorter side; None leaves the image as it is.
-
-    Returns:
-        uint8, (H', W', C), (W', H') as `resized` says.
-    """
+def resize_shorter(pixels: np.ndarray, size: int | None, mask: bool = False) -> np.ndarray:
+    """Resize (H, W, C) to a shorter side of `size`: area mean or, growing, bicubic; masks by nearest neighbor."""
     height, width, channels = pixels.shape
     new_width, new_height = resized(width, height, size)
     if (new_width, new_height) == (width, height):
         return pixels
     method = Image.Resampling.BOX if new_width < width else Image.Resampling.BICUBIC
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    return np.asarray(image.resize((new_width, new_height), method)).reshape(new_height, new_width, channels)
+    image = image.resize((new_width, new_height), Image.Resampling.NEAREST if mask else method)
+    return np.asarray(image).reshape(new_height, new_width, channels)
 
 
 def resized(width: int, height: int, size: int | None) -> tuple[int, int]:
-    """(width, height) after `resize_shorter`, without touching a pixel."""
+    """(width, height) after `resize_shorter`."""
     if size is None or min(width, height) == size:
         return width, height
     if width <= height:
@@ -156,7 +134,6 @@ def resized(width: int, height: int, size: int | None) -> tuple[int, int]:
 
 
 def _to_uint8(image: Image.Image, channels: int, window: Window | None) -> np.ndarray:
-    mode = "L" if channels == 1 else "RGB"
     if image.mode.startswith("I"):
         image = Image.fromarray(_scale_16_bits(np.asarray(image)))
     elif image.mode == "F":
@@ -168,9 +145,21 @@ def _to_uint8(image: Image.Image, channels: int, window: Window | None) -> np.nd
     if window is not None:  # before what costs by the pixel: handing an image over takes a tenth of its decoding
         (top, bottom, _), (left, right, _) = window[0].indices(image.height), window[1].indices(image.width)
         image = image.crop((left, top, right, bottom))
+    mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:
         image = image.convert(mode)
     return np.array(image, dtype=np.uint8).reshape(image.height, image.width, channels)
+
+
+def _to_classes(image: Image.Image, lossy: bool, window: Window | None) -> np.ndarray:
+    if lossy:
+        raise BadImage("is a JPEG, whose lossy values are no class numbers; save masks as PNG")
+    if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
+        raise BadImage(f"is no mask: it holds {image.mode} instead of one channel of class numbers")
+    classes = np.asarray(image)  # of a palette its indices
+    if classes.min() < 0 or classes.max() > 255:
+        raise BadImage(f"holds class numbers from {classes.min()} to {classes.max()}; they must be 0 to 255")
+    return np.ascontiguousarray(classes[window or ...], dtype=np.uint8)[..., None]
 
 
 def _scale_16_bits(values: np.ndarray) -> np.ndarray:
@@ -178,7 +167,3 @@ def _scale_16_bits(values: np.ndarray) -> np.ndarray:
     if low < 0 or high > 65535:
         raise BadImage(f"holds 32-bit integers from {low} to {high}; save it with 8 or 16 bits")
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 257 is odd, so this rounds to the nearest
-
-
-def _one_line(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:120]

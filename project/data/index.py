@@ -1,16 +1,16 @@
-"""The indexing pass: every file decoded once, every bad one named, before anything is trained on."""
+"""The indexing pass: every file is decoded once, and every bad one named, before anything trains."""
 
 from __future__ import annotations
 
-import hashlib
+import csv
+import difflib
 import io
 import os
 import stat
 import warnings
-from collections.abc import Collection, Iterable, Sequence
-from functools import partial
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import PIL
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -21,20 +21,12 @@ from project.data.images import BadImage, Entry, ImageRecord, content_digest, de
 from project.data.parallel import run_parallel
 from workbench.errors import UserError
 
-SHOWN = 8  # bad files that an error names; with its first and last line, ten lines
+MAX_LISTED = 8  # bad files in an error: with its first and last line, ten lines
+MASK = "mask:"  # before the path of a file that is read as a mask
 
 
-class Verdict(NamedTuple):
-    """What decoding a file told; kept in the cache under the file's path.
-
-    Attributes:
-        bytes: Size of the file.
-        mtime_ns: Time of its last change.
-        digest: Hexadecimal BLAKE2b of its bytes; empty where it could not be read.
-        width: Columns, upright; 0 for a bad file.
-        height: Rows, upright; 0 for a bad file.
-        reason: Why it is bad; empty for a good one.
-    """
+class FileCheck(NamedTuple):
+    """What decoding a file found; `reason` says why it is bad."""
 
     bytes: int
     mtime_ns: int
@@ -44,46 +36,31 @@ class Verdict(NamedTuple):
     reason: str = ""
 
 
-def index_pictures(
-    entries: Sequence[Entry],
-    *,
-    cache: Cache,
-    min_size: int = 2,
-    on_bad_image: str = "error",
-    workers: int = 0,
-    excluded: Collection[str] = (),
-    progress: bool = True,
+def index_images(
+    entries: Sequence[Entry], *, cache: Cache, on_bad_image: str = "error", **options: Any
 ) -> list[ImageRecord]:
-    """Decode every file whole and tell the good from the bad, all at once.
-
-    A file whose path, size and time of change are known is not decoded again, whether it was good or bad.
-
-    Args:
-        entries: What the source found.
-        cache: Where the verdicts are kept.
-        min_size: Pixels that the shorter side must have: the crop. Never less than 2: a row of pixels is no image.
-        on_bad_image: "error" refuses to go on with bad files; "skip" warns and leaves them out.
-        workers: Threads that decode.
-        excluded: Names of entries that the user left out: where they are bad, nobody minds.
-        progress: Whether a bar may be shown.
-
-    Returns:
-        The good ones, in the order of the entries.
-
-    Raises:
-        UserError: Naming every bad file and its reason, or when no good one is left.
-    """
-    pictures, bad = validate_images(
-        entries, cache=cache, min_size=min_size, workers=workers, excluded=excluded, progress=progress
-    )
+    """The good files, with the options of `validate_images`; bad ones are an error that names them, or a warning."""
+    records, bad = validate_images(entries, cache=cache, **options)
+    listed = bad
+    if len(bad) > MAX_LISTED:
+        with cache.writing("bad_images.txt") as temporary:
+            temporary.write_text("\n".join(bad) + "\n", encoding="utf-8")
+        more = f"... and {len(bad) - MAX_LISTED + 1} more, see {cache.path('bad_images.txt')}"
+        listed = [*bad[: MAX_LISTED - 1], more]
+    lines = "".join(f"\n  {line}" for line in listed)
+    if bad and on_bad_image == "error":
+        raise UserError(
+            f"{len(bad)} of {len(entries)} images cannot be used:{lines}\n"
+            "Fix or remove them, or leave them out: --data.on_bad_image skip. (A smaller crop accepts smaller images.)"
+        )
     if bad:
-        _report(bad, len(entries), on_bad_image, cache)
-    if not pictures:
+        rank_zero_warn(f"Left out {len(bad)} of {len(entries)} images (--data.on_bad_image skip):{lines}")
+    if not records:
         raise UserError(
             f"None of the {len(entries)} images can be used, so there is nothing to train on.\n"
-            "Point --data.root at a folder that holds good images."
+            "Point --data.root at a folder of good images."
         )
-    return pictures
+    return records
 
 
 def validate_images(
@@ -92,158 +69,137 @@ def validate_images(
     cache: Cache,
     min_size: int = 2,
     workers: int = 0,
+    masks: bool = False,
     excluded: Collection[str] = (),
-    progress: bool = True,
 ) -> tuple[list[ImageRecord], list[str]]:
-    """Decode every file whole, as `index_pictures` does, and leave it to the caller what becomes of the bad ones.
+    """Check every file: the good ones, in the order of the entries, and "NAME: reason" for each bad one.
 
     Args:
-        entries: What the source found.
-        cache: Where the verdicts are kept.
-        min_size: Pixels that the shorter side must have.
-        workers: Threads that decode.
-        excluded: Names of entries that the user left out.
-        progress: Whether a bar may be shown.
-
-    Returns:
-        The good ones, in the order of the entries; and for each bad one "NAME: reason".
+        entries: what a source listed.
+        cache: keeps what was found.
+        min_size: pixels that the shorter side must have; never less than 2.
+        workers: threads that decode.
+        masks: whether targets are class numbers.
+        excluded: names of entries that are not reported where they are bad.
     """
-    verdicts = _Verdicts(cache, _cache_name(entries))
-    verdicts.examine(_paths(entries), workers, progress)
-
-    excluded = frozenset(excluded)
-    pictures, bad = [], []
+    checks = scan(entries, cache=cache, workers=workers, masks=masks)
+    records, bad = [], []
     for entry in entries:
-        picture = _judge(entry, verdicts, max(2, min_size))
-        if isinstance(picture, ImageRecord):
-            pictures.append(picture)
+        record = _judge(entry, checks, max(2, min_size), masks)
+        if isinstance(record, ImageRecord):
+            records.append(record)
         elif entry.name not in excluded:
-            bad.append(f"{entry.name}: {picture}")
-    return pictures, bad
+            bad.append(f"{entry.name}: {record}")
+    return records, bad
 
 
-def file_digests(entries: Sequence[Entry], *, cache: Cache) -> dict[str, str]:
-    """The digest of every file's bytes, inputs and partners, by its path; `validate_images` has looked at them."""
-    verdicts = _Verdicts(cache, _cache_name(entries))
-    return {path: verdicts[path].digest for path in _paths(entries)}
-
-
-def _cache_name(entries: Sequence[Entry]) -> str:
-    return f"index-{key_of(_common_folder(entries))}.json"
-
-
-def _paths(entries: Sequence[Entry]) -> list[str]:
-    return [path for entry in entries if not entry.problem for path in (entry.path, entry.target_path) if path]
-
-
-def _common_folder(entries: Sequence[Entry]) -> str:
+def scan(entries: Sequence[Entry], *, cache: Cache, workers: int = 0, masks: bool = False) -> dict[str, FileCheck]:
+    """By path (masks: `MASK` before it), what is known; files whose size or time is new are decoded, good or bad."""
     try:
-        return os.path.commonpath([os.path.dirname(entry.path) for entry in entries])  # noqa: PTH120, a million paths
+        folder = os.path.commonpath([os.path.dirname(entry.path) for entry in entries])  # noqa: PTH120, a million paths
     except ValueError:  # several drives
-        return ""
-
-
-class _Verdicts:
-    """The verdicts on files, kept in the cache."""
-
-    def __init__(self, cache: Cache, name: str) -> None:
-        self.cache = cache
-        self.name = name
-        self.decoder = f"1, Pillow {PIL.__version__}, at most {Image.MAX_IMAGE_PIXELS} pixels"
-        kept = cache.read_json(name) or {}
-        self.known = {}
-        if kept.get("decoder") == self.decoder:
-            self.known = {path: Verdict(*values) for path, values in kept["files"].items()}
-
-    def __getitem__(self, path: str) -> Verdict:
-        return self.known[path]
-
-    def examine(self, paths: Iterable[str], workers: int, progress: bool) -> None:
-        """Make sure of a fresh verdict on each path; a path seen twice is read once."""
-        stale = [path for path in dict.fromkeys(paths) if not self._is_fresh(path)]
-        if not stale:
-            return
-        # Checked before decoding in `decode`; Pillow's own warning on top would only repeat it, unnamed.
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            results = run_parallel(_examine, stale, workers=workers, what="Checking images", progress=progress)
-            try:
-                self.known.update(zip(stale, results, strict=False))
-            finally:  # what an interrupt leaves is kept too
-                files = {path: list(verdict) for path, verdict in self.known.items()}
-                self.cache.write_json(self.name, {"decoder": self.decoder, "files": files})
-
-    def _is_fresh(self, path: str) -> bool:
-        verdict = self.known.get(path)
+        folder = ""
+    name = f"index-{key_of(folder)}.json"
+    decoder = f"2, Pillow {PIL.__version__}, at most {Image.MAX_IMAGE_PIXELS} pixels"
+    kept = cache.read_json(name) or {}
+    checks = {}
+    if kept.get("decoder") == decoder:
+        checks = {key: FileCheck(*values) for key, values in kept["files"].items()}
+    keys = dict.fromkeys(key for entry in entries if not entry.problem for key in _keys(entry, masks))
+    stale = [key for key in keys if not _is_fresh(key, checks.get(key))]
+    if not stale:
+        return checks
+    with warnings.catch_warnings():  # Pillow's warning would only repeat, without a name, what `decode` checks
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            return verdict is not None and verdict[:2] == _size_and_time(Path(path).stat())
-        except OSError:
-            return False
+            results = run_parallel(_check, stale, workers=workers, title="Checking images")
+            checks.update(zip(stale, results, strict=False))
+        finally:  # what was read before an interrupt is kept too
+            cache.write_json(name, {"decoder": decoder, "files": checks})
+    return checks
 
 
-def _examine(path: str) -> Verdict:
-    size = mtime_ns = -1
+def read_exclusions(file: str, entries: Sequence[Entry]) -> set[str]:
+    """Names of the entries that `data.exclude` lists; UserError for lines that match none, with the nearest names.
+
+    Text with one name or path a line, # begins a comment; or a table with a column ``file``.
+    """
     try:
-        about = Path(path).stat()
-        size, mtime_ns = _size_and_time(about)
-        if not stat.S_ISREG(about.st_mode):  # opening a pipe would wait for ever
-            return Verdict(size, mtime_ns, reason="is not a regular file")
-        content = Path(path).read_bytes()
+        lines = Path(file).expanduser().read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--data.exclude {file} cannot be read: {error}.") from error
+    by_path = {entry.path: entry.name for entry in entries}
+    names = {name: name for name in by_path.values()}
+    excluded, unknown = set(), []
+    for spellings in _listed(lines):
+        found = [names.get(one) or by_path.get(str(Path(one).expanduser().absolute())) for one in spellings]
+        if any(found):
+            excluded |= set(found[:1] if found[0] else found[1:])
+        elif spellings[-1]:
+            nearest = difflib.get_close_matches(spellings[-1], names, n=1)
+            unknown.append(f"\n  {spellings[-1]}" + (f" (nearest: {nearest[0]})" if nearest else ""))
+    if unknown:
+        more = f"\n  ... and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        raise UserError(
+            f"--data.exclude {file} names {len(unknown)} images that are not there:{''.join(unknown[:5])}{more}"
+        )
+    return excluded
+
+
+def _listed(lines: list[str]) -> list[list[str]]:
+    """A table's column of names; else each line, and without its comment: a name may hold a #."""
+    for separator in ",;\t":  # spreadsheets of some countries write semicolons
+        if "file" in next(csv.reader(lines[:1], delimiter=separator), []):
+            return [[(row["file"] or "").strip()] for row in csv.DictReader(lines, delimiter=separator)]
+    lines = [line.strip() for line in lines]
+    return [[line, "" if line.startswith("#") else line.partition(" #")[0].strip()] for line in lines]
+
+
+def _keys(entry: Entry, masks: bool) -> list[str]:
+    target = entry.target_path
+    return [entry.path] if target is None else [entry.path, MASK + target if masks else target]
+
+
+def _is_fresh(key: str, check: FileCheck | None) -> bool:
+    try:
+        about = Path(key.removeprefix(MASK)).stat()
+    except OSError:
+        return False
+    return check is not None and check[:2] == (about.st_size, about.st_mtime_ns)
+
+
+def _check(key: str) -> FileCheck:
+    path, mask = Path(key.removeprefix(MASK)), key.startswith(MASK)
+    place = (-1, -1)
+    try:
+        about = path.stat()
+        place = about.st_size, about.st_mtime_ns
+        if not stat.S_ISREG(about.st_mode):  # opening a pipe would wait forever
+            return FileCheck(*place, reason="is not a regular file")
+        content = path.read_bytes()
     except OSError as error:
-        return Verdict(size, mtime_ns, reason=f"cannot be read ({error.strerror or error})")
+        return FileCheck(*place, reason=f"cannot be read ({error.strerror or error})")
     if not content:
-        return Verdict(size, mtime_ns, reason="is empty (0 bytes)")
-    digest = content_digest(content)
+        return FileCheck(*place, reason="is empty (0 bytes)")
     try:
-        height, width = decode(io.BytesIO(content), channels=3).shape[:2]
+        height, width = decode(io.BytesIO(content), channels=1 if mask else 3, mask=mask).shape[:2]
     except BadImage as bad:
-        return Verdict(size, mtime_ns, digest, reason=str(bad))
-    return Verdict(size, mtime_ns, digest, width, height)
+        return FileCheck(*place, reason=str(bad))
+    return FileCheck(*place, content_digest(content), width, height)
 
 
-def _size_and_time(about: os.stat_result) -> tuple[int, int]:
-    return about.st_size, about.st_mtime_ns
-
-
-def _judge(entry: Entry, verdicts: _Verdicts, min_size: int) -> ImageRecord | str:
+def _judge(entry: Entry, checks: dict[str, FileCheck], min_size: int, masks: bool) -> ImageRecord | str:
     """The image, or the reason why there is none."""
     if entry.problem:
         return entry.problem
-    own = verdicts[entry.path]
-    make = partial(ImageRecord, entry.path, entry.name, own.width, own.height, tag=entry.tag, part=entry.part)
-    problem = _problem(own, min_size)
-    if problem or entry.target_path is None:
-        return problem or make(own.digest)
-    other = verdicts[entry.target_path]
-    problem = _problem(other, min_size)
-    if problem:
-        return f"its target {entry.target_path} {problem}"
+    sides = [checks[key] for key in _keys(entry, masks)]
+    for side, prefix in zip(sides, ("", f"its target {entry.target_path} "), strict=False):
+        if side.reason:
+            return prefix + side.reason
+        if min(side.width, side.height) < min_size:
+            return f"{prefix}is too small ({side.width}x{side.height} pixels, needed are {min_size}x{min_size})"
+    own, other = sides[0], sides[-1]
     if (own.width, own.height) != (other.width, other.height):
         return f"is {own.width}x{own.height} pixels, its target {entry.target_path} {other.width}x{other.height}"
-    digest = hashlib.blake2b((own.digest + other.digest).encode(), digest_size=16).hexdigest()
-    return make(digest, target_path=entry.target_path)
-
-
-def _problem(verdict: Verdict, min_size: int) -> str:
-    if verdict.reason:
-        return verdict.reason
-    if min(verdict.width, verdict.height) < min_size:
-        return f"is too small ({verdict.width}x{verdict.height} pixels, needed are {min_size}x{min_size})"
-    return ""
-
-
-def _report(bad: list[str], total: int, on_bad_image: str, cache: Cache) -> None:
-    shown = bad
-    if len(bad) > SHOWN:
-        with cache.writing("bad_pictures.txt") as temporary:
-            temporary.write_text("\n".join(bad) + "\n", encoding="utf-8")
-        shown = [*bad[: SHOWN - 1], f"... and {len(bad) - SHOWN + 1} more, see {cache.path('bad_pictures.txt')}"]
-    names = "".join(f"\n  {line}" for line in shown)
-    count = f"{len(bad)} of {total} images"
-    if on_bad_image == "skip":
-        rank_zero_warn(f"Left out {count} (--data.on_bad_image skip):{names}")
-        return
-    raise UserError(
-        f"{count} cannot be used:{names}\n"
-        "Mend or remove them, or leave them out with --data.on_bad_image skip. (A smaller crop takes smaller ones.)"
-    )
+    digest = own.digest if len(sides) == 1 else content_digest((own.digest + other.digest).encode())
+    return ImageRecord(**vars(entry), width=own.width, height=own.height, digest=digest)

@@ -1,30 +1,155 @@
-"""From stored images to batches: a list of draws becomes one uint8 tensor."""
+"""From stored images to batches, in an order that follows from (seed, epoch, position) alone.
+
+So it repeats bit by bit with any number of workers, and training resumes in the middle of an epoch.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import math
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
 
 from project.data.augment import Augmenter, center_window
 from project.data.batch import RawBatch
 from project.data.pixels import PixelStore
-from project.data.sampling import FILLER, Draw
 from workbench.errors import UserError
+
+Draw = tuple[int, int]  # the image's number in its split, and the seed that all of this draw's chance follows from
+PADDING = -1  # instead of an image's number: the first image once more, in a batch that no metric counts
+
+
+def image_keys(digests: Sequence[str], seed: int) -> np.ndarray:
+    """int64 >= 0, one per image, from its bytes and the seed alone: wherever the folder lies and however it grows."""
+    hashes = (hashlib.blake2b(f"{seed}:{digest}".encode(), digest_size=8).digest() for digest in digests)
+    return np.array([int.from_bytes(value, "big") >> 1 for value in hashes], dtype=np.int64)
+
+
+def draw_seeds(seed: int, epoch: int, positions: np.ndarray) -> np.ndarray:
+    """int64 >= 0, unrelated from one seed, epoch and position in its order to the next.
+
+    Source: SplitMix64's finalizer (Steele, Lea, Flood 2014, "Fast splittable pseudorandom number generators").
+    """
+    start = int.from_bytes(hashlib.blake2b(f"{seed}:{epoch}".encode(), digest_size=8).digest(), "big")
+    mixed = np.uint64(start) + (positions.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return ((mixed ^ (mixed >> np.uint64(31))) >> np.uint64(1)).astype(np.int64)
+
+
+class _Sampler(DistributedSampler):
+    """A DistributedSampler only so that Lightning does not replace it by one that pads; its constructor is not called,
+    since it needs a process group, which starts later."""
+
+    def __init__(self) -> None:
+        self.epoch = 0
+
+    def _place(self) -> tuple[int, int]:
+        """The number of processes, and which one this is."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            return torch.distributed.get_world_size(), torch.distributed.get_rank()
+        return 1, 0
+
+
+class TrainingSampler(_Sampler):
+    """Yields draws in an order that follows from (seed, epoch); as many on every process.
+
+    Args:
+        length: number of images.
+        seed: with the epoch, what everything random follows from.
+        repeats: draws of each image in an epoch.
+        weights: one per image: draws with replacement, in proportion; None: each image `repeats` times.
+    """
+
+    def __init__(self, length: int, seed: int, repeats: int = 1, weights: np.ndarray | None = None) -> None:
+        super().__init__()
+        self.length = length
+        self.seed = seed
+        self.repeats = repeats
+        self.weights = weights
+        self.skip = 0  # draws of the next pass that an interrupted run has had
+
+    def __len__(self) -> int:  # with those that are skipped, or Lightning ends a resumed epoch early
+        return -(-self.length * self.repeats // self._place()[0])
+
+    def __iter__(self) -> Iterator[Draw]:
+        replicas, rank = self._place()
+        generator = np.random.default_rng((self.seed, self.epoch))
+        total = self.length * self.repeats
+        if self.weights is None:
+            order = generator.permutation(total) % self.length
+        else:
+            order = generator.choice(self.length, total, p=self.weights / self.weights.sum())
+        order = np.resize(order, len(self) * replicas)  # repeated from the start to divide evenly, with other seeds
+        seeds = draw_seeds(self.seed, self.epoch, np.arange(len(order)))
+        start, self.skip = self.skip, 0
+        own = slice(rank + start * replicas, None, replicas)
+        yield from zip(order[own].tolist(), seeds[own].tolist(), strict=True)
+
+
+class EvaluationSampler(_Sampler):
+    """Yields every image exactly once over all processes: process r of w has r, r + w, ...
+
+    A process with a batch less than the first one ends with `PADDING`, alone in its batch: collective operations need
+    each process in every step.
+    """
+
+    def __init__(self, keys: np.ndarray, batch_size: int = 1) -> None:
+        super().__init__()
+        self.keys = keys
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        return len(self._share()) + self._lacks_a_batch()
+
+    def __iter__(self) -> Iterator[Draw]:
+        for number in self._share():
+            yield number, int(self.keys[number])
+        if self._lacks_a_batch():
+            yield PADDING, int(self.keys[0])
+
+    def _share(self, rank: int | None = None) -> range:
+        replicas, own = self._place()
+        return range(own if rank is None else rank, len(self.keys), replicas)
+
+    def _lacks_a_batch(self) -> bool:
+        # Shares differ by one image at most: where that makes a batch of its own, all others here are full.
+        return -(-len(self._share()) // self.batch_size) < -(-len(self._share(0)) // self.batch_size)
+
+
+def image_weights(tags: Sequence[str], weights: dict[str, float]) -> np.ndarray:
+    """float64, one weight per image: each tag is drawn by its own weight (1 if not given) whatever its size."""
+    counts = Counter(tags)
+    for tag, weight in weights.items():
+        if not 0 <= weight < math.inf:
+            raise UserError(f"data.weights gives {tag!r} a weight of {weight}: it must be a number, 0 or more.")
+        if tag not in counts:
+            close = get_close_matches(tag, counts, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else "."
+            listed = ", ".join(name or "'' (in no folder of their own)" for name in sorted(counts)[:20])
+            raise UserError(f"data.weights names {tag!r}, a tag of no training image{hint}\nTags: {listed}")
+    share = {tag: weights.get(tag, 1.0) / count for tag, count in counts.items()}
+    if not any(share.values()):
+        raise UserError("data.weights gives every tag a weight of 0: nothing would be drawn.")
+    return np.array([share[tag] for tag in tags])
 
 
 class ImageDataset(Dataset[RawBatch]):
     """Images of one split; a list of draws becomes a whole batch at once.
 
     Args:
-        store: decoded images.
-        keys: int64, one number an image, that evaluation's chance follows from (see `picture_keys`).
+        store: the pixels.
+        keys: one per image, see `image_keys`.
         augmenter: random crop and changes for training; None in evaluation.
         crop: in evaluation, side of the middle part to keep; None keeps whole images.
     """
@@ -44,59 +169,48 @@ class ImageDataset(Dataset[RawBatch]):
         return self.__getitems__([draw])
 
     def __getitems__(self, draws: Sequence[Draw | int]) -> RawBatch:
-        """Makes a batch: torch's loader asks for whole lists where this method exists.
+        """Make a batch: torch's loader asks for whole lists where this method exists.
 
-        Each image is written once, straight into the batch. A plain number (Lightning's `overfit_batches` brings its
-        own sampler) is drawn the same way every time.
-
-        Raises:
-            UserError: the images of the batch differ in size.
+        A plain number (Lightning's `overfit_batches` brings its own sampler) is drawn the same way every time.
         """
+        pairs = [draw if isinstance(draw, tuple) else (draw, int(self.keys[draw])) for draw in draws]
+        padding = pairs[0][0] == PADDING
+        if padding:
+            pairs = [(0, pairs[0][1])]
+        pairs.sort(key=lambda pair: self.store.has_target(pair[0]))  # stable: the order stays where all are alike
+        alone = sum(not self.store.has_target(number) for number, _ in pairs)
         images: Tensor | None = None
         targets: Tensor | None = None
-        index, seeds = [], []
-        filling = isinstance(draws[0], tuple) and draws[0][0] == FILLER
-        found = [draw if isinstance(draw, tuple) else (draw, int(self.keys[draw])) for draw in draws]
-        found = [(0, found[0][1])] if filling else found
-        found.sort(key=lambda draw: self.store.has_target(draw[0]))  # stable: the order stays where all are alike
-        alone = sum(not self.store.has_target(number) for number, _ in found)
-        for position, (number, seed) in enumerate(found):
+        for position, (number, seed) in enumerate(pairs):
             image, target = self._draw(number, seed)
-            images = _put(images, position, image, len(draws), self.augmenter is not None)
+            images = self._put(images, position, image, len(pairs))
             if target is not None:
-                targets = _put(targets, position - alone, target, len(draws) - alone, self.augmenter is not None)
-            index.append(number)
-            seeds.append(seed)
-        assert images is not None
-        return RawBatch(
-            images, targets, torch.tensor(index), torch.tensor(seeds), torch.tensor([True]) if filling else None
-        )
+                targets = self._put(targets, position - alone, target, len(pairs) - alone)
+        index, seeds = (torch.tensor(column) for column in zip(*pairs, strict=True))
+        return RawBatch(images, targets, index, seeds, torch.tensor([True]) if padding else None)
 
     def _draw(self, number: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
         store = self.store
         if self.augmenter is not None:
             window = self.augmenter.begin(store.height(number), store.width(number), seed)
-            return self.augmenter.change(*store.parts(number, window))
+            return self.augmenter.change(*store.read(number, window))
         if self.crop is None:
-            return store.parts(number, None)
-        return store.parts(number, center_window(store.height(number), store.width(number), self.crop))
+            return store.read(number)
+        return store.read(number, center_window(store.height(number), store.width(number), self.crop))
 
-
-def _put(batch: Tensor | None, position: int, image: np.ndarray, length: int, training: bool) -> Tensor:
-    """Writes uint8 (H, W, C) into its place in the batch (B, C, H, W), made for the first one."""
-    height, width, channels = image.shape
-    if batch is None:
-        batch = torch.empty((length, channels, height, width), dtype=torch.uint8)
-    elif batch.shape[2:] != (height, width):
-        raise size_error(tuple(batch.shape[2:]), (height, width), training)
-    batch.numpy()[position] = image.transpose(2, 0, 1)
-    return batch
+    def _put(self, batch: Tensor | None, position: int, image: np.ndarray, length: int) -> Tensor:
+        """Write uint8 (H, W, C) into its place in (B, C, H, W), which the first one makes: one copy an image."""
+        height, width, channels = image.shape
+        if batch is None:
+            batch = torch.empty((length, channels, height, width), dtype=torch.uint8)
+        elif batch.shape[2:] != (height, width):
+            raise size_error(tuple(batch.shape[2:]), (height, width), self.augmenter is not None)
+        batch.numpy()[position] = image.transpose(2, 0, 1)
+        return batch
 
 
 class ResumableLoader(DataLoader):
-    """A loader that goes on in the middle of an epoch.
-
-    Where it stands is the trainer's own count, so there is no second one to disagree with it.
+    """A loader of `ImageDataset` that resumes in the middle of an epoch.
 
     Attributes:
         batches_done: called with this loader as each pass starts: how many of its batches an interrupted run has had.
@@ -105,23 +219,28 @@ class ResumableLoader(DataLoader):
 
     batches_done: Callable[[ResumableLoader], int] | None = None
 
+    def __init__(self, dataset: ImageDataset, **options: Any) -> None:
+        workers = options.get("num_workers", 0)
+        own = {"persistent_workers": workers > 0, "collate_fn": whole_batch, "worker_init_fn": start_worker}
+        super().__init__(dataset, **{**own, **options})  # Lightning makes one like it with all options
+
     def __iter__(self) -> Iterator[RawBatch]:
         # A generator: workers start with the first batch, not when Lightning makes the iterator, which on resuming it
-        # does before it has told the sampler the epoch.
+        # does before it has set the sampler's epoch.
         if self.batches_done is not None:
             self.sampler.skip = self.batches_done(self) * self.batch_size
         try:
             yield from super().__iter__()
         except UserError as error:
-            # torch makes a worker's error anew, with the worker's trace as its text, which ends with the words it had.
+            # torch makes a worker's error anew, with the worker's traceback as its text, which ends with the message.
             raise UserError(str(error).rpartition(f"{UserError.__name__}: ")[2].strip()) from error
 
     def state_dict(self) -> dict[str, Any]:
-        """Empty: tells Lightning that this loader can resume."""
+        """Empty: shows Lightning that this loader can resume."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to load: the place follows from the trainer's count."""
+        """Nothing to load: the position follows from the trainer's count."""
 
 
 def whole_batch(batch: RawBatch) -> RawBatch:
@@ -130,10 +249,7 @@ def whole_batch(batch: RawBatch) -> RawBatch:
 
 
 def start_worker(worker: int) -> None:
-    """Gives a worker one thread: several that each use all cores are slower than as many plain ones.
-
-    Signals that go to all processes of a run, as Ctrl-C does, are for the one that trains: it finishes its step first.
-    """
+    """One thread a worker, and no reaction to signals that go to all processes, such as Ctrl-C: the trainer decides."""
     torch.set_num_threads(1)
     for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
         if hasattr(signal, name):
@@ -144,36 +260,28 @@ def start_worker(worker: int) -> None:
 
 def usable_cores() -> int:
     """Number of cores that this process may use."""
-    if hasattr(os, "process_cpu_count"):
-        return os.process_cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def size_error(first: tuple[int, int], other: tuple[int, int], training: bool) -> UserError:
-    """The error for a batch of unequal images, with the way out."""
-    (height, width), (height2, width2) = first, other
-    way_out = (
-        "Cut equal squares out of them: --data.crop 64 (or smaller than the smallest image); or, where only quarter\n"
-        "turns make the difference: --data.augment.quarter_turns false."
-        if training
-        else "Take them one by one, whole: --data.eval_batch_size 1; or cut out their middles: --data.eval_crop 64."
-    )
-    return UserError(
-        f"A batch holds images of one size, and these are {width}x{height} and {width2}x{height2} pixels.\n{way_out}"
-    )
+    """The error for images of unequal (height, width) in a batch."""
+    sizes = f"{first[1]}x{first[0]} and {other[1]}x{other[0]}"
+    way_out = "Take them one by one, whole: --data.eval_batch_size 1; or cut out their middles: --data.eval_crop 64."
+    if training:
+        way_out = (
+            "Cut equal squares out of them: --data.crop 64 (or smaller than the smallest image); or, where only\n"
+            "quarter turns make the difference: --data.augment.quarter_turns false."
+        )
+    return UserError(f"A batch holds images of one size, and these are {sizes} pixels.\n{way_out}")
 
 
 def check_sizes(store: PixelStore, crop: int | None, turned: bool, training: bool) -> None:
-    """Says before the first batch that images cannot share one."""
+    """Raise before the first batch if images cannot share one."""
     first: tuple[int, int] | None = None
     for number in range(len(store)):
-        size = store.height(number), store.width(number)
-        if crop is not None:
-            size = min(crop, size[0]), min(crop, size[1])
-        first = first or size
-        if size != first:
-            raise size_error(first, size, training)
-        if turned and size[0] != size[1]:
-            raise size_error(size, size[::-1], training)
+        height, width = (min(side, crop or side) for side in (store.height(number), store.width(number)))
+        first = first or (height, width)
+        if first != (height, width):
+            raise size_error(first, (height, width), training)
+        if turned and height != width:
+            raise size_error(first, (width, height), training)

@@ -1,4 +1,4 @@
-"""Which images train, which validate and which test: exact, reproducible, and never the same image twice."""
+"""Which images train, validate and test: exact, reproducible, and never the same content in two splits."""
 
 from __future__ import annotations
 
@@ -12,65 +12,52 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from project.data.cache import Cache
 from project.data.images import ImageRecord
-from project.data.tell import tell
+from workbench.console import rank_zero_print
 from workbench.errors import UserError
 
 PARTS = ("train", "val", "test")
+Splits = dict[str, list[ImageRecord]]
 
 
-def split_pictures(
-    pictures: Sequence[ImageRecord],
+def split_images(
+    records: Sequence[ImageRecord],
     fractions: Sequence[float] = (0.7, 0.2, 0.1),
     seed: int = 42,
-    manifest: Path | None = None,
+    file: Path | None = None,
     excluded: Collection[str] = (),
-) -> dict[str, list[ImageRecord]]:
-    """Deal the images into training, validation and test.
+) -> Splits:
+    """Assign each image to train, val or test, sorted by name; UserError for too few different images.
 
-    The order of dealing is that of a hash of the seed and each file's content, so that neither the folder's place, nor
-    the order of its listing, nor the machine matters. Files of the same bytes are one group and stay together. Images
-    that came with a part of their own keep it; a part that is missing then is cut from the training images.
+    The order follows from a hash of the seed and each file's content: the folder's place, the order of its listing and
+    the machine do not matter. Identical files stay together. Images of a source with splits of its own keep theirs; a
+    split that is missing then is cut from the training images.
 
     Args:
-        images: What the index found good.
-        fractions: Shares of train, val and test; they sum to 1. A share of 0 leaves that part empty.
-        seed: Another seed, another deal.
-        manifest: JSON file of an earlier deal, brought up to date here. Images that it knows, by content or else by
-            name, keep their part; new ones fill the parts up towards the fractions. Files beside it that share its name
-            up to the last "-" are deals of the same fractions and seed: see `_Manifest`.
-        excluded: Names of images that are dealt, and will not be used: copies of others among them harm nobody.
-
-    Returns:
-        "train", "val" and "test", each sorted by name; together every image exactly once.
-
-    Raises:
-        UserError: When there are too few different images for one in each part.
+        records: what the index found good.
+        fractions: shares of train, val and test that sum to 1; a share of 0 leaves that split empty.
+        seed: another seed, another split.
+        file: JSON file of an earlier split, updated here. Images that it knows, by content or else by name, keep their
+            split; new ones fill up towards the fractions.
+        excluded: names of images that are assigned and will not be used: no warning of their copies.
     """
-    ready = {picture.part for picture in pictures} & set(PARTS)
+    ready = {record.part for record in records} & set(PARTS)
+    shares = dict(zip(PARTS, fractions, strict=True))
     if ready:
-        splits = _respect(pictures, ready, fractions, seed, manifest)
+        splits = _keep_ready(records, ready, shares, seed, file)
         _warn_of_copies({part: [one for one in splits[part] if one.name not in excluded] for part in PARTS})
     else:
-        splits = _deal(pictures, dict(zip(PARTS, fractions, strict=True)), seed, manifest)
-    return {part: sorted(splits[part], key=lambda picture: (picture.name, picture.path)) for part in PARTS}
+        splits = _assign(records, shares, seed, file)
+    return {part: sorted(splits[part], key=lambda record: (record.name, record.path)) for part in PARTS}
 
 
-def fingerprint(pictures: Sequence[ImageRecord]) -> dict[str, int | str]:
-    """How many images there are, and a hash of their contents, whatever their names and places."""
-    digests = "\n".join(sorted(picture.digest for picture in pictures))
-    return {
-        "pictures": len(pictures),
-        "fingerprint": hashlib.blake2b(digests.encode(), digest_size=16).hexdigest(),
-    }
+def fingerprint(records: Sequence[ImageRecord]) -> dict[str, int | str]:
+    """The number of images, and a hash of their contents whatever their names and places."""
+    digests = "\n".join(sorted(record.digest for record in records))
+    return {"images": len(records), "fingerprint": hashlib.blake2b(digests.encode(), digest_size=16).hexdigest()}
 
 
 def exact_counts(total: int, shares: dict[str, float]) -> dict[str, int]:
-    """Whole numbers that sum to `total`, close to its shares (largest remainders), at least 1 for each above 0.
-
-    Args:
-        total: What to share out; at least the number of shares above 0.
-        shares: Non-negative numbers; only their ratios count.
-    """
+    """Whole numbers that sum to `total`, by largest remainders, at least 1 for each share above 0."""
     whole = sum(shares.values())
     quotas = {part: total * share / whole for part, share in shares.items()}
     counts = {part: int(quota + 1e-9) for part, quota in quotas.items()}  # 0.7 * 10 is a little less than 7
@@ -84,118 +71,94 @@ def exact_counts(total: int, shares: dict[str, float]) -> dict[str, int]:
     return counts
 
 
-def _respect(
-    pictures: Sequence[ImageRecord], ready: set[str], fractions: Sequence[float], seed: int, manifest: Path | None
-) -> dict[str, list[ImageRecord]]:
-    """Keep ready-made parts; cut those that are missing, and have a share, from the training images."""
-    splits: dict[str, list[ImageRecord]] = {part: [] for part in PARTS}
-    for picture in pictures:
-        splits[picture.part if picture.part in PARTS else "train"].append(picture)
+def _keep_ready(
+    records: Sequence[ImageRecord], ready: set[str], shares: dict[str, float], seed: int, file: Path | None
+) -> Splits:
+    splits: Splits = {part: [] for part in PARTS}
+    for record in records:
+        splits[record.part if record.part in PARTS else "train"].append(record)
     if not splits["train"]:
         raise UserError(
-            f"No image is left to train on: all {len(pictures)} that can be used lie in the ready-made "
-            f"{' and '.join(part for part in PARTS if part in ready)}.\nMend those in train, or give others."
+            f"No image is left to train on: all {len(records)} usable ones lie in the ready-made "
+            f"{' and '.join(part for part in PARTS if part in ready)}.\nFix those in train, or give others."
         )
-    if loose := sum(picture.part not in PARTS for picture in pictures):
-        tell(f"{loose} images come from folders without ready-made parts: they are for training.")
-    shares = dict(zip(PARTS, fractions, strict=True))
+    if loose := sum(record.part not in PARTS for record in records):
+        rank_zero_print(f"{loose} images come from folders without ready-made splits: they are for training.")
     cut = [part for part in PARTS if part not in ready and shares[part] > 0]
     if cut:
         kept = {part: share for part, share in shares.items() if part == "train" or part in cut}
-        splits |= _deal(splits["train"], {**dict.fromkeys(PARTS, 0.0), **kept}, seed, manifest, only=kept)
+        splits |= _assign(splits["train"], kept, seed, file)
         counts = " and ".join(f"{len(splits[part])} for {part}" for part in cut)
-        tell(f"The ready-made parts lack {' and '.join(cut)}: {counts} were cut from its train images.")
+        rank_zero_print(f"The ready-made splits lack {' and '.join(cut)}: {counts} were cut from its train images.")
     return splits
 
 
-def _deal(
-    pictures: Sequence[ImageRecord],
-    shares: dict[str, float],
-    seed: int,
-    manifest: Path | None,
-    only: Sequence[str] | dict[str, float] = PARTS,
-) -> dict[str, list[ImageRecord]]:
+def _assign(records: Sequence[ImageRecord], shares: dict[str, float], seed: int, file: Path | None) -> Splits:
     groups = defaultdict(list)
-    for picture in pictures:
-        groups[picture.digest].append(picture)
-    wanted = [part for part in only if shares[part] > 0]
+    for record in records:
+        groups[record.digest].append(record)
+    wanted = [part for part in shares if shares[part] > 0]
     if len(groups) < len(wanted):
-        same = "" if len(groups) == len(pictures) else f", {len(groups)} of them different"
+        same = "" if len(groups) == len(records) else f", {len(groups)} of them different"
         raise UserError(
-            f"{len(pictures)} images{same} are too few: {len(wanted)} are needed, one each for {', '.join(wanted)}.\n"
+            f"{len(records)} images{same} are too few: {len(wanted)} are needed, one each for {', '.join(wanted)}.\n"
             "Give more images (--data.root FOLDER)."
         )
-    known = _Manifest(manifest, groups.keys())
-    splits: dict[str, list[ImageRecord]] = {part: [] for part in only}
+    rows, by_digest = _earlier_split(file, groups.keys())
+    splits: Splits = {part: [] for part in shares}
     new = []
     for digest, group in groups.items():
-        part = known.part_of(group)
+        names = sorted(record.name for record in group)
+        part = by_digest.get(digest) or next((rows[name][1] for name in names if name in rows), None)
         if part in splits:
             splits[part] += group
-        else:
-            # Groups of several first: the single ones can then fill every part exactly.
+        else:  # larger groups first: single images can then fill every split exactly
             order = hashlib.blake2b(f"{seed}:{digest}".encode(), digest_size=16).hexdigest()
             new.append((-len(group), order, group))
-    counts = exact_counts(len(pictures), shares)
+    counts = exact_counts(len(records), shares)
     new.sort(key=lambda item: item[:2])
     for place, (_, _, group) in enumerate(new):
         empty = [part for part in wanted if not splits[part]]
         choice = empty if len(new) - place <= len(empty) else wanted
         splits[max(choice, key=lambda part: counts[part] - len(splits[part]))] += group
-    empty = [part for part in wanted if not splits[part]]
-    if empty:
+    if empty := [part for part in wanted if not splits[part]]:
         raise UserError(
-            f"No image is left for {' and '.join(empty)}: the earlier split {manifest} holds all others in place.\n"
+            f"No image is left for {' and '.join(empty)}: the earlier split {file} keeps all others in place.\n"
             "Give more images, or remove that file to split anew."
         )
-    known.save(splits)
+    now = {record.name: [record.digest, part] for part, group in splits.items() for record in group}
+    if file is not None and rows | now != rows:  # images that are gone for now are remembered
+        Cache(file.parent).write_json(file.name, {"images": dict(sorted((rows | now).items()))})
     return splits
 
 
-class _Manifest:
-    """The saved deal: part by content and by name. A folder without one has that of a smaller folder now within it."""
+def _earlier_split(file: Path | None, digests: AbstractSet[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """name -> [digest, part] of the file, and digest -> part.
 
-    def __init__(self, path: Path | None, digests: AbstractSet[str]) -> None:
-        self.path = path
-        self.cache = Cache(path.parent) if path else None
-        self.rows = self._read(path) if path else {}  # name -> [digest, part]
-        self.by_digest = dict(self.rows.values())
-        if path and not path.exists():
-            self.by_digest = self._moved(digests)
+    A folder without a file takes the largest split of the same fractions and seed (files of the same name up to the
+    last "-") whose images are all here: the folder was moved.
+    """
+    if file is None:
+        return {}, {}
 
-    def _read(self, path: Path) -> dict[str, list[str]]:
-        return (self.cache.read_json(path.name) or {}).get("pictures", {})
+    def read(path: Path) -> dict[str, list[str]]:
+        return (Cache(path.parent).read_json(path.name) or {}).get("images", {})
 
-    def _moved(self, digests: AbstractSet[str]) -> dict[str, str]:
-        """Of the deals of the same shares and seed, the largest whose images are all here: maybe the folder moved."""
-        family = self.path.name.rpartition("-")[0]
-        deals = [dict(self._read(other).values()) for other in sorted(self.path.parent.glob(f"{family}-*.json"))]
-        return max((deal for deal in deals if deal.keys() <= digests), key=len, default={})
-
-    def part_of(self, group: Sequence[ImageRecord]) -> str | None:
-        """The part of a group of identical images: by content, else by the first name that is known."""
-        if group[0].digest in self.by_digest:
-            return self.by_digest[group[0].digest]
-        names = sorted(picture.name for picture in group)
-        return next((self.rows[name][1] for name in names if name in self.rows), None)
-
-    def save(self, splits: dict[str, list[ImageRecord]]) -> None:
-        """Add and update; images that are gone for now are remembered."""
-        if not self.path:
-            return
-        rows = {picture.name: [picture.digest, part] for part, group in splits.items() for picture in group}
-        merged = {**self.rows, **rows}
-        if merged != self.rows:
-            self.cache.write_json(self.path.name, {"pictures": dict(sorted(merged.items()))})
+    rows = read(file)
+    if file.exists():
+        return rows, dict(rows.values())
+    others = sorted(file.parent.glob(f"{file.name.rpartition('-')[0]}-*.json"))
+    earlier = [dict(read(other).values()) for other in others]
+    return rows, max((one for one in earlier if one.keys() <= digests), key=len, default={})
 
 
-def _warn_of_copies(splits: dict[str, list[ImageRecord]]) -> None:
+def _warn_of_copies(splits: Splits) -> None:
     places = defaultdict(list)
-    for part, pictures in splits.items():
-        for picture in pictures:
-            places[picture.digest].append((part, picture.name))
+    for part, records in splits.items():
+        for record in records:
+            places[record.digest].append((part, record.name))
     copies = [where for where in places.values() if len({part for part, _ in where}) > 1]
     if copies:
         shown = "".join(f"\n  {' = '.join(name for _, name in where[:3])}" for where in copies[:5])
         more = f"\n  ... and {len(copies) - 5} more" if len(copies) > 5 else ""
-        rank_zero_warn(f"{len(copies)} images lie byte for byte in several of the ready-made parts:{shown}{more}")
+        rank_zero_warn(f"{len(copies)} images lie byte for byte in several of the ready-made splits:{shown}{more}")

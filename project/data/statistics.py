@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,69 +20,45 @@ from project.data.pixels import PixelStore
 
 @dataclass
 class Statistics:
-    """Of the pixels in [0, 1].
-
-    Attributes:
-        mean: float32, (C,).
-        std: float32, (C,): of the population (divided by the number of pixels), 0 for a constant channel.
-        pixels: How many pixels of each channel went in.
-    """
+    """Of pixels in [0, 1]: float32, (C,) each; the std is divided by the number of pixels, 0 for a constant channel."""
 
     mean: Tensor
     std: Tensor
     pixels: int
 
+    def to_plain(self) -> dict[str, Any]:
+        """As lists and numbers."""
+        return {"mean": self.mean.tolist(), "std": self.std.tolist(), "pixels": self.pixels}
+
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Statistics:
+        """What `to_plain` gave."""
+        return cls(torch.tensor(plain["mean"]), torch.tensor(plain["std"]), plain["pixels"])
+
 
 def measure(
     store: PixelStore,
-    pictures: Sequence[ImageRecord],
+    records: Sequence[ImageRecord],
     *,
     cache: Cache,
     side: Literal["input", "target"] = "input",
-    limit: int | None = None,
     workers: int = 0,
-    progress: bool = True,
 ) -> Statistics:
-    """Mean and standard deviation per channel over every pixel of the images, as they are loaded.
+    """Mean and standard deviation per channel over every pixel of a store, which holds these records.
 
-    8-bit pixels take 256 values, so each image is summed up by counting them; counts are whole numbers, so the result
-    neither rounds nor depends on the order of the images or the number of workers.
-
-    Args:
-        store: The pixels of the training split.
-        images: The same images; the cached result is known by their contents.
-        cache: Where the result is kept.
-        side: The images themselves, or their partners.
-        limit: At most so many images, evenly spread over the split's order; None takes all.
-        workers: Threads.
-        progress: Whether a bar may be shown.
+    8-bit pixels take 256 values, so they are counted: whole numbers neither round nor depend on order or workers.
     """
-    positions = spread(len(store), limit)
-    digests = [pictures[position].digest for position in positions]
-    name = f"statistics-{key_of(digests, store.channels, store.resize, side)}.json"
+    name = f"statistics-{key_of([record.digest for record in records], store.channels, store.resize, side)}.json"
     kept = cache.read_json(name)
     if kept is None or kept.keys() != {"mean", "std", "pixels"}:
-        histogram = np.zeros((store.channels, 256), dtype=np.int64)
         get = store.__getitem__ if side == "input" else store.target
-        counts = run_parallel(
-            lambda position: _histogram(get(position)),
-            positions,
-            workers=workers,
-            what="Measuring mean and std",
-            progress=progress,
-        )
-        for count in counts:
-            histogram += count
+        histogram = np.zeros((store.channels, 256), dtype=np.int64)
+        positions, title = range(len(store)), "Measuring mean and std"
+        for counts in run_parallel(lambda n: _histogram(get(n)), positions, workers=workers, title=title):
+            histogram += counts
         kept = _moments(histogram)
         cache.write_json(name, kept)
-    return Statistics(torch.tensor(kept["mean"]), torch.tensor(kept["std"]), kept["pixels"])
-
-
-def spread(total: int, limit: int | None) -> list[int]:
-    """At most `limit` of the positions 0 to total - 1, evenly spaced, each once."""
-    if limit is None or limit >= total:
-        return list(range(total))
-    return [(2 * number + 1) * total // (2 * limit) for number in range(limit)]
+    return Statistics.from_plain(kept)
 
 
 def _histogram(pixels: np.ndarray) -> np.ndarray:
@@ -91,7 +67,7 @@ def _histogram(pixels: np.ndarray) -> np.ndarray:
     return np.array(image.histogram(), dtype=np.int64).reshape(channels, 256)
 
 
-def _moments(histogram: np.ndarray) -> dict:
+def _moments(histogram: np.ndarray) -> dict[str, Any]:
     means, stds = [], []
     for counts in histogram.tolist():  # Python's whole numbers do not overflow
         pixels = sum(counts)

@@ -1,9 +1,8 @@
 """LightningModules: what is optimized, logged and predicted; with their losses, metrics and schedules."""
 
-from project.models.adversarial import Hinge, LeastSquares, Standard, WassersteinGP
-from project.models.finetuning import FineTuning
+from project.models.finetune import FineTuning
 from project.models.gan import GANColorizer
-from project.models.losses import Charbonnier, PSNRLoss
+from project.models.losses import Charbonnier, Hinge, LeastSquares, PSNRLoss, Standard, WassersteinGP
 from project.models.metrics import PSNR, SSIM, ImageMean
 from project.models.perceptual import VGGPerceptual
 from project.models.restoration import ImageRestorer

@@ -2,45 +2,51 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import Metric
 
 from project.data.batch import Batch
-from project.models.adversarial import AdversarialLoss, Standard
-from project.models.alternation import AlternatingModel, frozen
-from project.models.base import normalizations
-from project.models.color_metrics import Colorfulness, ColorfulnessRatio, PixelAccuracy
-from project.models.finetuning import FineTuning
-from project.models.fitting import check_channels, check_settings, check_size, check_space
-from project.models.metrics import PSNR, SSIM
-from project.models.stages import Stage, stage_of
-from project.models.weights import load_adversary, load_matching
+from project.models.base import ImageToImageModule
+from project.models.finetune import FineTuning
+from project.models.losses import AdversarialLoss, Standard, WassersteinGP
+from project.models.metrics import PSNR, SSIM, Colorfulness, ColorfulnessRatio, PixelAccuracy
+from project.models.schedules import configure_optimizer
+from project.networks.normalize import set_normalization
 from project.networks.space import SPACES
-from workbench.choices import choose
+from project.networks.weights import load_matching
+from workbench.ddp import allow_unused_parameters
+from workbench.errors import UserError, choose
 from workbench.hyperparameters import save_plain_hyperparameters
+from workbench.run_progress import NEVER
+from workbench.sharding import is_sharded
 
-Moments = tuple[list[float], list[float]]
-"""Mean and standard deviation, one value a channel."""
 
-
-class GANColorizer(AlternatingModel):
-    """Teach a generator to color images, against a discriminator that tells its colors from true ones.
+class GANColorizer(ImageToImageModule):
+    """Trains a generator to color images, against a discriminator that learns to tell its colors from true ones.
 
     Logs ``train/loss`` (the generator's, weighted), its parts unweighted: ``train/reconstruction``,
     ``train/adversarial``, ``train/feature_matching``, ``train/perceptual``; ``train/discriminator`` (its loss),
     ``train/score_real`` and ``train/score_fake`` (its mean logits), ``train/gradient_penalty`` (unweighted);
     ``val/loss`` (the reconstruction loss) and for each metric ``val/NAME`` and ``val/NAME_baseline``; likewise
-    ``test/``. One batch is one step (``global_step``), whoever trained in it.
+    ``test/``. One batch is one step (``global_step``), whichever network is trained in it.
 
     Args:
         generator: Condition and hints in, colors out: 2 channels in space lab, 3 in rgb.
         discriminator: Sees the generator's input and its colors, such as project.networks.PatchGAN; null: none, which
             is plain regression, to compare with.
         space: lab: predict a and b and keep the true lightness, for grayscale photographs; rgb: for line art.
-        adversarial: Standard, LeastSquares, Hinge or WassersteinGP of project.models.adversarial; null for Standard.
+        adversarial: Standard, LeastSquares, Hinge or WassersteinGP of project.models; null for Standard.
         adversarial_weight: Weight of the adversarial loss; a smaller one gives paler, safer colors.
         reconstruction: Compares the colors with the true ones, any of torch.nn or project.models; null for L1.
         reconstruction_weight: Weight of the reconstruction loss.
@@ -51,23 +57,24 @@ class GANColorizer(AlternatingModel):
         discriminator_optimizer: Any of torch.optim; a lower rate than the generator's where the discriminator wins.
         generator_scheduler: Any of torch.optim.lr_scheduler or project.models.WarmupCosine; null: a constant rate.
         discriminator_scheduler: The same for the discriminator; it follows the run, also where only one network trains.
-        schedule_every: Step schedulers after every step or epoch; auto: as they are meant (a plateau: validation).
+        schedule_every: Step schedulers after every step or epoch; auto: as they are meant. A plateau's steps follow the
+            validations.
         monitor: Logged value that ReduceLROnPlateau watches.
         generator_steps: Steps of the generator for each step of the discriminator; more where the discriminator wins.
-        generator_epochs: So many epochs the generator trains alone first, without adversarial loss.
-        critic_epochs: So many epochs the discriminator trains alone after that; then both.
+        generator_epochs: Number of epochs that the generator first trains alone, without adversarial loss.
+        critic_epochs: Number of epochs that the discriminator trains alone after that; then both.
         metrics: Name and torchmetrics metric of each; null for psnr, ssim, acc_2, acc_5, colorfulness and its ratio.
         channels_last: Keep tensors in channels_last order, which is faster for convolutions.
         init_from: Checkpoint whose weights, as far as they fit, training starts from; to resume a run use ckpt_path.
-        finetune: What of the generator's encoder is frozen, until when, and how fast it learns.
+        finetune: What of the generator's encoder is frozen, until when, and how fast it trains.
 
     Raises:
-        UserError: For an unknown name, or an impossible number or combination; all faulty ones are told at once.
+        UserError: For an unknown name, or an impossible number or combination; all of them are listed at once.
     """
 
-    tuned = "generator"
+    discriminators: ClassVar[frozenset[str]] = frozenset({"discriminator"})
     averaged = ("generator.",)
-    """What the EMA callback averages: the discriminator plays against what the generator is now."""
+    """What the EMA callback averages: the discriminator competes with the generator as it is now."""
 
     def __init__(
         self,
@@ -95,17 +102,10 @@ class GANColorizer(AlternatingModel):
         init_from: str | None = None,
         finetune: FineTuning = FineTuning(),  # noqa: B008 it is frozen
     ) -> None:
-        super().__init__(
-            {"generator": generator_optimizer, "discriminator": discriminator_optimizer},
-            {"generator": generator_scheduler, "discriminator": discriminator_scheduler},
-            default_metrics() if metrics is None else metrics,
-            schedule_every=schedule_every,
-            monitor=monitor,
-            channels_last=channels_last,
-            init_from=init_from,
-            finetune=finetune,
-        )
+        scored = default_metrics() if metrics is None else metrics
+        super().__init__(scored, schedule_every, monitor, channels_last, init_from, finetune)
         save_plain_hyperparameters(self, locals())
+        self.automatic_optimization = False
         self.space = SPACES[choose("model.space", space, SPACES)]()
         self.generator = generator.to(memory_format=self.memory_format)
         self.discriminator = None if discriminator is None else discriminator.to(memory_format=self.memory_format)
@@ -116,51 +116,17 @@ class GANColorizer(AlternatingModel):
         self.feature_matching_weight = feature_matching_weight
         self.perceptual = perceptual
         self.perceptual_weight = perceptual_weight
+        self.make_optimizers = {"generator": generator_optimizer, "discriminator": discriminator_optimizer}
+        self.make_schedulers = {"generator": generator_scheduler, "discriminator": discriminator_scheduler}
         self.generator_steps = generator_steps
         self.generator_epochs = generator_epochs
         self.critic_epochs = critic_epochs
-        check_settings(self)
+        self._check_settings()
         self.apply_freezing()
 
-    # Before the first step
-
-    def prepare_data(self) -> None:
-        """Have pretrained weights downloaded, by one process."""
-        self._load_pretrained()
-
-    def setup(self, stage: str) -> None:
-        """Look whether data and networks fit each other; before training, take the data's statistics."""
-        super().setup(stage)
-        data = self.trainer.datamodule
-        check_space(self.space, getattr(data, "pairs", None))
-        if stage != "fit":
-            return
-        check_size(self.discriminator, data, self.generator_epochs)
-        statistics = getattr(data, "normalization", None)
-        if statistics is not None:
-            check_channels(self.space, self.generator, self.discriminator, statistics, getattr(data, "pairs", None))
-            self._take_normalization(statistics["input"], self.space.normalization(statistics["target"]))
-        self._load_pretrained()
-
-    def _load_pretrained(self) -> None:
-        if self.trainer.state.fn == "fit" and hasattr(self.perceptual, "load"):
-            self.perceptual.load()
-
-    def _take_normalization(self, condition: Moments, answer: Moments) -> None:
-        """Fill every Normalize of both networks; what the discriminator sees is the condition, then the answer."""
-        for _, role, part in normalizations(self.generator):
-            part.set(*(condition if role == "normalize_input" else answer))
-        for _, role, part in normalizations(self.discriminator or nn.Identity()):
-            if role == "normalize_input":
-                part.set(condition[0] + answer[0], condition[1] + answer[1])
-
-    def load_weights(self, path: str) -> None:
-        """Take the weights of a GAN, or of a network that was trained alone, from a checkpoint, as far as they fit."""
-        load_matching(self.generator, path)
-        if self.discriminator is not None:
-            load_adversary(self.discriminator, path)
-
-    # Answering
+    def networks(self) -> dict[str, nn.Module]:
+        found = {"generator": self.generator, "discriminator": self.discriminator}
+        return {name: network for name, network in found.items() if network is not None}
 
     def forward(self, x: Tensor) -> Tensor:
         """Condition and hints (B, C, H, W) -> RGB images (B, 3, H, W) around [0, 1]."""
@@ -172,39 +138,61 @@ class GANColorizer(AlternatingModel):
         loss = self.reconstruction(colors, self.space.encode(batch.target))
         return self.space.decode(colors, batch.input), loss
 
+    # For the command check
+
+    def network_examples(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """What each network is given, and what it should give; None for the discriminator."""
+        condition = self.to_memory_format(batch.input)
+        real = self.to_memory_format(self.space.encode(batch.target))
+        critic = {} if self.discriminator is None else {"discriminator": (torch.cat([condition, real], dim=1), None)}
+        return {"generator": (condition, real), **critic}
+
+    def discriminator_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The logits of true and of generated images."""
+        condition, real = self.network_examples(batch)["generator"]
+        fake = self.to_memory_format(self.generator(condition).float())
+        real, fake = (self.discriminator(torch.cat([condition, colors], dim=1)) for colors in (real, fake))
+        return real, fake
+
+    def prepare_trial(self, network: str) -> None:
+        """Have one network train alone."""
+        self.init_from, forever = None, 10**9
+        self.generator_epochs = 0 if network == "discriminator" else forever
+        self.critic_epochs = forever
+
     # Training: forward, the discriminator's step, the generator's step
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """One batch: color it, then improve who is due.
-
-        Returns:
-            ``loss`` (the generator's, or the discriminator's where that one trains alone), and whatever else there is
-            to log, by its name without ``train/``, for callbacks that want it of every batch: detached, on the device.
-        """
-        stage = self._stage()
+        """Color one batch, then train the networks whose turn it is; what is logged, for callbacks, detached."""
+        train_generator, train_discriminator = self.phase()
         condition = self.to_memory_format(batch.input)
         real = self.to_memory_format(self.space.encode(batch.target))
-        with torch.set_grad_enabled(stage.generator):
+        with torch.set_grad_enabled(train_generator):
             fake = self.generator(condition).float()
         logged = {}
-        if self._discriminator_is_due(stage):
-            logged |= self.discriminator_step(condition, real, fake.detach(), counts=not stage.generator)
-        if stage.generator:
-            logged |= self.generator_step(condition, real, fake, batch.target, plays=stage.discriminator)
+        # The last of generator_steps, not the first: Lightning writes logs at the last of log_every_n_steps.
+        due = not train_generator or (self.trainer.global_step + 1) % self.generator_steps == 0
+        if train_discriminator and due:
+            logged |= self.discriminator_step(condition, real, fake.detach(), counts=not train_generator)
+        if train_generator:
+            logged |= self.generator_step(condition, real, fake, batch.target, adversarial=train_discriminator)
         self.end_batch(batch_idx, logged)
-        return logged if stage.generator else {"loss": logged["discriminator"], **logged}
+        return logged if train_generator else {"loss": logged["discriminator"], **logged}
+
+    def phase(self) -> tuple[bool, bool]:
+        """Whether generator and discriminator train in this epoch: as DeOldify, one, then the other, then both."""
+        if self.discriminator is None:
+            return True, False
+        epoch, alone = self.trainer.current_epoch, self.generator_epochs
+        return not alone <= epoch < alone + self.critic_epochs, epoch >= alone
 
     def discriminator_step(self, condition: Tensor, real: Tensor, fake: Tensor, counts: bool) -> dict[str, Tensor]:
-        """Learn to tell true colors from the generator's, which are detached: it learns nothing from this.
+        """Train the discriminator to tell the true colors from the generator's, which are detached.
 
         Args:
-            condition: (B, C, H, W), what the generator was given.
-            real: (B, c, H, W), the true colors in the model's space.
-            fake: (B, c, H, W), the generator's.
-            counts: Whether this is the step that counts for the batch.
-
-        Returns:
-            What to log.
+            condition: (B, C, H, W), the generator's input.
+            real: (B, c, H, W), the true colors in the model's space; ``fake`` are the generator's.
+            counts: Whether this step is the batch's global step.
         """
 
         def logits(colors: Tensor) -> Tensor:
@@ -217,58 +205,186 @@ class GANColorizer(AlternatingModel):
         if penalty is not None:
             loss = loss + self.adversarial.penalty_weight * penalty
             logged["gradient_penalty"] = penalty
-        self.descend("discriminator", loss, counts)
+        self.optimize("discriminator", loss, counts)
         return {name: value.detach() for name, value in {"discriminator": loss, **logged}.items()}
 
     def generator_step(
-        self, condition: Tensor, real: Tensor, fake: Tensor, target: Tensor, plays: bool
+        self, condition: Tensor, real: Tensor, fake: Tensor, target: Tensor, adversarial: bool
     ) -> dict[str, Tensor]:
-        """Learn to come close to the true colors, and to look true to the discriminator, which is frozen meanwhile.
-
-        Args:
-            condition: (B, C, H, W), what the generator was given.
-            real: (B, c, H, W), the true colors in the model's space.
-            fake: (B, c, H, W), the generator's, with its graph.
-            target: (B, 3, H, W) in [0, 1], the true image.
-            plays: Whether the discriminator has a say.
-
-        Returns:
-            What to log.
-        """
+        """Train the generator to come close to the true colors, and, if ``adversarial``, to look true."""
         losses = {"reconstruction": self.reconstruction(fake, real)}
         if self.perceptual is not None:
             losses["perceptual"] = self.perceptual(self.space.decode(fake, condition), target)
-        if plays:
+        if adversarial:
             with frozen(self.discriminator):
                 losses |= self._adversarial_losses(condition, real, fake)
         loss = torch.stack([getattr(self, f"{name}_weight") * value for name, value in losses.items()]).sum()
-        self.descend("generator", loss, counts=True)
+        self.optimize("generator", loss, counts=True)
         return {name: value.detach() for name, value in {"loss": loss, **losses}.items()}
 
     def _adversarial_losses(self, condition: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        seen = torch.cat([condition, fake], dim=1)
+        pair = torch.cat([condition, fake], dim=1)
         if self.feature_matching_weight == 0:
-            return {"adversarial": self.adversarial.generator(self.discriminator(seen).float())}
-        *features, logits = self.discriminator.features(seen)
+            return {"adversarial": self.adversarial.generator(self.discriminator(pair).float())}
+        *features, logits = self.discriminator.features(pair)
         with torch.no_grad():
             *wanted, _ = self.discriminator.features(torch.cat([condition, real], dim=1))
         distances = [F.l1_loss(a.float(), b.float()) for a, b in zip(features, wanted, strict=True)]
         matching = torch.stack(distances).mean()
         return {"adversarial": self.adversarial.generator(logits.float()), "feature_matching": matching}
 
-    def _stage(self) -> Stage:
-        if self.discriminator is None:
-            return Stage(generator=True, discriminator=False)
-        return stage_of(self.trainer.current_epoch, self.generator_epochs, self.critic_epochs)
+    def optimize(self, name: str, loss: Tensor, counts: bool) -> None:
+        """Backward, and a step of one network's optimizer.
 
-    def _discriminator_is_due(self, stage: Stage) -> bool:
-        if not (stage.discriminator and stage.generator):
-            return stage.discriminator
-        # The last of so many steps, not the first: Lightning writes logs at the last of log_every_n_steps.
-        return (self.trainer.global_step + 1) % self.generator_steps == 0
+        Exactly one in a batch counts: then all that goes by ``global_step`` sees one step per batch.
+        """
+        optimizer = self._optimizer(name)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        if counts:
+            optimizer.step()
+        else:
+            # What LightningOptimizer.step does, scaling and hooks included, but for the counting.
+            self.trainer.strategy.optimizer_step(optimizer.optimizer, lambda: None)
+
+    def _optimizer(self, name: str) -> LightningOptimizer:
+        found = self.optimizers()
+        return found[list(self.networks()).index(name)] if isinstance(found, list) else found
+
+    def end_batch(self, batch_idx: int, values: dict[str, Tensor]) -> None:
+        """Log, and step the schedulers that are due: Lightning steps none under manual optimization."""
+        trainer = self.trainer
+        step = trainer.global_step
+        ends = trainer.is_last_batch or batch_idx + 1 == trainer.num_training_batches
+        # Not in every batch: logging six values was a fifth of the time of a very small step.
+        if ends or step == trainer.max_steps or (trainer.log_every_n_steps and step % trainer.log_every_n_steps == 0):
+            self.log_dict({f"train/{name}": value for name, value in values.items()})
+        for config in trainer.lr_scheduler_configs:
+            if config.frequency != NEVER and (ends or config.interval == "step"):
+                config.scheduler.step()
+
+    def configure_optimizers(self) -> list[dict[str, Any]]:
+        # Schedulers follow the run, so that one may step before its network does.
+        warnings.filterwarnings("ignore", message=r"Detected call of `lr_scheduler.step\(\)` before")
+        configured = []
+        for name, network in self.networks().items():
+            tuning = self.finetune if name == "generator" else FineTuning()
+            makers = self.make_optimizers[name], self.make_schedulers[name]
+            configured.append(configure_optimizer(self, network, *makers, tuning, prefix=f"{name}_"))
+            if "lr_scheduler" in configured[-1]:
+                configured[-1]["lr_scheduler"]["name"] = f"lr-{name}"  # what the rate is logged as
+        return configured
+
+    # Before the first step: what does not fit together is reported with the key to change
+
+    def configure_callbacks(self) -> list[Callback]:
+        """No callbacks; but Lightning asks for them before it refuses these two with a traceback."""
+        clips, accumulates = self.trainer.gradient_clip_val, self.trainer.accumulate_grad_batches != 1
+        if self.trainer.state.fn == "fit" and (clips or accumulates):
+            raise UserError(
+                f"trainer.{'gradient_clip_val' if clips else 'accumulate_grad_batches'} does nothing for "
+                f"{type(self).__name__}, which steps its networks itself: leave it out.\n"
+                "To clip, set gradient_clipping.norm; for larger batches, data.batch_size."
+            )
+        return []
+
+    def _check_settings(self) -> None:
+        least = {"generator_steps": 1, "generator_epochs": 0, "critic_epochs": 0, "adversarial_weight": 0}
+        least |= {"reconstruction_weight": 0, "feature_matching_weight": 0, "perceptual_weight": 0}
+        values = {name: getattr(self, name) for name in least}
+        faults = [f"{n} must be at least {least[n]}, not {value}" for n, value in values.items() if value < least[n]]
+        if self.discriminator is None:
+            without = [name for name in ("critic_epochs", "feature_matching_weight") if values[name] > 0]
+            faults += [f"{name} is {values[name]}, but there is no discriminator" for name in without]
+        elif self.feature_matching_weight > 0 and not hasattr(self.discriminator, "features"):
+            name = type(self.discriminator).__name__
+            faults.append(f"feature_matching_weight needs a discriminator with features(x), as PatchGAN, not {name}")
+        norms = [part for part in (self.discriminator or nn.Identity()).modules() if isinstance(part, _BatchNorm)]
+        if isinstance(self.adversarial, WassersteinGP) and norms:
+            faults.append(
+                "WassersteinGP holds each image's own gradient to length 1, and a batch norm mixes the images: set "
+                "norm: instance (or layer, group, none) in the discriminator's init_args"
+            )
+        if faults:
+            raise UserError("\n".join(["GANColorizer cannot be built:", *(f"- {fault}" for fault in faults)]))
+
+    def prepare_data(self) -> None:
+        self._load_perceptual()  # downloads, in one process
+
+    def setup(self, stage: str) -> None:
+        """Check that data and networks fit each other; before training, take the data's statistics."""
+        super().setup(stage)
+        data = self.trainer.datamodule
+        pairs = getattr(data, "pairs", None)
+        if pairs is not None and self.space.keeps_lightness and not getattr(pairs, "keeps_lightness", False):
+            raise UserError(
+                f"model.space lab copies the lightness from the input: {type(pairs).__name__} has none.\n"
+                "Set model.init_args.space: rgb, and out_channels: 3 in the generator's init_args,\n"
+                "or data.pairs.class_path: project.data.pairs.GrayToColor for grayscale photographs."
+            )
+        if stage != "fit":
+            return
+        if is_sharded(self.trainer):
+            raise UserError(
+                f"{type(self).__name__} steps several optimizers itself, which {type(self.trainer.strategy).__name__} "
+                "cannot.\nTrain it with configs/trainer/ddp.yaml: --trainer.strategy ddp"
+            )
+        if self.discriminator is not None:
+            allow_unused_parameters(self.trainer, f"Each step of {type(self).__name__} leaves one of its networks out")
+        self._check_crop(data)
+        statistics = getattr(data, "normalization", None)
+        if statistics is not None:
+            self._take_normalization(statistics)
+        self._load_perceptual()
+
+    def _load_perceptual(self) -> None:
+        if self.trainer.state.fn == "fit" and hasattr(self.perceptual, "load"):
+            self.perceptual.load()
+
+    def _check_crop(self, data: Any) -> None:
+        """Whether training crops are as large as the discriminator needs; whole images show it by themselves."""
+        crop = getattr(data, "crop", None)
+        if crop is not None and hasattr(self.discriminator, "check_size"):
+            halved = getattr(data, "half_size_epochs", 0) > self.generator_epochs  # before, the discriminator sees none
+            side = -(-crop // 2) if halved else crop
+            self.discriminator.check_size(side, side)
+
+    def _take_normalization(self, statistics: dict[str, Any]) -> None:
+        condition, target = statistics["input"], statistics["target"]
+        given, channels = len(condition[0]), self.space.channels
+        if len(target[0]) != 3:
+            raise UserError(
+                f"GANColorizer makes color images, but the target images have {len(target[0])} channel(s).\n"
+                "Set data.channels: 3."
+            )
+        generator = ("generator", "in", given), ("generator", "out", channels)
+        self.check_channels(*generator, ("discriminator", "in", given + channels))
+        colors = self.space.normalization(target)
+        set_normalization(self.generator, condition, colors)
+        if self.discriminator is not None:
+            # It sees the condition, then the colors.
+            set_normalization(self.discriminator, tuple([*a, *b] for a, b in zip(condition, colors, strict=True)))
+
+    def load_weights(self, path: str) -> None:
+        """Load the weights of a GAN, or of a network that was trained alone, as far as they fit."""
+        load_matching(self.generator, path, "network.", "generator.")
+        if self.discriminator is not None:
+            load_matching(self.discriminator, path, "discriminator.", required=False)
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Within it gradients pass through the network, but none are computed for its weights."""
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
 
 
 def default_metrics() -> dict[str, Metric]:
-    """What a colored image is scored by where nothing else is said."""
     scores = {"psnr": PSNR(), "ssim": SSIM(), "acc_2": PixelAccuracy(2.0), "acc_5": PixelAccuracy(5.0)}
     return {**scores, "colorfulness": Colorfulness(), "colorfulness_ratio": ColorfulnessRatio()}

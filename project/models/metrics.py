@@ -1,4 +1,4 @@
-"""How good an image is, counted image by image, beside the answer that does nothing."""
+"""How good images are, image by image: fidelity (PSNR, SSIM) and color, beside the do-nothing output."""
 
 from __future__ import annotations
 
@@ -7,17 +7,32 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
+from project.color import rgb_to_lab
+from workbench.errors import UserError
+
 PERFECT_PSNR = 100.0
 """dB for an image without any error, whose PSNR would be infinite and spoil every mean."""
+COLOR_TOLERANCE = 2.2
+"""a and b may be off by this many times what the lightness may be off by."""
 
 
-def as_saved(picture: Tensor) -> Tensor:
+def as_saved(image: Tensor) -> Tensor:
     """Clamped to [0, 1] and rounded to 8 bits, as an image file holds it; the same shape, float."""
-    return (picture.float().clamp(0, 1) * 255).round() / 255
+    return (image.float().clamp(0, 1) * 255).round() / 255
+
+
+def as_color(image: Tensor) -> Tensor:
+    """(B, 1 or 3, H, W) around [0, 1] -> (B, 3, H, W), as a color file holds it: of 8 bits, gray three times."""
+    if image.shape[1] not in (1, 3):
+        raise UserError(
+            f"A color metric is for images of 1 or 3 channels, and these have {image.shape[1]}.\n"
+            "Leave it out of model.metrics, or set data.channels (1 gray, 3 color)."
+        )
+    return as_saved(image).expand(-1, 3, -1, -1)
 
 
 class ImageMean(Metric):
-    """The mean over images of one value an image; every image counts once, in any batch and on any rank.
+    """The mean over images of one value per image; every image counts once, in any batch and on any rank.
 
     A metric of your own: inherit, and write ``values``.
     """
@@ -31,17 +46,15 @@ class ImageMean(Metric):
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def values(self, output: Tensor, target: Tensor) -> Tensor:
-        """Two (B, C, H, W) tensors around [0, 1] -> (B,), one value an image."""
+        """Two (B, C, H, W) tensors around [0, 1] -> (B,), one value per image."""
         raise NotImplementedError
 
     def update(self, output: Tensor, target: Tensor) -> None:
-        """Count the images of a batch: two (B, C, H, W) tensors around [0, 1]."""
         values = self.values(output.float(), target.float())
         self.total += values.sum()
         self.count += len(values)
 
     def compute(self) -> Tensor:
-        """The mean over all images so far, a scalar."""
         return self.total / self.count
 
 
@@ -49,7 +62,6 @@ class PSNR(ImageMean):
     """Peak signal-to-noise ratio in dB, over all pixels and channels of an image; 100 dB where there is no error."""
 
     def values(self, output: Tensor, target: Tensor) -> Tensor:
-        """Two (B, C, H, W) tensors around [0, 1] -> (B,) dB."""
         psnr = peak_signal_noise_ratio(output, target, data_range=1.0, reduction="none", dim=(1, 2, 3))
         return psnr.clamp(max=PERFECT_PSNR)
 
@@ -61,49 +73,112 @@ class SSIM(ImageMean):
     """
 
     def values(self, output: Tensor, target: Tensor) -> Tensor:
-        """Two (B, C, H, W) tensors around [0, 1] -> (B,)."""
         # torchmetrics pads by int(3.5 sigma + 0.5) reflected pixels, of which there are one less than the side has.
         sigma = min(1.5, max(min(output.shape[-2:]) - 1, 0.1) / 3.5)
         ssim = structural_similarity_index_measure(output, target, sigma=sigma, data_range=1.0, reduction="none")
         return ssim.reshape(-1)
 
 
-class Scores(nn.Module):
-    """Each metric twice: for the network's answer and for doing nothing.
+class PixelAccuracy(Metric):
+    """Percentage of the pixels whose color is right within a threshold (Nazeri et al. 2018).
 
-    Args:
-        metrics: Name -> metric with ``update(output, target)``.
+    CIELAB of both 8-bit images is rounded to whole numbers; a pixel is right where |dL| <= t, |da| <= 2.2 t and
+    |db| <= 2.2 t. Each pixel of all images counts once. The threshold t is in CIELAB's units: L is 0 to 100.
     """
+
+    full_state_update = False
+    higher_is_better = True
+
+    def __init__(self, threshold: float = 2.0) -> None:
+        super().__init__()
+        if threshold < 0:
+            raise UserError(f"PixelAccuracy: threshold must not be negative; it is {threshold}.")
+        self.threshold = threshold
+        self.add_state("right", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("pixels", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        output, target = (rgb_to_lab(as_color(image)).round() for image in (output, target))
+        lightness, a, b = (output - target).abs().unbind(dim=1)
+        limit = COLOR_TOLERANCE * self.threshold
+        right = (lightness <= self.threshold) & (a <= limit) & (b <= limit)
+        self.right += right.sum()
+        self.pixels += right.numel()
+
+    def compute(self) -> Tensor:
+        return 100 * self.right / self.pixels
+
+
+def colorfulness(image: Tensor) -> Tensor:
+    """How colorful images are to people: sigma_rgyb + 0.3 mu_rgyb (Hasler and Suesstrunk 2003, M3).
+
+    With rg = R - G and yb = (R + G) / 2 - B of each pixel on the scale of 0 to 255, sigma_rgyb is the length of their
+    standard deviations and mu_rgyb that of their means. 0 is gray, 33 moderately and 82 highly colorful.
+    (B, 1 or 3, H, W) around [0, 1] -> (B,).
+    """
+    red, green, blue = (as_color(image) * 255).flatten(2).unbind(dim=1)
+    opponents = torch.stack([red - green, (red + green) / 2 - blue], dim=1)
+    sigma = opponents.std(dim=2, correction=0).square().sum(dim=1).sqrt()
+    mu = opponents.mean(dim=2).square().sum(dim=1).sqrt()
+    return sigma + 0.3 * mu
+
+
+class Colorfulness(ImageMean):
+    """Mean colorfulness of the outputs (Hasler and Suesstrunk 2003), see :func:`colorfulness`."""
+
+    def values(self, output: Tensor, target: Tensor) -> Tensor:
+        return colorfulness(output)
+
+
+class ColorfulnessRatio(Metric):
+    """Colorfulness of the outputs over that of the targets: 1 is as colorful as the truth, below 1 paler.
+
+    The ratio of the sums over all images, so that a nearly gray target does not outweigh all others. NaN where the
+    targets are all gray.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("outputs", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("targets", torch.tensor(0.0), dist_reduce_fx="sum")
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        self.outputs += colorfulness(output).sum()
+        self.targets += colorfulness(target).sum()
+
+    def compute(self) -> Tensor:
+        return torch.where(self.targets > 0, self.outputs / self.targets, torch.nan)
+
+
+class Scores(nn.Module):
+    """Each metric, by its name, twice: for the model's output and for the do-nothing output, the baseline."""
 
     def __init__(self, metrics: dict[str, Metric]) -> None:
         super().__init__()
-        self.answer = nn.ModuleDict({name: metric.clone() for name, metric in metrics.items()})
+        self.output = nn.ModuleDict({name: metric.clone() for name, metric in metrics.items()})
         self.baseline = nn.ModuleDict({name: metric.clone() for name, metric in metrics.items()})
 
     def update(self, output: Tensor, target: Tensor, baseline: Tensor) -> None:
-        """Count a batch.
-
-        Args:
-            output: (B, C, H, W), the network's answer; judged as it would be saved: clamped and of 8 bits.
-            target: (B, C, H, W) in [0, 1].
-            baseline: (B, C, H, W), the do-nothing answer; judged as it is, since noise is defined without clipping.
-        """
-        # Metrics from elsewhere may take tensors apart with view(), which fails in channels_last order.
+        """Add a batch of (B, C, H, W): the output as it would be saved, clamped and of 8 bits; the baseline as it is,
+        since noise is defined without clipping."""
+        # Metrics from elsewhere may call view(), which fails in channels_last order, or refuse values outside [0, 1].
         output, target, baseline = as_saved(output).contiguous(), target.contiguous(), baseline.contiguous()
-        for name, metric in self.answer.items():
+        for metric in self.output.values():
             metric.update(output, target)
-            other = self.baseline[name]
-            # Metrics from elsewhere may refuse values outside [0, 1].
-            other.update(baseline if isinstance(other, ImageMean) else baseline.clamp(0, 1), target)
+        for metric in self.baseline.values():
+            metric.update(baseline if isinstance(metric, ImageMean) else baseline.clamp(0, 1), target)
 
     def compute(self) -> dict[str, Tensor]:
-        """Name -> value and name_baseline -> value, over all ranks; then start anew."""
-        values = {name: metric.compute() for name, metric in self.answer.items()}
+        """name -> value and name_baseline -> value, over all ranks; then start over."""
+        values = {name: metric.compute() for name, metric in self.output.items()}
         values |= {f"{name}_baseline": metric.compute() for name, metric in self.baseline.items()}
-        self.reset()
+        for metric in (*self.output.values(), *self.baseline.values()):
+            metric.reset()
         return values
 
-    def reset(self) -> None:
-        """Forget what was counted."""
-        for metric in (*self.answer.values(), *self.baseline.values()):
-            metric.reset()
+    def higher_is_better(self, name: str) -> bool | None:
+        """The direction of a metric, by its name without split; None where it is unknown, or no metric."""
+        return getattr(self.output[name], "higher_is_better", None) if name in self.output else None

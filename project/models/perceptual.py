@@ -1,34 +1,63 @@
-"""How much two images differ in what VGG19 sees in them."""
+"""What sees images through a pretrained network: VGG's perceptual loss, LPIPS and FID."""
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torchmetrics.image.fid import FrechetInceptionDistance
 
+from project.models.metrics import ImageMean, as_color
+from project.networks.backbone import IMAGENET
 from project.networks.normalize import Normalize
+from project.networks.weights import download, read_weights
 from workbench.errors import UserError
 
-MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
-"""Of ImageNet's images, which VGG19 was trained with."""
-LAYERS = {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 / 4, "relu5_1": 1.0}
+VGG_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
+VGG_LAYERS = {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 / 4, "relu5_1": 1.0}
 """As pix2pixHD weights them (Wang et al. 2018)."""
-CONVOLUTIONS = (2, 2, 4, 4, 4)
+VGG_CONVS = (2, 2, 4, 4, 4)
 """Of VGG19, in each of its five blocks (Simonyan and Zisserman 2015)."""
-FILE = "vgg19-dcbb9e9d.pth"
-ADDRESS = f"https://download.pytorch.org/models/{FILE}"
+INCEPTION_URL = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
+)
+LPIPS_WEIGHTS = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
+LPIPS_SMALLEST = 32
+"""Side in pixels that every network of LPIPS takes."""
+
+
+class DetachedNetwork(nn.Module):
+    """A frozen network that is not a part of the model: no checkpoint, optimizer or average sees its weights.
+
+    It is made when it is first needed, so that a checkpoint can be used where its weights are missing. Copies share it.
+    """
+
+    def __init__(self, make: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        self._make = make
+        self._made: list[nn.Module] = []  # in a list, or it would be registered as a part
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DetachedNetwork:
+        return self
+
+    def load(self) -> nn.Module:
+        """Make the network, if it is not there yet."""
+        if not self._made:
+            with torch.random.fork_rng(devices=[]):  # its initial weights must not shift the training's random numbers
+                self._made.append(self._make().requires_grad_(False).eval())
+        return self._made[0]
+
+    def forward(self, *images: Tensor) -> Any:
+        return self.load().to(images[0].device)(*images)
 
 
 class VGGPerceptual(nn.Module):
     """L1 distance between VGG19's features of two images, a weighted sum over layers (Johnson et al. 2016).
-
-    VGG19 is frozen, and no part of checkpoints, optimizers or averages: it is read anew where a training begins.
 
     Args:
         weights: DEFAULT (torchvision's, from its cache, else downloaded: 550 MB), or a file of VGG19's state dict.
@@ -40,102 +69,171 @@ class VGGPerceptual(nn.Module):
 
     def __init__(self, weights: str = "DEFAULT", layers: dict[str, float] | None = None) -> None:
         super().__init__()
-        self.weights = weights
-        layers = LAYERS if layers is None else layers
-        self.layers = {_position(name): weight for name, weight in layers.items()}
-        self._frozen: list[nn.Module] = []  # in a list, where it is no submodule: normalization, VGG19
+        self.layers = {_position(name): weight for name, weight in (layers or VGG_LAYERS).items()}
+        self.vgg = DetachedNetwork(partial(_make_vgg, weights, sorted(self.layers)))
 
     def load(self) -> None:
-        """Read VGG19's weights, once; called before training.
-
-        Raises:
-            UserError: When they cannot be had or do not fit; says the ways out.
-        """
-        if self._frozen:
-            return
-        state = _download() if self.weights == "DEFAULT" else _read(Path(self.weights).expanduser())
-        state = {name.removeprefix("features."): value for name, value in state.items()}
-        vgg = _build(max(self.layers) + 1)
-        wanted = vgg.state_dict()
-        missing = [name for name, value in wanted.items() if name not in state or state[name].shape != value.shape]
-        if missing:
-            raise UserError(
-                f"{self.weights} does not hold VGG19's weights: features.{missing[0]} is missing or of another shape.\n"
-                f"It must be a state dict as {ADDRESS} is one."
-            )
-        vgg.load_state_dict({name: state[name] for name in wanted})
-        self._frozen = [Normalize(3, MEAN, STD), vgg.eval().requires_grad_(False)]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VGGPerceptual:
-        """To another device, with the module that holds it."""
-        for part in self._frozen:
-            part._apply(fn)
-        return super()._apply(fn, recurse)
+        """Called before training, so that what is missing is reported then."""
+        self.vgg.load()
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """Two (B, 3, H, W) images in [0, 1] -> a scalar; gradients flow to the first alone."""
         with torch.no_grad():
-            wanted = self._features(target)
-        found = self._features(output)
+            wanted = self.vgg(target)
+        found = self.vgg(output)
         distances = [weight * F.l1_loss(found[at].float(), wanted[at].float()) for at, weight in self.layers.items()]
         return torch.stack(distances).sum()
 
-    def _features(self, picture: Tensor) -> dict[int, Tensor]:
-        normalize, vgg = self._frozen
-        h = normalize(picture)
+
+class _VGGFeatures(nn.Sequential):
+    """Image in [0, 1] -> the outputs of some of VGG19's layers, by their positions."""
+
+    def __init__(self, vgg: nn.Sequential, positions: list[int]) -> None:
+        super().__init__(Normalize(3, *IMAGENET), *vgg)
+        self.positions = positions
+
+    def forward(self, x: Tensor) -> dict[int, Tensor]:
         found = {}
-        for position, layer in enumerate(vgg):
-            h = layer(h)
-            if position in self.layers:
-                found[position] = h
+        for position, layer in enumerate(self, -1):
+            x = layer(x)
+            if position in self.positions:
+                found[position] = x
         return found
 
 
-def _build(count: int) -> nn.Sequential:
-    """The first so many layers of VGG19's features, numbered as torchvision's."""
-    layers: list[nn.Module] = []
-    channels = 3
-    for block, convolutions in enumerate(CONVOLUTIONS):
-        width = min(64 * 2**block, 512)
-        for _ in range(convolutions):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
-            channels = width
-        layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers[:count])
-
-
 def _position(name: str) -> int:
-    """Where ``relu3_2`` stands among the layers."""
+    """Where ``relu3_2`` stands among VGG19's layers."""
     found = re.fullmatch(r"relu([1-5])_([1-4])", name)
-    block, convolution = (int(n) for n in found.groups()) if found else (0, 0)
-    if not found or convolution > CONVOLUTIONS[block - 1]:
+    block, conv = (int(n) for n in found.groups()) if found else (0, 0)
+    if not found or conv > VGG_CONVS[block - 1]:
         raise UserError(f"VGGPerceptual: there is no layer {name!r}; there are relu1_1, relu1_2, relu2_1 ... relu5_4.")
-    return sum(2 * count + 1 for count in CONVOLUTIONS[: block - 1]) + 2 * convolution - 1
+    return sum(2 * count + 1 for count in VGG_CONVS[: block - 1]) + 2 * conv - 1
 
 
-def _download() -> dict[str, Any]:
-    cache = Path(torch.hub.get_dir()) / "checkpoints" / FILE
-    try:
-        return torch.hub.load_state_dict_from_url(ADDRESS, map_location="cpu", check_hash=True, weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+def _make_vgg(weights: str, positions: list[int]) -> nn.Module:
+    from torchvision.models.vgg import cfgs, make_layers
+
+    if weights == "DEFAULT":
+        load = partial(
+            torch.hub.load_state_dict_from_url, VGG_URL, map_location="cpu", check_hash=True, weights_only=True
+        )
+        way_out = "or name the file: perceptual.init_args.weights: FILE. Without: leave model.perceptual out."
+        state = download("model.perceptual (VGG19)", load, VGG_URL, way_out)
+    else:
+        state = read_weights(weights, "model.perceptual")
+    with torch.device("meta"):
+        vgg = make_layers(cfgs["E"])[: positions[-1] + 1]
+    state = {name.removeprefix("features."): value for name, value in state.items()}
+    shapes = vgg.state_dict()
+    missing = [name for name, value in shapes.items() if name not in state or state[name].shape != value.shape]
+    if missing:
         raise UserError(
-            f"model.perceptual: VGG19's weights cannot be had: {reason}\n"
-            f"Fetch {ADDRESS} on a machine with a network, and either put it at\n"
-            f"{cache}\n"
-            "or name it: perceptual.init_args.weights: FILE. Or train without: leave model.perceptual out."
-        ) from error
+            f"model.perceptual: {weights} does not hold VGG19's weights: features.{missing[0]} is missing or has\n"
+            f"another shape. Use the file of {VGG_URL}."
+        )
+    vgg.load_state_dict({name: state[name] for name in shapes}, assign=True)
+    return _VGGFeatures(vgg, positions)
 
 
-def _read(path: Path) -> dict[str, Any]:
+class LPIPS(ImageMean):
+    """Perceptual distance of each output to its target (Zhang et al. 2018); 0 is the same image, lower is better.
+
+    Args:
+        network: The network that compares: alex (the paper's choice for measuring), vgg or squeeze.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, network: Literal["alex", "vgg", "squeeze"] = "alex") -> None:
+        super().__init__()
+        self.network = DetachedNetwork(partial(_make_lpips, network))
+
+    def load(self) -> None:
+        self.network.load()
+
+    def values(self, output: Tensor, target: Tensor) -> Tensor:
+        if min(output.shape[-2:]) < LPIPS_SMALLEST:
+            raise UserError(
+                f"LPIPS needs images of at least {LPIPS_SMALLEST} x {LPIPS_SMALLEST} pixels, not {output.shape[-1]} x "
+                f"{output.shape[-2]}.\nLeave it out of model.metrics, or use larger images."
+            )
+        # The network is called directly: torchmetrics' own update checks the pixels' range, and so waits for them.
+        with torch.autocast(output.device.type, enabled=False):
+            return self.network(2 * as_color(output) - 1, 2 * as_color(target) - 1).flatten()
+
+
+def _make_lpips(network: str) -> nn.Module:
+    import torchvision
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    url = getattr(torchvision.models, LPIPS_WEIGHTS[network]).DEFAULT.url
+    make = partial(LearnedPerceptualImagePatchSimilarity, network)
+    return download("LPIPS", make, url, "or leave LPIPS out of model.metrics.").net
+
+
+class FID(FrechetInceptionDistance):
+    """Frechet inception distance of all outputs to all targets (Heusel et al. 2017); 0 is best.
+
+    It takes many more images than the network has features; with fewer, compare only values of the same images.
+
+    Args:
+        feature: 64, 192, 768 or 2048: the layer of InceptionV3, with the papers' weights (pip install '.[fid]'); or any
+            network (B, 3, H, W) in [0, 1] -> (B, features).
+    """
+
+    def __init__(self, feature: int | nn.Module = 2048) -> None:
+        if isinstance(feature, nn.Module):
+            network, count = DetachedNetwork(partial(_same, feature)), _count_features(feature)
+        elif feature in (64, 192, 768, 2048):
+            network, count = DetachedNetwork(partial(_make_inception, feature)), feature
+        else:
+            raise UserError(f"FID: feature must be 64, 192, 768 or 2048, or a network; it is {feature}.")
+        network.num_features = count
+        super().__init__(feature=network, normalize=True)
+        self.orig_dtype = torch.float32  # set by an update, and a rank may get no image
+
+    def load(self) -> None:
+        self.inception.load()
+
+    def update(self, output: Tensor, target: Tensor) -> None:
+        with torch.autocast(output.device.type, enabled=False):
+            super().update(as_color(target), real=True)
+            super().update(as_color(output), real=False)
+
+    def compute(self) -> Tensor:
+        if self.real_features_num_samples < 2:
+            raise UserError("FID compares sets of images, and there is only one. Leave it out of model.metrics.")
+        return super().compute()
+
+
+class _EightBits(nn.Module):
+    """InceptionV3 takes 8 bits."""
+
+    def __init__(self, inception: nn.Module) -> None:
+        super().__init__()
+        self.inception = inception
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.inception((image * 255).round().to(torch.uint8))
+
+
+def _same(network: nn.Module) -> nn.Module:  # not a lambda, which could not be pickled
+    return network
+
+
+def _count_features(network: nn.Module) -> int:
+    if hasattr(network, "num_features"):
+        return int(network.num_features)
+    with torch.no_grad():
+        return network.eval()(torch.zeros(1, 3, 299, 299)).shape[-1]
+
+
+def _make_inception(feature: int) -> nn.Module:
+    from torchmetrics.image.fid import NoTrainInceptionV3
+
+    way_out = "or give a network of your own (metrics.NAME.init_args.feature), or leave FID out of model.metrics."
+    make = partial(NoTrainInceptionV3, "inception-v3-compat", [str(feature)])
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(
-            f"model.perceptual: VGG19's weights cannot be read from {path}: {reason}\n"
-            f"Give the file of {ADDRESS},\nor weights: DEFAULT to have it downloaded."
-        ) from error
-    if not isinstance(state, dict):
-        raise UserError(f"model.perceptual: {path} holds no state dict. Give the file of {ADDRESS}.")
-    return state
+        return _EightBits(download("FID", make, INCEPTION_URL, way_out))
+    except ModuleNotFoundError as error:
+        raise UserError(f"FID needs torch-fidelity: pip install -e '.[fid]',\n{way_out}") from error

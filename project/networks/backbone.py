@@ -1,51 +1,50 @@
-"""A pretrained classification network as the encoder of a UNet."""
+"""A pretrained classification network of torchvision or timm as the encoder of a UNet."""
 
 from __future__ import annotations
+
+import difflib
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from project.networks.blocks import ConvBlock, Join, make_up, pad_up
-from project.networks.initialize import activation_gain, initialize
+from project.networks.layers import ConvBlock, SkipConnection, activation_gain, initialize, make_up, pad_to_multiple
 from project.networks.normalize import Normalize
-from project.networks.pretrained import (
-    adapt_input,
-    cut,
-    find_stages,
-    input_statistics,
-    layers_of_stages,
-    load_pretrained,
-)
-from project.networks.unet import TAIL
-from workbench.choices import choose
-from workbench.errors import UserError
+from project.networks.unet import TAIL_GAIN
+from project.networks.weights import adapt_kernel, download, listed, read_weights
+from workbench.errors import UserError, choose
+from workbench.pretrained import pretrained_download_skipped
+
+STRIDES = (2, 4, 8, 16, 32)
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+"""Mean and standard deviation that torchvision's weights were trained with."""
+TIMM = "timm:"
+"""Prefix of the names of timm's networks."""
+PROBE_SIDE = 128
+"""Side of the image that finds the stages; any multiple of the largest stride that leaves more than one pixel."""
 
 
 class BackboneUNet(nn.Module):
-    """Image in, image out, both in [0, 1]: an encoder of torchvision or timm, a decoder of a UNet.
+    """Image in, image out, both in [0, 1]: an encoder of torchvision or timm, a UNet's decoder with a norm of its own.
 
-    Beside the encoder runs a path at full resolution, since an encoder's stem throws three quarters of the places away.
+    Beside the encoder runs a path at full resolution, since an encoder's stem drops three quarters of the pixels.
 
     Args:
         backbone: Any convolutional classification network of torchvision, by its name: resnet18, vgg16_bn,
             densenet121, mobilenet_v3_large, efficientnet_b0, convnext_tiny, regnet_y_400mf, ...; or of timm, by its
             name with timm: before it, such as timm:resnet26d (pip install '.[timm]').
-        weights: DEFAULT (torchvision's or timm's download and cache), none (random), or a file with a state dict. They
-            are not asked for where a checkpoint's take their place.
+        weights: DEFAULT (torchvision's or timm's download and cache) or another of its entries, none (random), or a
+            file with a state dict. They are not loaded where a checkpoint's replace them.
         in_channels: 3 for color, 1 for gray; 4: color and a noise map; 5: lightness or lines and hints.
         out_channels: Channels of the output.
         stages: How many halvings of the encoder are used, 1 to 5 (2 to 5 of a ConvNeXt, which starts with two at
             once); fewer are faster and see less far.
         widths: Channels of the decoder from full resolution down, one more than stages; null: 32, 48, 64, 96, 128, 192.
-        activation: Of the decoder: relu, leaky_relu, silu, gelu, ...
         norm: Of the decoder: batch, group, layer, instance or none.
-        up: Doubling by transposed, bilinear or pixel_shuffle.
-        skip: How the decoder takes what the encoder kept: concat or add.
         residual: Predict the difference to the input (its first out_channels channels): for restoration.
-        init: How the decoder's weights start: kaiming, xavier or orthogonal.
 
     Raises:
-        UserError: For unknown names, impossible numbers, or weights that cannot be had.
+        UserError: For unknown names, impossible numbers, or weights that cannot be loaded.
     """
 
     def __init__(
@@ -56,16 +55,11 @@ class BackboneUNet(nn.Module):
         out_channels: int = 3,
         stages: int = 5,
         widths: list[int] | None = None,
-        activation: str = "relu",
         norm: str = "batch",
-        up: str = "bilinear",
-        skip: str = "concat",
         residual: bool = False,
-        init: str = "kaiming",
     ) -> None:
         super().__init__()
         widths = list(widths or [32, 48, 64, 96, 128, 192][: stages + 1])
-        skip = choose("skip", skip, ("concat", "add"))
         _check(in_channels, out_channels, stages, widths, residual)
         found = load_pretrained(backbone, weights)
         nodes = {stride: node for stride, node in find_stages(found.network).items() if stride <= 2**stages}
@@ -80,54 +74,59 @@ class BackboneUNet(nn.Module):
         # The weights' own statistics and not the data's: the encoder was trained with these.
         self.normalize_encoder = Normalize(in_channels, *input_statistics(found.mean, found.std, in_channels))
         adapt_input(found.network, in_channels)
-        self.encoder = cut(found.network, nodes)
+        self.encoder = extract_features(found.network, nodes)
         with torch.no_grad():
-            probe = torch.zeros(1, in_channels, 2 * self.multiple, 2 * self.multiple)
-            depths = {stride: kept.shape[1] for stride, kept in self.encoder(probe).items()}
+            probe = torch.zeros(1, in_channels, self.smallest, self.smallest)
+            depths = {stride: features.shape[1] for stride, features in self.encoder(probe).items()}
         self.encoder.train()
 
-        def block(channels: int) -> ConvBlock:
-            return ConvBlock(channels, 2, 3, activation, norm, 8, norm == "none", 0.0, False, True)
-
-        self.detail = nn.Sequential(nn.Conv2d(in_channels, widths[0], 3, padding=1), block(widths[0]))
+        levels = list(reversed(range(stages)))
+        self.detail = nn.Sequential(nn.Conv2d(in_channels, widths[0], 3, padding=1), ConvBlock(widths[0], norm=norm))
         self.lateral = nn.ModuleDict(
             {stride: nn.Conv2d(depth, widths[int(stride).bit_length() - 1], 1) for stride, depth in depths.items()}
         )
-        levels = list(reversed(range(stages)))
-        self.up = nn.ModuleList([make_up(up, widths[level + 1], widths[level], True) for level in levels])
-        # An encoder that starts with two halvings keeps nothing at half the size.
-        joins = [skip if level == 0 or str(2**level) in depths else "none" for level in levels]
-        self.join = nn.ModuleList([Join(widths[at], how, True) for at, how in zip(levels, joins, strict=True)])
-        self.decoder = nn.ModuleList([block(widths[level]) for level in levels])
+        self.up = nn.ModuleList([make_up("bilinear", widths[level + 1], widths[level]) for level in levels])
+        # An encoder that starts with two halvings has no features at half the size.
+        skips = ["concat" if level == 0 or str(2**level) in depths else "none" for level in levels]
+        self.join = nn.ModuleList([SkipConnection(widths[at], how) for at, how in zip(levels, skips, strict=True)])
+        self.decoder = nn.ModuleList([ConvBlock(widths[level], norm=norm) for level in levels])
         self.tail = nn.Conv2d(widths[0], out_channels, 3, padding=1)
         self.normalize_output = Normalize(out_channels)
-        gain = activation_gain(activation)
         for part in (self.detail, self.lateral, self.up, self.join, self.decoder, self.tail):
-            initialize(part, init, gain if part in (self.detail, self.decoder) else 1.0)
+            initialize(part, "kaiming", activation_gain("relu") if part in (self.detail, self.decoder) else 1.0)
         with torch.no_grad():
-            self.tail.weight.mul_(TAIL)
+            self.tail.weight.mul_(TAIL_GAIN)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) around [0, 1] -> (B, out_channels, H, W) around [0, 1], not clipped."""
-        whole = pad_up(x, self.multiple, self.smallest)
-        h = self.normalize_encoder(whole)
-        kept = {stride: self.lateral[stride](value) for stride, value in self.encoder(h).items()}
-        kept["1"] = self.detail(h)
+        padded = pad_to_multiple(x, self.multiple, self.smallest)
+        h = self.normalize_encoder(padded)
+        skipped = {stride: self.lateral[stride](features) for stride, features in self.encoder(h).items()}
+        skipped["1"] = self.detail(h)
         stride = self.multiple
-        h = kept[str(stride)]
+        h = skipped[str(stride)]
         for up, join, stage in zip(self.up, self.join, self.decoder, strict=True):
-            h, stride = up(h), stride // 2
-            h = stage(join(h, kept.get(str(stride))))
+            stride //= 2
+            h = stage(join(up(h), skipped.get(str(stride))))
         h = self.tail(h)
         if self.residual:
-            h = whole[:, : self.out_channels] + h * self.normalize_output.std
+            h = padded[:, : self.out_channels] + h * self.normalize_output.std
         else:
             h = self.normalize_output.inverse(h)
-        return h if whole is x else h[..., : x.shape[-2], : x.shape[-1]]
+        return h if padded is x else h[..., : x.shape[-2], : x.shape[-1]]
 
     def encoder_stages(self) -> list[list[str]]:
-        """Names of the encoder's layers, a list for each stage, from the first on: what can be frozen one by one."""
-        return [[f"encoder.{name}" for name in names] for names in layers_of_stages(self.encoder)]
+        """Names of the encoder's layers and parameters, a list per stage, in the order they run in."""
+        *nodes, output = self.encoder.graph.nodes
+        ends = set(output.args[0].values())
+        stages: list[list[str]] = [[]]
+        for node in nodes:
+            name = f"encoder.{node.target}"
+            if node.op in ("call_module", "get_attr") and name not in stages[-1]:
+                stages[-1].append(name)
+            if node in ends:
+                stages.append([])
+        return stages[:-1]
 
 
 def _check(in_channels: int, out_channels: int, stages: int, widths: list[int], residual: bool) -> None:
@@ -142,3 +141,172 @@ def _check(in_channels: int, out_channels: int, stages: int, widths: list[int], 
         faults.append(f"residual: true adds the input to the output: out_channels must not be above {in_channels}")
     if faults:
         raise UserError("BackboneUNet cannot be built:\n" + "\n".join(f"- {fault}" for fault in faults))
+
+
+class Pretrained(NamedTuple):
+    """A classification network in evaluation mode, and the statistics its weights were trained with, per color."""
+
+    network: nn.Module
+    mean: list[float]
+    std: list[float]
+    trained: bool
+    """Whether its weights are not random, or are about to be replaced by some that are not."""
+
+
+def load_pretrained(name: str, weights: str | None) -> Pretrained:
+    """Build a classification network; the arguments are ``backbone`` and ``weights`` of :class:`BackboneUNet`."""
+    random = weights is None or weights.lower() == "none"
+    skip = random or pretrained_download_skipped()
+    is_file = not skip and (
+        "/" in weights or "\\" in weights or weights.endswith((".pt", ".pth", ".ckpt", ".safetensors"))
+    )
+    build = _build_timm if name.startswith(TIMM) else _build_torchvision
+    network, mean, std = build(name.removeprefix(TIMM), None if skip or is_file else weights)
+    if is_file:
+        _load_file(network, weights, name)
+    return Pretrained(network.eval(), list(mean), list(std), trained=not random)
+
+
+def _build_torchvision(name: str, entry: str | None) -> tuple[nn.Module, list[float], list[float]]:
+    """The network with the weights of an entry, or random ones, and the mean and std that belong to them."""
+    import torchvision
+    from torchvision.models import get_model, get_model_weights, list_models
+
+    name = choose("backbone", name, list_models(module=torchvision.models))
+    if entry is None:
+        return get_model(name, weights=None), *IMAGENET
+    entries = get_model_weights(name)
+    found = entries[choose("weights", entry, ["DEFAULT", *entries.__members__])]
+    way_out = "or name the file: weights: FILE; weights: none trains from scratch."
+    network = download(f"backbone {name}", lambda: get_model(name, weights=found), found.url, way_out)
+    transforms = found.transforms()
+    return network, *(getattr(transforms, part, value) for part, value in zip(("mean", "std"), IMAGENET, strict=True))
+
+
+def _build_timm(name: str, tag: str | None) -> tuple[nn.Module, list[float], list[float]]:
+    try:
+        import timm
+    except ImportError as error:
+        raise UserError(f"backbone {TIMM}{name} needs a package ({error.name}): pip install '.[timm]'") from error
+    known = timm.list_models()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=4)
+        hint = f" Did you mean {', '.join(TIMM + other for other in near)}?" if near else ""
+        raise UserError(
+            f"backbone: timm has no network called {name!r}.{hint}\n"
+            f"Its {len(known)} names: python -c \"import timm; print(*timm.list_models(), sep='\\n')\""
+        )
+    if tag is None:
+        network = timm.create_model(name, pretrained=False)
+    else:
+        tags = {entry.partition(".")[2]: entry for entry in timm.list_pretrained(f"{name}.*")}
+        if not tags and not timm.models.is_model_pretrained(name):
+            raise UserError(f"weights: timm has none for {name}; weights: none trains from scratch.")
+        entry = {"DEFAULT": name, **tags}[choose("weights", tag, ["DEFAULT", *tags])]
+        found = timm.get_pretrained_cfg(entry)
+        try:
+            network = timm.create_model(entry, pretrained=True)
+        except Exception as error:  # Hugging Face's client has a tree of errors of its own, and so have its libraries
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            place = f"https://huggingface.co/{found.hf_hub_id}" if found.hf_hub_id else found.url
+            raise UserError(
+                f"The weights of timm's {entry} cannot be downloaded: {reason}\n"
+                f"Download the file from {place} on a machine with a network and name it: weights: FILE;\n"
+                "weights: none trains from scratch."
+            ) from error
+    return network, network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
+
+
+def _load_file(network: nn.Module, path: str, name: str) -> None:
+    """All weights must fit but those of the last linear layer, which is not used: its number of classes may differ."""
+    state, own = read_weights(path, "weights"), network.state_dict()
+    linear = [part for part, module in network.named_modules() if isinstance(module, nn.Linear)]
+    classifier = f"{linear[-1]}." if linear else "\0"
+    fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
+    lists = {
+        "missing": [key for key in own if key not in state and not key.startswith(classifier)],
+        "unknown": [key for key in state if key not in own],
+        "of another shape": [
+            key for key in state if key in own.keys() - fits.keys() and not key.startswith(classifier)
+        ],
+    }
+    faults = "".join(f"\n  {len(keys)} {what}: {listed(keys)}" for what, keys in lists.items() if keys)
+    if faults:
+        raise UserError(
+            f"weights: {path} does not fit {name}:{faults}\n"
+            f"Use a state dict of this network, or the backbone that the file belongs to."
+        )
+    network.load_state_dict(fits, strict=False)
+
+
+def find_stages(network: nn.Module) -> dict[int, str]:
+    """Where an image is how small: stride -> the last node of that size, as torchvision's feature extraction names it.
+
+    The network takes (B, 3, H, W) and is in evaluation mode. Transformers have no such stages: a UserError.
+    """
+    from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+    try:
+        with torch.no_grad():
+            names = get_graph_node_names(network, **_tracing(network))[1]
+            extractor = create_feature_extractor(network, return_nodes=names, **_tracing(network)).eval()
+            features = extractor(torch.zeros(1, 3, PROBE_SIDE, PROBE_SIDE))
+    except Exception:  # networks for one size of images refuse this one in messages of their own
+        features = {}
+    stages: dict[int, str] = {}
+    for name, value in features.items():
+        sides = value.shape[2:] if isinstance(value, Tensor) and value.ndim == 4 else ()
+        stride = next((stride for stride in STRIDES if sides == (PROBE_SIDE // stride, PROBE_SIDE // stride)), 0)
+        if stride and stride >= max(stages, default=0):
+            stages[stride] = name
+    # The largest strides without a gap: a transformer has images here and there.
+    if max(stages, default=0) < 16 or tuple(stages) != STRIDES[STRIDES.index(min(stages)) :][: len(stages)]:
+        raise UserError(
+            f"{type(network).__name__} does not halve an image step by step.\n"
+            "Use a convolutional network, such as resnet18, efficientnet_b0 or convnext_tiny."
+        )
+    return stages
+
+
+def extract_features(network: nn.Module, nodes: dict[int, str]) -> nn.Module:
+    """The network up to its deepest node of :func:`find_stages`: (B, C, H, W) -> {stride as text: features}.
+
+    The network is in evaluation mode; its layers are shared, not copied.
+    """
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    names = {name: str(stride) for stride, name in nodes.items()}
+    found = create_feature_extractor(network, return_nodes=names, **_tracing(network))
+    # torchvision's module has a graph for training and one for evaluation, which are the same, but a copy of it forgets
+    # which of both modes it is in.
+    return torch.fx.GraphModule(found, found.eval_graph).eval()
+
+
+def _tracing(network: nn.Module) -> dict[str, Any]:
+    """Options of torchvision's feature extraction: timm says which of its parts cannot be traced."""
+    options: dict[str, Any] = {"suppress_diff_warning": True}
+    if type(network).__module__.startswith("timm."):
+        from timm.layers import get_notrace_functions, get_notrace_modules
+
+        leaves = {"leaf_modules": get_notrace_modules(), "autowrap_functions": get_notrace_functions()}
+        options["tracer_kwargs"] = leaves
+    return options
+
+
+def adapt_input(network: nn.Module, channels: int) -> None:
+    """Have the first convolution, over colors, take another number of channels, in place: :func:`adapt_kernel`."""
+    if channels == 3:
+        return
+    first = next((part for part in network.modules() if isinstance(part, nn.Conv2d)), None)
+    if first is None or first.in_channels != 3 or first.groups != 1:
+        raise UserError(f"{type(network).__name__} has no first convolution over colors that could be adapted.")
+    # Not another layer in its place: timm has convolutions of its own, which pad in ways of their own.
+    first.weight = nn.Parameter(adapt_kernel(first.weight.detach(), channels))
+    first.in_channels = channels
+
+
+def input_statistics(mean: list[float], std: list[float], channels: int) -> tuple[list[float], list[float]]:
+    """What to normalize the adapted input with, one value per channel; channels that are no image stay as they are."""
+    if channels in (3, 4):
+        return [*mean, *[0.0] * (channels - 3)], [*std, *[1.0] * (channels - 3)]
+    return [sum(mean) / 3, *[0.0] * (channels - 1)], [sum(std) / 3, *[1.0] * (channels - 1)]

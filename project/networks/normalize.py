@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from workbench.errors import UserError
 
+Statistics = tuple[Sequence[float], Sequence[float]]
+"""Mean and standard deviation, one value per channel, for pixels in [0, 1]."""
+
 
 class Normalize(nn.Module):
-    """Standardize the channels of an image, and undo it.
+    """Standardize the channels of an image, and undo it; at first the identity.
 
-    Starts as the identity (mean 0, standard deviation 1) unless told otherwise.
-
-    Args:
-        channels: Number of channels, C.
-        mean: One value for all channels or one a channel, for pixels in [0, 1].
-        std: One value for all channels or one a channel, above 0.
-
-    Raises:
-        UserError: When the number of values is neither 1 nor ``channels``, or a ``std`` is not above 0.
+    Mean and std (above 0) are one value for all channels or one per channel, for pixels in [0, 1].
     """
 
-    def __init__(self, channels: int, mean: float | list[float] = 0.0, std: float | list[float] = 1.0) -> None:
+    def __init__(self, channels: int, mean: float | Sequence[float] = 0.0, std: float | Sequence[float] = 1.0) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(1, channels, 1, 1))
         self.register_buffer("std", torch.ones(1, channels, 1, 1))
         self.set(mean, std)
 
-    def set(self, mean: float | Sequence[float] | Tensor, std: float | Sequence[float] | Tensor) -> None:
-        """Take other statistics, in place.
-
-        Args:
-            mean: One value for all channels or one a channel, for pixels in [0, 1].
-            std: The same, above 0.
-
-        Raises:
-            UserError: When the number of values is neither 1 nor the number of channels, or a ``std`` is not above 0.
-        """
+    def set(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
+        """Replace the statistics, in place."""
         mean, std = (torch.as_tensor(v, dtype=torch.float32).flatten() for v in (mean, std))
         channels = self.mean.shape[1]
         for name, values in (("mean", mean), ("std", std)):
@@ -62,14 +49,6 @@ class Normalize(nn.Module):
         return x * self.std + self.mean
 
 
-def input_normalization(network: nn.Module) -> Normalize | None:
-    """What a network's input passes first: the data's normalization, or that of pretrained weights; None: none."""
-    for name, part in network.named_modules():
-        if name.rpartition(".")[2] in ("normalize_input", "normalize_encoder") and isinstance(part, Normalize):
-            return part
-    return None
-
-
 class Normalized(nn.Module):
     """Any network between a normalization and its inverse: images in [0, 1] in and out.
 
@@ -88,3 +67,28 @@ class Normalized(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) in [0, 1] -> (B, out_channels, H', W') around [0, 1]."""
         return self.normalize_output.inverse(self.network(self.normalize_input(x)))
+
+
+def _normalizations(network: nn.Module, *names: str) -> Iterator[Normalize]:
+    for name, part in network.named_modules():
+        if name.rpartition(".")[2] in names and isinstance(part, Normalize):
+            yield part
+
+
+def input_normalization(network: nn.Module) -> Normalize | None:
+    """What a network's input passes first: the data's normalization, or that of pretrained weights; None: none."""
+    return next(_normalizations(network, "normalize_input", "normalize_encoder"), None)
+
+
+def set_normalization(network: nn.Module, input: Statistics, output: Statistics | None = None) -> None:
+    """Set every Normalize inside that is called ``normalize_input`` or ``normalize_output``."""
+    for name, statistics in (("normalize_input", input), ("normalize_output", output)):
+        for part in _normalizations(network, name) if statistics is not None else ():
+            part.set(*statistics)
+
+
+def channels_of(network: nn.Module, side: str) -> int | None:
+    """How many channels a network takes ("in") or gives ("out"), where it says so or normalizes them."""
+    part = getattr(network, f"normalize_{side}put", None)
+    normalized = part.mean.numel() if isinstance(part, Normalize) else None
+    return getattr(network, f"{side}_channels", normalized)

@@ -19,13 +19,13 @@ import resource, sys
 import numpy as np
 import torch
 from workbench.checkpoint import load_model, read_checkpoint
-from project.inference.prediction.restorer import Restorer
+from project.inference.pipeline import RestorationPipeline
 checkpoint = read_checkpoint(sys.argv[1])
 data, cpu = checkpoint.config["data"], torch.device("cpu")
-restorer = Restorer(load_model(checkpoint), data, device=cpu, tile=int(sys.argv[2]))
+restore = RestorationPipeline(load_model(checkpoint), data, device=cpu, tile=int(sys.argv[2]))
 height = round((float(sys.argv[3]) * 1e6 / 1.5) ** 0.5)
 pixels = np.random.default_rng(0).integers(0, 255, (height, round(1.5 * height), 3), dtype=np.uint8)
-restorer(pixels)
+restore(pixels)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 
@@ -39,11 +39,12 @@ def compare_inference(checkpoint: str, side: int, rounds: int, large: float) -> 
         rounds: In turns; the fastest counts.
         large: Megapixels of the image whose memory is measured, which takes minutes for 24; 0: none.
     """
-    from project.inference.export.answer import Answer, input_channels
+    from project.inference.common import input_channels
+    from project.inference.export import ExportNetwork
     from workbench.checkpoint import load_model, read_checkpoint
 
     read = read_checkpoint(checkpoint)
-    answer = Answer(load_model(read)).eval()
+    answer = ExportNetwork(load_model(read)).eval()
     channels = input_channels(answer.network, read.config.get("data") or {})
     functions = _functions(answer, channels)
     print(f"milliseconds an image of {side} x {side}, CPU, {torch.get_num_threads()} threads, best of {rounds} rounds")
@@ -64,7 +65,7 @@ def compare_inference(checkpoint: str, side: int, rounds: int, large: float) -> 
 
 def _functions(answer: torch.nn.Module, channels: int) -> dict[str, Callable[[Tensor], Tensor]]:
     """What is there of the three; the others are left out with a word."""
-    from project.inference.export.formats import write_onnx
+    from project.inference.export import write_onnx
     from workbench.errors import UserError
 
     functions = {"eager": answer, "channels_last": lambda x: answer(x.contiguous(memory_format=torch.channels_last))}

@@ -22,9 +22,9 @@ def compare_monitors(config: str, steps: int, rounds: int, rest: list[str]) -> N
     """
     from lightning.pytorch import Callback
 
-    from workbench.arguments import complete
-    from workbench.cli import CALLBACKS, CommandLine, silence_warnings
-    from workbench.mistakes import Parser
+    import project.__main__  # noqa: F401 its data and callbacks are the defaults
+    from workbench.cli import CommandLine, silence_warnings
+    from workbench.parser import expand_args
     from workbench.watch import Watch
 
     silence_warnings()
@@ -61,6 +61,5 @@ def compare_monitors(config: str, steps: int, rounds: int, rest: list[str]) -> N
         words = ["fit", "--config", config, "--runs_dir", runs, f"--trainer.max_steps={steps * len(order) + 1}"]
         words += [f"--trainer.val_check_interval={steps}", "--trainer.check_val_every_n_epoch=null", "--wandb=off"]
         words += ["--trainer.max_time=null", "--trainer.max_epochs=-1", "--last_checkpoint.every_n_minutes=0", *rest]
-        Parser.callbacks = list(CALLBACKS)
-        Timed(complete(words))
+        Timed(expand_args(words))
     print_comparison(f"a step of {config}", {ON: turns[ON], OFF: turns[OFF]}, "ms", 1000)

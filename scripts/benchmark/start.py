@@ -13,9 +13,9 @@ from timing import Moment, print_comparison
 FIRST_STEP = """
 import json, os, resource, sys, time
 from lightning.pytorch import Callback
-from workbench.arguments import complete
-from workbench.cli import CALLBACKS, CommandLine, silence_warnings
-from workbench.mistakes import Parser
+import project.__main__
+from workbench.cli import CommandLine, silence_warnings
+from workbench.parser import expand_args
 
 class End(Callback):
     def on_train_batch_end(self, *_):
@@ -30,8 +30,7 @@ class Timed(CommandLine):
         return trainer
 
 silence_warnings()
-Parser.callbacks = list(CALLBACKS)
-Timed(complete(sys.argv[1:]))
+Timed(expand_args(sys.argv[1:]))
 """
 
 IMPORTS = """

@@ -19,20 +19,24 @@ def compare_steps(config: str, steps: int, rounds: int, rest: list[str]) -> None
     The bare loop cuts crops out of arrays in memory, flips them, makes the pair and steps the optimizers: no logging,
     averaging, clipping or validation.
     """
+    import project.__main__  # noqa: F401 its data and callbacks are the defaults
     from workbench.cli import CALLBACKS, silence_warnings
+    from workbench.main import PROGRAM
 
     silence_warnings()
     sides: dict[str, list[Moment]] = {"everything on": [], "callbacks off": [], "bare loop": []}
     for _ in range(rounds):
         for name, callbacks in (("everything on", None), ("callbacks off", {})):
             with tempfile.TemporaryDirectory() as runs:
-                shown = dict(CALLBACKS)
+                shown, own = dict(CALLBACKS), PROGRAM.callbacks
                 if callbacks is not None:
                     CALLBACKS.clear()
+                    PROGRAM.callbacks = {}
                 try:
                     time, cli = _time_fit(config, steps, runs, rest, callbacks is None)
                 finally:
                     CALLBACKS.update(shown)
+                    PROGRAM.callbacks = own
             sides[name].append(time)
         sides["bare loop"].append(_time_bare(cli, steps))
     print_comparison(f"a step of {config}", sides, "ms", 1000)
@@ -43,9 +47,8 @@ def _time_fit(config: str, steps: int, runs: str, rest: list[str], everything: b
     import yaml
     from lightning.pytorch import Callback
 
-    from workbench.arguments import complete
-    from workbench.cli import CALLBACKS, CommandLine
-    from workbench.mistakes import Parser
+    from workbench.cli import CommandLine
+    from workbench.parser import expand_args
 
     class Clock(Callback):
         def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -75,8 +78,7 @@ def _time_fit(config: str, steps: int, runs: str, rest: list[str], everything: b
         Path(config).write_text(yaml.safe_dump(kept), encoding="utf-8")
     words = ["fit", "--config", config, "--runs_dir", runs, f"--trainer.max_steps={WARMUP + steps + 1}", *alone, *rest]
     words += ["--trainer.max_time=null", "--trainer.limit_val_batches=0", "--trainer.max_epochs=-1", "--wandb=off"]
-    Parser.callbacks = list(CALLBACKS)
-    cli = Timed(complete(words))
+    cli = Timed(expand_args(words))
     return clock.end.since(clock.start, steps), cli
 
 

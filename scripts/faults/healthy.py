@@ -11,8 +11,7 @@ from runs import Gray, Hinted, play, restore, unet
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
-from project.models.adversarial import Hinge, LeastSquares, Standard, WassersteinGP
-from project.models.losses import Charbonnier, PSNRLoss
+from project.models.losses import Charbonnier, Hinge, LeastSquares, PSNRLoss, Standard, WassersteinGP
 from workbench.findings import Finding
 
 Run = Callable[[int], list[Finding]]

@@ -15,7 +15,7 @@ CONFIG = Path(__file__).parents[2] / "examples" / "deblur" / "deblur.yaml"
 def test_the_blur_has_the_width_it_names():
     point = torch.zeros(1, 1, 41, 45)
     point[..., 20, 22] = 1
-    blurred, further = Blur(radius=2.0, noise=0.0).damage(point, None)
+    blurred, further = Blur(radius=2.0, noise=0.0).degrade(point, None)
     assert further is None
     rows = torch.arange(41) - 20.0
     spread = (blurred.sum((0, 1, 3)) * rows**2).sum() / blurred.sum()

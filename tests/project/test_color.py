@@ -13,7 +13,7 @@ from project.color import gray, lab_to_rgb, lightness_to_gray, rgb_to_lab
 from workbench.errors import UserError
 
 
-def picture(seed=0):
+def sample(seed=0):
     """8-bit noise with the corners of the color cube in its first pixels, (2, 3, 10, 14)."""
     levels = np.random.default_rng(seed).integers(0, 256, (2, 10, 14, 3))
     levels[:, 0, :8] = [[255 * (corner >> bit & 1) for bit in range(3)] for corner in range(8)]
@@ -21,7 +21,7 @@ def picture(seed=0):
 
 
 def test_lab_is_scikit_images():
-    rgb = picture()
+    rgb = sample()
     lab = rgb_to_lab(rgb)
     assert lab.shape == rgb.shape and lab.dtype == torch.float32
     expected = color.rgb2lab(rgb.permute(0, 2, 3, 1).double().numpy())
@@ -40,11 +40,6 @@ def test_rgb_of_lab_is_scikit_images_also_outside_the_screens_colors():
     assert np.allclose(rgb[0].permute(1, 2, 0).numpy(), expected, atol=2e-3)
 
 
-def test_there_and_back():
-    rgb = picture()
-    assert torch.allclose(lab_to_rgb(rgb_to_lab(rgb)), rgb, atol=1e-3)
-
-
 def test_lightness_alone_is_scikit_images_too():
     lightness = np.linspace(0, 100, 2 * 9 * 11).reshape(2, 1, 9, 11)
     expected = color.lab2rgb(np.stack([lightness, *[np.zeros_like(lightness)] * 2], axis=-1))
@@ -54,7 +49,7 @@ def test_lightness_alone_is_scikit_images_too():
 
 
 def test_gray_is_pillows():
-    rgb = picture()
+    rgb = sample()
     pixels = (rgb * 255).round().byte().permute(0, 2, 3, 1).numpy()
     expected = np.stack([np.asarray(Image.fromarray(one).convert("L")) for one in pixels]) / 255
     assert gray(rgb).shape == (2, 1, 10, 14)
@@ -64,7 +59,7 @@ def test_gray_is_pillows():
 
 
 def test_16_bits_around_it_do_not_make_it_coarser():
-    rgb = picture()
+    rgb = sample()
     expected = rgb_to_lab(rgb)
     with torch.autocast("cpu", torch.bfloat16):
         lab = rgb_to_lab(rgb)
@@ -88,7 +83,7 @@ def test_without_kornia_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "kornia.color", None)
     for convert in (rgb_to_lab, lab_to_rgb):
         with pytest.raises(UserError, match=r"'\.\[color\]'"):
-            convert(picture())
+            convert(sample())
 
 
 def test_kornia_is_imported_where_it_is_used_only():

@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 import yaml
+from lightning.pytorch import Callback
 
 from project.__main__ import main
-from workbench.callbacks.effective import EffectiveBatch
+from workbench import cli
 
 
 class Killed(BaseException):
     """What SIGKILL leaves behind can be had without a second process: nothing is saved on the way out."""
 
 
-class KillAt(EffectiveBatch):
+class KillAt(Callback):
     """Raises in a hook, once it is called at a step."""
 
     hook = ""
@@ -47,7 +48,7 @@ def small_model() -> dict[str, Any]:
     options = {
         "network": network,
         "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01}},
-        "scheduler": {"class_path": "project.models.schedules.WarmupCosine"},
+        "scheduler": {"class_path": "project.models.WarmupCosine"},
     }
     return {"class_path": "project.models.ImageRestorer", "init_args": options}
 
@@ -77,9 +78,10 @@ def small(tmp_path: Path, make_images: Callable[..., Path], small_model: dict[st
                     "log_every_n_steps": 1,
                 },
                 "ema": {"decay": 0.9},
+                "checkpoint": {"monitor": "val/psnr", "mode": "max"},
+                "early_stopping": {"monitor": "val/psnr", "mode": "max"},
                 "last_checkpoint": {"every_n_steps": 2, "on_error": False},
                 "samples": {"count": 1, "size": 24, "every_n_validations": 2},
-                "input_histogram": {"bins": 0},
             }
         )
     )
@@ -95,7 +97,7 @@ def small(tmp_path: Path, make_images: Callable[..., Path], small_model: dict[st
 @pytest.fixture
 def killed(small: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """As `small`, killed at moments (hook, step) one after another, and resumed after each."""
-    monkeypatch.setattr("workbench.cli.EffectiveBatch", KillAt)
+    monkeypatch.setattr(cli, "LAST", [KillAt, *cli.LAST])
 
     def run(name: str, moments: list[tuple[str, int]], *words: str) -> Path:
         for number, (hook, step) in enumerate(moments):

@@ -1,7 +1,6 @@
 """Checkpoint to model: nothing but the file, and short errors for every file that is none."""
 
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,8 +10,9 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from project.models import ImageRestorer
-from workbench.checkpoint import load_model, read_checkpoint
+from workbench.checkpoint import load_model, read_checkpoint, require
 from workbench.errors import UserError
+from workbench.hyperparameters import is_plain
 
 
 class Tiny(LightningModule):
@@ -64,20 +64,22 @@ def test_the_model_comes_back_from_the_file_alone(tmp_path):
 def test_the_configuration_comes_back(tmp_path):
     save(tmp_path / "best.ckpt")
     checkpoint = read_checkpoint(tmp_path / "best.ckpt")
-    assert checkpoint.config == config()
+    assert checkpoint.config == config() and checkpoint.data_class is None
     assert torch.equal(load_model(checkpoint).layer.weight, checkpoint.weights["layer.weight"])
 
+    section = {"class_path": "mine.Data", "init_args": {"channels": 2}}
+    save(tmp_path / "mine.ckpt", {**config(), "data": section})
+    checkpoint = read_checkpoint(tmp_path / "mine.ckpt")
+    assert checkpoint.config == config() and checkpoint.data_class == "mine.Data"
 
-def test_a_missing_file_names_those_that_are_there(tmp_path):
-    save(tmp_path / "last.ckpt")
-    assert "last.ckpt" in refusal(tmp_path / "best.ckpt")
 
-
-def test_a_folder_names_the_checkpoints_in_it(tmp_path):
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    assert "project fit" in refusal(tmp_path / "run")
-    save(tmp_path / "run" / "checkpoints" / "best.ckpt")
-    assert str(Path("checkpoints", "best.ckpt")) in refusal(tmp_path / "run")
+def test_a_path_that_is_no_file_names_checkpoints_nearby(tmp_path):
+    assert "Use a checkpoint that `fit` wrote" in refusal(tmp_path / "best.ckpt")
+    (tmp_path / "checkpoints").mkdir()
+    save(tmp_path / "checkpoints" / "last.ckpt")
+    expected = f"Did you mean: {tmp_path / 'checkpoints' / 'last.ckpt'}"
+    assert expected in refusal(tmp_path / "checkpoints" / "best.ckpt")
+    assert expected in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"PK\x03\x04 cut", pickle.dumps({"state_dict": 1}, protocol=2)])
@@ -94,43 +96,41 @@ def test_a_checkpoint_cut_short(tmp_path):
     assert "cut short" in refusal(path)
 
 
-def test_a_checkpoint_with_foreign_objects_is_not_run(tmp_path):
-    path = tmp_path / "best.ckpt"
-    save(path, extra=nn.Linear(1, 1))
-    assert "for safety" in refusal(path)
-
-
-@pytest.mark.parametrize("text", [None, "", "data: {}", "model: 3", "a: [", 7])
-def test_a_checkpoint_that_does_not_say_what_it_holds(tmp_path, text):
-    path = tmp_path / "best.ckpt"
-    save(path, **{"config": text})
-    assert "which model" in refusal(path)
-
-
 def test_bare_weights(tmp_path):
-    path = tmp_path / "best.pt"
-    torch.save(nn.Linear(2, 2).state_dict(), path)
-    assert "state_dict" in refusal(path)
+    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "best.pt")
+    assert "state_dict" in refusal(tmp_path / "best.pt")
 
 
-def test_a_class_that_is_gone(tmp_path):
-    path = tmp_path / "best.ckpt"
-    settings = config()
-    settings["model"]["class_path"] = "nowhere.Gone"
-    save(path, settings)
-    assert "No module named 'nowhere'" in refusal(path)
+GONE = config()
+GONE["model"]["class_path"] = "nowhere.Gone"
 
 
-def test_an_argument_that_is_gone(tmp_path):
-    path = tmp_path / "best.ckpt"
-    save(path, config(width=3))
-    assert "Option 'width' is not accepted\n" in refusal(path)
+@pytest.mark.parametrize(
+    ("settings", "changes", "expected"),
+    [
+        *((None, {"config": text}, "which model") for text in (None, "", "data: {}", "model: 3", "a: [", 7)),
+        (None, {"extra": nn.Linear(1, 1)}, "for safety"),
+        (None, {"state_dict": Tiny(nn.Conv2d(2, 4, 5)).state_dict()}, "layer.weight"),
+        (GONE, {}, "No module named 'nowhere'"),
+        (config(width=3), {}, "Option 'width' is not accepted\n"),
+    ],
+)
+def test_a_checkpoint_that_cannot_be_used(tmp_path, settings, changes, expected):
+    save(tmp_path / "best.ckpt", settings, **changes)
+    assert expected in refusal(tmp_path / "best.ckpt")
 
 
-def test_weights_that_do_not_fit(tmp_path):
-    path = tmp_path / "best.ckpt"
-    save(path, state_dict=Tiny(nn.Conv2d(2, 4, 5)).state_dict())
-    assert "layer.weight" in refusal(path)
+def test_a_command_refuses_the_checkpoint_of_another_task(tmp_path):
+    model = save(tmp_path / "best.ckpt")
+    checkpoint = read_checkpoint(tmp_path / "best.ckpt")
+    require(checkpoint, model, "forward", "predict")
+    with pytest.raises(UserError, match=r"^predict cannot use .*best\.ckpt: its model .*Tiny has no 'restore'\.$"):
+        require(checkpoint, model, "restore", "predict")
+
+
+def test_plain_hyperparameters():
+    assert is_plain({"a": [1, 2.0, None, "x", True], "b": {"c": (1, 2)}})
+    assert not any(is_plain(value) for value in ({"a": [nn.ReLU()]}, torch.optim.Adam, torch.zeros(1)))
 
 
 SETTINGS = """
@@ -138,7 +138,7 @@ class_path: project.models.ImageRestorer
 init_args:
   network:
     class_path: project.networks.UNet
-    init_args: {width: 4, depth: 2, norm: group, activation: prelu}
+    init_args: {widths: [4, 8, 16], norm: group, activation: prelu}
   loss: {class_path: project.models.Charbonnier}
   optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 1.0e-05, betas: [0.9, 0.99]}}
   scheduler: {class_path: torch.optim.lr_scheduler.OneCycleLR, init_args: {max_lr: 0.001, total_steps: 10}}

@@ -39,7 +39,7 @@ def test_where_somebody_looks_it_is_noted_once(stop):
 def test_a_second_ctrl_c_does_not_wait(stop, monkeypatch):
     stop.waits = True
     signal.raise_signal(signal.SIGINT)
-    monkeypatch.setattr(signals, "AGAIN", 0.0)
+    monkeypatch.setattr(signals, "FORCE_AFTER", 0.0)
     with pytest.raises(Stop):
         signal.raise_signal(signal.SIGINT)
 

@@ -28,7 +28,7 @@ class BestCheckpoint(ModelCheckpoint):
         mode: max where higher is better, min where lower is.
     """
 
-    def __init__(self, monitor: str | None = "val/psnr", mode: Literal["max", "min"] = "max") -> None:
+    def __init__(self, monitor: str | None = None, mode: Literal["max", "min"] = "max") -> None:
         super().__init__(
             filename="best",
             monitor=monitor,
@@ -52,7 +52,7 @@ class BestCheckpoint(ModelCheckpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save when this validation was the best one."""
         if not trainer.sanity_checking and self.monitor is not None:
-            require_logged(trainer, "best_checkpoint", self.monitor)
+            require_logged(trainer, "checkpoint", self.monitor)
         super().on_validation_end(trainer, pl_module)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -13,8 +13,7 @@ from torch.nn import Parameter
 from torch.optim import Optimizer
 
 from workbench.callbacks.gradients import found_or_measured, take
-from workbench.choices import choose
-from workbench.errors import UserError
+from workbench.errors import UserError, choose
 from workbench.sharding import is_sharded
 
 OWN = "model"

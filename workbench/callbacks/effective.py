@@ -6,7 +6,7 @@ import math
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from project.data.sampling import TrainingSampler
+from project.data.loader import TrainingSampler
 from workbench.errors import UserError
 
 

@@ -23,7 +23,7 @@ class Patience(EarlyStopping):
 
     def __init__(
         self,
-        monitor: str = "val/psnr",
+        monitor: str | None = None,
         mode: Literal["max", "min"] = "max",
         patience: int = 20,
         min_delta: float = 0.0,

@@ -13,10 +13,8 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.optim import Optimizer
 
 from workbench.findings import ModelInfo, Parameter, Setting
+from workbench.model_parts import HELPER, discriminators_of
 
-DISCRIMINATOR = re.compile(r"disc|critic|^net_?d$|^d$", re.IGNORECASE)
-HELPER = re.compile(r"loss|perceptual|metric|lpips|vgg|teacher|(^|[._])ema([._]|$)|^scores\.", re.IGNORECASE)
-"""Names of what judges or accompanies a network, and is not trained itself."""
 PENALTY = re.compile(r"^train/(?!gradient)\w*(penalty|regulari[sz]ation|weight_decay|_reg$)")
 
 
@@ -31,9 +29,7 @@ def collect(trainer: Trainer, model: LightningModule) -> ModelInfo:
         batch_size=getattr(getattr(trainer.datamodule, "hparams", None), "batch_size", None),
         command_line=any(isinstance(callback, SaveConfigCallback) for callback in trainer.callbacks),
     )
-    named = getattr(model, "discriminators", None)
-    known = DISCRIMINATOR.search if named is None else set(named).__contains__
-    info.discriminators = frozenset(name for name in info.networks() if known(name))
+    info.discriminators = frozenset(discriminators_of(model, info.networks()))
     script = "Trainer(gradient_clip_val={})" if model.automatic_optimization else "self.clip_gradients(optimizer, {})"
     info.clipping = Setting("--gradient_clipping.norm {}" if info.command_line else script)
     for optimizer in trainer.optimizers:

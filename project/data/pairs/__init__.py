@@ -1,39 +1,31 @@
-"""From the clean image to what a model sees and what it should answer, on the device.
+"""From the clean image to a model's input and target, on the device.
 
-A pair maker of one's own is one class that follows `PairMaker`, and one line of YAML:
-
-    data:
-      pairs:
-        class_path: mypackage.MyPairs
+A pair maker of your own is one class that follows `PairMaker`, and one line of YAML:
+`data: {pairs: {class_path: mypackage.MyPairs}}`.
 """
 
-from project.data.pairs.base import Given, PairMaker, each_alone
+from project.data.pairs.base import PairedInput, PairMaker, per_image
 from project.data.pairs.color import Coloring, GrayToColor, LinesToColor
-from project.data.pairs.fitting import fitting_pairs
-from project.data.pairs.hints import Hints, NoHints, Point
-from project.data.pairs.lines import AdaptiveThreshold, LineMaker, XDoG
-from project.data.pairs.noise import GaussianNoise, Noise, PoissonNoise, SaltAndPepper
-from project.data.pairs.palette import PaletteHints
-from project.data.pairs.spatial import SpatialHints
+from project.data.pairs.hints import Hints, NoHints, PaletteHints, Point, SpatialHints
+from project.data.pairs.lines import XDoG
+from project.data.pairs.noise import GaussianNoise, Noise, PoissonNoise, SaltAndPepper, resolve_pairs
 
 __all__ = [
-    "AdaptiveThreshold",
     "Coloring",
     "GaussianNoise",
-    "Given",
     "GrayToColor",
     "Hints",
-    "LineMaker",
     "LinesToColor",
     "NoHints",
     "Noise",
     "PairMaker",
+    "PairedInput",
     "PaletteHints",
     "Point",
     "PoissonNoise",
     "SaltAndPepper",
     "SpatialHints",
     "XDoG",
-    "each_alone",
-    "fitting_pairs",
+    "per_image",
+    "resolve_pairs",
 ]

@@ -1,4 +1,4 @@
-"""What every pair maker is, and which one fits the folders."""
+"""What every pair maker is, and the random numbers that they share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Literal
 
+import torch
 from torch import Generator, Tensor
 
 from project.data.batch import Batch
@@ -14,28 +15,27 @@ from workbench.errors import UserError
 
 
 class PairMaker(ABC):
-    """Makes a batch's `Batch`.
+    """Makes a `Batch` on the device.
 
     Attributes:
-        partner: what it does with the second folder of a folder pair (`data.target_root`): "never" looks at it, "may"
-            use it, or "must" have it.
-        keeps_lightness: whether the input's first channel is the target's lightness, CIELAB's L / 100, so that a model
-            may copy it and answer with the colors alone.
+        uses_target: what it does with the second folder of a folder pair (`data.target_root`).
+        keeps_lightness: whether the input's first channel is the target's lightness (CIELAB's L / 100), so that a
+            model may copy it and predict the colors alone.
     """
 
-    partner: Literal["never", "may", "must"] = "never"
+    uses_target: Literal["never", "optional", "required"] = "never"
     keeps_lightness: bool = False
 
     @abstractmethod
     def __call__(self, image: Tensor, target: Tensor | None, index: Tensor, seed: Tensor, training: bool) -> Batch:
-        """Makes the pair.
+        """Make the pair.
 
         Args:
             image: float32 in [0, 1], (B, C, H, W).
-            target: float32 in [0, 1], (B, C', H, W), the partner of a folder pair, or None.
+            target: float32 in [0, 1], (B, C', H, W), of a folder pair, else None.
             index: int64, (B,), the image's number in its split.
-            seed: int64, (B,), not negative. In training another number for every draw; in evaluation the image's
-                own number, which follows from its file and the seed: whatever is random then must follow from it alone.
+            seed: int64, (B,), not negative. In training another for every draw; in evaluation the image's own, from
+                which all that is random must follow then.
             training: whether random numbers may come from the device's own generator.
         """
 
@@ -43,50 +43,52 @@ class PairMaker(ABC):
         """Mean and standard deviation of the input's channels, from those of the image's."""
         return mean, std
 
-    def check(self, statistics: Statistics, target_statistics: Statistics) -> None:  # noqa: B027 most can take any
-        """Looks whether the images can serve at all, before anything is trained or tested with them.
+    def check(self, statistics: Statistics, target_statistics: Statistics) -> None:  # noqa: B027 most take any images
+        """Raise a UserError where images of these statistics (training split; inputs, targets) cannot serve."""
 
-        Args:
-            statistics: of the training images.
-            target_statistics: of their partners in the second folder; without one, the same as `statistics`.
-
-        Raises:
-            UserError: they cannot.
-        """
-
-    def views(self, pair: Batch) -> dict[str, Tensor]:
-        """What a person wants to see of the input, beside output and target.
-
-        Returns:
-            By heading: (B, 1 or 3, H, W), images in [0, 1] or a little outside.
-        """
+    def preview(self, pair: Batch) -> dict[str, Tensor]:
+        """The input for a person: heading -> (B, 1 or 3, H, W), in [0, 1] or a little outside."""
         return {"input": pair.baseline}
 
     def benchmark(self, image: Tensor, index: Tensor) -> Batch:
-        """The pair as the published test protocol (`data.protocol: kair`) makes it; only noise of one sigma has one."""
+        """The pair of a published test protocol (`data.protocol: kair`); only noise of one sigma has one."""
         raise UserError(f"data.protocol kair is defined for GaussianNoise, not for {type(self).__name__}.")
 
 
-class Given(PairMaker):
-    """Input and target as the two folders of a folder pair hold them; the do-nothing answer is the input."""
+class PairedInput(PairMaker):
+    """Input and target are the images of a folder pair; the do-nothing baseline is the input."""
 
-    partner = "must"
+    uses_target = "required"
 
     def __call__(self, image: Tensor, target: Tensor | None, index: Tensor, seed: Tensor, training: bool) -> Batch:
         if target is None:
-            raise UserError("data.pairs Given wants two folders: set --data.target_root FOLDER as well.")
+            raise UserError("data.pairs PairedInput needs two folders: set --data.target_root FOLDER as well.")
         return Batch(image, target, image, index, seed)
 
 
-def each_alone(image: Tensor, seed: Tensor) -> Iterator[tuple[Tensor, Generator]]:
-    """A batch's images one by one, for evaluation: no batch size, order or device then changes what is random.
+def per_image(image: Tensor, seed: Tensor) -> Iterator[tuple[Tensor, Generator]]:
+    """A batch's images (1, C, H, W) on the CPU, each with a generator seeded by its own number.
 
-    Args:
-        image: (B, C, H, W), on any device.
-        seed: int64, (B,), the images' own numbers.
-
-    Yields:
-        An image (1, C, H, W) on the CPU, and a generator that starts from its number.
+    For evaluation: what is random then depends on no batch size, order or device.
     """
-    for picture, number in zip(image.cpu(), seed.tolist(), strict=True):
-        yield picture[None], Generator().manual_seed(number)
+    for single, number in zip(image.cpu(), seed.tolist(), strict=True):
+        yield single[None], Generator().manual_seed(number)
+
+
+def as_range(value: float | tuple[float, float], key: str, low: float, high: float) -> tuple[float, float]:
+    """A number or [low, high] as (low, high); a UserError names `data.pairs.KEY` where it leaves the limits."""
+    found = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(found) != 2 or not low <= found[0] <= found[1] <= high:
+        raise UserError(
+            f"data.pairs.{key} is {value}: it must be a number, or [low, high], between {low:g} and {high:g}."
+        )
+    return float(found[0]), float(found[1])
+
+
+def draw(limits: tuple[float, float], image: Tensor, generator: Generator | None) -> Tensor:
+    """A uniform random number for each image of a batch, (B, 1, 1, 1); generator None: the device's own."""
+    low, high = limits
+    shape = (len(image), 1, 1, 1)
+    if low == high:
+        return torch.full(shape, low, device=image.device, dtype=image.dtype)
+    return torch.rand(shape, generator=generator, device=image.device, dtype=image.dtype) * (high - low) + low

@@ -1,127 +1,382 @@
-"""Color hints: what a person would point out, as further channels of a colorizer's input."""
+"""Color hints: what a person would point out, as further channels of a colorizer's input.
+
+All of it in a few operations on whole batches, on the device: nothing loops over images or squares, and no shape
+depends on what was drawn.
+"""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import NamedTuple
+import math
+from typing import Literal, NamedTuple, get_args
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Generator, Tensor
 
+from project.color import gray
 from workbench.errors import UserError
+
+Position = Literal["uniform", "gaussian"]
+MAX_SIDE = 128  # of a square, in pixels: 65535 times the pixels of a larger one overflows 32 bits
+BLOCK = 128
+SALT = 0x68696E7473  # an image's seed also makes its lines: its hints must have nothing to do with them
 
 
 class Point(NamedTuple):
-    """A hint given by hand.
-
-    Attributes:
-        x: column, in pixels: from 0 to below the image's width. A palette has no use for it.
-        y: row, in pixels, likewise.
-        color: red, green and blue, each in [0, 1].
-    """
+    """A hint given by hand: column and row in pixels (a palette ignores them), and RGB, each channel in [0, 1]."""
 
     x: float
     y: float
     color: tuple[float, float, float]
 
 
-class Hints(ABC):
-    """Makes a batch's hint planes: colors as RGB, 0 where there is none, and a mask that tells the two apart.
+class Hints:
+    """Makes hint planes: colors as RGB, 0 where there is none, and a mask that tells them apart; the base makes none.
 
-    In training hints are drawn on the device, from its own generator, and made worse; in evaluation they are exact and
-    follow from each image and its number alone.
+    In training hints are drawn on the device, from its own generator, and degraded; in evaluation they are exact and
+    follow from each image and its seed alone. Hints of your own override the four methods behind `__call__`.
 
     Attributes:
-        channels: how many planes there are.
+        channels: number of planes.
         slots: how many hints fit in; None: any number.
-        eval_count: how many hints each image gets in evaluation.
+        eval_count: exact hints of each image in evaluation.
     """
 
-    channels: int
+    channels: int = 0
     slots: int | None = None
     eval_count: int = 0
 
-    def __call__(self, picture: Tensor, seed: Tensor, training: bool) -> Tensor:
-        """The hints of a batch.
+    def __call__(self, image: Tensor, seed: Tensor, training: bool) -> Tensor:
+        """Colored images (B, 3, H, W) in [0, 1] and their seeds (B,) -> hint planes (B, channels, H, W) in [0, 1]."""
+        return self.sample(image) if training else self.deterministic(image, seed, self.eval_count)
 
-        Args:
-            image: the colored images, float32 in [0, 1], (B, 3, H, W).
-            seed: int64, (B,): in evaluation the images' own numbers.
-            training: drawn and made worse; else `eval_count` exact ones.
+    def sample(self, image: Tensor) -> Tensor:
+        """Training's hints."""
+        return image.new_empty(len(image), 0, *image.shape[2:])
 
-        Returns:
-            float32 in [0, 1], (B, channels, H, W).
-        """
-        return self.drawn(picture) if training else self.exact(picture, seed, self.eval_count)
+    def deterministic(self, image: Tensor, seed: Tensor, count: int) -> Tensor:
+        """So many exact hints for each image, at most `slots`; those of n are the first of any more."""
+        return self.sample(image)
 
-    @abstractmethod
-    def drawn(self, picture: Tensor) -> Tensor:
-        """Training's hints: (B, 3, H, W) in [0, 1] -> (B, channels, H, W)."""
-
-    @abstractmethod
-    def exact(self, picture: Tensor, seed: Tensor, count: int) -> Tensor:
-        """So many exact hints for each image; the first n of any more are those of n.
-
-        Args:
-            image: float32 in [0, 1], (B, 3, H, W).
-            seed: int64, (B,), the images' own numbers.
-            count: how many; where more than `slots`, then `slots`.
-
-        Returns:
-            (B, channels, H, W).
-        """
-
-    @abstractmethod
-    def given(self, height: int, width: int, points: list[Point]) -> Tensor:
-        """Hints given by hand, for one image of that size; where two overlap, the later one lies on top.
-
-        Returns:
-            (1, channels, height, width), on the CPU.
+    def from_points(self, height: int, width: int, points: list[Point]) -> Tensor:
+        """Hints given by hand, (1, channels, height, width) on the CPU; the later of two lies on top.
 
         Raises:
-            UserError: a point outside the image, a color that is none, more points than `slots`.
+            UserError: a point outside the image, an impossible color, more points than `slots`.
         """
+        if points:
+            raise UserError("This model takes no color hints: it was trained without data.pairs.hints.")
+        return torch.empty(1, 0, height, width)
 
-    @abstractmethod
-    def view(self, planes: Tensor, condition: Tensor) -> Tensor:
-        """What a person looks at.
-
-        Args:
-            planes: (B, channels, H, W).
-            condition: (B, 1, H, W) in [0, 1].
-
-        Returns:
-            (B, 3, H, W) in [0, 1].
-        """
+    def preview(self, planes: Tensor, condition: Tensor) -> Tensor:
+        """Planes and condition (B, 1, H, W), shown to a person: (B, 3, H, W) in [0, 1]."""
+        return condition.expand(-1, 3, -1, -1)
 
 
 class NoHints(Hints):
     """No hints and no planes for them."""
 
-    channels = 0
     slots = 0
 
-    def drawn(self, picture: Tensor) -> Tensor:
-        return picture.new_empty(len(picture), 0, *picture.shape[2:])
 
-    def exact(self, picture: Tensor, seed: Tensor, count: int) -> Tensor:
-        return self.drawn(picture)
+class HintSampling(Hints):
+    """How many hints an image gets, from where and how exact: shared by spatial hints and palettes.
 
-    def given(self, height: int, width: int, points: list[Point]) -> Tensor:
-        if points:
-            raise UserError("This model takes no color hints: it was trained without data.pairs.hints.")
-        return torch.empty(1, 0, height, width)
+    Sources: Zhang et al. 2017, "Real-Time User-Guided Image Colorization with Learned Deep Priors", 3.1 (geometric
+    count, squares of 1 to 9 pixels, Gaussian positions, now and then the whole image); PaintsChainer (noise, few
+    levels); AlacGAN (half of a batch without hints).
 
-    def view(self, planes: Tensor, condition: Tensor) -> Tensor:
-        return condition.expand(-1, 3, -1, -1)
-
-
-def colors_of(points: list[Point]) -> Tensor:
-    """The points' colors, (1, N, 3).
+    Args:
+        none: share of the training images without any hint (0 to 1), so that the network learns to do without.
+        all: share of the training images with every pixel's color given, or every slot filled (0 to 1).
+        count_p: the others get 1, 2, 3, ... hints, geometrically distributed: 1 / count_p on average.
+        most: never more than so many in training.
+        patch: side in pixels of the squares whose mean colors are taken in training, or [low, high].
+        position: where they lie: uniform (anywhere) or gaussian (more often in the middle).
+        noise: standard deviation of what is added to training's colors, on the scale of 0 to 1.
+        levels: round each channel of training's colors to so many values; 0: off.
+        drop: share of the training images that lose hints, and the share of their hints that they lose.
+        eval_count: exact hints of each image in validation and test.
+        eval_patch: side of the squares in validation, in test and of hints given by hand, in pixels.
 
     Raises:
-        UserError: not three numbers from 0 to 1.
+        UserError: impossible values, all of them at once.
     """
+
+    def __init__(
+        self,
+        none: float = 0.3,
+        all: float = 0.01,
+        count_p: float = 0.125,
+        most: int = 100,
+        patch: int | tuple[int, int] = (1, 9),
+        position: Position = "uniform",
+        noise: float = 0.02,
+        levels: int = 0,
+        drop: tuple[float, float] = (0.1, 0.8),
+        eval_count: int = 10,
+        eval_patch: int = 6,
+    ) -> None:
+        self.none, self.all, self.count_p, self.most = none, all, count_p, most
+        self.patch = tuple(patch) if isinstance(patch, tuple | list) else (patch, patch)
+        self.position, self.noise, self.levels, self.drop = position, noise, levels, tuple(drop)
+        self.eval_count, self.eval_patch = eval_count, eval_patch
+        low, high = self.patch[0], self.patch[-1]
+        rules = {
+            "none": (0 <= none <= 1, "between 0 and 1"),
+            "all": (all >= 0 and none + all <= 1, "0 or more, and at most 1 together with data.pairs.hints.none"),
+            "count_p": (0 < count_p <= 1, "above 0 and at most 1 (1 / count_p is the average number of hints)"),
+            "most": (most >= 1, "at least 1"),
+            "patch": (len(self.patch) == 2 and 1 <= low <= high <= MAX_SIDE, f"a side or [low, high], 1 to {MAX_SIDE}"),
+            "position": (position in get_args(Position), f"one of {', '.join(get_args(Position))}"),
+            "noise": (0 <= noise <= 1, "between 0 and 1"),
+            "levels": (levels == 0 or levels > 1, "0 (off) or at least 2"),
+            "drop": (len(drop) == 2 and 0 <= min(drop) <= max(drop) <= 1, "two shares between 0 and 1: images, hints"),
+            "eval_count": (eval_count >= 0, "0 or more"),
+            "eval_patch": (1 <= eval_patch <= MAX_SIDE, f"from 1 to {MAX_SIDE} pixels"),
+        }
+        wrong = [
+            f"data.pairs.hints.{key} is {getattr(self, key)}: it must be {rule}."
+            for key, (valid, rule) in rules.items()
+            if not valid
+        ]
+        if wrong:
+            raise UserError("\n".join(wrong))
+
+    def sample_colors(self, image: Tensor) -> tuple[Patches, Tensor, Tensor]:
+        """Training's squares and their degraded colors, from the device's own generator.
+
+        Returns:
+            The squares, B x `most`, of which few are present; their colors, (B, most, 3); and which images get
+            everything, bool (B,): there all squares are present.
+        """
+        batch, device = len(image), image.device
+        lot = torch.rand(batch, device=device)
+        everything = lot < self.all
+        # Geometric from 1, by inversion: more than n with probability (1 - p) ** n.
+        base = math.log1p(-self.count_p) if self.count_p < 1 else -math.inf
+        count = 1 + (torch.log1p(-torch.rand(batch, device=device)) / base).floor()
+        count = count.masked_fill(lot >= 1 - self.none, 0).masked_fill(everything, self.most)
+        present = torch.arange(self.most, device=device) < count[:, None]
+        images, hints = self.drop
+        if images and hints:
+            loses = (torch.rand(batch, device=device) < images) & ~everything
+            lost = torch.rand(batch, self.most, device=device) < hints
+            present = present & ~(loses[:, None] & lost)
+        low, high = self.patch
+        side = torch.randint(low, high + 1, (batch, self.most), device=device)
+        chance = torch.rand(batch, self.most, 2, device=device)
+        patches = place(chance, side, present, high, image.shape[2:], self.position)
+        colors = mean_colors(image, patches)
+        if self.noise:
+            colors = colors + torch.randn_like(colors) * self.noise
+        colors = colors.clamp(0, 1)
+        if self.levels:
+            colors = (colors * (self.levels - 1)).round() / (self.levels - 1)
+        return patches, colors, everything
+
+    def exact_colors(self, image: Tensor, seed: Tensor, count: int) -> tuple[Patches, Tensor]:
+        """So many squares in each image, all present, and their exact colors (B, count, 3), from the seeds alone."""
+        chance = torch.stack([_chances(number, count) for number in seed.tolist()]).to(image.device)
+        side = torch.full((len(image), count), self.eval_patch, device=image.device)
+        patches = place(chance, side, torch.ones_like(side).bool(), self.eval_patch, image.shape[2:], self.position)
+        return patches, mean_colors(image, patches)
+
+
+class SpatialHints(HintSampling):
+    """Small squares of mean color at their places: 3 planes of color and 1 of mask.
+
+    Args:
+        misalign: in training a hint lands up to so many pixels away from where its color was taken.
+    """
+
+    channels = 4
+
+    def __init__(self, misalign: int = 0, **sampling) -> None:
+        super().__init__(**sampling)
+        if misalign < 0:
+            raise UserError(f"data.pairs.hints.misalign is {misalign}: it must be 0 or more, in pixels.")
+        self.misalign = misalign
+
+    def sample(self, image: Tensor) -> Tensor:
+        size = image.shape[2:]
+        patches, colors, everything = self.sample_colors(image)
+        if self.misalign:
+            shape = (2, *patches.side.shape)
+            away = torch.randint(-self.misalign, self.misalign + 1, shape, device=image.device)
+            patches = moved(patches, away[0], away[1], size)
+        planes = render(colors, patches, size)
+        if self.all:
+            share = everything[:, None, None, None].to(planes.dtype)
+            planes[:, :3].lerp_(image, share)  # 0 or 1, so one or the other to the last bit
+            planes[:, 3:].lerp_(torch.ones_like(share), share)
+        return planes
+
+    def deterministic(self, image: Tensor, seed: Tensor, count: int) -> Tensor:
+        patches, colors = self.exact_colors(image, seed, count)
+        return render(colors, patches, image.shape[2:])
+
+    def from_points(self, height: int, width: int, points: list[Point]) -> Tensor:
+        for number, point in enumerate(points, 1):
+            if not (0 <= point.x < width and 0 <= point.y < height):
+                raise UserError(
+                    f"Hint {number} lies at x {point.x:g}, y {point.y:g}: outside the image of "
+                    f"{width} x {height} pixels, whose x runs from 0 to {width - 1} and y from 0 to {height - 1}."
+                )
+        colors = _colors_of(points)
+        side = torch.full((1, len(points)), min(self.eval_patch, height, width))
+        center = torch.tensor([[point.y, point.x] for point in points]).view(1, len(points), 2).floor().long()
+        corner = center - side[..., None] // 2
+        patches = Patches(corner[..., 0], corner[..., 1], side, torch.ones_like(side).bool(), self.eval_patch)
+        return render(colors, moved(patches, 0, 0, (height, width)), (height, width))
+
+    def preview(self, planes: Tensor, condition: Tensor) -> Tensor:
+        """The hints over the pale condition: a little larger than they are and with a rim, so that they stand out."""
+        colors, mask = planes[:, :3], planes[:, 3:]
+        grow = max(1, max(planes.shape[2:]) // 64)
+        larger, rim = (F.max_pool2d(mask, 2 * by + 1, stride=1, padding=by) for by in (grow, grow + 1))
+        # Where a hint has grown it has the mean color of what it has grown from.
+        near = [F.avg_pool2d(plane, 2 * grow + 1, stride=1, padding=grow) for plane in (colors * mask, mask)]
+        grown = torch.where(mask > 0, colors, near[0] / near[1].clamp_min(1e-6))
+        pale = (0.5 + 0.5 * condition).expand(-1, 3, -1, -1)
+        return torch.where(larger > 0, grown, pale * (1 - rim)).clamp(0, 1)
+
+
+class PaletteHints(HintSampling):
+    """The colors without their places: slots of 3 constant planes of color and 1 of mask, dark colors first.
+
+    Args:
+        colors: number of slots; each takes 4 planes of the input.
+    """
+
+    def __init__(self, colors: int = 8, count_p: float = 0.25, eval_count: int = 5, **sampling) -> None:
+        if colors < 1:
+            raise UserError(f"data.pairs.hints.colors is {colors}: it must be at least 1.")
+        super().__init__(most=colors, count_p=count_p, eval_count=eval_count, **sampling)
+        self.slots = colors
+        self.channels = 4 * colors
+
+    def sample(self, image: Tensor) -> Tensor:
+        patches, colors, _ = self.sample_colors(image)
+        return self._planes(colors, patches.present, *image.shape[2:])
+
+    def deterministic(self, image: Tensor, seed: Tensor, count: int) -> Tensor:
+        patches, colors = self.exact_colors(image, seed, min(count, self.slots))
+        return self._planes(colors, patches.present, *image.shape[2:])
+
+    def from_points(self, height: int, width: int, points: list[Point]) -> Tensor:
+        if len(points) > self.slots:
+            raise UserError(
+                f"The palette has {len(points)} colors, and this model takes at most {self.slots} "
+                "(data.pairs.hints.colors of its training)."
+            )
+        colors = _colors_of(points)
+        return self._planes(colors, torch.ones_like(colors[..., 0]).bool(), height, width)
+
+    def preview(self, planes: Tensor, condition: Tensor) -> Tensor:
+        """The colors as a strip along the lower edge of the condition, a sixth of its height."""
+        height, width = planes.shape[2:]
+        slot = torch.arange(width, device=planes.device) * self.slots // width
+        column = planes[..., 0, 0].unflatten(1, (self.slots, 4))[:, slot].transpose(1, 2)  # (B, 4, W)
+        strip = torch.arange(height, device=planes.device) >= height - max(1, height // 6)
+        shown = strip[:, None] & (column[:, 3:, None] > 0)
+        return torch.where(shown, column[:, :3, None], condition.expand(-1, 3, -1, -1)).clamp(0, 1)
+
+    def _planes(self, colors: Tensor, present: Tensor, height: int, width: int) -> Tensor:
+        """(B, N, 3) colors and which of them are present, (B, N) -> (B, channels, H, W)."""
+        light = gray(colors.transpose(1, 2)[..., None])[:, 0, :, 0].masked_fill(~present, 2.0)  # absent: after white
+        order = light.argsort(dim=1, stable=True)
+        table = torch.cat([colors, torch.ones_like(colors[..., :1])], dim=2) * present[..., None]
+        table = table.gather(1, order[..., None].expand(-1, -1, 4))
+        table = F.pad(table, (0, 0, 0, self.slots - table.shape[1]))
+        return table.flatten(1)[..., None, None].expand(-1, -1, height, width)
+
+
+class Patches(NamedTuple):
+    """N squares in each of B images, all wholly inside: first row and column and side in pixels, int64 (B, N)."""
+
+    top: Tensor
+    left: Tensor
+    side: Tensor
+    present: Tensor  # bool, (B, N): the others are nowhere
+    max_side: int
+
+
+def place(
+    chance: Tensor, side: Tensor, present: Tensor, max_side: int, size: tuple[int, int], position: Position
+) -> Patches:
+    """Squares where chance, (B, N, 2) uniform in [0, 1) for row and column, puts them in images of (height, width).
+
+    A side is cut to the image's shorter one. "gaussian": round the center, standard deviation a quarter of the image
+    (Zhang et al. 2017, 3.1).
+    """
+    side = side.clamp(max=min(size))
+    if position == "gaussian":
+        chance = 0.5 + 0.25 * 2**0.5 * torch.erfinv(2 * chance - 1)
+    top, left = ((chance[..., axis] * (size[axis] - side + 1)).floor() for axis in (0, 1))
+    return moved(Patches(top, left, side, present, min(max_side, *size)), 0, 0, size)
+
+
+def moved(patches: Patches, down: Tensor | int, right: Tensor | int, size: tuple[int, int]) -> Patches:
+    """The squares so many pixels away, as far as images of (height, width) allow."""
+    free = [length - patches.side for length in size]
+    top = (patches.top + down).clamp(min=0).minimum(free[0])
+    left = (patches.left + right).clamp(min=0).minimum(free[1])
+    return patches._replace(top=top.long(), left=left.long())
+
+
+def mean_colors(image: Tensor, patches: Patches) -> Tensor:
+    """The mean color of each square: (B, C, H, W) in [0, 1] -> (B, N, C).
+
+    Summed as integers, 65535 for white: sums of 8-bit pixels are exact, and neither the device nor the size of the
+    batch can change the last bit.
+    """
+    pixel, inside = _cells(patches, image.shape[3])
+    values = image.flatten(2).gather(2, pixel.flatten(1)[:, None].expand(-1, image.shape[1], -1))
+    levels = (values * 65535).round_().to(torch.int32).view(*image.shape[:2], *pixel.shape[1:])
+    total = (levels * inside[:, None]).sum(dim=3, dtype=torch.int32)  # no overflow: MAX_SIDE
+    return (total / (patches.side.square() * 65535)[:, None]).transpose(1, 2)
+
+
+def render(colors: Tensor, patches: Patches, size: tuple[int, int]) -> Tensor:
+    """Colors (B, N, 3) in squares on planes of (height, width): (B, 4, H, W), RGB or 0, and a mask of 0 and 1.
+
+    Where two overlap, the later one lies on top, on every device.
+    """
+    height, width = size
+    batch, number = patches.present.shape
+    pixel, inside = _cells(patches, width)
+    order = torch.arange(1, number + 1, device=pixel.device, dtype=torch.int32)[:, None] * inside
+    # The largest number wins in whatever order they arrive; writing colors directly would race on a GPU.
+    top = torch.zeros((batch, height * width), device=pixel.device, dtype=torch.int32)
+    top.scatter_reduce_(1, pixel.flatten(1), order.flatten(1), "amax")
+    table = F.pad(colors.transpose(1, 2), (1, 0, 0, 1))  # (B, 4, 1 + N): column 0 is no square, row 3 the mask
+    table[:, 3, 1:] = 1
+    return table.gather(2, top.long()[:, None].expand(-1, 4, -1)).view(batch, 4, height, width)
+
+
+def _cells(patches: Patches, width: int) -> tuple[Tensor, Tensor]:
+    """Numbers of the pixels that squares cover, row by row, (B, N, max_side squared), and 1 where one does, else 0."""
+    step = torch.arange(patches.max_side, device=patches.top.device)
+    within = (step < patches.side[..., None]) & patches.present[..., None]
+    inside = within[..., :, None] & within[..., None, :]
+    rows = (patches.top[..., None] + step)[..., :, None] * width
+    pixel = rows + (patches.left[..., None] + step)[..., None, :]
+    return (pixel * inside).flatten(2), inside.flatten(2).to(torch.int32)
+
+
+def _chances(seed: int, count: int) -> Tensor:
+    """Row and column of each hint, uniform in [0, 1), (count, 2); fewer are the first of more.
+
+    Drawn in blocks of one size: a generator may fill a long tensor in another order than a short one.
+    """
+    generator = Generator().manual_seed(seed ^ SALT)
+    blocks = [torch.rand(BLOCK, 2, generator=generator) for _ in range(math.ceil(count / BLOCK))]
+    return torch.cat([torch.empty(0, 2), *blocks])[:count]
+
+
+def _colors_of(points: list[Point]) -> Tensor:
+    """The points' colors, (1, N, 3)."""
     for number, point in enumerate(points, 1):
         if len(point.color) != 3 or not all(0 <= value <= 1 for value in point.color):
             raise UserError(

@@ -10,7 +10,7 @@ from runs import Gray, play
 
 from plants.plant import Plant
 from project.models import GANColorizer
-from project.models.adversarial import LeastSquares
+from project.models.losses import LeastSquares
 
 
 class Same(GANColorizer):
@@ -28,7 +28,7 @@ class Matched(GANColorizer):
         true = self.discriminator(torch.cat([condition, real], dim=1))
         made = self.discriminator(torch.cat([other.input, other.target], dim=1))
         loss = self.adversarial.discriminator(true, made)
-        self.descend("discriminator", loss, counts)
+        self.optimize("discriminator", loss, counts)
         values = {"discriminator": loss, "score_real": true.mean(), "score_fake": made.mean()}
         return {name: value.detach() for name, value in values.items()}
 

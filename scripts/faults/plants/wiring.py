@@ -11,7 +11,7 @@ from torch import nn
 
 from plants.plant import Plant
 from project.models import GANColorizer, ImageRestorer
-from project.models.adversarial import LeastSquares, Standard
+from project.models.losses import LeastSquares, Standard
 
 
 class Forgetful(ImageRestorer):
@@ -36,10 +36,10 @@ class ByHand(ImageRestorer):
 class Hoarding(GANColorizer):
     """Clears neither network's gradients."""
 
-    def descend(self, name: str, loss: torch.Tensor, counts: bool) -> None:
+    def optimize(self, name: str, loss: torch.Tensor, counts: bool) -> None:
         optimizer = self._optimizer(name)
         optimizer.zero_grad = lambda *_: None
-        super().descend(name, loss, counts)
+        super().optimize(name, loss, counts)
 
 
 class Half(ImageRestorer):

@@ -1,105 +1,110 @@
-"""Augmentation: what moves, that pairs stay together, and that everything follows from the draw's number."""
+"""Augmentation: what moves, that pairs stay together, and that everything follows from the draw's seed."""
 
+import importlib.metadata
 import pickle
+from itertools import product
+from random import Random
 
 import numpy as np
 import pytest
 
-from project.data.augment import Augment, Augmenter, center_crop
+from project.data.augment import Augment, Augmenter, Symmetries
 from workbench.errors import UserError
 
 OFF = {"hflip": False, "vflip": False, "quarter_turns": False}
+MOVE = {"rotate_degrees": 20, "shift": 0.1, "shear_degrees": 8}
 
 
-def index_picture(height: int, width: int) -> np.ndarray:
+def coordinates(height: int, width: int) -> np.ndarray:
     """An image whose pixels say where they are: row, column and a checksum."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, (3 * rows + 5 * columns) % 256], axis=-1).astype(np.uint8)
 
 
 def test_crops_are_unchanged_parts_when_all_is_off():
-    picture = index_picture(50, 70)
+    image = coordinates(50, 70)
     cut = Augmenter(Augment(**OFF), 24)
     corners = set()
     for seed in range(300):
-        crop, _ = cut(picture, None, seed)
+        crop, _ = cut(image, None, seed)
         top, left = int(crop[0, 0, 0]), int(crop[0, 0, 1])
         corners.add((top, left))
-        assert np.array_equal(crop, picture[top : top + 24, left : left + 24])
+        assert np.array_equal(crop, image[top : top + 24, left : left + 24])
     tops, lefts = zip(*corners, strict=True)
     assert (min(tops), max(tops)) == (0, 26)  # every place is reached, the last row and column included
     assert min(lefts) == 0 and max(lefts) >= 45
-
-
-def test_a_picture_just_as_large_as_the_crop():
-    picture = index_picture(24, 24)
-    assert np.array_equal(Augmenter(Augment(**OFF), 24)(picture, None, 5)[0], picture)
+    assert np.array_equal(Augmenter(Augment(**OFF), 24)(image[:24, :24], None, 5)[0], image[:24, :24])
 
 
 def test_flips_and_quarter_turns_give_all_eight_symmetries_equally_often():
-    picture = index_picture(16, 16)
-    expected = {np.rot90(side, turns).tobytes() for side in (picture, picture[:, ::-1]) for turns in range(4)}
+    image = coordinates(16, 16)
+    expected = {np.rot90(side, turns).tobytes() for side in (image, image[:, ::-1]) for turns in range(4)}
     augment = Augmenter(Augment(), 16)
-    seen = [augment(picture, None, seed)[0].tobytes() for seed in range(800)]
+    seen = [augment(image, None, seed)[0].tobytes() for seed in range(800)]
     counts = [seen.count(each) for each in expected]
     assert set(seen) == expected
     assert min(counts) > 60 and max(counts) < 140  # 100 expected, 9.4 standard deviation
 
 
-@pytest.mark.parametrize(
-    ("change", "expected"),
-    [
-        ({"hflip": 1.0}, lambda picture: picture[:, ::-1]),
-        ({"vflip": 1.0}, lambda picture: picture[::-1]),
-        ({}, lambda picture: picture),
-    ],
-)
-def test_each_flip_alone(change, expected):
-    picture = index_picture(20, 31)
-    result, _ = Augmenter(Augment(**{**OFF, **change}), None)(picture, None, 3)
-    assert np.array_equal(result, expected(picture))
-
-
-ALL = Augment(rotate_degrees=20, shift=0.1, shear_degrees=8)
-
-
-@pytest.mark.parametrize("augment", [Augment(), ALL])
-def test_partners_are_moved_to_the_pixel(augment):
-    picture = index_picture(90, 120)
+@pytest.mark.parametrize("augment", [Augment(), Augment(**MOVE)])
+def test_targets_are_moved_to_the_pixel(augment):
+    image = coordinates(90, 120)
     moved = Augmenter(augment, 32)
     for seed in range(40):
-        image, target = moved(picture, picture.copy(), seed)
-        assert image.shape == target.shape == (32, 32, 3)
-        assert np.array_equal(image, target)
+        result, target = moved(image, image.copy(), seed)
+        assert result.shape == target.shape == (32, 32, 3)
+        assert np.array_equal(result, target)
 
 
-def test_colors_change_the_picture_alone():
-    picture = index_picture(40, 50)
-    image, target = Augmenter(Augment(**OFF, brightness=0.5, contrast=0.5), 32)(picture, picture.copy(), 1)
-    top, left = int(target[0, 0, 0]), int(target[0, 0, 1])
-    assert np.array_equal(target, picture[top : top + 32, left : left + 32])
-    assert not np.array_equal(image, target)
+@pytest.mark.parametrize("crop", [32, None])
+def test_masks_move_with_the_image_by_nearest_neighbor_and_keep_their_values(crop):
+    """The moved coordinates say which pixel of the mask each new pixel must be, but for rounding at the stripes."""
+    image = coordinates(90, 120)
+    rows, columns = np.mgrid[:90, :120]
+    mask = ((rows // 15 + columns // 15) % 5 * 50).astype(np.uint8)[..., None]
+    moved = Augmenter(Augment(**MOVE), crop, masks=True)
+    compared = 0
+    for seed in range(30):
+        result, target = moved(image, mask, seed)
+        assert target.shape == (*result.shape[:2], 1) and target.dtype == np.uint8
+        assert set(np.unique(target)) <= {0, 50, 100, 150, 200}
+        row, column = (result[..., channel].astype(int) for channel in range(2))
+        inside = ((row % 15 > 1) & (row % 15 < 13)) & ((column % 15 > 1) & (column % 15 < 13))
+        if crop is None:  # the mirrored border is interpolated otherwise
+            inside &= (row > 1) & (row < 88) & (column > 1) & (column < 118)
+        assert np.array_equal(target[..., 0][inside], mask[row, column, 0][inside])
+        compared += inside.mean()
+    assert compared / 30 > 0.4
+
+
+def test_colors_change_the_input_alone():
+    image = coordinates(40, 50)
+    for masks in (False, True):
+        colors = Augmenter(Augment(**OFF, brightness=0.5, contrast=0.5), 32, masks)
+        result, target = colors(image, image[..., : 1 if masks else 3].copy(), 1)
+        top, left = int(target[0, 0, 0]), 0 if masks else int(target[0, 0, 1])
+        if not masks:
+            assert np.array_equal(target, image[top : top + 32, left : left + 32])
+        assert np.array_equal(target[..., 0], np.arange(top, top + 32)[:, None].repeat(32, 1))
+        assert not np.array_equal(result[..., :1], target[..., :1])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("crop", [24, None])
-def test_everything_on_keeps_the_shape(channels, crop):
-    picture = index_picture(60, 60)[..., :channels]
+def test_everything_on_keeps_the_shape_and_the_stored_image(channels, crop):
+    image = coordinates(60, 60)[..., :channels]
+    image.flags.writeable = False
+    before = image.copy()
     augment = Augment(rotate_degrees=180, shift=0.2, shear_degrees=15, brightness=0.2, contrast=0.2)
-    image, _ = Augmenter(augment, crop)(picture, None, 1)
-    assert image.shape == (crop or 60, crop or 60, channels)
-    assert image.dtype == np.uint8
+    for seed in range(10):
+        result, _ = Augmenter(augment, crop)(image, None, seed)
+        assert result.shape == (crop or 60, crop or 60, channels)
+        assert result.dtype == np.uint8
+    assert np.array_equal(image, before)
 
 
 @pytest.mark.parametrize(
-    "change",
-    [
-        {"rotate_degrees": 45},
-        {"rotate_degrees": 10},
-        {"shear_degrees": 20},
-        {"shift": 0.25},
-        {"rotate_degrees": 30, "shift": 0.1, "shear_degrees": 10},
-    ],
+    "change", [{"rotate_degrees": 45}, {"rotate_degrees": 10}, {"shear_degrees": 20}, {"shift": 0.25}, MOVE]
 )
 def test_the_margin_keeps_the_border_out(change):
     """A plane stays a plane under every move; mirrored borders would put a kink in it."""
@@ -115,12 +120,11 @@ def test_the_margin_keeps_the_border_out(change):
 
 
 def test_rotation_and_shift_are_as_large_as_asked():
-    rows, columns = np.mgrid[:200, :200]
-    planes = np.stack([rows, columns, rows], axis=-1).astype(np.uint8)
-    turned = Augmenter(Augment(**OFF, rotate_degrees=30), 32)
+    planes = coordinates(200, 200)
+    rotated = Augmenter(Augment(**OFF, rotate_degrees=30), 32)
     angles = []
     for seed in range(200):
-        crop = turned(planes, None, seed)[0].astype(np.float64)
+        crop = rotated(planes, None, seed)[0].astype(np.float64)
         slope_along, slope_across = crop[16, 28, 1] - crop[16, 4, 1], crop[16, 28, 0] - crop[16, 4, 0]
         angles.append(np.degrees(np.arctan2(slope_across, slope_along)))
     assert -32 < min(angles) < -26 and 26 < max(angles) < 32
@@ -132,25 +136,15 @@ def test_rotation_and_shift_are_as_large_as_asked():
     assert 6 < np.abs(places).max() <= 8.5
 
 
-def test_everything_follows_from_the_number():
-    picture = np.random.default_rng(0).integers(0, 256, (80, 90, 3), np.uint8)
-    augment = Augment(rotate_degrees=20, shift=0.1, shear_degrees=8, brightness=0.2, contrast=0.2)
+def test_everything_follows_from_the_seed():
+    image = np.random.default_rng(0).integers(0, 256, (80, 90, 3), np.uint8)
+    augment = Augment(**MOVE, brightness=0.2, contrast=0.2)
     first, second = Augmenter(augment, 32), pickle.loads(pickle.dumps(Augmenter(augment, 32)))
-    results = [first(picture, None, seed)[0] for seed in range(20)]
+    results = [first(image, None, seed)[0] for seed in range(20)]
     for seed in reversed(range(20)):
-        assert np.array_equal(second(picture, None, seed)[0], results[seed])
+        assert np.array_equal(second(image, None, seed)[0], results[seed])
     assert len({result.tobytes() for result in results}) == 20
-    assert not np.array_equal(first(picture, None, 2**62 + 3)[0], results[3])
-
-
-def test_the_stored_picture_is_left_alone():
-    picture = index_picture(40, 40)
-    picture.flags.writeable = False
-    before = picture.copy()
-    augment = Augment(rotate_degrees=20, brightness=0.3)
-    for seed in range(20):
-        Augmenter(augment, None)(picture, None, seed)
-    assert np.array_equal(picture, before)
+    assert not np.array_equal(first(image, None, 2**62 + 3)[0], results[3])
 
 
 @pytest.mark.parametrize("name", ["hflip", "rotate_degrees", "shift", "shear_degrees", "brightness", "contrast"])
@@ -160,7 +154,44 @@ def test_impossible_values(name):
             Augment(**{name: value})
 
 
-def test_center_crop_takes_the_middle_and_no_more_than_there_is():
-    picture = index_picture(11, 6)
-    assert np.array_equal(center_crop(picture, 5), picture[3:8, 0:5])
-    assert np.array_equal(center_crop(picture, 8), picture[1:9])
+@pytest.mark.parametrize(
+    "installed", [{}, {"albumentations": "2.0.9"}, {"albumentations": "2.0.8", "albumentationsx": "2.1.0"}]
+)
+def test_another_albumentations_is_refused(monkeypatch, installed):
+    def version(name):
+        if name not in installed:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return installed[name]
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    image = coordinates(40, 50)
+    assert Augmenter(Augment(), 16)(image, None, 1)[0].shape == (16, 16, 3)  # flips need none
+    with pytest.raises(UserError, match=r"2\.0\.8(.|\n)*AGPL(.|\n)*pip install albumentations==2\.0\.8"):
+        Augmenter(Augment(shift=0.1), 16)(image, None, 1)
+
+
+def albumentations(hflip, vflip, quarter_turns, random):
+    import albumentations as A
+
+    flips = [kind(p=p) for kind, p in ((A.HorizontalFlip, hflip), (A.VerticalFlip, vflip)) if p]
+    turns = [A.RandomRotate90(p=1.0)] if quarter_turns else []
+    pipeline = A.Compose(flips + turns, additional_targets={"target": "image"})
+    pipeline.set_random_state(np.random.default_rng(0), random)
+    return pipeline
+
+
+@pytest.mark.parametrize("options", [case for case in product((0, 0.3, 1), (0, 0.3, 1), (False, True)) if any(case)])
+def test_the_same_symmetries_as_albumentations_from_the_same_numbers(options):
+    generator = np.random.default_rng(0)
+    image = generator.integers(0, 256, (5, 8, 3), np.uint8)
+    target = generator.integers(0, 256, (5, 8, 1), np.uint8)
+    image.flags.writeable = target.flags.writeable = False
+    ours, theirs = Random(), Random()
+    change, reference = Symmetries(*options, ours), albumentations(*options, theirs)
+    for seed in range(40):
+        ours.seed(seed), theirs.seed(seed)
+        found, expected = change(image=image, target=target), reference(image=image, target=target)
+        assert found.keys() == expected.keys()
+        for name, pixels in expected.items():
+            np.testing.assert_array_equal(found[name], pixels)
+        assert ours.getstate() == theirs.getstate()  # what comes next draws the same too

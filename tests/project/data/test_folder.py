@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from project.data import folder as folder_module
 from project.data.folder import Folder, walk
 from workbench.errors import UserError
 
@@ -21,26 +20,13 @@ def names(entries):
     return [entry.name for entry in entries]
 
 
-@pytest.fixture
-def said(monkeypatch):
-    lines = []
-    monkeypatch.setattr(folder_module, "tell", lines.append)
-    return lines
-
-
-def test_any_depth_any_case_any_letters_sorted(tmp_path):
-    make(tmp_path, "b.JPG", "a.jpeg", "deep/er/ü ß.WebP", "deep/日本.tiff", "c.bmp")
-    assert names(Folder(str(tmp_path)).find()) == ["a.jpeg", "b.JPG", "c.bmp", "deep/er/ü ß.WebP", "deep/日本.tiff"]
-
-
-def test_other_files_are_left_aside_with_a_count_and_hidden_ones_without(tmp_path, said):
-    make(
-        tmp_path, "a.png", "notes.txt", "more.txt", "x.json", ".DS_Store", "Thumbs.db", ".git/b.png", ".c.png", "README"
-    )
-    assert names(Folder(str(tmp_path)).find()) == ["a.png"]
-    assert len(said) == 1
-    assert "4 files that are no images" in said[0]
-    assert "2 .txt" in said[0]
+def test_any_depth_any_case_any_letters_sorted_and_other_files_counted(tmp_path, capsys):
+    images = ["a.jpeg", "b.JPG", "c.bmp", "deep/er/ü ß.WebP", "deep/日本.tiff"]
+    make(tmp_path, *images[::-1], "notes.txt", "more.txt", "x.json", "README")
+    make(tmp_path, ".DS_Store", "Thumbs.db", ".git/b.png", ".c.png")
+    assert names(Folder(str(tmp_path)).find()) == images
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1 and "4 files that are no images" in printed and "2 .txt" in printed
 
 
 def test_tags_are_the_first_folders(tmp_path):
@@ -54,31 +40,22 @@ def test_several_folders_are_merged_under_their_names(tmp_path):
     entries = Folder([one, two]).find()
     assert names(entries) == ["cats/a.png", "cats/deep/b.png", "dogs/a.png"]
     assert [entry.tag for entry in entries] == ["cats", "cats", "dogs"]
-
-
-def test_folders_of_the_same_name_are_told_apart_by_their_parents(tmp_path):
-    roots = [make(tmp_path / "x" / "pictures", "a.png"), make(tmp_path / "y" / "pictures", "a.png")]
-    assert names(Folder(roots).find()) == ["x/pictures/a.png", "y/pictures/a.png"]
+    other = make(tmp_path / "y" / "cats", "a.png")
+    assert names(Folder([one, other]).find()) == ["x/cats/a.png", "x/cats/deep/b.png", "y/cats/a.png"]
     with pytest.raises(UserError, match="the same folder twice"):
-        Folder([roots[0], roots[0]]).find()
+        Folder([one, one]).find()
 
 
-@pytest.mark.parametrize("val", ["val", "valid", "validation"])
-def test_ready_made_parts(tmp_path, val, said):
-    make(tmp_path, "train/cat/a.png", "train/b.png", f"{val}/cat/c.png", "test/d.png", "extra/e.png", "f.png")
-    entries = Folder(str(tmp_path)).find()
-    assert {entry.name: (entry.part, entry.tag) for entry in entries} == {
-        "train/cat/a.png": ("train", "cat"),
-        "train/b.png": ("train", ""),
+@pytest.mark.parametrize(("train", "val", "test"), [("train", "val", "test"), ("Train", "valid", "TEST")])
+def test_ready_made_splits(tmp_path, train, val, test, capsys):
+    make(tmp_path, f"{train}/cat/a.png", f"{train}/b.png", f"{val}/cat/c.png", f"{test}/d.png", "extra/e.png", "f.png")
+    assert {entry.name: (entry.part, entry.tag) for entry in Folder(str(tmp_path)).find()} == {
+        f"{train}/cat/a.png": ("train", "cat"),
+        f"{train}/b.png": ("train", ""),
         f"{val}/cat/c.png": ("val", "cat"),
-        "test/d.png": ("test", ""),
+        f"{test}/d.png": ("test", ""),
     }
-    assert "2 images beside them were left aside" in said[0]
-
-
-def test_ready_made_parts_in_capitals(tmp_path):
-    make(tmp_path, "Train/a.png", "TEST/b.png")
-    assert [entry.part for entry in Folder(str(tmp_path)).find()] == ["test", "train"]
+    assert "2 images beside them were ignored" in capsys.readouterr().out
 
 
 def test_an_empty_train_folder_beside_test_is_not_mixed_with_it(tmp_path):
@@ -87,7 +64,7 @@ def test_an_empty_train_folder_beside_test_is_not_mixed_with_it(tmp_path):
     assert [entry.part for entry in Folder(str(tmp_path)).find()] == ["test"]
 
 
-def test_a_train_or_test_folder_alone_is_no_ready_made_part(tmp_path):
+def test_a_train_folder_alone_is_no_ready_made_split(tmp_path):
     make(tmp_path, "train/a.png", "other/b.png")
     assert {entry.part for entry in Folder(str(tmp_path)).find()} == {"all"}
 
@@ -97,9 +74,8 @@ def test_pairs_match_by_path_without_extension(tmp_path):
     targets = make(tmp_path / "out", "a.jpg", "deep/b.PNG", "dot.s.png")
     entries = Folder(inputs, targets).find()
     assert [entry.problem for entry in entries] == ["", "", ""]
-    assert [os.path.relpath(entry.target_path, targets) for entry in entries] == [
-        "a.jpg", str(Path("deep/b.PNG")), "dot.s.png",
-    ]  # fmt: skip
+    found = [os.path.relpath(entry.target_path, targets) for entry in entries]
+    assert found == ["a.jpg", str(Path("deep/b.PNG")), "dot.s.png"]
 
 
 def test_pairs_that_do_not_match_carry_their_problem(tmp_path):
@@ -107,23 +83,23 @@ def test_pairs_that_do_not_match_carry_their_problem(tmp_path):
     targets = make(tmp_path / "out", "a.png", "two.png", "two.jpg", "twin.png", "alone.png")
     problems = {entry.name: entry.problem for entry in Folder(inputs, targets).find()}
     assert problems["a.png"] == ""
-    assert "no partner" in problems["only.png"]
+    assert "no target" in problems["only.png"]
     assert "without an input" in problems["alone.png"]
-    assert all("no single partner" in problems[name] for name in ("two.png", "twin.png", "twin.jpg"))
+    assert all("no single target" in problems[name] for name in ("two.png", "twin.png", "twin.jpg"))
 
 
-def test_missing_and_empty_folders_say_the_way_out(tmp_path):
-    with pytest.raises(UserError, match=r"--data.root .*nowhere does not exist"):
-        Folder(str(tmp_path / "nowhere")).find()
+def test_missing_and_empty_folders_name_the_way_out(tmp_path):
     (tmp_path / "file.png").touch()
-    with pytest.raises(UserError, match="is a file, not a folder"):
-        Folder(str(tmp_path / "file.png")).find()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="holds no image"):
-        Folder(str(tmp_path / "empty")).find()
     make(tmp_path / "texts", "a.txt", "b.txt")
-    with pytest.raises(UserError, match=r"holds no image, only other files \(2 .txt\)"):
-        Folder(str(tmp_path / "texts")).find()
+    for name, message in {
+        "nowhere": r"--data.root .*nowhere does not exist",
+        "file.png": "is a file, not a folder",
+        "empty": r"holds no image\.",
+        "texts": r"holds no image, only other files \(2 .txt\)",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            Folder(str(tmp_path / name)).find()
     with pytest.raises(UserError, match=r"--data.target_root .*nowhere"):
         Folder(make(tmp_path / "in", "a.png"), str(tmp_path / "nowhere")).find()
 
@@ -153,9 +129,7 @@ def test_a_folder_that_cannot_be_opened_is_listed_with_its_problem(tmp_path):
     make(tmp_path, "a.png", "closed/b.png")
     (tmp_path / "closed").chmod(0)
     try:
-        assert {entry.name: bool(entry.problem) for entry in Folder(str(tmp_path)).find()} == {
-            "a.png": False,
-            "closed": True,
-        }
+        found = {entry.name: bool(entry.problem) for entry in Folder(str(tmp_path)).find()}
+        assert found == {"a.png": False, "closed": True}
     finally:
         (tmp_path / "closed").chmod(0o700)

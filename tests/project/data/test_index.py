@@ -1,4 +1,4 @@
-"""Every bad file is named in one error; nothing is read twice."""
+"""Every bad file is named in one error; nothing is read twice; lists of images to leave out."""
 
 import os
 import struct
@@ -9,32 +9,24 @@ import pytest
 from PIL import Image
 
 from project.data import index
-from project.data.cache import Cache
 from project.data.folder import Folder
 from project.data.images import Entry
-from project.data.index import index_pictures
+from project.data.index import index_images, read_exclusions, validate_images
 from workbench.errors import UserError
 
 
-@pytest.fixture
-def cache(tmp_path):
-    return Cache(tmp_path / "cache")
+def image(path, width=40, height=30, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
+    return path
 
 
 @pytest.fixture
 def good(tmp_path):
     """A folder of three good images of 40 x 30 pixels."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
     for number in range(3):
-        picture(folder / f"good {number}.png", seed=number)
-    return folder
-
-
-def picture(path, width=40, height=30, seed=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)).save(path)
-    return path
+        image(tmp_path / "images" / f"good {number}.png", seed=number)
+    return tmp_path / "images"
 
 
 def bomb():
@@ -46,13 +38,13 @@ def bomb():
 
 
 def plant_bad_files(folder):
-    """One of each kind; returns what must be said of each."""
-    picture(folder / "cut.jpg", 400, 300)
+    """One of each kind; returns the reason that must be given for each."""
+    image(folder / "cut.jpg", 400, 300)
     (folder / "cut.jpg").write_bytes((folder / "cut.jpg").read_bytes()[:3000])
     (folder / "text.jpg").write_text("I am no image")
     (folder / "zero.PNG").write_bytes(b"")
-    picture(folder / "one.png", 1, 1)
-    picture(folder / "deep" / "small.png", 40, 15)
+    image(folder / "one.png", 1, 1)
+    image(folder / "deep" / "small.png", 40, 15)
     (folder / "bomb.png").write_bytes(bomb())
     Image.fromarray(np.ones((40, 40), np.float32)).save(folder / "float.tiff")
     return {
@@ -67,24 +59,20 @@ def plant_bad_files(folder):
 
 
 def run(folder, cache, **options):
-    return index_pictures(Folder(str(folder)).find(), cache=cache, **{"min_size": 16, "workers": 2, **options})
+    return index_images(Folder(str(folder)).find(), cache=cache, **{"min_size": 16, "workers": 2, **options})
 
 
-def test_good_pictures_are_described(good, cache):
-    picture(good / "tag" / "tall.png", 20, 50)
-    found = run(good, cache)
-    assert [p.name for p in found] == ["good 0.png", "good 1.png", "good 2.png", "tag/tall.png"]
-    assert (found[3].width, found[3].height, found[3].tag) == (20, 50, "tag")
-    assert found[3].path == str(good / "tag" / "tall.png")
-    assert len({p.digest for p in found}) == 4
-
-
-def test_width_and_height_are_those_of_the_upright_picture(good, cache):
+def test_good_images_are_described_upright(good, cache):
+    image(good / "tag" / "tall.png", 20, 50)
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.new("RGB", (60, 20)).save(good / "turned.jpg", exif=exif)
-    turned = next(p for p in run(good, cache) if p.name == "turned.jpg")
-    assert (turned.width, turned.height) == (20, 60)
+    Image.new("RGB", (60, 20)).save(good / "rotated.jpg", exif=exif)
+    found = run(good, cache)
+    assert [r.name for r in found] == ["good 0.png", "good 1.png", "good 2.png", "rotated.jpg", "tag/tall.png"]
+    assert (found[4].width, found[4].height, found[4].tag) == (20, 50, "tag")
+    assert (found[3].width, found[3].height) == (20, 60)
+    assert found[4].path == str(good / "tag" / "tall.png")
+    assert len({r.digest for r in found}) == 5
 
 
 def test_every_kind_of_bad_file_is_in_one_error_of_ten_lines(good, cache):
@@ -98,24 +86,25 @@ def test_every_kind_of_bad_file_is_in_one_error_of_ten_lines(good, cache):
     for name, reason in expected.items():
         (line,) = [line for line in lines if line.strip().startswith(f"{name}: ")]
         assert reason in line
+    assert len(run(good, cache, excluded=set(expected))) == 3  # nobody minds those that are left out
 
 
 def test_skip_warns_with_every_name_and_keeps_the_good_ones(good, cache):
     expected = plant_bad_files(good)
     with pytest.warns(UserWarning, match="Left out 7 of 10") as warned:
         found = run(good, cache, on_bad_image="skip")
-    assert [p.name for p in found] == ["good 0.png", "good 1.png", "good 2.png"]
+    assert [r.name for r in found] == ["good 0.png", "good 1.png", "good 2.png"]
     assert all(name in str(warned[0].message) for name in expected)
     assert len(warned) == 1  # Pillow's own warning of the bomb is not shown on top
 
 
-def test_a_long_list_is_cut_and_lies_whole_in_a_file(good, cache):
+def test_a_long_list_is_cut_and_written_whole_to_a_file(good, cache):
     for number in range(20):
         (good / f"bad{number:02}.jpg").write_text("no")
-    with pytest.raises(UserError, match=r"and 13 more, see .*bad_pictures.txt") as error:
+    with pytest.raises(UserError, match=r"and 13 more, see .*bad_images.txt") as error:
         run(good, cache)
     assert len(str(error.value).splitlines()) == 10
-    listed = cache.path("bad_pictures.txt").read_text().splitlines()
+    listed = cache.path("bad_images.txt").read_text().splitlines()
     assert [line.split(":")[0] for line in listed] == [f"bad{number:02}.jpg" for number in range(20)]
 
 
@@ -125,13 +114,8 @@ def test_skipping_everything_is_an_error(tmp_path, cache):
         run(tmp_path, cache, on_bad_image="skip")
 
 
-def test_excluded_bad_files_are_not_complained_about(good, cache):
-    expected = plant_bad_files(good)
-    assert len(run(good, cache, excluded=set(expected))) == 3
-
-
 def test_a_row_of_pixels_is_too_small_whatever_the_crop(good, cache):
-    picture(good / "row.png", 40, 1)
+    image(good / "row.png", 40, 1)
     with pytest.raises(UserError, match=r"row.png: is too small \(40x1 pixels, needed are 2x2\)"):
         run(good, cache, min_size=0)
 
@@ -147,79 +131,73 @@ def test_the_second_pass_reads_nothing_good_or_bad(good, cache, monkeypatch, wor
 
 
 def test_only_what_changed_is_read_again(good, cache, monkeypatch):
-    before = {p.name: p for p in run(good, cache)}
-    read = []
-    real = index._examine
-    monkeypatch.setattr(index, "_examine", lambda path: read.append(path) or real(path))
-    picture(good / "good 1.png", 50, 60, seed=9)
+    before = {r.name: r for r in run(good, cache)}
+    read, real = [], index._check
+    monkeypatch.setattr(index, "_check", lambda path: read.append(path) or real(path))
+    image(good / "good 1.png", 50, 60, seed=9)
     os.utime(good / "good 2.png", ns=(1, 1))
-    picture(good / "new.png")
-    after = {p.name: p for p in run(good, cache, workers=0)}
+    image(good / "new.png")
+    after = {r.name: r for r in run(good, cache, workers=0)}
     assert sorted(map(os.path.basename, read)) == ["good 1.png", "good 2.png", "new.png"]
     assert (after["good 1.png"].width, after["good 1.png"].height) == (50, 60)
     assert after["good 1.png"].digest != before["good 1.png"].digest
     assert after["good 2.png"] == before["good 2.png"]
 
 
-def test_a_damaged_index_is_made_anew(good, cache):
-    first = run(good, cache)
-    (file,) = cache.folder.glob("index-*.json")
-    file.write_text(file.read_text()[:50])
-    with pytest.warns(UserWarning, match="damaged"):
-        assert run(good, cache) == first
-
-
 def test_an_interrupt_keeps_what_was_read(good, cache, monkeypatch):
-    real = index._examine
-    monkeypatch.setattr(index, "_examine", lambda path: real(path) if "good 2" not in path else interrupt())
+    real = index._check
+
+    def interrupted(path):
+        if "good 2" in path:
+            raise KeyboardInterrupt
+        return real(path)
+
+    monkeypatch.setattr(index, "_check", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(good, cache, workers=0)
     read = []
-    monkeypatch.setattr(index, "_examine", lambda path: read.append(path) or real(path))
+    monkeypatch.setattr(index, "_check", lambda path: read.append(path) or real(path))
     assert len(run(good, cache, workers=0)) == 3
     assert len(read) == 1
 
 
-def interrupt():
-    raise KeyboardInterrupt
-
-
 def test_pairs_are_judged_on_both_sides(tmp_path, cache):
     for name, size in {"same": (20, 30), "other": (20, 31), "tiny": (8, 8), "broken": (20, 20)}.items():
-        picture(tmp_path / "a" / f"{name}.png", 20 if name != "tiny" else 8, 30 if name != "tiny" else 8)
-        picture(tmp_path / "b" / f"{name}.png", *size, seed=1)
+        image(tmp_path / "a" / f"{name}.png", *((8, 8) if name == "tiny" else (20, 30)))
+        image(tmp_path / "b" / f"{name}.png", *size, seed=1)
     (tmp_path / "b" / "broken.png").write_bytes(b"")
-    picture(tmp_path / "a" / "lonely.png")
-    picture(tmp_path / "b" / "alone.png")
+    image(tmp_path / "a" / "lonely.png")
+    image(tmp_path / "b" / "alone.png")
     entries = Folder(str(tmp_path / "a"), str(tmp_path / "b")).find()
-    with pytest.raises(UserError) as error:
-        index_pictures(entries, cache=cache, min_size=16)
-    text = str(error.value)
-    assert "other.png: is 20x30 pixels, its target" in text
-    assert "tiny.png: is too small" in text
-    assert "broken.png: its target" in text
-    assert "lonely.png: has no partner" in text
-    assert "alone.png: is a target" in text
-    with pytest.warns(UserWarning, match="Left out 5 of 6"):
-        (pair,) = index_pictures(entries, cache=cache, min_size=16, on_bad_image="skip")
-    assert pair.target_path == str(tmp_path / "b" / "same.png")
+    found, bad = validate_images(entries, cache=cache, min_size=16)
+    assert [record.target_path for record in found] == [str(tmp_path / "b" / "same.png")]
+    reasons = dict(line.split(": ", 1) for line in bad)
+    assert reasons["other.png"].startswith("is 20x30 pixels, its target")
+    assert reasons["tiny.png"].startswith("is too small")
+    assert reasons["broken.png"].startswith("its target") and "0 bytes" in reasons["broken.png"]
+    assert "no target" in reasons["lonely.png"] and "is a target" in reasons["alone.png"]
+
+
+def test_masks_are_checked_as_masks(tmp_path, cache):
+    """Also where the same files were read as images before."""
+    image(tmp_path / "a" / "x.png")
+    image(tmp_path / "b" / "x.png")
+    entries = Folder(str(tmp_path / "a"), str(tmp_path / "b")).find()
+    assert validate_images(entries, cache=cache)[1] == []
+    (bad,) = validate_images(entries, cache=cache, masks=True)[1]
+    assert bad.startswith("x.png: its target") and "is no mask" in bad
+    Image.fromarray(np.zeros((30, 40), np.uint8)).save(tmp_path / "b" / "x.png")
+    assert len(validate_images(entries, cache=cache, masks=True)[0]) == 1
 
 
 def test_the_digest_of_a_pair_changes_with_either_side(tmp_path, cache):
-    def digest():
-        (found,) = index_pictures(Folder(str(tmp_path / "a"), str(tmp_path / "b")).find(), cache=cache)
+    def digest(side, seed):
+        os.utime(image(tmp_path / side / "x.png", seed=seed), ns=(seed, seed))
+        (found,) = index_images(Folder(str(tmp_path / "a"), str(tmp_path / "b")).find(), cache=cache)
         return found.digest
 
-    picture(tmp_path / "a" / "x.png", seed=1)
-    picture(tmp_path / "b" / "x.png", seed=2)
-    digests = [digest()]
-    picture(tmp_path / "b" / "x.png", seed=3, width=40)
-    os.utime(tmp_path / "b" / "x.png", ns=(1, 1))
-    digests.append(digest())
-    picture(tmp_path / "a" / "x.png", seed=4)
-    os.utime(tmp_path / "a" / "x.png", ns=(1, 1))
-    digests.append(digest())
-    assert len(set(digests)) == 3
+    image(tmp_path / "a" / "x.png", seed=1)
+    assert len({digest("b", 2), digest("b", 3), digest("a", 4)}) == 3
 
 
 def test_a_file_that_is_gone_or_no_file_is_a_bad_file(tmp_path, cache, good):
@@ -228,5 +206,54 @@ def test_a_file_that_is_gone_or_no_file_is_a_bad_file(tmp_path, cache, good):
         os.mkfifo(tmp_path / "pipe.png")
         entries.append(Entry(str(tmp_path / "pipe.png"), "pipe.png"))
     with pytest.raises(UserError, match=r"gone.png: cannot be read \(No such file") as error:
-        index_pictures(entries, cache=cache)
+        index_images(entries, cache=cache)
     assert not hasattr(os, "mkfifo") or "pipe.png: is not a regular file" in str(error.value)
+
+
+ENTRIES = [
+    Entry(f"/here/{name}", name) for name in ("cat/a.png", "b c.png", "ü.png", "#1, red.png", "d #2.png")
+]  # fmt: skip
+
+
+@pytest.fixture
+def exclude(tmp_path):
+    """Writes a list, and reads it back."""
+
+    def write_and_read(text, encoding="utf-8", entries=ENTRIES):
+        (tmp_path / "out.txt").write_text(text, encoding=encoding)
+        return read_exclusions(str(tmp_path / "out.txt"), entries)
+
+    return write_and_read
+
+
+def test_exclusions_are_names_or_paths(exclude, tmp_path):
+    entries = [*ENTRIES, Entry(str(tmp_path / "d.png"), "d.png")]
+    listed = f"cat/a.png\n\n  ü.png  \n{tmp_path / 'd.png'}\n"
+    assert exclude(listed, entries=entries) == {"cat/a.png", "ü.png", "d.png"}
+    assert exclude("# none yet\n") == exclude("") == set()
+
+
+def test_comments_but_not_where_a_name_has_that_sign(exclude):
+    listed = "# dark ones\nb c.png  # a thumb before the lens\n#\n#1, red.png\nd #2.png\n  # the end"
+    assert exclude(listed) == {"b c.png", "#1, red.png", "d #2.png"}
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_table_gives_its_column_of_files(exclude, separator, encoding):
+    rows = [["mse", "file", "note"], ["0.1", "ü.png", "x"], ["0.2", '"#1, red.png"', "cat/a.png"], ["0.3", "", ""]]
+    table = "\n".join(separator.join(row) for row in rows)
+    assert exclude(table, encoding) == {"ü.png", "#1, red.png"}
+    assert exclude("file\nb c.png\n") == {"b c.png"}
+
+
+def test_unknown_names_get_the_nearest(exclude, tmp_path):
+    with pytest.raises(UserError, match=r"names 9 images that are not there") as error:
+        exclude("cat/a.jpg # dark\n" + "".join(f"nothing {n}\n" for n in range(8)))
+    assert "cat/a.jpg (nearest: cat/a.png)" in str(error.value)
+    assert "... and 4 more" in str(error.value)
+    assert len(str(error.value).splitlines()) <= 10
+    with pytest.raises(UserError, match=r"cat/b.png \(nearest: cat/a.png\)"):
+        exclude("file,mse\ncat/b.png,0.1\n")
+    with pytest.raises(UserError, match=r"--data.exclude .*nothing.txt cannot be read"):
+        read_exclusions(str(tmp_path / "nothing.txt"), ENTRIES)

@@ -1,73 +1,179 @@
-"""Loading: the same batches whatever the number of workers, and errors with a way out."""
+"""Order, shares of processes and weights; the same batches whatever the number of workers; errors with a way out."""
+
+import hashlib
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data.distributed import DistributedSampler
 
 from project.data.augment import Augment, Augmenter
-from project.data.loader import ImageDataset, ResumableLoader, check_sizes, start_worker, usable_cores, whole_batch
-from project.data.sampling import EvaluationSampler, TrainingSampler
+from project.data.loader import (
+    PADDING,
+    EvaluationSampler,
+    ImageDataset,
+    ResumableLoader,
+    TrainingSampler,
+    check_sizes,
+    draw_seeds,
+    image_keys,
+    image_weights,
+)
 from workbench.errors import UserError
 
 
-class Pictures:
-    """Stands in for a PixelStore: random images, and partners that are their negatives."""
+def at(sampler, replicas, rank):
+    """As on one of several processes."""
+    sampler._place = lambda: (replicas, rank)
+    return sampler
+
+
+def test_an_epoch_has_each_image_as_often_as_asked():
+    draws = list(TrainingSampler(7, seed=1, repeats=3))
+    assert len(draws) == len(TrainingSampler(7, seed=1, repeats=3)) == 21
+    assert np.bincount([number for number, _ in draws]).tolist() == [3] * 7
+    assert len({seed for _, seed in draws}) == 21
+    assert all(0 <= seed < 2**63 for _, seed in draws)
+
+
+def test_the_order_follows_from_seed_and_epoch_alone():
+    def order(seed, epoch):
+        sampler = TrainingSampler(50, seed)
+        sampler.set_epoch(epoch)
+        return list(sampler)
+
+    assert order(1, 4) == order(1, 4)
+    orders = [order(1, 0), order(1, 1), order(2, 0)]
+    assert len({tuple(number for number, _ in each) for each in orders}) == 3
+    assert len({seed for each in orders for _, seed in each}) == 150
+
+
+@pytest.mark.parametrize(("replicas", "rank"), [(1, 0), (3, 1)])
+def test_resuming_in_the_middle_leaves_the_rest_as_it_was(replicas, rank):
+    sampler = at(TrainingSampler(20, seed=1), replicas, rank)
+    whole = list(sampler)
+    sampler.skip = 4
+    assert len(sampler) == len(whole)  # the full length, or Lightning ends the epoch early
+    assert list(sampler) == whole[4:]
+    assert list(sampler) == whole  # once only
+
+
+@pytest.mark.parametrize(("length", "replicas"), [(10, 3), (2, 4), (12, 4)])
+def test_training_shares_are_equal_and_cover_everything(length, replicas):
+    shares = [list(at(TrainingSampler(length, 1), replicas, rank)) for rank in range(replicas)]
+    assert {len(share) for share in shares} == {-(-length // replicas)}
+    draws = [draw for share in shares for draw in share]
+    assert {number for number, _ in draws} == set(range(length))
+    assert len({seed for _, seed in draws}) == len(draws)
+    together = [draw for group in zip(*shares, strict=True) for draw in group]
+    assert together[:length] == list(TrainingSampler(length, 1))  # the same epoch, divided
+
+
+@pytest.mark.parametrize(
+    ("length", "batch_size", "replicas"),
+    [(9, 1, 2), (3, 1, 4), (8, 2, 4), (1, 1, 2), (1, 4, 3), (9, 4, 2), (8, 4, 2), (11, 2, 3)],
+)
+def test_evaluation_has_each_image_exactly_once_and_as_many_batches_everywhere(length, batch_size, replicas):
+    keys = np.arange(100, 100 + length)
+    samplers = [at(EvaluationSampler(keys, batch_size), replicas, rank) for rank in range(replicas)]
+    shares = [list(sampler) for sampler in samplers]
+    draws = sorted(draw for share in shares for draw in share if draw[0] != PADDING)
+    assert draws == [(number, 100 + number) for number in range(length)]
+    assert [len(sampler) for sampler in samplers] == [len(share) for share in shares]
+    batches = [[share[start : start + batch_size] for start in range(0, len(share), batch_size)] for share in shares]
+    assert len({len(own) for own in batches}) == 1
+    for own in batches:
+        assert not any(number == PADDING for batch in own[:-1] for number, _ in batch)
+        assert [number for number, _ in own[-1]] == [PADDING] or all(number != PADDING for number, _ in own[-1])
+
+
+def test_lightning_takes_them_for_distributed_samplers():
+    assert isinstance(TrainingSampler(3, 1), DistributedSampler)
+    assert isinstance(EvaluationSampler(np.arange(3)), DistributedSampler)
+
+
+def test_weights_are_each_tags_share_whatever_its_size():
+    tags = ["a"] * 90 + ["b"] * 10
+    for weights, share in (({}, 0.5), ({"a": 3.0}, 0.75), ({"b": 0.0}, 1.0)):
+        sampler = TrainingSampler(100, 1, repeats=100, weights=image_weights(tags, weights))
+        numbers = np.array([number for number, _ in sampler])
+        assert (numbers < 90).mean() == pytest.approx(share, abs=0.02)  # 10,000 draws: 4 standard deviations
+        assert len(set(numbers[numbers < 90])) == 90
+
+
+@pytest.mark.parametrize(
+    ("tags", "weights", "message"),
+    [
+        (["cats", "dogs"], {"cat": 2}, r"'cat', a tag .*; did you mean 'cats'\?\nTags: cats, dogs"),
+        (["", "dogs"], {"cat": 2}, r"Tags: '' \(in no folder of their own\), dogs"),
+        (["cats"], {"cats": -1}, "0 or more"),
+        (["cats"], {"cats": float("nan")}, "weight of nan"),
+        (["cats"], {"cats": 0}, "nothing would be drawn"),
+    ],
+)
+def test_wrong_weights(tags, weights, message):
+    with pytest.raises(UserError, match=message):
+        image_weights(tags, weights)
+
+
+def test_keys_follow_from_bytes_and_seed():
+    keys = image_keys(["aa", "bb", "aa"], 1)
+    assert keys[0] == keys[2] != keys[1]
+    assert keys.min() >= 0 and keys.dtype == np.int64
+    assert image_keys(["bb"], 1)[0] == keys[1] != image_keys(["bb"], 2)[0]
+
+
+def test_draw_seeds_are_splitmix64():
+    """Against the generator's published loop, in Python's unbounded integers."""
+    start = int.from_bytes(hashlib.blake2b(b"5:2", digest_size=8).digest(), "big")
+    expected = []
+    for _ in range(5):
+        start = (start + 0x9E3779B97F4A7C15) % 2**64
+        value = (start ^ (start >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        value = (value ^ (value >> 27)) * 0x94D049BB133111EB % 2**64
+        expected.append((value ^ (value >> 31)) >> 1)
+    assert draw_seeds(5, 2, np.arange(5)).tolist() == expected
+
+
+class Images:
+    """Stands in for a PixelStore: random images, and targets that are their negatives."""
 
     def __init__(self, sizes, has_targets=False):
-        self.has_targets = has_targets
         generator = np.random.default_rng(0)
-        self.pictures = [generator.integers(0, 256, (height, width, 3), np.uint8) for height, width in sizes]
+        self.arrays = [generator.integers(0, 256, (height, width, 3), np.uint8) for height, width in sizes]
+        self.has_target = lambda number: has_targets
+        self.height = lambda number: sizes[number][0]
+        self.width = lambda number: sizes[number][1]
 
     def __len__(self):
-        return len(self.pictures)
+        return len(self.arrays)
 
-    def __getitem__(self, number):
-        return self.pictures[number]
-
-    def has_target(self, number):
-        return self.has_targets
-
-    def parts(self, number, window):
-        picture = self.pictures[number] if window is None else self.pictures[number][window]
-        return picture, 255 - picture if self.has_targets else None
-
-    def height(self, number):
-        return self.pictures[number].shape[0]
-
-    def width(self, number):
-        return self.pictures[number].shape[1]
+    def read(self, number, window=None):
+        image = self.arrays[number][... if window is None else window]
+        return image, 255 - image if self.has_target(number) else None
 
 
 KEYS = np.arange(1000, 1010)
 
 
-def training_loader(workers: int, seed: int = 1, batch_size: int = 4) -> ResumableLoader:
-    dataset = ImageDataset(Pictures([(40, 50)] * 10, has_targets=True), KEYS, Augmenter(Augment(shift=0.1), 16))
-    return ResumableLoader(
-        dataset,
-        batch_size=batch_size,
-        sampler=TrainingSampler(10, seed, repeats=2),
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        collate_fn=whole_batch,
-        worker_init_fn=start_worker,
-    )
+def training_loader(workers: int, seed: int = 1) -> ResumableLoader:
+    dataset = ImageDataset(Images([(40, 50)] * 10, has_targets=True), KEYS, Augmenter(Augment(shift=0.1), 16))
+    return ResumableLoader(dataset, batch_size=4, sampler=TrainingSampler(10, seed, repeats=2), num_workers=workers)
 
 
 def same(first, second) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True) if a is not None or b is not None)
 
 
-def test_a_batch_holds_each_draws_picture_and_partner():
-    dataset = ImageDataset(Pictures([(20, 30)] * 10, has_targets=True), KEYS)
-    batch = dataset[3], dataset.__getitems__([(7, 5), (2, 6)])
-    assert batch[0].image.shape == (1, 3, 20, 30)
-    raw = batch[1]
+def test_a_batch_holds_each_draws_image_and_target():
+    dataset = ImageDataset(Images([(20, 30)] * 10, has_targets=True), KEYS)
+    assert dataset[3].image.shape == (1, 3, 20, 30)
+    raw = dataset.__getitems__([(7, 5), (2, 6)])
     assert raw.image.shape == raw.target.shape == (2, 3, 20, 30)
     assert raw.image.dtype == torch.uint8 and raw.image.is_contiguous()
     assert raw.index.tolist() == [7, 2] and raw.seed.tolist() == [5, 6]
     for position, number in enumerate((7, 2)):
-        assert np.array_equal(raw.image[position].numpy(), dataset.store[number].transpose(2, 0, 1))
+        assert np.array_equal(raw.image[position].numpy(), dataset.store.arrays[number].transpose(2, 0, 1))
     assert torch.equal(raw.target, 255 - raw.image)
 
 
@@ -84,26 +190,7 @@ def test_training_batches_do_not_depend_on_the_workers():
         assert len({crop.numpy().tobytes() for crop in crops}) == 20  # no two workers draw the same change
 
 
-def test_another_epoch_and_another_seed_give_other_batches():
-    loader = training_loader(0)
-    first = next(iter(loader))
-    assert same(first, next(iter(training_loader(0))))
-    loader.sampler.set_epoch(1)
-    assert not same(first, next(iter(loader)))
-    assert not same(first, next(iter(training_loader(0, seed=2))))
-
-
-def test_a_pass_goes_on_where_it_was_left():
-    loader = training_loader(0)
-    loader.sampler.set_epoch(3)
-    whole = list(loader)
-    loader.batches_done = lambda loader: 2
-    assert len(loader) == 5
-    rest = list(loader)
-    assert len(rest) == 3 and all(same(a, b) for a, b in zip(rest, whole[2:], strict=True))
-
-
-def test_the_epoch_may_be_told_after_the_iterator_is_made():
+def test_the_epoch_may_be_set_after_the_iterator_is_made():
     """Lightning does so when it resumes; workers that fetch ahead must not have started."""
     expected = training_loader(0)
     expected.sampler.set_epoch(5)
@@ -113,21 +200,22 @@ def test_the_epoch_may_be_told_after_the_iterator_is_made():
     assert same(next(iterator), next(iter(expected)))
 
 
-def test_evaluation_takes_whole_pictures_or_their_middles():
-    store = Pictures([(20, 30)] * 3)
+def test_evaluation_takes_whole_images_or_their_middles():
+    store = Images([(20, 30)] * 3)
     batch = ImageDataset(store, KEYS, crop=8).__getitems__([0, 1])
     assert batch.target is None
-    assert np.array_equal(batch.image[1].numpy(), store[1][6:14, 11:19].transpose(2, 0, 1))
+    assert np.array_equal(batch.image[1].numpy(), store.arrays[1][6:14, 11:19].transpose(2, 0, 1))
     assert batch.seed.tolist() == [1000, 1001]
-    loader = ResumableLoader(
-        ImageDataset(store, KEYS[:3]), batch_size=2, sampler=EvaluationSampler(KEYS[:3]), collate_fn=whole_batch
-    )
+    small = ImageDataset(Images([(11, 6)]), KEYS, crop=8)  # no more than there is
+    assert np.array_equal(small[0].image[0].numpy(), small.store.arrays[0][1:9].transpose(2, 0, 1))
+    sampler = EvaluationSampler(KEYS[:3])
+    loader = ResumableLoader(ImageDataset(store, KEYS[:3]), batch_size=2, sampler=sampler)
     assert [batch.index.tolist() for batch in loader] == [[0, 1], [2]]
 
 
 @pytest.mark.parametrize(("training", "way_out"), [(True, r"--data\.crop"), (False, r"--data\.eval_batch_size 1")])
-def test_unequal_pictures_in_a_batch(training, way_out):
-    store = Pictures([(20, 30), (20, 31)])
+def test_unequal_images_in_a_batch(training, way_out):
+    store = Images([(20, 30), (20, 31)])
     augmenter = Augmenter(Augment(hflip=False, vflip=False, quarter_turns=False), None) if training else None
     with pytest.raises(UserError, match=rf"30x20 and 31x20 pixels(.|\n)*{way_out}"):
         ImageDataset(store, KEYS, augmenter).__getitems__([(0, 1), (1, 2)])
@@ -135,32 +223,24 @@ def test_unequal_pictures_in_a_batch(training, way_out):
         check_sizes(store, None, False, training)
 
 
-def test_sizes_are_looked_at_before_the_first_batch():
-    check_sizes(Pictures([(20, 30), (20, 30)]), None, False, training=True)
-    check_sizes(Pictures([(20, 30), (25, 31)]), 20, False, training=False)
+def test_sizes_are_checked_before_the_first_batch():
+    check_sizes(Images([(20, 30), (20, 30)]), None, False, training=True)
+    check_sizes(Images([(20, 30), (25, 31)]), 20, False, training=False)
     with pytest.raises(UserError, match="20x20 and 21x20"):
-        check_sizes(Pictures([(20, 20), (20, 31)]), 21, False, training=False)
+        check_sizes(Images([(20, 20), (20, 31)]), 21, False, training=False)
     with pytest.raises(UserError, match="30x20 and 20x30"):  # a quarter turn swaps the sides
-        check_sizes(Pictures([(20, 30)]), None, True, training=True)
+        check_sizes(Images([(20, 30)]), None, True, training=True)
 
 
-def test_there_is_a_core():
-    assert usable_cores() >= 1
-
-
-class Gone(Pictures):
-    def parts(self, number, window):
+class Gone(Images):
+    def read(self, number, window=None):
         raise UserError("a.png has changed since it was checked. Run again.") from OSError("no such file")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_mistake_that_a_worker_finds_comes_without_its_trace(workers):
-    loader = ResumableLoader(
-        ImageDataset(Gone([(20, 30)] * 10), KEYS),
-        sampler=EvaluationSampler(KEYS),
-        num_workers=workers,
-        collate_fn=whole_batch,
-    )
+def test_a_mistake_that_a_worker_finds_comes_without_its_traceback(workers):
+    dataset = ImageDataset(Gone([(20, 30)] * 10), KEYS)
+    loader = ResumableLoader(dataset, sampler=EvaluationSampler(KEYS), num_workers=workers)
     with pytest.raises(UserError) as error:
         next(iter(loader))
     assert str(error.value) == "a.png has changed since it was checked. Run again."

@@ -1,30 +1,64 @@
-"""The configuration's words lead to the right source, or to an error that names the right word."""
+"""The configuration's words lead to the right source; the demo; torchvision's sets, played by classes like them."""
 
+import importlib.util
+import socket
+import urllib.error
+import urllib.request
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
+import torchvision.datasets
+from PIL import Image
 
-from project.data.cache import Cache
-from project.data.demo import PHOTOGRAPHS
-from project.data.sources import find_entries, partners
+from project.data import sources
+from project.data.images import decode
+from project.data.index import index_images
+from project.data.sources import (
+    PHOTOGRAPHS,
+    Torchvision,
+    constructor_arguments,
+    dataset_names,
+    find_demo,
+    find_entries,
+    partners,
+)
 from workbench.errors import UserError
 
 
-def find(tmp_path, source="demo", root=None, target_root=None):
-    return find_entries(source, root, target_root, Cache(tmp_path / "cache"))
+@pytest.fixture
+def find(cache):
+    return lambda source="demo", root=None, target_root=None: find_entries(source, root, target_root, cache)
 
 
-def test_demo(tmp_path):
-    assert len(find(tmp_path)) == len(PHOTOGRAPHS)
+def test_the_demos_photographs_are_there_good_and_half_of_them_in_color(find, cache):
+    records = index_images(find(), cache=cache, min_size=256, workers=2)
+    assert [record.name for record in records] == list(PHOTOGRAPHS)
+    assert len({record.digest for record in records}) == 12
+    assert [bool((decode(r.path, 3).std(axis=2) > 1).any()) for r in records] == [True] * 6 + [False] * 6
+    assert {terms.split(":")[0] for terms in PHOTOGRAPHS.values()} == {"public domain", "CC0"}
+
+
+def test_an_installation_without_the_photographs_or_with_fewer(monkeypatch, tmp_path):
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    with pytest.raises(UserError, match=r"--data.root FOLDER"):
+        find_demo()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "camera.png").touch()
+    with pytest.warns(UserWarning, match="1 of the 12"):
+        assert [entry.name for entry in find_demo()] == ["camera.png"]
 
 
 @pytest.mark.parametrize("source", ["demo", "folder", "CIFAR10"])
-def test_a_root_wins_over_every_source(tmp_path, source):
+def test_a_root_wins_over_every_source(find, tmp_path, source):
     (tmp_path / "a.png").touch()
-    assert [entry.name for entry in find(tmp_path, source, str(tmp_path))] == ["a.png"]
-    assert [entry.name for entry in find(tmp_path, source, [str(tmp_path)])] == ["a.png"]
+    assert [entry.name for entry in find(source, str(tmp_path))] == ["a.png"]
+    assert [entry.name for entry in find(source, [str(tmp_path)])] == ["a.png"]
 
 
-def test_a_class_path(tmp_path, monkeypatch):
-    (tmp_path / "own_pictures.py").write_text(
+def test_a_class_path(find, tmp_path, monkeypatch):
+    (tmp_path / "own_images.py").write_text(
         "from project.data.images import Entry\n"
         "class Mine:\n"
         "    def find(self):\n"
@@ -34,45 +68,190 @@ def test_a_class_path(tmp_path, monkeypatch):
         "    paired = True\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    assert [entry.name for entry in find(tmp_path, "own_pictures.Mine")] == ["a.png"]
-    assert partners("own_pictures.Mine", None, None) is None
-    assert partners("own_pictures.Pairs", None, None) == "data.source own_pictures.Pairs"
-    assert partners("own_pictures.Pairs", "pictures", None) is None
-    with pytest.raises(UserError, match="no find"):
-        find(tmp_path, "own_pictures.Other")
-    with pytest.raises(UserError, match=r"own_pictures.Nothing cannot be made"):
-        find(tmp_path, "own_pictures.Nothing")
-    with pytest.raises(UserError, match=r"no_such_module.X cannot be made"):
-        find(tmp_path, "no_such_module.X")
+    assert [entry.name for entry in find("own_images.Mine")] == ["a.png"]
+    assert partners("own_images.Mine", None, None) is None
+    assert partners("own_images.Pairs", None, None) == "data.source own_images.Pairs"
+    assert partners("own_images.Pairs", "images", None) is None
+    for path, message in {"own_images.Other": "no find", "own_images.Nothing": "cannot", "no_such.X": "cannot"}.items():
+        with pytest.raises(UserError, match=rf"{path} .*{message}"):
+            find(path)
+
+
+def test_which_key_gives_the_targets():
+    assert partners("demo", None, None) is partners("CIFAR10", None, None) is None
+    assert partners("drawings", None, None) == "data.source drawings"
+    assert partners("drawings", "images", None) is None
+    assert partners("drawings", "images", "colors") == "data.target_root"
 
 
 @pytest.mark.parametrize(
     ("typo", "meant"), [("CIFAR1O", "CIFAR10"), ("flowers102", "Flowers102"), ("dem", "demo"), ("Drawing", "drawings")]
 )
-def test_a_typo_gets_the_nearest_name(tmp_path, typo, meant):
+def test_a_typo_gets_the_nearest_name(find, typo, meant):
     with pytest.raises(UserError, match=rf"--data.source {typo} is unknown; did you mean {meant}\?"):
-        find(tmp_path, typo)
+        find(typo)
 
 
-def test_which_key_gives_the_partners():
-    assert partners("demo", None, None) is None
-    assert partners("CIFAR10", None, None) is None
-    assert partners("drawings", None, None) == "data.source drawings"
-    assert partners("drawings", "pictures", None) is None
-    assert partners("drawings", "pictures", "colors") == "data.target_root"
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("folder",), r"--data.source folder needs --data.root"),
+        (("demo", None, "b"), r"--data.target_root needs --data.root"),
+        (("folder", ["a", "b"], "c"), "not with several"),
+        # An empty name, such as a shell's unset variable: neither the demo's images nor the working directory's.
+        (("demo", ""), "an empty name was given"),
+        (("demo", []), "an empty name was given"),
+        (("demo", ["here", ""]), "an empty name was given"),
+        (("demo", "here", ""), "an empty name was given"),
+    ],
+)
+def test_impossible_combinations_name_their_keys(find, arguments, message):
+    with pytest.raises(UserError, match=message):
+        find(*arguments)
 
 
-def test_impossible_combinations_name_their_keys(tmp_path):
-    with pytest.raises(UserError, match=r"--data.source folder needs --data.root"):
-        find(tmp_path, "folder")
-    with pytest.raises(UserError, match=r"--data.target_root needs --data.root"):
-        find(tmp_path, "demo", target_root=str(tmp_path))
-    with pytest.raises(UserError, match="not with several"):
-        find(tmp_path, "folder", [str(tmp_path), str(tmp_path / "b")], str(tmp_path))
+def pixels(part, number):
+    return np.random.default_rng([ord(part[0]), number]).integers(0, 256, (6, 5, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize(("root", "target_root"), [("", None), ([], None), (["here", ""], None), ("here", "")])
-def test_an_empty_name_is_no_folder(tmp_path, root, target_root):
-    """Such as a shell's unset variable: neither the demo's images nor the working directory's."""
-    with pytest.raises(UserError, match="an empty name was given"):
-        find(tmp_path, root=root, target_root=target_root)
+class ByTrain:
+    """Like CIFAR10."""
+
+    made = 0
+
+    def __init__(self, root, train=True, transform=None, target_transform=None, download=False):
+        assert download
+        ByTrain.made += 1
+        self.part = "train" if train else "test"
+        self.classes = ["cat", "dog/wolf"]
+
+    def __len__(self):
+        return 4 if self.part == "train" else 2
+
+    def __getitem__(self, number):
+        return Image.fromarray(pixels(self.part, number)), number % 2
+
+
+class ByInheritedTrain(ByTrain):
+    """Like QMNIST: hands its arguments on."""
+
+    def __init__(self, root, what=None, **kwargs):
+        super().__init__(root, **kwargs)
+
+
+class BySplit(ByTrain):
+    """Like Flowers102 (three splits, no class names)."""
+
+    parts = ("train", "val", "test")
+
+    def __init__(self, root, split="train", download=False):
+        if split not in self.parts:
+            raise ValueError(f"Unknown value '{split}' for argument split.")
+        self.part = split
+
+    def __len__(self):
+        return 3
+
+
+class Pets(BySplit):
+    """Like OxfordIIITPet."""
+
+    parts = ("trainval", "test")
+
+
+class WithoutSplits(BySplit):
+    """Like EuroSAT."""
+
+    def __init__(self, root, download=False):
+        self.part = "x"
+        self.classes = ["sea"] * 2
+
+
+class Offline:
+    def __init__(self, root, train=True, download=False):
+        raise urllib.error.URLError("no route to host")
+
+
+@pytest.fixture
+def export(cache, monkeypatch):
+    def play(kind, name="CIFAR10"):
+        monkeypatch.setattr(torchvision.datasets, name, kind)
+        return Torchvision(name, cache).find()
+
+    return play
+
+
+@pytest.mark.parametrize("kind", [ByTrain, ByInheritedTrain])
+def test_train_and_test_are_exported_once_with_their_classes(export, cache, kind):
+    entries = export(kind)
+    assert [(entry.name, entry.part, entry.tag) for entry in entries] == [
+        ("test/cat/000001.png", "test", "cat"),
+        ("test/dog_wolf/000002.png", "test", "dog_wolf"),
+        ("train/cat/000001.png", "train", "cat"),
+        ("train/cat/000003.png", "train", "cat"),
+        ("train/dog_wolf/000002.png", "train", "dog_wolf"),
+        ("train/dog_wolf/000004.png", "train", "dog_wolf"),
+    ]
+    np.testing.assert_array_equal(decode(entries[3].path, 3), pixels("train", 2))
+    assert entries[0].path.startswith(str(cache.path("CIFAR10")))
+    made = ByTrain.made
+    assert export(kind) == entries
+    assert ByTrain.made == made
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts", "tags"),
+    [
+        (BySplit, ["test"] * 3 + ["train"] * 3 + ["val"] * 3, {"0000", "0001"}),
+        (Pets, ["test"] * 3 + ["train"] * 3, {"0000", "0001"}),
+        (WithoutSplits, ["all"] * 3, {"sea"}),
+    ],
+)
+def test_splits_by_other_names_and_none(export, kind, parts, tags):
+    entries = export(kind, "Flowers102")
+    assert [entry.part for entry in entries] == parts
+    assert {entry.tag for entry in entries} == tags
+
+
+def test_no_network_names_three_ways_out_and_leaves_nothing_half_done(export, cache):
+    with pytest.raises(UserError, match=r"CIFAR10 is not available: .*no route to host") as error:
+        export(Offline)
+    assert str(cache.path("torchvision")) in str(error.value)
+    assert "--data.root FOLDER" in str(error.value)
+    assert len(str(error.value).splitlines()) <= 10
+    assert [path.name for path in cache.folder.iterdir()] == ["torchvision"]
+
+
+def test_a_server_that_never_answers_is_given_up(export, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+
+        class Silent:
+            def __init__(self, root, train=True, download=False):
+                urllib.request.urlopen(f"http://127.0.0.1:{silent.getsockname()[1]}/cifar.tar.gz")
+
+        monkeypatch.setattr(sources, "SERVER_TIMEOUT", 0.2)
+        with pytest.raises(UserError, match=r"CIFAR10 is not available: .*timed out"):
+            export(Silent)
+    assert socket.getdefaulttimeout() is None
+
+
+def test_a_damaged_sample_and_a_set_of_something_else_are_refused(export, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(ByTrain, "__getitem__", lambda self, number: Image.open(tmp_path / "gone.jpg"))
+    with pytest.raises(UserError, match=r"CIFAR10 is not available: its sample 0 cannot be read .*gone.jpg"):
+        export(ByTrain)
+    monkeypatch.setattr(ByTrain, "__getitem__", lambda self, number: (np.zeros((2, 2)), 0))
+    with pytest.raises(UserError, match="gives ndarray where an image is needed"):
+        export(ByTrain)
+    assert not cache.path("CIFAR10").exists()
+
+
+def test_the_real_classes_name_their_splits_by_these_arguments():
+    from torchvision import datasets
+
+    assert {"CIFAR10", "Flowers102", "MNIST", "OxfordIIITPet"} <= set(dataset_names())
+    assert not {"wrap_dataset_for_transforms_v2", "FakeData", "ImageFolder"} & set(dataset_names())
+    assert {"train", "download"} <= constructor_arguments(datasets.CIFAR10)
+    assert {"train", "download"} <= constructor_arguments(datasets.QMNIST)
+    assert {"split", "download"} <= constructor_arguments(datasets.Flowers102)
+    assert "image_set" in constructor_arguments(datasets.VOCSegmentation)
+    assert not {"train", "split"} & constructor_arguments(datasets.EuroSAT)

@@ -57,6 +57,11 @@ class ColorData(L.LightningDataModule):
     train_dataloader = val_dataloader = test_dataloader = predict_dataloader = loader
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def data() -> TinyData:
     return TinyData()

@@ -1,24 +1,31 @@
+import math
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from project.models import Charbonnier, PSNRLoss
+from project.models import Charbonnier, Hinge, LeastSquares, PSNRLoss, Standard, WassersteinGP
+from workbench.errors import UserError
+
+REAL = torch.tensor([2.0, -0.5, 0.25, 1.5]).view(2, 1, 1, 2)
+FAKE = torch.tensor([-1.0, 0.75, 3.0, -2.5]).view(2, 1, 1, 2)
 
 
-def pictures() -> tuple[torch.Tensor, torch.Tensor]:
+def images(dtype=torch.float64, shape=(2, 3, 4, 5)) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return tuple(torch.rand(2, 3, 4, 5, dtype=torch.float64, generator=generator) for _ in range(2))
+    return tuple(torch.rand(shape, dtype=dtype, generator=generator) for _ in range(2))
 
 
 def test_charbonnier_equals_numpy():
-    output, target = pictures()
+    output, target = images()
     expected = np.mean(np.sqrt((output.numpy() - target.numpy()) ** 2 + 0.01**2))
     assert Charbonnier(0.01)(output, target).item() == pytest.approx(expected)
     assert Charbonnier()(output, output).item() == pytest.approx(1e-3)
 
 
-def test_psnr_loss_is_minus_the_mean_psnr_of_the_pictures():
-    output, target = pictures()
+def test_psnr_loss_is_minus_the_mean_psnr_of_the_images():
+    output, target = images()
     errors = ((output.numpy() - target.numpy()) ** 2).reshape(2, -1).mean(1)
     assert PSNRLoss()(output, target).item() == pytest.approx(np.mean(10 * np.log10(errors)), abs=1e-5)
     assert PSNRLoss()(output, output).item() == pytest.approx(-80)
@@ -26,5 +33,93 @@ def test_psnr_loss_is_minus_the_mean_psnr_of_the_pictures():
 
 @pytest.mark.parametrize("loss", [Charbonnier(), Charbonnier(0.1), PSNRLoss()])
 def test_gradients_equal_finite_differences(loss):
-    output, target = pictures()
+    output, target = images()
     assert torch.autograd.gradcheck(lambda x: loss(x, target), output.requires_grad_())
+
+
+# Adversarial losses
+
+
+def sigmoid(x):
+    return 1 / (1 + math.exp(-x))
+
+
+@pytest.mark.parametrize(
+    ("loss", "real", "fake", "generator"),
+    [
+        (Standard(), lambda r: -math.log(sigmoid(r)), lambda f: -math.log(1 - sigmoid(f)),
+         lambda f: -math.log(sigmoid(f))),
+        (Standard(0.8), lambda r: -0.8 * math.log(sigmoid(r)) - 0.2 * math.log(1 - sigmoid(r)),
+         lambda f: -math.log(1 - sigmoid(f)), lambda f: -math.log(sigmoid(f))),
+        (LeastSquares(), lambda r: (r - 1) ** 2 / 2, lambda f: f**2 / 2, lambda f: (f - 1) ** 2 / 2),
+        (LeastSquares(0.9), lambda r: (r - 0.9) ** 2 / 2, lambda f: f**2 / 2, lambda f: (f - 1) ** 2 / 2),
+        (Hinge(), lambda r: max(0, 1 - r), lambda f: max(0, 1 + f), lambda f: -f),
+        (WassersteinGP(), lambda r: -r, lambda f: f, lambda f: -f),
+    ],
+)  # fmt: skip
+def test_losses_are_those_of_the_papers(loss, real, fake, generator):
+    reals, fakes = REAL.flatten().tolist(), FAKE.flatten().tolist()
+    expected = np.mean([real(r) for r in reals]) + np.mean([fake(f) for f in fakes])
+    assert loss.discriminator(REAL, FAKE).item() == pytest.approx(expected)
+    assert loss.generator(FAKE).item() == pytest.approx(np.mean([generator(f) for f in fakes]))
+
+
+@pytest.mark.parametrize("loss", [Standard(), Standard(0.9), LeastSquares(), Hinge(), WassersteinGP()])
+def test_each_network_pulls_its_way(loss):
+    real, fake = torch.zeros(3, 1, 2, 2, requires_grad=True), torch.zeros(3, 1, 2, 2, requires_grad=True)
+    loss.discriminator(real, fake).backward()
+    assert (real.grad < 0).all() and (fake.grad >= 0).all()
+    fake.grad = None
+    loss.generator(fake).backward()
+    assert (fake.grad < 0).all()
+
+
+def test_the_penalty_of_a_linear_critic_is_known():
+    (weight, other) = images(torch.float32, (1, 2, 5, 7))
+
+    def logits(x):
+        score = (x * weight).sum(dim=(1, 2, 3))
+        return torch.stack([score * 3, score], dim=1).view(-1, 1, 1, 2)
+
+    expected = (2 * weight.norm().item() - 1) ** 2  # the mean of the two logits grows by twice the weight
+    assert WassersteinGP(7).penalty(logits, weight, other).item() == pytest.approx(expected, rel=1e-5)
+    assert WassersteinGP(7).penalty_weight == 7
+    assert Hinge().penalty(logits, weight, weight) is None
+
+
+def test_the_penalty_is_taken_between_the_two_each_image_at_a_point_of_its_own():
+    torch.manual_seed(0)
+    seen = []
+
+    def logits(x):
+        seen.append(x.detach())
+        return x.square().sum(dim=(1, 2, 3)).view(-1, 1, 1, 1)
+
+    WassersteinGP().penalty(logits, torch.ones(500, 1, 2, 3), torch.zeros(500, 1, 2, 3))
+    points = seen[0].flatten(1)
+    assert torch.equal(points, points[:, :1].expand(-1, 6))
+    assert 0 <= points.min() < 0.05 and 0.95 < points.max() <= 1 and 0.4 < points.mean() < 0.6
+
+
+def test_the_penalty_is_float32_under_autocast_and_reaches_the_critics_weights():
+    torch.manual_seed(0)
+    critic, (real, fake), types = nn.Conv2d(2, 1, 3), images(torch.float32, (3, 2, 5, 7)), []
+
+    def logits(x):
+        types.append((x.dtype, critic(x).dtype))
+        return critic(x)
+
+    torch.manual_seed(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        penalty = WassersteinGP().penalty(logits, real, fake)
+    assert types == [(torch.float32, torch.float32)] and penalty.dtype == torch.float32
+    torch.manual_seed(1)
+    torch.testing.assert_close(WassersteinGP().penalty(critic, real, fake), penalty, rtol=1e-6, atol=0)
+    penalty.backward()
+    assert critic.weight.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("make", [lambda: Standard(0), lambda: LeastSquares(1.1), lambda: WassersteinGP(-1)])
+def test_impossible_numbers_are_refused(make):
+    with pytest.raises(UserError):
+        make()

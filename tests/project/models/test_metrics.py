@@ -1,44 +1,81 @@
+"""Metrics against NumPy and scikit-image, in any batch and on several ranks."""
+
 import math
 
 import numpy as np
 import pytest
 import torch
+from skimage.color import rgb2lab
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics import MeanSquaredError
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
-from project.models.metrics import PSNR, SSIM, ImageMean, Scores, as_saved
+from project.models.metrics import (
+    PSNR,
+    SSIM,
+    Colorfulness,
+    ColorfulnessRatio,
+    ImageMean,
+    PixelAccuracy,
+    Scores,
+    as_saved,
+)
+from workbench.errors import UserError
 
 
-def pictures(channels: int = 3, height: int = 20, width: int = 13, count: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+def images(channels=3, height=20, width=13, count=5, low=0.01, high=0.3) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs that miss their targets by more and more."""
     generator = torch.Generator().manual_seed(0)
     shape = (count, channels, height, width)
     target = (torch.rand(shape, generator=generator) * 255).round() / 255
-    spread = torch.linspace(0.01, 0.3, count).view(-1, 1, 1, 1)
+    spread = torch.linspace(low, high, count).view(-1, 1, 1, 1)
     return target + spread * torch.randn(shape, generator=generator), target
 
 
+def close_images() -> tuple[torch.Tensor, torch.Tensor]:
+    return images(low=0.002, high=0.06)
+
+
+def eight_bits(image: torch.Tensor) -> np.ndarray:
+    """(B, C, H, W) tensor -> (B, H, W, C) uint8 array."""
+    return (image.float().numpy().clip(0, 1) * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
+
+
 def numpy_psnr(output: torch.Tensor, target: torch.Tensor) -> float:
-    """The protocol of the denoising papers: of uint8 images, each its own figure, the mean of the figures."""
-    figures = []
-    for restored, truth in zip(output.numpy().astype(np.float64), target.numpy().astype(np.float64), strict=True):
-        saved = (restored.clip(0, 1) * 255).round().astype(np.uint8).astype(np.float64)
-        error = ((saved - (truth * 255).round()) ** 2).mean()
-        figures.append(10 * math.log10(255**2 / error))
-    return float(np.mean(figures))
+    """The protocol of the denoising papers: of uint8 images, the mean of each image's own value."""
+    errors = (eight_bits(output).astype(float) - eight_bits(target)) ** 2
+    return float(np.mean([10 * math.log10(255**2 / error.mean()) for error in errors]))
+
+
+def numpy_right(output, target, threshold):
+    """Which pixels are right, as scikit-image and NumPy have it: (B, H, W)."""
+    difference = np.abs(np.round(rgb2lab(eight_bits(output))) - np.round(rgb2lab(eight_bits(target))))
+    return (difference <= np.array([1, 2.2, 2.2]) * threshold).all(axis=-1)
+
+
+def numpy_colorfulness(image):
+    values = []
+    for red, green, blue in (np.moveaxis(one.astype(np.float64), -1, 0) for one in eight_bits(image)):
+        rg, yb = red - green, 0.5 * (red + green) - blue
+        values.append(np.hypot(rg.std(), yb.std()) + 0.3 * np.hypot(rg.mean(), yb.mean()))
+    return np.array(values)
+
+
+# PSNR and SSIM
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_psnr_equals_the_papers_protocol_in_any_batch(channels, batch):
-    output, target = pictures(channels)
+    output, target = images(channels)
     metric = PSNR()
     for o, t in zip(output.split(batch), target.split(batch), strict=True):
         metric.update(as_saved(o), t)
     assert metric.compute().item() == pytest.approx(numpy_psnr(output, target), abs=1e-4)
 
 
-def test_a_perfect_picture_counts_100_db():
-    target = pictures()[1]
+def test_a_perfect_image_counts_100_db():
+    target = images()[1]
     metric = PSNR()
     metric.update(target, target)
     assert metric.compute().item() == 100
@@ -46,7 +83,7 @@ def test_a_perfect_picture_counts_100_db():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_ssim_equals_torchmetrics(channels):
-    output, target = pictures(channels)
+    output, target = images(channels)
     reference = StructuralSimilarityIndexMeasure(data_range=1.0)
     reference.update(output, target)
     metric = SSIM()
@@ -56,25 +93,122 @@ def test_ssim_equals_torchmetrics(channels):
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (2, 3), (5, 4), (6, 5), (6, 6)])
-def test_ssim_of_pictures_below_its_window_is_a_number(height, width):
-    output, target = pictures(height=height, width=width)
+def test_ssim_of_images_below_its_window_is_a_number(height, width):
+    output, target = images(height=height, width=width)
     values = SSIM().values(output, target)
     assert values.isfinite().all() and values.shape == (5,)
     torch.testing.assert_close(SSIM().values(target, target), torch.ones(5))
 
 
-def test_states_of_two_ranks_add_up():
-    output, target = pictures()
-    whole, first, second = PSNR(), PSNR(), PSNR()
+@pytest.mark.parametrize("make", [PSNR, lambda: PixelAccuracy(5), ColorfulnessRatio])
+def test_states_of_two_unequal_ranks_add_up(make):
+    output, target = close_images()
+    output = output * torch.tensor([0.2, 1, 0.5, 0.9, 0.1]).view(-1, 1, 1, 1)
+    whole, first, second = make(), make(), make()
     whole.update(output, target)
     first.update(output[:4], target[:4])
     second.update(output[4:], target[4:])
     assert {reduce.__name__ for reduce in first._reductions.values()} == {"dim_zero_sum"}
-    mean = (first.total + second.total) / (first.count + second.count)
-    assert mean.item() == pytest.approx(whole.compute().item(), abs=1e-4)
+    first.merge_state(second)
+    assert first.compute().item() == pytest.approx(whole.compute().item(), rel=1e-5)
 
 
-def test_scores_judge_the_answer_as_saved_and_the_baseline_as_it_is():
+# Color
+
+
+@pytest.mark.parametrize("threshold", [2, 5])
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_pixel_accuracy_equals_scikit_image_and_numpy_in_any_batch(threshold, batch):
+    output, target = close_images()
+    metric = PixelAccuracy(threshold)
+    for o, t in zip(output.split(batch), target.split(batch), strict=True):
+        metric.update(o, t)
+    right = numpy_right(output, target, threshold)
+    assert 20 < 100 * right.mean() < 90
+    # The colors are close to a tie of the rounding for one pixel in a thousand at most.
+    assert metric.compute().item() == pytest.approx(100 * right.mean(), abs=0.1)
+
+
+def test_every_pixel_counts_once_whatever_the_size_of_its_image():
+    metric = PixelAccuracy(2)
+    black, white = torch.zeros(1, 3, 4, 5), torch.ones(1, 3, 20, 3)
+    metric.update(black, black)
+    metric.update(torch.zeros_like(white), white)
+    assert metric.compute().item() == pytest.approx(100 * 20 / 80)
+
+
+def test_a_and_b_may_be_off_by_more_than_lightness():
+    """One pixel each, found by scikit-image: which of them are right at a threshold of 5."""
+    target = np.full((256, 3), 120, np.uint8)
+    output = target.copy()
+    output[:, 0] += np.arange(256, dtype=np.uint8) % 32
+    output[:, 2] -= np.arange(256, dtype=np.uint8) // 32 * 3
+    lab = np.abs(np.round(rgb2lab(output)) - np.round(rgb2lab(target)))
+    right = (lab <= [5, 11, 11]).all(axis=1)
+    assert (lab[right, 1:] > 5).any() and (lab[~right, 0] <= 5).any()
+    metric = PixelAccuracy(5)
+    metric.update(*[torch.from_numpy(x.T.copy()).float().view(1, 3, 16, 16) / 255 for x in (output, target)])
+    assert metric.compute().item() == pytest.approx(100 * right.mean(), abs=1e-4)
+
+
+def test_both_images_are_compared_as_saved():
+    _, target = images()
+    metric = PixelAccuracy(0)
+    metric.update(target + 0.4 / 255, target - 0.4 / 255)
+    metric.update(torch.full((1, 3, 2, 2), 1.7), torch.full((1, 3, 2, 2), 1.0))
+    assert metric.compute() == 100
+
+
+def test_colorfulness_equals_numpy_and_a_hand_count():
+    output, target = images()
+    metric, ratio = Colorfulness(), ColorfulnessRatio()
+    for part in (slice(0, 2), slice(2, 5)):
+        metric.update(output[part], target[part])
+        ratio.update(output[part], target[part])
+    outputs, targets = numpy_colorfulness(output), numpy_colorfulness(target)
+    assert metric.compute().item() == pytest.approx(outputs.mean(), rel=1e-5)
+    assert ratio.compute().item() == pytest.approx(outputs.sum() / targets.sum(), rel=1e-5)
+    # A red and a blue pixel: rg is 255 and 0, yb 127.5 and -255.
+    red_blue = torch.tensor([[255.0, 0], [0, 0], [0, 255]]).view(1, 3, 1, 2) / 255
+    by_hand = (127.5**2 + 191.25**2) ** 0.5 + 0.3 * (127.5**2 + 63.75**2) ** 0.5
+    assert Colorfulness().values(red_blue, red_blue).item() == pytest.approx(by_hand, rel=1e-6)
+
+
+def test_gray_images_have_no_color_and_may_have_one_channel():
+    _, target = images()
+    gray = target[:, :1]
+    assert torch.equal(Colorfulness().values(gray, gray), torch.zeros(5))
+    accuracy, ratio = PixelAccuracy(2), ColorfulnessRatio()
+    accuracy.update(gray, gray.expand(-1, 3, -1, -1))
+    assert accuracy.compute() == 100
+    ratio.update(gray, target)
+    assert ratio.compute() == 0
+    ratio.reset()
+    ratio.update(target, gray)
+    assert ratio.compute().isnan()
+
+
+@pytest.mark.parametrize("metric", [PixelAccuracy(2), Colorfulness(), ColorfulnessRatio()])
+def test_other_numbers_of_channels_are_refused(metric):
+    with pytest.raises(UserError, match="have 4"):
+        metric.update(torch.rand(1, 4, 3, 2), torch.rand(1, 4, 3, 2))
+    with pytest.raises(UserError, match="negative"):
+        PixelAccuracy(-1)
+
+
+def test_half_precision_outputs_are_measured_in_full():
+    output, target = close_images()
+    output = output.bfloat16()
+    metric = PixelAccuracy(5)
+    with torch.autocast("cpu", torch.bfloat16):
+        metric.update(output, target)
+    assert metric.compute().item() == pytest.approx(100 * numpy_right(output, target, 5).mean(), abs=0.1)
+
+
+# Scores
+
+
+def test_the_output_is_scored_as_saved_and_the_baseline_as_it_is():
     generator = torch.Generator().manual_seed(1)
     target = torch.rand(2, 3, 200, 150, generator=generator).round()
     noisy = target + 25 / 255 * torch.randn(target.shape, generator=generator)
@@ -86,13 +220,15 @@ def test_scores_judge_the_answer_as_saved_and_the_baseline_as_it_is():
     assert values["psnr"].item() == pytest.approx(values["psnr_baseline"].item() + 3.01, abs=0.05)
 
 
-def test_scores_start_anew_after_each_computation():
-    output, target = pictures()
-    scores = Scores({"psnr": PSNR()})
+def test_scores_start_over_after_each_computation():
+    output, target = images()
+    scores = Scores({"psnr": PSNR(), "acc": PixelAccuracy(5)})
     scores.update(output, target, output)
     before = scores.compute()["psnr"]
     scores.update(target, target, output)
-    assert scores.compute()["psnr"] == 100 > before
+    values = scores.compute()
+    assert values["psnr"] == 100 > before
+    assert values["acc_baseline"].item() == pytest.approx(100 * numpy_right(output, target, 5).mean(), abs=0.1)
 
 
 def test_a_metric_of_ones_own_is_one_class():
@@ -102,26 +238,35 @@ def test_a_metric_of_ones_own_is_one_class():
         def values(self, output, target):
             return (output - target).abs().mean(dim=(1, 2, 3))
 
-    _, target = pictures()
-    scores = Scores({"error": Error()})
+    _, target = images()
+    scores = Scores({"error": Error(), "psnr": PSNR()})
     scores.update(target, target, target + 2)
-    assert {k: round(v.item(), 4) for k, v in scores.compute().items()} == {"error": 0, "error_baseline": 2}
+    values = scores.compute()
+    assert (round(values["error"].item(), 4), round(values["error_baseline"].item(), 4)) == (0, 2)
+    assert [scores.higher_is_better(name) for name in ("error", "psnr", "loss")] == [False, True, None]
 
 
-def test_a_metric_from_elsewhere_sees_values_in_range():
+def test_metrics_from_elsewhere_get_values_in_range_and_contiguous_tensors():
     class Strict(StructuralSimilarityIndexMeasure):
         def update(self, preds, target):
             assert preds.min() >= 0 and preds.max() <= 1
             super().update(preds, target)
 
-    output, target = pictures()
-    scores = Scores({"strict": Strict(data_range=1.0)})
+    output, target = (x.to(memory_format=torch.channels_last) for x in images())
+    scores = Scores({"strict": Strict(data_range=1.0), "mse": MeanSquaredError()})  # the latter calls view()
     scores.update(output, target, output)
-    assert scores.compute()["strict_baseline"] < 1
+    values = scores.compute()
+    assert values["strict_baseline"] < 1
+    assert values["mse"] == pytest.approx(float((as_saved(output) - target).square().mean()))
 
 
-def test_metrics_from_elsewhere_take_channels_last_tensors():
-    scores = Scores({"mse": MeanSquaredError()})  # takes its input apart with view()
-    output, target = (x.to(memory_format=torch.channels_last) for x in pictures())
-    scores.update(output, target, output)
-    assert scores.compute()["mse"] == pytest.approx(float((as_saved(output) - target).square().mean()))
+def test_counting_does_not_wait_for_the_device():
+    class NoWaiting(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            assert func is not torch.ops.aten._local_scalar_dense.default, "a value was read back"
+            return func(*args, **(kwargs or {}))
+
+    output, target = images()
+    scores = Scores({"acc": PixelAccuracy(2), "c": Colorfulness(), "r": ColorfulnessRatio(), "psnr": PSNR()})
+    with NoWaiting():
+        scores.update(output, target, target)

@@ -1,21 +1,23 @@
 import math
-import time
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Timer
+from torch import nn
+from torch.optim import lr_scheduler as lrs
 
-from project.models.schedules import WarmupCosine, warmup_cosine
+from project.models import FineTuning, WarmupCosine
+from project.models.schedules import configure_optimizer, warmup_cosine
 from workbench.errors import UserError
-from workbench.run_progress import RunProgress
+from workbench.run_progress import NEVER
 
 
 def optimizer(lr: float = 0.5) -> torch.optim.Optimizer:
     return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr)
 
 
-def test_shape():
+def test_the_shape_of_warmup_cosine():
     assert warmup_cosine(0.0, 0.1, 0.01) == pytest.approx(0.01)
     assert warmup_cosine(0.05, 0.1, 0.01) == pytest.approx(0.505)
     assert warmup_cosine(0.1, 0.1, 0.01) == pytest.approx(1)
@@ -30,12 +32,10 @@ def test_cycles_fall_and_start_again_and_the_end_is_the_end_of_the_last():
         expected = (math.cos(math.pi * math.fmod(progress, 0.25) / 0.25) + 1) / 2
         assert warmup_cosine(progress, 0.0, 0.0, cycles=4) == pytest.approx(expected)
     assert warmup_cosine(1.0, 0.0, 0.1, cycles=4) == warmup_cosine(1.2, 0.0, 0.1, cycles=4) == pytest.approx(0.1)
-    # The warm-up comes once; the rest is shared out.
+    # The warm-up comes once; what is left is divided among the cycles.
     assert warmup_cosine(0.1, 0.2, 0.0, cycles=2) == pytest.approx(0.505)
     assert warmup_cosine(0.4, 0.2, 0.0, cycles=2) == pytest.approx(0.5)
     assert warmup_cosine(0.6001, 0.2, 0.0, cycles=2) == pytest.approx(1.0, abs=1e-5)
-    with pytest.raises(UserError, match="at least 1"):
-        WarmupCosine(optimizer(), cycles=0)
 
 
 def test_rates_of_a_run_by_the_formula():
@@ -50,7 +50,7 @@ def test_rates_of_a_run_by_the_formula():
     assert rates == pytest.approx([0.5 * f for f in (0.01, 0.505, *falling)])
 
 
-def test_length_must_be_known():
+def test_impossible_arguments_are_refused():
     sgd = optimizer()
     schedule = WarmupCosine(sgd)
     sgd.step()
@@ -58,9 +58,11 @@ def test_length_must_be_known():
         schedule.step()
     with pytest.raises(UserError, match="warmup"):
         WarmupCosine(sgd, warmup=1.0)
+    with pytest.raises(UserError, match="at least 1"):
+        WarmupCosine(sgd, cycles=0)
 
 
-def test_state_is_plain_and_goes_on_where_it_was(tmp_path):
+def test_the_state_is_plain_and_resumes_where_it_was(tmp_path):
     sgd = optimizer()
     schedule = WarmupCosine(sgd)
     schedule.progress = lambda: 0.5
@@ -70,49 +72,58 @@ def test_state_is_plain_and_goes_on_where_it_was(tmp_path):
     other = WarmupCosine(optimizer())
     other.progress = lambda: 0.6
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert other.last_epoch == 1
-    assert other.progress() == 0.6
+    assert other.last_epoch == 1 and other.progress() == 0.6
 
 
-def trainer(step: int, timer: Timer | None = None, world_size: int = 1) -> SimpleNamespace:
-    broadcast = SimpleNamespace(broadcast=lambda value: value / 2)
-    return SimpleNamespace(
-        callbacks=[timer] if timer else [], global_step=step, world_size=world_size, strategy=broadcast
-    )
+# What a model's configure_optimizers returns
 
 
-def timer(elapsed: float, duration: float) -> Timer:
-    clock = Timer({"seconds": duration})
-    clock.load_state_dict({"time_elapsed": {"train": elapsed}})
-    return clock
+def describe(make, every="auto", steps=40, prefix=""):
+    run = {"estimated_stepping_batches": steps, "callbacks": [], "global_step": 0, "world_size": 1}
+    model = SimpleNamespace(trainer=SimpleNamespace(**run), schedule_every=every, monitor="val/psnr")
+    model.higher_is_better, model.automatic_optimization = lambda: True, True
+    sgd = partial(torch.optim.SGD, lr=0.1)
+    return configure_optimizer(model, nn.Conv2d(1, 1, 1), sgd, make, FineTuning(), prefix)["lr_scheduler"]
 
 
-def test_progress_is_the_further_of_steps_and_time():
-    assert RunProgress(trainer(30), 100)() == pytest.approx(0.3)
-    assert RunProgress(trainer(30, timer(50, 100)), 100)() == pytest.approx(0.5)
-    assert RunProgress(trainer(30, timer(10, 100)), 100)() == pytest.approx(0.3)
-    assert RunProgress(trainer(30, timer(25, 100)), math.inf)() == pytest.approx(0.25)
+@pytest.mark.parametrize(
+    ("make", "interval"),
+    [
+        (partial(lrs.OneCycleLR, max_lr=0.1), "step"),
+        (partial(lrs.CyclicLR, base_lr=0.01, max_lr=0.1), "step"),
+        (WarmupCosine, "step"),
+        (partial(lrs.StepLR, step_size=2), "epoch"),
+        (partial(lrs.CosineAnnealingLR, T_max=5), "epoch"),
+    ],
+)
+def test_each_scheduler_steps_as_it_is_meant_or_as_configured(make, interval):
+    assert describe(make)["interval"] == interval
+    other = {"step": "epoch", "epoch": "step"}[interval]
+    assert describe(make, every=other)["interval"] == other
 
 
-def test_a_running_clock_moves_on():
-    clock = timer(0, 0.01)
-    progress = RunProgress(trainer(0, clock), math.inf)
-    clock.on_train_start(None, None)
-    time.sleep(0.02)
-    assert progress() >= 1
+def test_one_cycle_gets_the_length_of_the_run_unless_it_has_one():
+    one_cycle = partial(lrs.OneCycleLR, max_lr=0.1)
+    for given, expected in (({}, 40), ({"total_steps": None}, 40), ({"total_steps": 9}, 9),
+                            ({"epochs": 2, "steps_per_epoch": 3}, 6)):  # fmt: skip
+        assert describe(partial(one_cycle, **given))["scheduler"].total_steps == expected
+    with pytest.raises(UserError, match=r"(?s)model.generator_scheduler.init_args.total_steps.*WarmupCosine"):
+        describe(one_cycle, steps=float("inf"), prefix="generator_")
 
 
-def test_a_run_without_an_end_is_refused():
-    with pytest.raises(UserError, match="max_time"):
-        RunProgress(trainer(0), math.inf)
+def test_warmup_cosine_follows_the_run_unless_it_has_a_length():
+    assert describe(WarmupCosine)["scheduler"].progress.total_steps == 40
+    assert describe(partial(WarmupCosine, total_steps=9))["scheduler"].progress is None
 
 
-def test_several_processes_follow_one_clock_and_look_at_it_seldom():
-    run = trainer(0, timer(50, 100), world_size=2)
-    progress = RunProgress(run, math.inf)
-    assert progress() == pytest.approx(0.25)
-    progress.timer.load_state_dict({"time_elapsed": {"train": 80}})
-    run.global_step = 19
-    assert progress() == pytest.approx(0.25)
-    run.global_step = 20
-    assert progress() == pytest.approx(0.4)
+@pytest.mark.parametrize("every", ["auto", "epoch", "step"])
+def test_a_plateau_waits_for_a_rise_of_the_psnr_and_is_left_to_the_validations(every):
+    description = describe(partial(lrs.ReduceLROnPlateau, patience=0), every)
+    assert (description["scheduler"].mode, description["scheduler"].patience) == ("max", 0)
+    assert (description["monitor"], description["frequency"]) == ("val/psnr", NEVER)
+
+
+@pytest.mark.parametrize("prefix", ["", "generator_"])
+def test_what_a_class_refuses_is_reported_by_its_key(prefix):
+    with pytest.raises(UserError, match=f"model.{prefix}scheduler cannot be built: .*pct_start"):
+        describe(partial(lrs.OneCycleLR, max_lr=0.1, total_steps=5, pct_start=2.0), prefix=prefix)

@@ -1,47 +1,72 @@
-"""A small backbone does for most of it; the families are tried once each, at the smallest size."""
+"""Encoders of torchvision and timm; the families are tried once each, at the smallest size."""
 
 from __future__ import annotations
 
 import copy
+import http.server
+import re
+import sys
+import threading
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.models import MobileNet_V3_Small_Weights, get_model
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from project.networks import BackboneUNet, pretrained
+from project.networks import BackboneUNet
+from project.networks.backbone import adapt_input, find_stages, input_statistics, load_pretrained
 from workbench.errors import UserError
+from workbench.pretrained import skip_pretrained_download
 
-FAMILIES = [
-    "resnet18",
-    "vgg11_bn",
-    "densenet121",
-    "mobilenet_v3_small",
-    "efficientnet_b0",
-    "convnext_tiny",
-    "regnet_y_400mf",
-]
+NAME = "mobilenet_v3_small"
+TIMM = "mobilenetv3_small_050"
+PADS = "tf_mobilenetv3_small_minimal_100"  # its convolutions pad as they go
+FAMILIES = ["resnet18", "vgg11_bn", "densenet121", "efficientnet_b0", "convnext_tiny", "regnet_y_400mf"]
+EVERY = [NAME, *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES)]
 
 
 def small(**options) -> BackboneUNet:
     torch.manual_seed(0)
-    given = {"backbone": "mobilenet_v3_small", "weights": "none", "widths": [4, 4, 6, 6, 8, 8]}
-    return BackboneUNet(**{**given, **options})
+    return BackboneUNet(**{"backbone": NAME, "weights": "none", "widths": [4, 4, 6, 6, 8, 8], **options})
 
 
-def check_family(name: str) -> None:
-    torch.manual_seed(0)
-    network = BackboneUNet(name, "none", widths=[4, 4, 6, 6, 8, 8])
+def first_convolution(network: nn.Module) -> nn.Conv2d:
+    return next(part for part in network.modules() if isinstance(part, nn.Conv2d))
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    torch.manual_seed(1)
+    return get_model(NAME, weights=None).eval()
+
+
+@pytest.fixture(scope="module")
+def timm_network() -> nn.Module:
+    torch.manual_seed(1)
+    return timm.create_model(TIMM).eval()
+
+
+# The UNet
+
+
+@pytest.mark.parametrize("name", [*EVERY, f"timm:{TIMM}", f"timm:{PADS}"])
+def test_every_family_gives_an_image_and_gradients(name):
+    network = small(backbone=name)
     assert all(module.training for module in network.modules())
     output = network(torch.rand(2, 3, 70, 45))
     assert output.shape == (2, 3, 70, 45)
     output.square().mean().backward()
     assert not [n for n, p in network.named_parameters() if p.grad is None]
-    first = next(part for part in network.encoder.modules() if isinstance(part, torch.nn.Conv2d))
-    assert first.weight.grad.abs().sum() > 0
-    names = [name for stage in network.encoder_stages() for name in stage]
+    assert first_convolution(network.encoder).weight.grad.abs().sum() > 0
+    # Every parameter of the encoder belongs to exactly one stage.
+    stages = network.encoder_stages()
+    names = [name for stage in stages for name in stage]
     inside = [n for n, _ in network.named_parameters() if n.startswith("encoder.")]
-    held = [[name for name in names if n == name or n.startswith(f"{name}.")] for n in inside]
-    assert all(len(set(of_one)) == 1 for of_one in held)
+    held = [{name for name in names if n == name or n.startswith(f"{name}.")} for n in inside]
+    assert all(stages) and all(len(of_one) == 1 for of_one in held)
     network.eval().to(memory_format=torch.channels_last)
     x = torch.rand(1, 3, 33, 66)
     with torch.no_grad():
@@ -49,42 +74,42 @@ def check_family(name: str) -> None:
         torch.testing.assert_close(network.to(memory_format=torch.contiguous_format)(x), there, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_gives_a_picture_and_gradients(name):
-    check_family(name)
+@pytest.mark.parametrize(("channels", "out"), [(3, 3), (1, 3), (5, 2)])
+def test_any_size_and_number_of_channels(channels, out):
+    network = small(in_channels=channels, out_channels=out)
+    for training in (True, False):
+        for size in ((1, 1), (33, 70), (64, 32)):
+            assert network.train(training)(torch.rand(2, channels, *size)).shape == (2, out, *size)
 
 
-def test_a_small_backbone_gives_a_picture_and_gradients():
-    check_family("mobilenet_v3_small")
+@pytest.mark.parametrize("stages", [1, 3])
+def test_fewer_stages_cut_the_encoder_shorter(stages):
+    network = small(stages=stages, widths=[4] * (stages + 1))
+    assert network.multiple == 2**stages
+    assert len(list(network.encoder.parameters())) < len(list(small().encoder.parameters()))
+    assert network(torch.rand(1, 3, 20, 31)).shape == (1, 3, 20, 31)
 
 
-def test_an_encoder_that_starts_with_two_halvings_needs_two_stages():
-    with pytest.raises(UserError, match="stages must be 2 to 5"):
-        small(backbone="convnext_tiny", stages=1, widths=[4, 4])
+def test_stages_are_those_of_the_network():
+    stages = small(backbone="resnet18").encoder_stages()
+    tops = [sorted({name.split(".")[1] for name in stage}) for stage in stages]
+    assert tops == [["bn1", "conv1", "relu"], ["layer1", "maxpool"], ["layer2"], ["layer3"], ["layer4"]]
 
 
-def test_no_weights_are_asked_for_where_a_checkpoint_brings_them(monkeypatch):
-    source = small()
-    with torch.no_grad():
-        source.normalize_encoder.mean.fill_(0.3)
-    with pretrained.skip_pretrained_download():
-        for weights in ("DEFAULT", "gone/file.pth"):
-            twin = small(weights=weights)
-            assert twin.pretrained
-            twin.load_state_dict(source.state_dict())
-    with pytest.raises(UserError, match="there is no file"):
-        small(weights="gone/file.pth")
-    x = torch.rand(1, 3, 40, 72)
-    torch.testing.assert_close(twin.eval()(x), source.eval()(x), rtol=0, atol=0)
+def test_a_residual_network_with_a_tail_of_zeros_returns_the_image():
+    x = torch.rand(2, 3, 64, 96)
+    network = small(residual=True, norm="none").eval()
+    network.tail.weight.data.zero_()
+    torch.testing.assert_close(network(x), x)
 
 
-@pytest.mark.parametrize("name", FAMILIES[3:4] + [pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES])
-def test_training_and_evaluation_take_one_course(name):
-    found = pretrained.load_pretrained(name, "none").network
-    nodes = {node: str(stride) for stride, node in pretrained.find_stages(found).items()}
-    both = create_feature_extractor(found, nodes, suppress_diff_warning=True)
-    assert both.train_graph.python_code("self").src == both.eval_graph.python_code("self").src
+def test_the_encoder_sees_what_its_weights_were_trained_with():
+    network, seen = small().eval(), []
+    first_convolution(network.encoder).register_forward_hook(lambda module, given, output: seen.append(given[0]))
+    x = torch.rand(1, 3, 64, 64)
+    network(x)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    torch.testing.assert_close(seen[0], (x - mean) / std)
 
 
 def test_a_copy_keeps_its_mode():
@@ -95,49 +120,28 @@ def test_a_copy_keeps_its_mode():
     assert [name for name, training in modes.items() if not training] == ["encoder.features.0.1"]
 
 
-def test_stages_are_those_of_the_network():
-    torch.manual_seed(0)
-    stages = BackboneUNet("resnet18", "none", widths=[4] * 6).encoder_stages()
-    tops = [sorted({name.split(".")[1] for name in stage}) for stage in stages]
-    assert tops == [["bn1", "conv1", "relu"], ["layer1", "maxpool"], ["layer2"], ["layer3"], ["layer4"]]
+@pytest.mark.parametrize("name", EVERY)
+def test_training_and_evaluation_have_the_same_graph(name):
+    found = load_pretrained(name, "none").network
+    nodes = {node: str(stride) for stride, node in find_stages(found).items()}
+    both = create_feature_extractor(found, nodes, suppress_diff_warning=True)
+    assert both.train_graph.python_code("self").src == both.eval_graph.python_code("self").src
 
 
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("size", [(1, 1), (33, 70), (64, 32)])
-@pytest.mark.parametrize(("channels", "out"), [(3, 3), (1, 3), (5, 2), (4, 3)])
-def test_any_size_and_number_of_channels(training, size, channels, out):
-    network = small(in_channels=channels, out_channels=out).train(training)
-    assert network(torch.rand(2, channels, *size)).shape == (2, out, *size)
-
-
-@pytest.mark.parametrize("stages", [1, 2, 3])
-def test_fewer_stages_cut_the_encoder_shorter(stages):
-    network = small(stages=stages, widths=[4] * (stages + 1))
-    whole = small()
-    assert network.multiple == 2**stages
-    assert sum(1 for _ in network.encoder.parameters()) < sum(1 for _ in whole.encoder.parameters())
-    assert network(torch.rand(1, 3, 20, 31)).shape == (1, 3, 20, 31)
-
-
-def test_a_residual_network_starts_near_its_input():
-    x = torch.rand(2, 3, 64, 96)
-    network = small(residual=True, norm="none").eval()
-    network.tail.weight.data.zero_()
-    torch.testing.assert_close(network(x), x)
-
-
-def test_the_encoder_sees_what_its_weights_were_trained_with():
-    network = small()
-    assert network.normalize_encoder.mean.flatten().tolist() == pytest.approx([0.485, 0.456, 0.406])
-    seen = []
-    first = next(part for part in network.encoder.modules() if isinstance(part, torch.nn.Conv2d))
-    first.register_forward_hook(lambda module, given, output: seen.append(given[0]))
-    x = torch.rand(1, 3, 64, 64)
-    network.eval()(x)
-    expected = (x - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)) / torch.tensor([0.229, 0.224, 0.225]).view(
-        1, 3, 1, 1
-    )
-    torch.testing.assert_close(seen[0], expected)
+def test_weights_are_not_loaded_where_a_checkpoint_replaces_them(timm_network):
+    source = small()
+    with torch.no_grad():
+        source.normalize_encoder.mean.fill_(0.3)
+    with skip_pretrained_download():
+        assert load_pretrained(f"timm:{TIMM}", "DEFAULT").trained
+        for weights in ("DEFAULT", "gone/file.pth"):
+            twin = small(weights=weights)
+            assert twin.pretrained
+            twin.load_state_dict(source.state_dict())
+    with pytest.raises(UserError, match="there is no file"):
+        small(weights="gone/file.pth")
+    x = torch.rand(1, 3, 40, 72)
+    torch.testing.assert_close(twin.eval()(x), source.eval()(x), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -145,14 +149,173 @@ def test_the_encoder_sees_what_its_weights_were_trained_with():
     [
         ({"backbone": "resnet19"}, "resnet18"),
         ({"backbone": "vit_b_16"}, "convolutional"),
+        ({"backbone": "swin_t"}, "convolutional"),
+        ({"backbone": "convnext_tiny", "stages": 1, "widths": [4, 4]}, "stages must be 2 to 5"),
         ({"stages": 6, "widths": None}, "stages must be 1 to 5"),
         ({"widths": [4, 4]}, "one more than stages"),
-        ({"backbone": "swin_t"}, "convolutional"),
-        ({"skip": "none"}, "concat, add"),
         ({"in_channels": 1, "out_channels": 3, "residual": True}, "residual"),
         ({"weights": "IMAGENET9"}, "IMAGENET1K_V1"),
+        ({"backbone": "timm:mobilenetv3_smal_050"}, f"Did you mean timm:{TIMM}"),
+        ({"backbone": f"timm:{TIMM}", "weights": "lamb_in2k"}, "Did you mean 'lamb_in1k'"),
+        ({"backbone": "timm:vit_tiny_patch16_224"}, "convolutional"),
     ],
 )
 def test_a_mistake_is_named(options, words):
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UserError, match=words) as error:
         small(**options)
+    assert len(str(error.value)) < 3000
+
+
+def test_the_package_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UserError, match=r"pip install '\.\[timm\]'"):
+        load_pretrained(f"timm:{TIMM}", "none")
+
+
+# Stages and input
+
+
+def test_stages_halve_the_image(network):
+    stages = find_stages(network)
+    assert list(stages) == [2, 4, 8, 16, 32]
+    features = create_feature_extractor(network, {name: str(stride) for stride, name in stages.items()})
+    for stride, value in features(torch.zeros(1, 3, 192, 64)).items():
+        assert value.shape[2:] == (192 // int(stride), 64 // int(stride))
+
+
+@pytest.mark.parametrize("name", [TIMM, "resnet10t", "convnext_atto", "efficientvit_b0"])
+def test_no_stage_that_timm_names_is_missing(name):
+    stages = find_stages(load_pretrained(f"timm:{name}", "none").network)
+    reductions = timm.create_model(name, features_only=True).feature_info.reduction()
+    assert set(stages) >= set(reductions) and list(stages) == sorted(stages)
+    features = small(backbone=f"timm:{name}", in_channels=4).encoder(torch.rand(1, 4, 64, 96))
+    sizes = {int(stride): tuple(h.shape[2:]) for stride, h in features.items()}
+    assert sizes == {s: (64 // s, 96 // s) for s in stages}
+
+
+@pytest.mark.parametrize(("channels", "of_image"), [(1, 1), (4, 3), (5, 1)])
+def test_an_adapted_input_gives_what_the_colors_gave_and_ignores_further_channels(network, channels, of_image):
+    adapted = copy.deepcopy(network)
+    adapt_input(adapted, channels)
+    x = torch.rand(2, channels, 40, 56)
+    colors = x[:, :3] if of_image == 3 else x[:, :1].expand(-1, 3, -1, -1)
+    torch.testing.assert_close(first_convolution(adapted)(x), first_convolution(network)(colors))
+
+
+def test_statistics_follow_the_channels_and_the_weights():
+    mean, std = [0.3, 0.6, 0.9], [0.1, 0.2, 0.3]
+    assert input_statistics(mean, std, 3) == (mean, std)
+    assert input_statistics(mean, std, 4) == ([*mean, 0.0], [*std, 1.0])
+    gray_mean, gray_std = input_statistics(mean, std, 5)
+    assert gray_mean == pytest.approx([0.6, 0, 0, 0, 0]) and gray_std == pytest.approx([0.2, 1, 1, 1, 1])
+    found = load_pretrained(f"timm:{PADS}", "none")
+    assert (found.mean, found.std, found.trained) == ([0.5] * 3, [0.5] * 3, False)
+
+
+# Weights
+
+
+@pytest.mark.parametrize("source", ["torchvision", "timm"])
+def test_a_file_gives_its_weights(network, timm_network, tmp_path, source):
+    name, network = (NAME, network) if source == "torchvision" else (f"timm:{TIMM}", timm_network)
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    found = load_pretrained(name, str(tmp_path / "weights.pth"))
+    x = torch.rand(2, 3, 40, 56)
+    torch.testing.assert_close(found.network(x), network(x))
+    assert found.trained
+
+
+def test_a_file_with_other_classes_serves(tmp_path):
+    other = get_model(NAME, weights=None, num_classes=7).eval()
+    torch.save({"state_dict": other.state_dict()}, tmp_path / "weights.ckpt")
+    found = load_pretrained(NAME, str(tmp_path / "weights.ckpt"))
+    x = torch.rand(1, 3, 40, 56)
+    torch.testing.assert_close(found.network.features(x), other.features(x))
+
+
+def test_a_file_that_does_not_fit_lists_what_is_wrong(network, tmp_path):
+    state = network.state_dict()
+    state["stranger.weight"] = state.pop("features.0.0.weight")
+    state["features.1.block.0.0.weight"] = torch.zeros(3)
+    torch.save(state, tmp_path / "weights.pth")
+    with pytest.raises(UserError) as error:
+        load_pretrained(NAME, str(tmp_path / "weights.pth"))
+    lists = "1 missing: features.0.0.weight", "1 unknown: stranger.weight", "1 of another shape: features.1.block.0.0"
+    assert all(part in str(error.value) for part in lists)
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    body = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200 if self.body else 404)
+        self.send_header("Content-Length", str(len(self.body)))
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_) -> None:
+        pass
+
+
+@pytest.fixture
+def handler(monkeypatch, tmp_path):
+    """torchvision's download leads to this machine, and its cache to the test's folder."""
+    handler = type("Handler", (_Handler,), {})
+    server = http.server.HTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "hub"))
+    entry = MobileNet_V3_Small_Weights.DEFAULT.value
+    monkeypatch.setitem(entry.__dict__, "url", f"http://127.0.0.1:{server.server_port}/weights.pth")
+    yield handler
+    server.shutdown()
+    server.server_close()
+
+
+def test_torchvisions_weights_are_downloaded_into_its_cache(network, handler, tmp_path, monkeypatch):
+    torch.save(network.state_dict(), tmp_path / "served.pth")
+    handler.body = (tmp_path / "served.pth").read_bytes()
+    monkeypatch.setattr("torch.hub.HASH_REGEX", re.compile("never"))
+    found = load_pretrained(NAME, "DEFAULT")
+    x = torch.rand(1, 3, 40, 56)
+    torch.testing.assert_close(found.network(x), network(x))
+    assert (tmp_path / "hub" / "hub" / "checkpoints" / "weights.pth").is_file()
+
+
+def test_a_failing_download_of_torchvision_says_the_way_out(handler):
+    with pytest.raises(UserError, match=r"(?s)404.*/weights\.pth.*weights: FILE; weights: none"):
+        load_pretrained(NAME, "DEFAULT")
+
+
+@pytest.fixture
+def requested(monkeypatch, timm_network, tmp_path):
+    """Hugging Face's client gets what lies in a folder here; requests are noted."""
+    import huggingface_hub.errors
+    from timm.models import _hub
+
+    save_file(timm_network.state_dict(), tmp_path / "model.safetensors")
+    names: list[tuple[str, str]] = []
+
+    def download(repo_id: str, filename: str, **_) -> str:
+        names.append((repo_id, filename))
+        if not (tmp_path / filename).is_file():
+            raise huggingface_hub.errors.LocalEntryNotFoundError("no network")
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr(_hub, "hf_hub_download", download)
+    return names
+
+
+@pytest.mark.parametrize("weights", ["DEFAULT", "lamb_in1k"])
+def test_timms_weights_are_downloaded(requested, timm_network, weights):
+    found = load_pretrained(f"timm:{TIMM}", weights)
+    x = torch.rand(1, 3, 40, 56)
+    torch.testing.assert_close(found.network(x), timm_network(x))
+    assert requested[0] == (f"timm/{TIMM}.lamb_in1k", "model.safetensors") and found.trained
+
+
+def test_a_failing_download_of_timm_says_the_way_out(requested, tmp_path):
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(UserError) as error:
+        load_pretrained(f"timm:{TIMM}", "DEFAULT")
+    for part in ("no network", f"https://huggingface.co/timm/{TIMM}.lamb_in1k", "weights: FILE", "weights: none"):
+        assert part in str(error.value)

@@ -7,13 +7,13 @@ from workbench.errors import UserError
 
 
 def test_forward_and_inverse_equal_numpy():
-    picture = np.random.default_rng(0).random((2, 3, 5, 7), dtype=np.float32)
+    image = np.random.default_rng(0).random((2, 3, 5, 7), dtype=np.float32)
     mean, std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
     normalize = Normalize(3, mean, std)
-    expected = (picture - np.reshape(mean, (1, 3, 1, 1))) / np.reshape(std, (1, 3, 1, 1))
-    normalized = normalize(torch.from_numpy(picture))
+    expected = (image - np.reshape(mean, (1, 3, 1, 1))) / np.reshape(std, (1, 3, 1, 1))
+    normalized = normalize(torch.from_numpy(image))
     np.testing.assert_allclose(normalized.numpy(), expected, atol=1e-6)
-    np.testing.assert_allclose(normalize.inverse(normalized).numpy(), picture, atol=1e-6)
+    np.testing.assert_allclose(normalize.inverse(normalized).numpy(), image, atol=1e-6)
 
 
 def test_statistics_are_buffers_that_travel_in_the_state_dict_and_are_not_trained():

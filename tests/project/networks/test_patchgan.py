@@ -47,7 +47,7 @@ def test_a_logit_looks_at_as_many_pixels_as_promised(layers, field):
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("norm", ["batch", "instance", "none"])
-def test_the_smallest_picture_is_judged_and_a_smaller_one_is_refused(layers, norm):
+def test_the_smallest_image_is_judged_and_a_smaller_one_is_refused(layers, norm):
     discriminator = PatchGAN(2, width=2, layers=layers, norm=norm)
     side = discriminator.smallest
     assert discriminator(torch.rand(2, 2, side, side + 5)).shape[-2] == 1
@@ -56,9 +56,9 @@ def test_the_smallest_picture_is_judged_and_a_smaller_one_is_refused(layers, nor
 
 
 def test_a_discriminator_too_deep_is_told_how_deep_it_may_be():
-    with pytest.raises(UserError, match=r"layers: 5 needs 96 .* 60 x 47") as told:
+    with pytest.raises(UserError, match=r"layers: 5 needs 96 .* 60 x 47") as error:
         PatchGAN(2, layers=5).check_size(47, 60)
-    assert "Set layers: 3 " in str(told.value) and "data.crop: 96" in str(told.value)
+    assert "Set layers: 3 " in str(error.value) and "data.crop: 96" in str(error.value)
     PatchGAN(2, width=2, layers=3)(torch.rand(1, 2, 47, 60))
     with pytest.raises(UserError, match="\nUse larger ones"):
         PatchGAN(2, layers=1).check_size(5, 60)
@@ -72,7 +72,7 @@ def test_features_end_with_the_logits():
     assert torch.equal(found[-1], discriminator(x))
 
 
-def test_it_sees_standardised_channels():
+def test_it_sees_standardized_channels():
     discriminator = PatchGAN(2, width=4, layers=1, norm="none")
     x = torch.rand(2, 2, 17, 24)
     plain = discriminator(x)
@@ -94,6 +94,6 @@ def test_spectral_norm_holds_every_kernel_at_a_largest_singular_value_of_1():
 
 
 @pytest.mark.parametrize("options", [{"layers": 0}, {"width": 0}, {"norm": "bathc"}, {"in_channels": 0}])
-def test_faulty_options_are_told(options):
+def test_invalid_options_are_refused(options):
     with pytest.raises(UserError):
         PatchGAN(**{"in_channels": 3, **options})

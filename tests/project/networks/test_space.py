@@ -7,34 +7,34 @@ from project.networks.space import RGB, Lab
 
 
 @pytest.fixture
-def picture():
+def image():
     return torch.rand(2, 3, 5, 9, generator=torch.Generator().manual_seed(0))
 
 
-def in_lab(picture):
-    return torch.from_numpy(color.rgb2lab(picture.permute(0, 2, 3, 1).double().numpy()).transpose(0, 3, 1, 2))
+def in_lab(image):
+    return torch.from_numpy(color.rgb2lab(image.permute(0, 2, 3, 1).double().numpy()).transpose(0, 3, 1, 2))
 
 
-def test_lab_is_the_color_without_the_lightness(picture):
-    y = Lab().encode(picture)
+def test_lab_is_the_color_without_the_lightness(image):
+    y = Lab().encode(image)
     assert y.shape == (2, 2, 5, 9) and y.dtype == torch.float32
-    np.testing.assert_allclose(y, in_lab(picture)[:, 1:] / 110, atol=2e-3)
+    np.testing.assert_allclose(y, in_lab(image)[:, 1:] / 110, atol=2e-3)
 
 
-def test_lab_takes_the_lightness_from_the_condition_and_nothing_else(picture):
-    lightness = (in_lab(picture)[:, :1] / 100).float()
+def test_lab_takes_the_lightness_from_the_condition_and_nothing_else(image):
+    lightness = (in_lab(image)[:, :1] / 100).float()
     condition = torch.cat([lightness, torch.rand(2, 4, 5, 9)], dim=1)
-    torch.testing.assert_close(Lab().decode(Lab().encode(picture), condition), picture, atol=5e-3, rtol=0)
+    torch.testing.assert_close(Lab().decode(Lab().encode(image), condition), image, atol=5e-3, rtol=0)
     gray = Lab().decode(torch.zeros(2, 2, 5, 9), condition)
     torch.testing.assert_close(gray[:, 0], gray[:, 2], atol=2e-3, rtol=0)
     np.testing.assert_allclose(in_lab(gray)[:, :1] / 100, lightness, atol=2e-3)
 
 
-def test_lab_is_exact_under_autocast(picture):
-    lightness = (in_lab(picture)[:, :1] / 100).float()
-    exact = Lab().encode(picture)
+def test_lab_is_exact_under_autocast(image):
+    lightness = (in_lab(image)[:, :1] / 100).float()
+    exact = Lab().encode(image)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(Lab().encode(picture), exact)
+        assert torch.equal(Lab().encode(image), exact)
         decoded = Lab().decode(exact.bfloat16(), lightness)
     assert decoded.dtype == torch.float32
     torch.testing.assert_close(decoded, Lab().decode(exact.bfloat16().float(), lightness))
@@ -47,12 +47,12 @@ def test_gradients_through_the_conversion_are_finite_at_black_and_beyond_the_gam
     assert torch.isfinite(y.grad).all()
 
 
-def test_rgb_is_the_picture_itself(picture):
-    assert torch.equal(RGB().encode(picture), picture)
-    assert torch.equal(RGB().decode(picture, torch.rand(2, 1, 5, 9)), picture)
+def test_rgb_is_the_image_itself(image):
+    assert torch.equal(RGB().encode(image), image)
+    assert torch.equal(RGB().decode(image, torch.rand(2, 1, 5, 9)), image)
 
 
-def test_normalisation_of_the_answer():
+def test_normalization_of_the_output():
     target = ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
     assert RGB().normalization(target) == target
     mean, std = Lab().normalization(target)

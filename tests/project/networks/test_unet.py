@@ -6,17 +6,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from project.networks import UNet
-from project.networks.blocks import ACTIVATIONS
+from project.networks.layers import ACTIVATIONS, SelfAttention
 from workbench.errors import UserError
 
-FAST = {
-    "norm": "none",
-    "stage_residual": True,
-    "skip": "add",
-    "stem": 2,
-    "residual": True,
-    "init": "orthogonal",
-}
+FAST = {"norm": "none", "stage_residual": True, "skip": "add", "stem": 2, "residual": True, "init": "orthogonal"}
 
 
 def ramps(channels: int, height: int, width: int, batch: int = 1) -> torch.Tensor:
@@ -27,15 +20,15 @@ def ramps(channels: int, height: int, width: int, batch: int = 1) -> torch.Tenso
     return torch.stack(planes).reshape(batch, channels, height, width)
 
 
-def parameters(network: nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+def count(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
 
 
 @pytest.mark.parametrize("train", [True, False])
 @pytest.mark.parametrize("stem", [1, 2])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (7, 5), (33, 17), (16, 24), (1, 40)])
 def test_any_size_in_training_and_inference(height, width, stem, train):
-    network = UNet(in_channels=4, out_channels=2, width=4, depth=2, stem=stem).train(train)
+    network = UNet(in_channels=4, out_channels=2, widths=[4, 8, 16], stem=stem).train(train)
     assert network(torch.rand(3, 4, height, width)).shape == (3, 2, height, width)
 
 
@@ -51,11 +44,8 @@ OPTIONS = {
     "kernel_size": [1, 3, 5],
     "convs": [1, 3],
     "blocks": [2],
-    "depth": [0, 1, 3],
-    "widths": [[3, 5, 4]],
-    "max_width": [6],
+    "widths": [[4], [3, 5, 4], [4, 4, 4, 4]],
     "dropout": [0.25],
-    "bias": [None, True, False],
     "stage_residual": [True],
     "last_activation": [False],
     "residual": [True],
@@ -65,8 +55,9 @@ OPTIONS = {
 @pytest.mark.parametrize(
     ("option", "value"), [pair for name, values in OPTIONS.items() for pair in itertools.product([name], values)]
 )
-def test_every_option_learns_from_a_single_odd_picture(option, value):
-    network = UNet(**{"width": 4, "depth": 1, option: value})
+def test_every_option_learns_from_a_single_odd_image(option, value):
+    torch.manual_seed(0)
+    network = UNet(**{"widths": [4, 8], option: value})
     output = network(ramps(3, 9, 6))
     output.square().mean().backward()
     assert output.shape == (1, 3, 9, 6)
@@ -75,31 +66,29 @@ def test_every_option_learns_from_a_single_odd_picture(option, value):
 
 @pytest.mark.parametrize("norm", ["batch", "group", "layer", "instance", "none"])
 def test_a_single_pixel_passes_every_norm_in_training(norm):
-    assert UNet(width=2, depth=2, norm=norm)(torch.rand(1, 3, 1, 1)).isfinite().all()
+    assert UNet(widths=[2, 4, 8], norm=norm)(torch.rand(1, 3, 1, 1)).isfinite().all()
 
 
-def test_number_of_parameters_is_pinned():
+def test_number_of_parameters():
     stages = sum(times * 2 * (9 * w * w + 2 * w) for w, times in ((32, 2), (64, 2), (128, 1)))
     halvings = (4 * 32 + 1) * 64 + (4 * 64 + 1) * 128
     doublings = 4 * 128 * 64 + 64 + 4 * 64 * 32 + 32
     joins = (64 + 1) * 32 + (128 + 1) * 64
     head, tail = (27 + 1) * 32, (9 * 32 + 1) * 3
-    assert head + stages + halvings + doublings + joins + tail == 574_819
-    assert parameters(UNet()) == 574_819
-    assert parameters(UNet(widths=[48, 96, 144], **FAST)) == 947_100
-    assert parameters(UNet(widths=[8], convs=1, norm="none")) == (27 + 1) * 8 + (72 + 1) * 8 + (72 + 1) * 3
+    assert count(UNet()) == head + stages + halvings + doublings + joins + tail == 574_819
+    assert count(UNet(widths=[48, 96, 144], **FAST)) == 947_100
+    assert count(UNet(widths=[8], convs=1, norm="none")) == (27 + 1) * 8 + (72 + 1) * 8 + (72 + 1) * 3
 
 
-def test_widths_win_over_width_and_growth():
-    assert UNet(width=8, depth=3, width_growth=1.5, max_width=20).middle[0].body[0].in_channels == 20
-    assert [stage[0].body[0].in_channels for stage in UNet(width=8, width_growth=1.5).encoder] == [8, 12]
-    assert UNet(width=64, depth=9, widths=[6, 10]).multiple == 2
-
-
-def test_bias_follows_the_norm_unless_told():
+def test_a_convolution_has_a_bias_where_no_norm_follows():
     assert UNet(norm="batch").encoder[0][0].body[0].bias is None
     assert UNet(norm="none").encoder[0][0].body[0].bias is not None
-    assert not [name for name, _ in UNet(norm="none", bias=False).named_parameters() if "bias" in name]
+
+
+def test_the_levels_that_get_attention():
+    network = UNet(widths=[4, 6, 8], attention=[1, 2])
+    found = [name for name, part in network.named_modules() if isinstance(part, SelfAttention)]
+    assert found == ["encoder.1.1", "middle.1", "decoder.0.1"]
 
 
 def test_forward_equals_the_written_out_network():
@@ -119,39 +108,33 @@ def test_forward_equals_the_written_out_network():
 
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in ([0.4, 0.5, 0.6], [0.2, 0.3, 0.4]))
     h = conv("head", F.pixel_unshuffle((x - mean) / std, 2), padding=1)
-    kept = stage("encoder.0", h)
-    h = stage("middle", conv("down.0", kept, stride=2))
-    h = F.conv_transpose2d(h, state["up.0.weight"], state["up.0.bias"], stride=2) + kept
+    skipped = stage("encoder.0", h)
+    h = stage("middle", conv("down.0", skipped, stride=2))
+    h = F.conv_transpose2d(h, state["up.0.weight"], state["up.0.bias"], stride=2) + skipped
     h = F.pixel_shuffle(conv("tail", stage("decoder.0", h), padding=1), 2)
     torch.testing.assert_close(network(x), x + h * torch.tensor([0.5, 0.6, 0.7]).view(1, 3, 1, 1))
 
 
-def constant_weights(network: nn.Module) -> nn.Module:
-    """Weights that follow from their place alone, the same with every version of torch."""
-    with torch.no_grad():
+def test_forward_and_backward_on_ramps_are_pinned():
+    network = UNet(widths=[4, 8, 16], norm="group", activation="silu", up="bilinear", down="max")
+    with torch.no_grad():  # weights that follow from their place alone, the same with every version of torch
         for p in network.parameters():
             p.copy_(((torch.arange(p.numel()) * 7 % 11 - 5) / (5 * p[0].numel() ** 0.5 + 1)).reshape(p.shape))
-    return network
-
-
-def test_forward_and_backward_on_ramps_are_pinned():
-    network = constant_weights(UNet(width=4, depth=2, norm="group", activation="silu", up="bilinear", down="max"))
     x = ramps(3, 10, 7).requires_grad_()
     output = network(x)
     loss = (output - x.detach()).abs().mean()
     loss.backward()
     picked = [output[0, 0, 0, 0], output[0, 1, 9, 6], output[0, 2, 4, 3], loss]
     gradients = [network.head.weight.grad.norm(), network.middle[0].body[0].weight.grad.norm(), x.grad.norm()]
-    torch.testing.assert_close(
-        torch.stack(picked), torch.tensor([-0.5999963, 0.1264015, -0.2517714, 0.8376859]), atol=1e-6, rtol=1e-4
-    )
-    torch.testing.assert_close(
-        torch.stack(gradients), torch.tensor([0.0610181, 0.0016246, 0.0349562]), atol=1e-6, rtol=1e-4
-    )
+    for found, pinned in (
+        (picked, [-0.5999963, 0.1264015, -0.2517714, 0.8376859]),
+        (gradients, [0.0610181, 0.0016246, 0.0349562]),
+    ):
+        torch.testing.assert_close(torch.stack(found), torch.tensor(pinned), atol=1e-6, rtol=1e-4)
 
 
-def test_a_tail_of_zeros_gives_the_picture_back_whatever_the_statistics():
-    network = UNet(in_channels=4, out_channels=3, width=4, residual=True)
+def test_a_residual_network_with_a_tail_of_zeros_returns_the_image_whatever_the_statistics():
+    network = UNet(in_channels=4, out_channels=3, widths=[4, 8], residual=True)
     network.normalize_input.set([0.1, 0.2, 0.3, 0.0], [0.2, 0.3, 0.4, 1.0])
     network.normalize_output.set(0.7, 0.9)
     nn.init.zeros_(network.tail.weight)
@@ -159,36 +142,36 @@ def test_a_tail_of_zeros_gives_the_picture_back_whatever_the_statistics():
     assert torch.equal(network(x), x[:, :3])
 
 
-def test_the_first_answer_of_a_residual_network_is_near_the_picture():
+def test_the_first_output_of_a_residual_network_is_near_the_image():
     torch.manual_seed(0)
     x = ramps(3, 32, 24)
-    network = UNet(widths=[16, 32], **FAST).eval()
-    assert (network(x) - x).abs().mean() < 0.2
+    assert (UNet(widths=[16, 32], **FAST).eval()(x) - x).abs().mean() < 0.2
 
 
 @pytest.mark.parametrize(("skip", "passes"), [("concat", True), ("add", True), ("none", False)])
-def test_without_skips_the_picture_passes_through_the_middle_alone(skip, passes):
-    network = UNet(width=4, depth=2, norm="none", skip=skip)
+def test_without_skips_the_image_passes_through_the_middle_alone(skip, passes):
+    torch.manual_seed(0)
+    network = UNet(widths=[4, 8, 16], norm="none", skip=skip)
     nn.init.zeros_(network.down[1].weight)
     x = ramps(3, 8, 12)
     assert torch.equal(network(x), network(1 - x)) != passes
 
 
-def test_padding_does_not_change_a_picture_that_needs_none():
-    network = UNet(width=4, norm="none").eval()
+def test_padding_replicates_the_border():
+    network = UNet(widths=[4, 8, 16], norm="none").eval()
     x = ramps(3, 10, 9)
-    whole = F.pad(x, (0, 3, 0, 2), mode="replicate")
-    torch.testing.assert_close(network(x), network(whole)[..., :10, :9])
+    padded = F.pad(x, (0, 3, 0, 2), mode="replicate")
+    torch.testing.assert_close(network(x), network(padded)[..., :10, :9])
 
 
-def test_inference_repeats_and_does_not_depend_on_the_rest_of_the_batch():
-    network = UNet(width=4, dropout=0.5).eval()
+def test_an_output_does_not_depend_on_the_rest_of_the_batch():
+    network = UNet(widths=[4, 8, 16], dropout=0.5).eval()
     x = torch.rand(3, 3, 16, 12)
     torch.testing.assert_close(network(x)[1:2], network(x[1:2]))
 
 
 def test_an_exported_graph_serves_every_size():
-    network = UNet(width=4, depth=1, norm="none", stem=2, residual=True).eval()
+    network = UNet(widths=[4, 8], norm="none", stem=2, residual=True).eval()
     free = dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO)
     graph = torch.export.export(network, (torch.rand(2, 3, 13, 10),), dynamic_shapes={"x": free})
     module = graph.module(check_guards=False)
@@ -206,13 +189,14 @@ def test_an_exported_graph_serves_every_size():
         ({"down": "avg"}, "average"),
         ({"skip": "cat"}, "concat"),
         ({"init": "he"}, "kaiming"),
-        ({"kernel_size": 4, "depth": -1}, "depth must be at least 0, not -1\n- kernel_size must be odd"),
+        ({"kernel_size": 4, "convs": 0}, "convs must be at least 1, not 0\n- kernel_size must be odd"),
         ({"dropout": 1.0}, "dropout"),
         ({"widths": []}, "widths"),
+        ({"widths": [4, 6, 8], "attention": [3]}, "attention is [3], and the levels are 0 to 2"),
         ({"residual": True, "in_channels": 1}, "set residual: false"),
     ],
 )
-def test_faulty_options_are_told(options, message):
+def test_invalid_options_are_named(options, message):
     with pytest.raises(UserError) as error:
         UNet(**options)
     assert message in str(error.value)

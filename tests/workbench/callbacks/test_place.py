@@ -97,7 +97,7 @@ def test_a_signal_saves_between_two_steps(hook, step, number, small, assert_same
         with pytest.raises(AssertionError):
             small("stopped", *words)
     told = capsys.readouterr().err
-    assert told.startswith("Stopped.\nGo on with: python -m project fit --name stopped --resume 2")
+    assert told.startswith("Stopped.\nResume with: python -m project fit --name stopped --resume 2")
     assert_same(peace, small("stopped", *words, resume=True))
 
 
@@ -107,5 +107,5 @@ def test_the_exit_code_names_the_signal(monkeypatch):
     def stop(argv):
         raise Stop(signal.SIGTERM)
 
-    monkeypatch.setattr("project.__main__._find", lambda command: stop)
+    monkeypatch.setattr("workbench.cli.main", stop)
     assert main(["fit"]) == 143

@@ -20,7 +20,7 @@ MODELS = {
             "space": "rgb",
             "generator": NETWORK,
             "discriminator": {"class_path": "project.networks.PatchGAN", "init_args": JUDGE},
-            "adversarial": {"class_path": "project.models.adversarial.LeastSquares"},
+            "adversarial": {"class_path": "project.models.LeastSquares"},
             "reconstruction_weight": 5.0,
             "generator_optimizer": SGD,
             "discriminator_optimizer": SGD,

@@ -338,7 +338,7 @@ def test_a_signal_stops_all_processes_in_the_same_place(config, launcher, number
         process.send_signal(number)
     _, told = _finish(process, code=code if launcher == "lightning" else None, seconds=60)
     run = _run()
-    assert told.count(f"Go on with: python -m project fit --name tiny --resume {run.name}") == 1, told
+    assert told.count(f"Resume with: python -m project fit --name tiny --resume {run.name}") == 1, told
     step = _checkpoint(run)["global_step"]
     _finish(_start([*FIT, "--name", "tiny", "--resume", "latest", "--trainer.max_steps", str(step + 2)]))
     losses = [row["train/loss"] for row in _rows(run) if row["train/loss"]]
@@ -377,7 +377,7 @@ def test_slurm_requeues_and_the_job_goes_on_in_its_folder(config, tmp_path):
         os.killpg(process.pid, signal.SIGUSR1)
     told = [_finish(process, seconds=60)[1] for process in first]
     assert (tmp_path / "asked").read_text() == f"requeue {job['SLURM_JOB_ID']}\n"
-    assert "The job is requeued and goes on by itself" in told[0]
+    assert "The job is requeued and resumes by itself" in told[0]
     run = _run()
     assert not list(run.glob("hpc_ckpt*")), "one checkpoint is enough"
     step = _checkpoint(run)["global_step"]

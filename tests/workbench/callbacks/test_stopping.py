@@ -17,7 +17,7 @@ def _trainer(**more):
 
 
 @pytest.mark.parametrize(
-    ("callback", "key"), [(Patience("val/psmr"), "early_stopping"), (BestCheckpoint("val/psmr"), "best_checkpoint")]
+    ("callback", "key"), [(Patience("val/psmr"), "early_stopping"), (BestCheckpoint("val/psmr"), "checkpoint")]
 )
 def test_a_monitor_that_is_not_logged_is_told(callback, key):
     with pytest.raises(UserError, match="val/psmr") as caught:
@@ -27,7 +27,7 @@ def test_a_monitor_that_is_not_logged_is_told(callback, key):
 
 
 def test_patience_stops_after_so_many_validations_without_a_best():
-    patience, stops = Patience(patience=2), []
+    patience, stops = Patience("val/psnr", patience=2), []
     trainer = _trainer(should_stop=False, current_epoch=0)
     trainer.fast_dev_run = False
     trainer.strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: decision)

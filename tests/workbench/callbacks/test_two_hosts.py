@@ -144,4 +144,4 @@ def test_a_host_that_is_lost_ends_the_other_one(hosts, words, launcher):
     _, told = _finish(started[0], 60)
     assert started[0].returncode != 0 and there
     assert "Process 1 of 2 has ended" in told, told
-    assert "--resume latest goes on from the last checkpoint" in told, told
+    assert "--resume latest resumes from the last checkpoint" in told, told

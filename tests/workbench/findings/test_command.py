@@ -11,12 +11,13 @@ import yaml
 from PIL import Image
 
 from project.__main__ import main
+from project.data.checks import image_checks
 from workbench.findings.checks import all_checks, learning
 
 REPOSITORY = Path(__file__).parents[3]
 
 
-def _picture(number: int) -> Image.Image:
+def _image(number: int) -> Image.Image:
     draw = np.random.default_rng(number)
     coarse = Image.fromarray(draw.integers(0, 255, (6, 7, 3), dtype=np.uint8))
     return coarse.resize((52, 41), Image.Resampling.BICUBIC)
@@ -26,17 +27,17 @@ def _picture(number: int) -> Image.Image:
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Twenty images, and a tiny network that learns them."""
     monkeypatch.setattr(learning.CannotOverfit, "pixels", 4 * 24 * 24)
-    root = tmp_path / "pictures"
+    root = tmp_path / "images"
     root.mkdir()
     for number in range(20):
-        _picture(number).save(root / f"{number:02d}.png")
+        _image(number).save(root / f"{number:02d}.png")
     path = tmp_path / "tiny.yaml"
     network = {
         "class_path": "project.networks.UNet",
         "init_args": {"widths": [8, 12], "norm": "none", "residual": True},
     }
     adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.005}}
-    scheduler = {"class_path": "project.models.schedules.WarmupCosine"}
+    scheduler = {"class_path": "project.models.WarmupCosine"}
     model = {"network": network, "optimizer": adam, "scheduler": scheduler}
     data = {"root": str(root), "crop": 24, "batch_size": 4, "num_workers": 0}
     path.write_text(
@@ -60,7 +61,7 @@ def test_a_healthy_configuration_passes(config, capsys):
     assert main(["check", "--config", str(config)]) == 0
     printed = capsys.readouterr().out
     assert not [finding for finding in _findings() if finding["severity"] == "fault"]
-    for check in all_checks():
+    for check in all_checks(image_checks()):
         assert check.code in printed
     (folder,) = Path("runs/tiny").glob("*-check")
     assert {path.name for path in folder.iterdir()} == {
@@ -87,15 +88,15 @@ def test_a_fault_ends_with_exit_code_1_and_says_what_to_change(config, capsys):
     assert "fault missing-nonlinearity" in printed and "activation: relu" in printed
 
 
-def test_only_broken_pictures_are_a_fault_too(config, tmp_path, capsys):
-    for path in (tmp_path / "pictures").iterdir():
+def test_only_broken_images_are_a_fault_too(config, tmp_path, capsys):
+    for path in (tmp_path / "images").iterdir():
         path.write_bytes(b"none")
     assert main(["check", "--config", str(config)]) == 1
     assert [finding["code"] for finding in _findings()] == ["unreadable-image"]
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--data.crop", "0"], "data.crop is 0"),
         (["--data.croop", "24"], "Did you mean data.crop?"),
@@ -103,16 +104,16 @@ def test_only_broken_pictures_are_a_fault_too(config, tmp_path, capsys):
         (["--data.root", "nowhere"], "nowhere"),
     ],
 )
-def test_a_mistake_of_the_user_is_told_in_a_few_lines(config, capsys, words, told):
+def test_a_mistake_of_the_user_ends_in_a_few_lines(config, capsys, words, message):
     assert main(["check", "--config", str(config), *words]) == 2
     error = capsys.readouterr().err
-    assert told in error and "Traceback" not in error
+    assert message in error and "Traceback" not in error
     assert not Path("runs").exists()
 
 
 def test_every_check_has_its_section_in_the_docs():
     text = (REPOSITORY / "docs" / "faults.md").read_text()
-    codes = [check.code for check in all_checks()]
+    codes = [check.code for check in all_checks(image_checks())]
     assert len(set(codes)) == len(codes) == 25
     for code in codes:
         assert f"### {code}\n" in text

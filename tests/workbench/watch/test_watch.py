@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 import workbench
 from project.data.batch import Batch
 from project.models import FineTuning, ImageRestorer
-from project.models.finetuning import parameters_of, stages_of
+from project.models.finetune import stages_of
 from project.networks import UNet
 from workbench.errors import UserError
 from workbench.findings import ModelInfo, read_findings
@@ -159,7 +159,7 @@ class DecoderOnly(ImageRestorer):
     """Its encoder is unfrozen in the second epoch, and its optimizer does not hold it."""
 
     def configure_optimizers(self):
-        encoder = {id(p) for stage in stages_of(self.network) for p in parameters_of(stage)}
+        encoder = {id(p) for stage in stages_of(self.network) for part in stage for p in part.parameters()}
         return torch.optim.Adam([p for p in self.network.parameters() if id(p) not in encoder], lr=2e-3)
 
 

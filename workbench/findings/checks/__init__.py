@@ -1,63 +1,57 @@
 """Checks before the first step: what is wrong with data, wiring and learning, each a class and a section of the docs.
 
-A check of your own: inherit from :class:`~workbench.findings.checks.check.Check`, and add it to ``all_checks``.
+These know nothing of images and work with any module and data module. ``datamodule.checks()`` brings further ones; one
+with a code that stands here replaces its namesake.
 """
 
 from __future__ import annotations
 
-from workbench.findings.checks.batches import (
-    BatchRepeated,
-    InputConstant,
-    InputNonfinite,
-    InputRange,
-)
-from workbench.findings.checks.check import Check, Outcome, Passed, Skipped, examine
-from workbench.findings.checks.entrance import InputNotCenterd
-from workbench.findings.checks.images import (
-    DuplicateImages,
-    OutlierImages,
-    SplitLeak,
-    StatisticsNotFromTrain,
-    UnreadableImage,
-)
+from collections.abc import Iterable
+
+from workbench.findings.checks.check import Check, Outcome, Passed, Skipped, run_checks
+from workbench.findings.checks.context import CheckContext
+from workbench.findings.checks.data import BatchRepeated, InputConstant, InputNonfinite, InputNotCentered
 from workbench.findings.checks.learning import CannotOverfit, InitialLoss, LossNotMean
-from workbench.findings.checks.pairs import PairMisaligned, TargetGray
-from workbench.findings.checks.pretrained import PretrainedRange
-from workbench.findings.checks.structure import MissingNonlinearity, OutputRange
-from workbench.findings.checks.subject import Subject
-from workbench.findings.checks.trained import FrozenParameters, ParametersNotOptimized
-from workbench.findings.checks.weights import WeightsConstant, WeightsScale
-from workbench.findings.checks.wiring import BatchMixing, EvalNotDeterministic, InputIgnored
+from workbench.findings.checks.weights import FrozenParameters, ParametersNotOptimized, WeightsConstant, WeightsScale
+from workbench.findings.checks.wiring import (
+    BatchMixing,
+    EvalNotDeterministic,
+    InputIgnored,
+    MissingNonlinearity,
+    OutputRange,
+)
 
-__all__ = ["Check", "Outcome", "Passed", "Skipped", "Subject", "all_checks", "examine"]
+__all__ = ["Check", "CheckContext", "Outcome", "Passed", "Skipped", "all_checks", "run_checks"]
 
 
-def all_checks() -> list[Check]:
-    """One of each; within a floor, causes before what follows from them."""
-    return [
-        UnreadableImage(),
-        InputNonfinite(),
-        InputRange(),
-        InputConstant(),
-        StatisticsNotFromTrain(),
-        InputNotCenterd(),
-        PretrainedRange(),
-        BatchRepeated(),
-        DuplicateImages(),
-        SplitLeak(),
-        OutlierImages(),
-        PairMisaligned(),
-        TargetGray(),
-        WeightsConstant(),
-        WeightsScale(),
-        EvalNotDeterministic(),
-        BatchMixing(),
-        OutputRange(),
-        InputIgnored(),
-        MissingNonlinearity(),
-        LossNotMean(),
-        FrozenParameters(),
-        ParametersNotOptimized(),
-        InitialLoss(),
-        CannotOverfit(),
-    ]
+BUILT_IN = (
+    InputNonfinite,
+    InputConstant,
+    InputNotCentered,
+    BatchRepeated,
+    WeightsConstant,
+    WeightsScale,
+    EvalNotDeterministic,
+    BatchMixing,
+    OutputRange,
+    InputIgnored,
+    MissingNonlinearity,
+    LossNotMean,
+    FrozenParameters,
+    ParametersNotOptimized,
+    InitialLoss,
+    CannotOverfit,
+)
+
+
+def all_checks(further: Iterable[Check] = ()) -> list[Check]:
+    """One of each, with those that a data module brings; causes before what they imply."""
+    further = list(further)
+    codes = {check.code for check in further}
+    waiting = further + [make() for make in BUILT_IN if make.code not in codes]
+    ordered: list[Check] = []
+    while waiting:
+        codes = {check.code for check in waiting}
+        ready = (number for number, check in enumerate(waiting) if not check.implied_by & (codes - {check.code}))
+        ordered.append(waiting.pop(next(ready, 0)))
+    return ordered

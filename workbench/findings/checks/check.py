@@ -1,112 +1,69 @@
-"""What a check before training is, and in which order checks speak: a cause is named, what follows from it is not."""
+"""What a check before training is, and how the checks of a task run on the engine of all findings."""
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from workbench.errors import UserError
+from workbench.findings.engine import Level, Outcome, Passed, Rule, RuleEngine, Skipped
 from workbench.findings.finding import Finding
-from workbench.findings.rule import Level, Rule
 
 if TYPE_CHECKING:
-    from workbench.findings.checks.subject import Subject
+    from workbench.findings.checks.context import CheckContext
+
+__all__ = ["Check", "Level", "Outcome", "Passed", "Skipped", "leaves", "listed", "run_checks"]
+SETTING = re.compile(r" ?\[([\w.]+): ([^\]]+)\]")
 
 
-@dataclass(frozen=True)
-class Passed:
-    """A check that found nothing.
-
-    Attributes:
-        code: What was looked for.
-        value: What was measured.
-        limit: What it kept to.
-    """
-
-    code: str
-    value: float | str
-    limit: float | str
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A check that was not made.
+class Check(Rule["CheckContext"]):
+    """One thing that can be wrong before the first step. A check of your own: inherit, write ``evaluate``, and have
+    the data module's ``checks()`` list it; one with the code of a built-in check replaces that.
 
     Attributes:
-        code: What would have been looked for.
-        reason: Why not, in a few words.
+        advice: What to do. ``[key: value]`` in it becomes the configuration's full key, or goes where there is none.
     """
 
-    code: str
-    reason: str
-
-
-Outcome = Finding | Passed | Skipped
-
-
-class Check(Rule["Subject"]):
-    """One thing that can be wrong before the first step. A check of your own: inherit, write ``look``, list it.
-
-    Attributes:
-        code: The finding's code, which is a section of docs/faults.md.
-        floor: Where the fault sits; a SYMPTOM is silent after any fault further down that ``harms_learning``.
-        follows: Codes of the faults that this one would follow from.
-        harms_learning: Whether a fault of this kind shows in how a network learns.
-    """
-
-    harms_learning: ClassVar[bool] = True
+    advice: ClassVar[str] = ""
 
     @abstractmethod
-    def look(self, seen: Subject) -> Outcome:
-        """The finding, or what was measured where all is well, or why nothing could be."""
+    def evaluate(self, context: CheckContext) -> Outcome: ...
 
-    def passed(self, value: float | str, limit: float | str) -> Passed:
-        """All is well."""
-        return Passed(self.code, value, limit)
+    def found(self, is_fault: bool, where: str, value: float | str, limit: float | str, advice: str = "") -> Finding:
+        """A fault, or else a note."""
+        return self._finding("fault" if is_fault else "note", 0, where, value, limit, advice or self.advice)
 
-    def skipped(self, reason: str) -> Skipped:
-        """Nothing could be measured."""
-        return Skipped(self.code, reason)
+    def judge(self, value: float, limit: float, where: str, advice: str = "") -> Outcome:
+        """A fault above the limit."""
+        return self.passed(value, limit) if value <= limit else self.found(True, where, value, limit, advice)
 
 
-def examine(
-    checks: Iterable[Check], subject: Subject, say: Callable[[Check], None] = lambda check: None
+def run_checks(
+    checks: Iterable[Check], context: CheckContext, before: Callable[[Check], None] = lambda check: None
 ) -> Iterator[Outcome]:
-    """Make every check that is not explained by a fault found before it.
+    """Run all checks that no fault found earlier explains; ``before`` is called with each of them."""
+    keys = [key for key, _ in leaves(context.config)]
 
-    Args:
-        checks: In any order; data first, then wiring, then what would follow from either.
-        subject: What is looked at.
-        say: Called before each check that is made.
+    def resolve(match: re.Match) -> str:
+        full = next((key for key in keys if f".{key}".endswith(f".{match[1]}")), None)
+        return f" ({full}: {match[2]})" if full else ""
 
-    Yields:
-        One outcome for each check.
-    """
-    faults: dict[str, Check] = {}
-    for check in sorted(checks, key=lambda one: one.floor):
-        cause = _cause(check, faults)
-        if cause is not None:
-            yield Skipped(check.code, f"would follow from {cause}")
-            continue
-        say(check)
-        try:
-            outcome: Outcome = check.look(subject)
-        except UserError:
-            raise
-        except Exception as error:  # somebody's own network may not bear to be looked at: the other checks go on
-            reason = " ".join(str(error).split())[:120]
-            outcome = Skipped(check.code, f"could not be made: {type(error).__name__}: {reason}")
-        if isinstance(outcome, Finding) and outcome.is_fault:
-            faults[check.code] = check
-        yield outcome
+    for outcome in RuleEngine(checks).run(context, before):
+        is_finding = isinstance(outcome, Finding)
+        yield replace(outcome, advice=SETTING.sub(resolve, outcome.advice)) if is_finding else outcome
 
 
-def _cause(check: Check, faults: dict[str, Check]) -> str | None:
-    for code, found in faults.items():
-        if code in check.follows:
-            return code
-        if check.floor == Level.SYMPTOM and found.floor < Level.SYMPTOM and found.harms_learning:
-            return code
-    return None
+def leaves(tree: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Dotted keys and plain values of a nested configuration."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from leaves(value, f"{prefix}{key}.")
+    else:
+        yield prefix.removesuffix("."), tree
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,253 +1,222 @@
-"""Whether the model can learn at all: where its loss starts, what it counts, and a handful of images by heart."""
+"""Whether the model can learn at all: where its loss starts, what it counts, and whether it overfits a few samples."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from project.data.batch import Batch
-from project.models.alternation import AlternatingModel
-from workbench.findings.checks.check import Check, Outcome
-from workbench.findings.checks.overfit import Trial, answer_of, error_of, overfit, quiet
-from workbench.findings.checks.subject import Subject
-from workbench.findings.rule import Level
-
-SPOILT = frozenset({"input-nonfinite", "input-range", "input-constant"})
+from workbench.batch import baseline_of, input_of, target_of
+from workbench.findings.checks.check import Check, Level, Outcome
+from workbench.findings.checks.context import CheckContext, concatenate
+from workbench.findings.checks.data import UNUSABLE_INPUT
+from workbench.findings.checks.trial import OverfitResult, overfit, quiet, trial_copy, without_dropout
+from workbench.model_parts import discriminators_of, networks_of
 
 
-@contextlib.contextmanager
-def unlogged(model: LightningModule) -> Iterator[None]:
-    """Within it ``self.log`` does nothing: outside of a loop Lightning would refuse it."""
-    model.log = lambda *_, **__: None  # type: ignore[method-assign]
-    model.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del model.log, model.log_dict
+def rms_error(output: Tensor, target: Tensor) -> float:
+    """The root mean square error, in the target's units."""
+    return float((output.detach().float() - target.float()).square().mean().sqrt())
 
 
-def constants(pair: Batch) -> dict[str, float]:
-    """The errors (root mean square) of the answers that need no network: doing nothing, and the mean color."""
-    target = pair.target.float()
-    errors = {"mean": error_of(target.mean((0, 2, 3), keepdim=True).expand_as(target), target)}
-    baseline = getattr(pair, "baseline", None)
+def output_of(model: LightningModule, batch: Any) -> Any:
+    """What a model makes of a batch."""
+    return model.predict_and_loss(batch)[0] if hasattr(model, "predict_and_loss") else model(input_of(batch))
+
+
+def is_regression(output: Any, target: Any) -> bool:
+    """Whether output and target can be subtracted; 0 and 1 alone are labels, whose logits are no estimates of them."""
+    if not isinstance(output, Tensor) or not isinstance(target, Tensor) or output.shape != target.shape:
+        return False
+    return target.is_floating_point() and not bool(((target == 0) | (target == 1)).all())
+
+
+def constant_errors(batch: Any) -> dict[str, float]:
+    """The errors of the outputs that need no network: doing nothing, and the mean of each channel."""
+    target, baseline = target_of(batch).float(), baseline_of(batch)
+    mean = target.mean([dim for dim in range(target.ndim) if dim != 1], keepdim=True)
+    errors = {"mean": rms_error(mean.expand_as(target), target)}
     if isinstance(baseline, Tensor) and baseline.shape == target.shape:
-        errors["nothing"] = error_of(baseline, target)
+        errors["nothing"] = rms_error(baseline, target)
     return errors
 
 
+def discriminator_error_rate(model: LightningModule, batch: Any) -> float:
+    """How often a discriminator scores a generated sample above a true one: 0.5 is chance, 0 never."""
+    true, generated = (scores.float().flatten() for scores in model.discriminator_scores(batch))
+    return float((true[:, None] <= generated[None, :]).float().mean())
+
+
+def unlogged(model: LightningModule) -> LightningModule:
+    """A copy in training mode whose ``self.log`` does nothing: outside of a loop Lightning would refuse it."""
+    model = copy.deepcopy(model).train()
+    model.log = model.log_dict = lambda *_, **__: None  # type: ignore[method-assign]
+    return model
+
+
 class InitialLoss(Check):
-    """A first answer that is far worse than a constant one."""
+    """A first output that is far worse than a constant one."""
 
     code = "initial-loss"
-    floor = Level.SYMPTOM
-    limit = 6.0
-    """Times the error of the mean image or of doing nothing, whichever is larger."""
+    level = Level.SYMPTOM
+    limit = 6.0  # times the error of the mean target or of doing nothing, whichever is larger
+    advice = (
+        "Before training the output is far worse than a constant one. Start the last layer smaller, let the network "
+        "predict the difference to its input [residual: true], or bring its output to the targets' range."
+    )
 
-    def look(self, seen: Subject) -> Outcome:
-        model, pair = seen.model, seen.batch
-        training = model.training
-        model.train()
-        state = copy.deepcopy(model.state_dict())
-        try:
-            with torch.no_grad(), seen.autocast(), unlogged(model):
-                error = error_of(answer_of(model, pair), pair.target)
-        finally:
-            model.load_state_dict(state)
-            model.train(training)
-        known = constants(pair)
-        reference = max(known.values())
-        ratio = error / max(reference, 1e-6)
-        limit = f"{self.limit:g} x {reference:.3g}"
+    def evaluate(self, context: CheckContext) -> Outcome:
+        target = target_of(context.batch)
+        with context.inference():
+            output = output_of(unlogged(context.model), context.batch)
+        if not is_regression(output, target):
+            return self.skipped("output and target cannot be subtracted")
+        error, reference = rms_error(output, target), max(constant_errors(context.batch).values())
+        ratio, limit = error / max(reference, 1e-6), f"{self.limit:g} x {reference:.3g}"
         if ratio <= self.limit:
-            return self.passed(f"{error:.3g} ({ratio:.2g} x a constant answer)", limit)
-        return self.fault(
-            0,
-            "the first answer's error (root mean square)",
-            error if error == error else "nan",
-            limit,
-            "Before training the answer is far worse than a constant one. Set residual: true in "
-            "model.init_args.network.init_args, start the last layer smaller, or bring the output back to the "
-            "images' range (project.networks.normalize.Normalized).",
-        )
+            return self.passed(f"{error:.3g} ({ratio:.2g} x a constant output)", limit)
+        return self.found(True, "the first output's error (root mean square)", error, limit)
 
 
 class LossNotMean(Check):
     """A loss that doubles with the batch."""
 
     code = "loss-not-mean"
-    floor = Level.WIRING
-    follows = SPOILT | {"eval-not-deterministic", "batch-mixing"}
+    level = Level.WIRING
+    implied_by = UNUSABLE_INPUT | {"eval-not-deterministic", "batch-mixing"}
     limit = 1.5
+    advice = (
+        "The loss grows with the batch, so a learning rate fits one batch size only. Take the mean [reduction: mean], "
+        "or divide by the number of values."
+    )
 
-    def look(self, seen: Subject) -> Outcome:
-        found = dict(self._ratios(seen))
-        if not found:
-            return self.skipped("the model has no loss to call")
-        where = max(found, key=lambda name: found[name])
-        if found[where] <= self.limit:
-            return self.passed(found[where], self.limit)
-        return self.fault(
-            0,
-            where,
-            found[where],
-            self.limit,
-            "The loss grows with the batch, so a rate fits one batch size only. Set reduction: mean in "
-            f"{self._key(where)}.init_args, or divide by the number of values.",
-        )
+    def evaluate(self, context: CheckContext) -> Outcome:
+        found = [(ratio, f"model.{name}") for name, ratio in self._ratios(context)]
+        return self.judge(max(found)[0], self.limit, max(found)[1]) if found else self.skipped("no loss to call")
+
+    def _ratios(self, context: CheckContext) -> Iterator[tuple[str, float]]:
+        """By what factor each loss differs for a batch that holds everything twice."""
+        batch = context.batch_of(4)
+        for name, loss, arguments in self._losses(context.model, context.target(batch)):
+            with torch.no_grad(), contextlib.suppress(Exception):  # one that takes something else
+                yield name, _ratio(loss(*arguments), loss(*[torch.cat([a, a]) for a in arguments]))
+        if not context.model.automatic_optimization:
+            return
+        model = unlogged(context.model)
+        model.trainer = context.trainer
+        without_dropout(model)
+        losses = []
+        # A trial run reports what is wrong with a training_step.
+        with context.trainer.precision_plugin.forward_context(), quiet(), contextlib.suppress(Exception):
+            for some in (batch, concatenate(batch, batch)):
+                torch.manual_seed(0)
+                step = model.training_step(some, 0)
+                losses.append(step["loss"] if isinstance(step, dict) else step)
+            yield "training_step", _ratio(*losses)
 
     @staticmethod
-    def _key(where: str) -> str:
-        return f"model.init_args.{where}" if where != "training_step" else "model.init_args.loss"
-
-    def _ratios(self, seen: Subject) -> Iterator[tuple[str, float]]:
-        model, pair = seen.model, seen.several(4)
-        for name, arguments in self._losses(seen, pair):
-            loss = getattr(model, name.split(".")[0])
-            call = getattr(loss, name.split(".")[1]) if "." in name else loss
-            with torch.no_grad():
-                yield name, _ratio(call(*arguments), call(*[torch.cat([a, a]) for a in arguments]))
-        if model.automatic_optimization:
-            with contextlib.suppress(Exception):  # a trial run tells what is wrong with a training_step
-                yield "training_step", self._step(seen, pair)
-
-    def _losses(self, seen: Subject, pair: Batch) -> Iterator[tuple[str, list[Tensor]]]:
-        model = seen.model
-        wanted = seen.encode(pair.target)
-        guess = (wanted + 0.1 * torch.randn_like(wanted)).float()
-        for name in ("loss", "reconstruction"):
+    def _losses(model: LightningModule, target: Any) -> Iterator[tuple[str, Callable, list[Tensor]]]:
+        """The model's losses by their usual names, with arguments; a training_step by hand cannot be called alone."""
+        if not isinstance(target, Tensor) or not target.is_floating_point():
+            return
+        estimate = (target + 0.1 * torch.randn_like(target)).float()
+        for name in ("loss", "criterion", "reconstruction"):
             if isinstance(getattr(model, name, None), nn.Module):
-                yield name, [guess, wanted]
-        if getattr(model, "discriminator", None) is not None and hasattr(model, "adversarial"):
-            logits = torch.randn(len(guess), 1, 3, 3, device=guess.device)
-            yield "adversarial.discriminator", [logits, -logits]
-            yield "adversarial.generator", [logits]
-
-    def _step(self, seen: Subject, pair: Batch) -> float:
-        model = copy.deepcopy(seen.model)
-        model.trainer = seen.trainer
-        doubled = Batch(*[None if part is None else torch.cat([part, part]) for part in pair])
-        for module in model.modules():
-            if isinstance(module, nn.modules.dropout._DropoutNd):
-                module.p = 0.0
-        losses = []
-        with unlogged(model), seen.autocast(), quiet():
-            for batch in (pair, doubled):
-                torch.manual_seed(0)
-                step = model.training_step(batch, 0)
-                losses.append(step["loss"] if isinstance(step, dict) else step)
-        return _ratio(*losses)
+                yield name, getattr(model, name), [estimate, target]
+        logits = torch.randn(len(estimate), 1, 3, 3, device=estimate.device)
+        for name, arguments in (("discriminator", [logits, -logits]), ("generator", [logits])):
+            loss = getattr(getattr(model, "adversarial", None), name, None)
+            if callable(loss) and discriminators_of(model, networks_of(model)):
+                yield f"adversarial.{name}", loss, arguments
 
 
 def _ratio(one: Tensor, two: Tensor) -> float:
-    """By what factor the second differs from the first, 1 for the same."""
     one, two = float(one.detach()), float(two.detach())
     return 1 + abs(two - one) / max(abs(one), 1e-12)
 
 
 class CannotOverfit(Check):
-    """A handful of images that a copy of the model does not learn by heart."""
+    """A few samples that a copy of the model cannot overfit."""
 
     code = "cannot-overfit"
-    floor = Level.SYMPTOM
-    follows = frozenset({"initial-loss", "unreadable-image"})
-    pictures = 4
+    level = Level.SYMPTOM
+    implied_by = frozenset({"initial-loss", "unreadable-image"})
+    samples = 4
     pixels = 4 * 64 * 64
     steps = 250
     seconds = 18.0
-    good = 0.5
-    """Of the better constant answer's error: reached, the trial ends."""
-    limit = 0.85
-    """Of the same: what is below it has learned something."""
-    halfway = 0.6
-    """Of the mean image's error and of the first answer's: the same, where doing nothing is hard to beat."""
+    good = 0.5  # of the reference (the better constant output's error, or the first loss): here the trial ends
+    limit = 0.85  # of the same: what is below it has learned something
+    halfway = 0.6  # of the mean target's error and of the first output's: likewise, where doing nothing is hard to beat
     rate = 1e-3
-    clear = 0.1
-    """How often a discriminator may take a made image for a true one: reached, its trial ends."""
-    confused = 0.35
-    """The same, above which it has learned nothing; 0.5 is chance."""
+    clear = 0.1  # a discriminator's error rate at which its trial ends
+    confused = 0.35  # above it a discriminator has learned nothing; 0.5 is chance
+    advice_rate = (
+        f"The network overfits a few samples with Adam at {rate:g}, but not with its own optimizer. Try another "
+        "learning rate [lr: 1.0e-3]."
+    )
+    advice_discriminator = (
+        "The discriminator does not learn to tell a few true samples from the generator's first ones. Look for swapped "
+        "labels and detached logits, and at its learning rate [discriminator_optimizer.init_args.lr: 4.0e-4]."
+    )
 
-    def look(self, seen: Subject) -> Outcome:
-        pair = self._handful(seen)
-        known = constants(pair)
-        reference = max(min(known.values()), 1e-6)
-        highest = max(known.values())
-        options = {"enough": self.good * reference, "steps": self.steps, "seconds": self.seconds}
-        state = copy.deepcopy(seen.model.state_dict())
-        own = overfit(seen.pristine, state, pair, seen.trainer, **options)
-        if self._learned(own, reference, highest):
-            return self._adversary(seen, pair, state) or self.passed(self._share(own, reference), self.limit)
-        other = own if own.problem else overfit(seen.pristine, state, pair, seen.trainer, rate=self.rate, **options)
-        where = f"{len(pair.input)} images, {own.steps} steps"
-        if self._learned(other, reference, highest):
-            return self.note(
-                0,
-                where,
-                self._share(own, reference),
-                self.limit,
-                f"The network learns a handful of images with Adam at {self.rate:g}, but not with its own optimizer. "
-                "Try another rate: lr: 1.0e-3 in model.init_args.optimizer.init_args (of a GAN: generator_optimizer).",
-            )
-        reason = f" ({own.problem})" if own.problem else ""
-        return self.fault(
-            0,
-            where,
-            self._share(own, reference),
-            self.limit,
-            f"The error stays near that of a constant answer{reason}. Mend this first: look for detached outputs, the "
-            "wrong target, a wrong sign of model.init_args.loss; only then try a wider network, widths: [32, 64, 128].",
+    def evaluate(self, context: CheckContext) -> Outcome:
+        batch = self.few_samples(context)
+        state = copy.deepcopy(context.model.state_dict())
+        errors, error, output = {}, None, None
+        with context.inference(), contextlib.suppress(Exception):  # a forward that takes something else
+            output = output_of(copy.deepcopy(context.model).eval(), batch)
+        if is_regression(output, target_of(batch)):
+            errors, error = constant_errors(batch), lambda model: rms_error(output_of(model, batch), target_of(batch))
+        elif not context.model.automatic_optimization:
+            return self.skipped("no target to compare the output with, nor one loss to follow")
+        reference = max(min(errors.values()), 1e-6) if errors else 0.0
+
+        def trial(network: str, error: Callable | None, enough: float, rate: float | None = None) -> OverfitResult:
+            model, length = trial_copy(context.pristine, state, network), {"steps": self.steps, "seconds": self.seconds}
+            return overfit(model, batch, context.trainer, error=error, enough=enough, rate=rate, **length)
+
+        def has_learned(result: OverfitResult) -> bool:
+            first = (result.errors or [float("nan")])[0]
+            halfway = self.halfway * min(first, max(errors.values())) if errors else 0.0
+            return not result.problem and result.best <= max(self.limit * (reference or first), halfway)
+
+        enough = self.good * reference if errors else float("-inf")
+        own = trial(context.main.name, error, enough)
+        if own.problem and not own.started:
+            return self.skipped(f"a trial run could not start: {own.problem}")
+        if not errors and own.errors and own.errors[0] <= 0:
+            return self.skipped("a loss that may be negative has no value to compare with")
+        share = own.best / (reference or (own.errors or [1.0])[0])
+        if has_learned(own):
+            return self._discriminator(context, batch, trial) or self.passed(share, self.limit)
+        where = f"{self.samples} samples, {own.steps} steps"
+        if not own.problem and has_learned(trial(context.main.name, error, enough, self.rate)):
+            return self.found(False, where, share, self.limit, self.advice_rate)
+        problem = f" ({own.problem})" if own.problem else ""
+        advice = (
+            f"The error stays near that of {'a constant output' if errors else 'the first step'}{problem}. Fix this "
+            "first: look for detached outputs, the wrong target, a wrong sign of the loss; only then try a larger "
+            "network."
         )
+        return self.found(True, where, share, self.limit, advice)
 
-    def _handful(self, seen: Subject) -> Batch:
-        """A few training images, not augmented, and made into pairs as in evaluation: the same at every step."""
-        if not hasattr(seen.data, "dataset") or not hasattr(seen.data, "make_pair"):
-            return seen.several(self.pictures, self.pixels)
-        from project.data.augment import Augment, Augmenter
+    def few_samples(self, context: CheckContext) -> Any:
+        """The batch to overfit."""
+        return context.batch_of(self.samples, self.pixels)
 
-        dataset = seen.data.dataset("train", training=True)
-        still = Augment(hflip=False, vflip=False, quarter_turns=False)
-        dataset.augmenter = Augmenter(still, getattr(seen.data, "crop", None))
-        first = dataset[0]
-        height, width = first.image.shape[-2:]
-        count = max(1, min(self.pictures, len(dataset), self.pixels // (height * width)))
-        numbers = torch.linspace(0, len(dataset) - 1, count).long().tolist()
-        try:
-            raw = dataset.__getitems__(numbers)
-        except Exception:  # whole images of several sizes
-            raw = first
-        return seen.pair(raw, training=False)
-
-    def _adversary(self, seen: Subject, pair: Batch, state: dict[str, Tensor]) -> Outcome | None:
-        """What there is to say of a discriminator, alone against the generator's first answers."""
-        model = seen.model
-        if not isinstance(model, AlternatingModel) or getattr(model, "discriminator", None) is None:
+    def _discriminator(self, context: CheckContext, batch: Any, trial: Callable[..., OverfitResult]) -> Outcome | None:
+        """What there is to report of a discriminator that trains alone, against the generator's first outputs."""
+        critics = discriminators_of(context.model, networks_of(context.model))
+        if not critics or not hasattr(context.model, "discriminator_scores"):
             return None
-        options = {"enough": self.clear, "steps": self.steps, "seconds": self.seconds, "adversary": True}
-        trial = overfit(seen.pristine, state, pair, seen.trainer, **options)
-        if not trial.last <= self.confused:
-            trial = overfit(seen.pristine, state, pair, seen.trainer, rate=self.rate, **options)
-        if trial.last <= self.confused:
-            return None
-        return self.fault(
-            0,
-            "discriminator",
-            trial.last,
-            self.confused,
-            "The discriminator does not learn to tell a few true images from the generator's first, empty ones. "
-            "Look for swapped labels, detached logits, and model.init_args.adversarial; "
-            "model.init_args.discriminator_optimizer.init_args.lr: 4.0e-4 is usual.",
-        )
-
-    def _learned(self, trial: Trial, reference: float, highest: float) -> bool:
-        if not trial.errors or trial.problem:
-            return False
-        return trial.best <= max(self.limit * reference, self.halfway * min(trial.errors[0], highest))
-
-    @staticmethod
-    def _share(trial: Trial, reference: float) -> float:
-        return trial.best / reference if trial.best == trial.best else float("inf")
+        for rate in (None, self.rate):
+            result = trial(critics[0], lambda model: discriminator_error_rate(model, batch), self.clear, rate)
+            if result.last <= self.confused:
+                return None
+        return self.found(True, critics[0], result.last, self.confused, self.advice_discriminator)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import math
 from collections.abc import Iterator
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor, equal, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from workbench.findings.checks.check import Check, Outcome
-from workbench.findings.checks.images import listed
-from workbench.findings.checks.subject import Part, Subject
-from workbench.findings.rule import Level
+from workbench.findings.checks.check import Check, Level, Outcome, leaves, listed
+from workbench.findings.checks.context import CheckContext, Part
+from workbench.model_parts import HELPER
 
 LAYERS = (_ConvNd, nn.Linear)
 
@@ -22,71 +22,110 @@ class WeightsConstant(Check):
     """Units that all start the same, and so learn the same."""
 
     code = "weights-constant"
-    floor = Level.WIRING
-    flat = 1e-8
+    level = Level.WIRING
+    advice = (
+        "Nothing tells units apart that start the same. Draw the weights at random (torch.nn.init.kaiming_normal_) "
+        "[init: kaiming]; only the last layer of a network or of a residual branch may start at 0."
+    )
 
-    def look(self, seen: Subject) -> Outcome:
+    def evaluate(self, context: CheckContext) -> Outcome:
         found, looked = [], 0
-        for part in seen.parts:
+        for part in context.parts:
             zeros = []
             for name, _, weight in layers(part):
                 looked += 1
-                if weight.numel() < 2 or weight.std() > self.flat * max(1.0, float(weight.abs().max())):
+                if weight.numel() < 2 or weight.std() > 1e-8 * max(1.0, float(weight.abs().max())):
                     same = len(weight) > 2 and weight[0].numel() > 1 and bool((weight == weight[:1]).all())
                     found += [name] if same else []
-                elif bool((weight == 0).all()):
-                    zeros.append(name)
                 else:
-                    found.append(name)
-            found += [name for name in zeros if name not in harmless_zeros(seen, part, zeros)]
+                    (found if bool((weight != 0).any()) else zeros).append(name)
+            if zeros:
+                order, identities = trace_layers(context, part)
+                # The last layer may start at 0, and the last of a branch that is added to something.
+                found += [n for n in zeros if n not in order[-1:] and not n.startswith(tuple(identities))]
         if not found:
             return self.passed(f"{looked} layers vary", "all")
-        return self.fault(
-            0,
-            listed(found),
-            f"{len(found)} of {looked} layers start with one value",
-            "none",
-            "Nothing tells units apart that start the same. Draw the weights at random: init: kaiming in "
-            "model.init_args.network.init_args, or torch.nn.init.kaiming_normal_; only the last layer of a network or "
-            "of a residual branch may start at 0.",
-        )
+        return self.found(True, listed(found), f"{len(found)} of {looked} layers start with one value", "none")
 
 
 class WeightsScale(Check):
-    """Weights far larger or smaller than what keeps the variance from layer to layer."""
+    """Weights far larger or smaller than what keeps the variance from layer to layer, 1 / sqrt(fan-in)."""
 
     code = "weights-scale"
-    floor = Level.WIRING
-    follows = frozenset({"weights-constant"})
+    level = Level.WIRING
+    implied_by = frozenset({"weights-constant"})
     limit = 10.0
+    advice = "Use torch.nn.init.kaiming_normal_ with the activation's gain [init: kaiming]."
 
-    def look(self, seen: Subject) -> Outcome:
-        if seen.starts_from_others or seen.pretrained:
+    def evaluate(self, context: CheckContext) -> Outcome:
+        if context.starts_from_others or context.pretrained:
             return self.skipped("the weights are those of an earlier training")
         worst, where = 1.0, ""
-        for part in seen.parts:
-            last = last_layer(seen, part)
+        for part in context.parts:
+            last = trace_layers(context, part)[0][-1:]
             for name, layer, weight in layers(part):
                 if weight.numel() < 16 or not bool((weight != 0).any()):
                     continue
                 ratio = weight.std().item() * math.sqrt(fan_in(layer, weight))
-                # A last layer may start small, for a first answer near that of doing nothing.
-                if ratio < 1 and (layer is last or len(weight) == 1):
-                    continue
-                if hasattr(layer, "parametrizations"):  # such as a spectral norm, which sets the scale itself
+                # A last layer may start small, for a first output near that of doing nothing; a parametrization, such
+                # as a spectral norm, sets the scale itself.
+                if (ratio < 1 and (name in last or len(weight) == 1)) or hasattr(layer, "parametrizations"):
                     continue
                 if max(ratio, 1 / ratio) > max(worst, 1 / worst):
                     worst, where = ratio, name
+        limit = f"1/{self.limit:g} to {self.limit:g}"
         if max(worst, 1 / worst) <= self.limit:
-            return self.passed(worst, f"1/{self.limit:g} to {self.limit:g}")
-        return self.fault(
-            0,
-            where,
-            worst,
-            f"1/{self.limit:g} to {self.limit:g}",
-            f"The standard deviation of its weights is {worst:.3g} times 1 / sqrt(fan-in). Set init: kaiming in "
-            "model.init_args.network.init_args, or use torch.nn.init.kaiming_normal_ with the activation's gain.",
-        )
+            return self.passed(worst, limit)
+        advice = f"The standard deviation of its weights is {worst:.3g} times 1 / sqrt(fan-in). {self.advice}"
+        return self.found(True, where, worst, limit, advice)
+
+
+class FrozenParameters(Check):
+    """Tensors that are not trained, though nobody said so."""
+
+    code = "frozen-parameters"
+    level = Level.WIRING
+    advice = (
+        "requires_grad is False, so these stay as they are. Set it to True, or declare the freeze by an argument or "
+        "attribute of the network with freeze in its name, such as freeze: true."
+    )
+    advice_untrained = (
+        "model.finetune freezes weights that nobody has trained. Start from some that are, by pretrained weights "
+        "[weights: DEFAULT] or another run's [init_from: CHECKPOINT], or leave freeze_stages and freeze_norms out."
+    )
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        everything = dict(own_parameters(context.model))
+        frozen = [name for name, parameter in everything.items() if not parameter.requires_grad]
+        if not frozen:
+            return self.passed(0, 0)
+        finetunes = getattr(getattr(context.model, "finetune", None), "freezes", False)
+        if finetunes and not (context.pretrained or context.starts_from_others):
+            return self.found(True, listed(frozen), len(frozen), 0, self.advice_untrained)
+        declared = "model.finetune" if finetunes else declared_freeze(context)
+        if declared and len(frozen) < len(everything):
+            return self.passed(f"{len(frozen)} frozen", f"declared by {declared}")
+        return self.found(True, listed(frozen), len(frozen), 0)
+
+
+class ParametersNotOptimized(Check):
+    """Trainable tensors that no optimizer holds."""
+
+    code = "parameters-not-optimized"
+    level = Level.WIRING
+    advice = (
+        "No optimizer holds these. Keep layers in nn.ModuleList or nn.ModuleDict instead of a list or dict, make all "
+        "of them in __init__, and give configure_optimizers every trainable parameter."
+    )
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        held = {id(p) for optimizer in context.optimizers for group in optimizer.param_groups for p in group["params"]}
+        own = [(name, p) for name, p in own_parameters(context.model) if p.requires_grad]
+        tensors = [*own, *hidden(context.model), *made_late(context)]
+        missing = [name for name, tensor in tensors if id(tensor) not in held]
+        if not missing:
+            return self.passed(f"{len(own)} tensors held", "all")
+        return self.found(True, listed(missing), len(missing), 0)
 
 
 def layers(part: Part) -> Iterator[tuple[str, nn.Module, Tensor]]:
@@ -96,79 +135,80 @@ def layers(part: Part) -> Iterator[tuple[str, nn.Module, Tensor]]:
             continue
         hooked = getattr(layer, "parametrizations", None)
         weight = hooked.weight.original if hooked is not None and "weight" in hooked else layer.weight
-        if not isinstance(weight, Tensor) or not weight.requires_grad or isinstance(weight, nn.UninitializedParameter):
-            continue
-        weight = weight.detach().float()
-        if isinstance(layer, _ConvTransposeNd) and layer.groups == 1:
-            weight = weight.transpose(0, 1)
-        yield f"{part.name}.{name}".rstrip("."), layer, weight
+        if isinstance(weight, Tensor) and weight.requires_grad and not isinstance(weight, nn.UninitializedParameter):
+            transposed = isinstance(layer, _ConvTransposeNd) and layer.groups == 1
+            weight = weight.detach().float()
+            yield part.full_name(name), layer, weight.transpose(0, 1) if transposed else weight
 
 
 def fan_in(layer: nn.Module, weight: Tensor) -> float:
-    """Values that go into one of the layer's results; of a transposed convolution those that meet in one pixel."""
+    """Values that go into one result; of a transposed convolution those that meet in one pixel."""
     if isinstance(layer, _ConvTransposeNd):
         return max(1.0, weight[0].numel() / math.prod(layer.stride))
     return weight[0].numel()
 
 
-def run_order(part: Part) -> list[nn.Module]:
-    """The layers with weights, in the order in which they run."""
-    found: list[nn.Module] = []
-    handles = [
-        layer.register_forward_hook(lambda layer, args, output: found.append(layer))
-        for layer in part.module.modules()
-        if isinstance(layer, LAYERS)
-    ]
-    training = {module: module.training for module in part.module.modules()}
-    try:
-        part.module.eval()
-        with torch.no_grad():
-            part.module(part.given[:2])
-    finally:
-        for module, mode in training.items():
-            module.training = mode
-        for handle in handles:
-            handle.remove()
-    return found
+def trace_layers(context: CheckContext, part: Part) -> tuple[list[str], list[str]]:
+    """Names of the layers with weights, as they run, and prefixes of the blocks that now give what they are given."""
+    order: list[str] = []
+    identities: list[str] = []
+
+    def visit(name: str, module: nn.Module, args: tuple, output: Any) -> None:
+        given = args[0] if args else None
+        if isinstance(module, LAYERS):
+            order.append(part.full_name(name))
+        elif not name or not any(True for _ in module.children()):
+            return
+        elif isinstance(given, Tensor) and isinstance(output, Tensor) and given.shape == output.shape:
+            identities.extend([part.full_name(name) + "."] * (equal(given, output) or equal(given.relu(), output)))
+
+    with context.inference():
+        part.trace(copy.deepcopy(part.module).eval(), visit)
+    return order, identities
 
 
-def last_layer(seen: Subject, part: Part) -> nn.Module | None:
-    """The layer with weights that runs last."""
-    with seen.autocast():
-        ran = run_order(part)
-    return ran[-1] if ran else None
+def own_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters of the networks; not those of what judges them, as losses and metrics do."""
+    for name, parameter in model.named_parameters():
+        if not HELPER.search(name) and not isinstance(parameter, nn.UninitializedParameter):
+            yield name, parameter
 
 
-def harmless_zeros(seen: Subject, part: Part, zeros: list[str]) -> set[str]:
-    """Of layers that start at 0, those that may: the last, and the last of a branch that is added to something."""
-    if not zeros:
-        return set()
-    last = last_layer(seen, part)
-    same: set[str] = set()
-    modules = dict(part.module.named_modules())
-    names = {layer: name for name, layer in modules.items()}
+def hidden(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Trainable tensors that a module keeps where torch does not find them: in lists, dicts, or as plain tensors."""
+    known = {id(parameter) for parameter in model.parameters()}
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            if key.startswith("_") or HELPER.search(name) or HELPER.search(key):
+                continue
+            is_list = isinstance(value, list | tuple | set)
+            items = value.items() if isinstance(value, dict) else enumerate(value) if is_list else [("", value)]
+            for number, item in items:
+                for inner, tensor in item.named_parameters() if isinstance(item, nn.Module) else [("", item)]:
+                    trainable = isinstance(tensor, Tensor) and tensor.is_leaf and tensor.requires_grad
+                    if trainable and id(tensor) not in known:
+                        yield ".".join(filter(None, (name, key, str(number), inner))), tensor
 
-    def hear(name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            given = args[0] if args else None
-            if not isinstance(given, Tensor) or not isinstance(output, Tensor) or given.shape != output.shape:
-                return
-            if torch.equal(given, output) or torch.equal(given.relu(), output):
-                same.add(name)
 
-        return hook
+def made_late(context: CheckContext) -> Iterator[tuple[str, Tensor]]:
+    """Parameters that the first pass makes, when the optimizers are there already."""
+    for part in context.parts:
+        network = copy.deepcopy(part.module).eval()
+        known = {name for name, _ in network.named_parameters()}
+        with context.inference(), contextlib.suppress(Exception):
+            part.run(network)
+        yield from ((part.full_name(name), p) for name, p in network.named_parameters() if name not in known)
 
-    handles = [m.register_forward_hook(hear(n)) for n, m in modules.items() if any(True for _ in m.children())]
-    try:
-        with torch.no_grad(), seen.autocast():
-            part.module(part.given[:2])
-    finally:
-        for handle in handles:
-            handle.remove()
-    harmless = set()
-    for full in zeros:
-        name = full.removeprefix(f"{part.name}.")
-        parents = {name.rsplit(".", depth)[0] for depth in range(1, name.count(".") + 1)}
-        if name == names.get(last) or parents & same:
-            harmless.add(full)
-    return harmless
+
+def declared_freeze(context: CheckContext) -> str:
+    """The setting that freezes something on purpose: an argument in the configuration, or a network's attribute."""
+    for key, value in leaves(context.config.get("model")):
+        name = key.rpartition(".")[2].lower()
+        unfrozen = name in ("train_backbone", "trainable")
+        if (unfrozen and value is False) or (value and ("freeze" in name or "frozen" in name)):
+            return f"model.{key}"
+    for name, module in context.model.named_modules():
+        for key, value in vars(module).items():
+            if ("freeze" in key.lower() or "frozen" in key.lower()) and not callable(value) and value:
+                return f"{name}.{key}".lstrip(".")
+    return ""

@@ -1,18 +1,23 @@
-"""What is put together wrongly: seen by what an untrained network does with its input."""
+"""What is wired wrongly: seen by what an untrained network does with its input."""
 
 from __future__ import annotations
+
+import itertools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from workbench.findings.checks.check import Check, Outcome
-from workbench.findings.checks.subject import Part, Subject
-from workbench.findings.rule import Level
+from workbench.findings.checks.check import Check, Level, Outcome
+from workbench.findings.checks.context import CheckContext, Part
+from workbench.findings.checks.weights import LAYERS
 
-BROKEN_DATA = frozenset({"input-nonfinite", "input-constant"})
+BROKEN_INPUT = frozenset({"input-nonfinite", "input-constant"})
+MAX_CHANNELS = 64
+TRANSPARENT = (nn.Identity, nn.modules.dropout._DropoutNd)
 
 
-def strength(values: Tensor) -> float:
+def largest(values: Tensor) -> float:
     """The largest absolute value, 0 where there is none."""
     return float(values.detach().float().abs().max()) if values.numel() else 0.0
 
@@ -21,129 +26,205 @@ class EvalNotDeterministic(Check):
     """Two passes in eval mode that differ."""
 
     code = "eval-not-deterministic"
-    floor = Level.WIRING
-    follows = BROKEN_DATA
-    limit = 1e-4
-    """Of the answer's largest value: what the order of additions may change."""
+    level = Level.WIRING
+    implied_by = BROKEN_INPUT
+    limit = 1e-4  # of the output's largest value: what the order of additions may change
+    advice = (
+        "Two passes in eval mode differ, so scores change from one validation to the next. Tie dropout and noise to "
+        "self.training (F.dropout(x, p, self.training)), or switch them off [dropout: 0]."
+    )
 
-    def look(self, seen: Subject) -> Outcome:
-        worst, where = 0.0, ""
-        with torch.no_grad(), seen.autocast():
-            for part in seen.parts:
-                network = part.woken()
-                one, other = network(part.given), network(part.given)
-                apart = strength(one - other) / max(strength(one), 1e-6)
-                if apart > worst:
-                    worst, where = apart, part.name
-        if worst <= self.limit:
-            return self.passed(worst, self.limit)
-        return self.fault(
-            0,
-            where,
-            worst,
-            self.limit,
-            "Two passes in eval mode differ, so scores change from look to look. Tie dropout and noise to "
-            "self.training (F.dropout(x, p, self.training)), or switch them off: dropout: 0 in "
-            "model.init_args.network.init_args.",
-        )
+    def evaluate(self, context: CheckContext) -> Outcome:
+        found = []
+        with context.inference():
+            for part in context.parts:
+                network = part.with_nonzero_weights()
+                one, other = part.run(network), part.run(network)
+                found.append((largest(one - other) / max(largest(one), 1e-6), part.name))
+        worst, where = max(found)
+        return self.judge(worst, self.limit, where)
 
 
 class InputIgnored(Check):
-    """An answer that does not depend on the input, or on one of its channels."""
+    """An output that does not depend on the input, or on one of its channels."""
 
     code = "input-ignored"
-    floor = Level.WIRING
-    follows = BROKEN_DATA | {"eval-not-deterministic", "weights-constant", "output-range"}
-    limit = 1e-6
-    """Of the answer's largest value."""
+    level = Level.WIRING
+    implied_by = BROKEN_INPUT | {"eval-not-deterministic", "weights-constant", "output-range"}
+    limit = 1e-6  # of the output's largest value
+    advice = (
+        "The output stays the same where this input is 0: {} is overwritten, detached or multiplied by 0 on the way. "
+        "Follow it through forward; the first layer has to count it [in_channels: its channels]."
+    )
 
-    def look(self, seen: Subject) -> Outcome:
+    def evaluate(self, context: CheckContext) -> Outcome:
         least = 1.0
-        for part in seen.parts:
-            network, given = part.woken(), part.given
+        for part in context.parts:
+            network, given = part.with_nonzero_weights(), part.input
+            channels = range(min(given.shape[1], MAX_CHANNELS) if given.ndim > 1 else 0)
             with torch.no_grad():
-                answer = network(given)
-                change, body = self._change(network, given, answer, torch.zeros_like(given))
-                if change <= self.limit:
-                    return self._fault(part.name, change, "it")
-                if body is not None and body <= self.limit:
-                    return self._fault(part.name, body, "what is added to the input")
-                least = min(least, change)
-                for channel in range(given.shape[1]):
-                    if given[:, channel].std() < 1e-6 and strength(given[:, channel]) < 1e-6:
-                        continue
+                output = part.run(network)
+                for channel in (None, *(channel for channel in channels if largest(given[:, channel]) > 1e-6)):
                     without = given.clone()
-                    without[:, channel] = 0
-                    change, _ = self._change(network, given, answer, without)
-                    if change <= self.limit:
-                        return self._fault(f"{part.name}, channel {channel} of its input", change, "it")
+                    without[:, channel] = 0  # None: all of them
+                    where = part.name if channel is None else f"{part.name}, channel {channel} of its input"
+                    change, body = self._change(part, output, part.run(network, without), given - without)
                     least = min(least, change)
+                    if change <= self.limit:
+                        return self.found(True, where, change, self.limit, self.advice.format("it"))
+                    if channel is None and body is not None and body <= self.limit:
+                        what = "what is added to the input"
+                        return self.found(True, where, body, self.limit, self.advice.format(what))
         return self.passed(least, self.limit)
 
     @staticmethod
-    def _change(network: nn.Module, given: Tensor, answer: Tensor, other: Tensor) -> tuple[float, float | None]:
-        """How much the answer changes, and how much of that is more than the change of the input itself."""
-        changed = network(other)
-        scale = max(strength(answer), 1e-6)
-        body = None
-        if answer.shape[2:] == given.shape[2:] and answer.shape[1] <= given.shape[1] and answer.ndim == given.ndim:
-            passed_on = (given - other)[:, : answer.shape[1]]
-            if strength(passed_on) > 0:
-                # A rounding error of the sum itself is no dependence.
-                body = max(0.0, strength(answer - changed - passed_on) / scale - 4e-7)
-        return strength(answer - changed) / scale, body
-
-    def _fault(self, where: str, value: float, what: str) -> Outcome:
-        return self.fault(
-            0,
-            where,
-            value,
-            self.limit,
-            f"The answer stays the same where this input is 0: {what} is overwritten, detached or multiplied by 0 on "
-            "the way. Follow it through forward; model.init_args.network.init_args.in_channels has to count it.",
-        )
+    def _change(part: Part, output: Tensor, changed: Tensor, by: Tensor) -> tuple[float, float | None]:
+        """How much the output changes, and how much of that is more than the change of the input itself."""
+        scale, body = max(largest(output), 1e-6), None
+        if output.ndim == by.ndim > 1 and output.shape[2:] == by.shape[2:] and output.shape[1] <= by.shape[1]:
+            passed_on = by[:, : output.shape[1]]
+            if largest(passed_on) > 0:  # a rounding error of the sum itself is no dependence
+                body = max(0.0, largest(output - changed - passed_on) / scale - 4e-7)
+        return largest(output - changed) / scale, body
 
 
 class BatchMixing(Check):
-    """One image's answer that depends on another image of the batch, in eval mode."""
+    """One sample's output that depends on another sample of the batch, in eval mode."""
 
     code = "batch-mixing"
-    floor = Level.WIRING
-    follows = BROKEN_DATA | {"eval-not-deterministic"}
-    limit = 1e-6
-    """Gradient on the other images against that on the image itself."""
+    level = Level.WIRING
+    implied_by = BROKEN_INPUT | {"eval-not-deterministic"}
+    limit = 1e-6  # gradient on the other samples against that on the sample itself
+    advice = (
+        "The output for one sample depends on the others of its batch, also in eval mode. Look for view, reshape, "
+        "permute, means and softmax over dimension 0, and for a batch norm kept in training mode."
+    )
 
-    def look(self, seen: Subject) -> Outcome:
-        worst, where = 0.0, ""
-        for part in seen.parts:
-            if len(part.given) < 2:
-                return self.skipped("a batch of one image mixes nothing")
-            share = self._share(part)
-            if share > worst:
-                worst, where = share, part.name
-        if worst <= self.limit:
-            return self.passed(worst, self.limit)
-        return self.fault(
-            0,
-            where,
-            worst,
-            self.limit,
-            "The answer to one image depends on the others of its batch (data.batch_size), also in eval mode. Look "
-            "for view, reshape, permute, means and softmax over dimension 0, and for a batch norm kept in training "
-            "mode.",
-        )
+    def evaluate(self, context: CheckContext) -> Outcome:
+        parts = [part for part in context.parts if len(part.input) > 1 and part.input.is_floating_point()]
+        if not parts:
+            return self.skipped("no batch of several floating-point inputs")
+        worst, where = max((self._share(part), part.name) for part in parts)
+        return self.judge(worst, self.limit, where)
 
-    def _share(self, part: Part) -> float:
-        network = part.woken()
-        given = part.given[:4].detach().clone().requires_grad_()
-        answer = network(given)
-        if answer.ndim == 0 or len(answer) != len(given):
+    @staticmethod
+    def _share(part: Part) -> float:
+        given = part.input.detach().clone().requires_grad_()
+        output = part.run(part.with_nonzero_weights(), given)
+        if output.ndim == 0 or len(output) != len(given):
             return 1.0
-        generator = torch.Generator().manual_seed(0)
-        weights = torch.randn(answer[0].shape, generator=generator).to(answer.device)
-        if not answer.requires_grad:
+        if not output.requires_grad:
             return 0.0
-        (gradient,) = torch.autograd.grad((answer[0] * weights).sum(), given, allow_unused=True)
-        if gradient is None:
+        weights = torch.randn(output[0].shape, generator=torch.Generator().manual_seed(0)).to(output.device)
+        (gradient,) = torch.autograd.grad((output[0] * weights).sum(), given, allow_unused=True)
+        if gradient is None or not bool(gradient[1:].any()):
             return 0.0
-        return strength(gradient[1:]) / max(strength(gradient[0]), 1e-12) if strength(gradient[1:]) > 0 else 0.0
+        return largest(gradient[1:]) / max(largest(gradient[0]), 1e-12)
+
+
+class MissingNonlinearity(Check):
+    """Linear layers that follow each other with nothing between, and so are one.
+
+    Meant are convolutions over neighbors and matrices that keep the resolution: two in one block, or three in a row
+    wherever they stand. Halving, doubling, 1 x 1 and grouped convolutions are steps of their own by design.
+    """
+
+    code = "missing-nonlinearity"
+    level = Level.WIRING
+    advice = (
+        "These layers follow each other without an activation, and are one layer. Put one between them "
+        "[activation: relu]."
+    )
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        looked = 0
+        for part in context.parts:
+            chains, count = linear_chains(part, context)
+            looked += count
+            for chain in chains:
+                inside = [two for two in itertools.pairwise(chain) if len({n.rpartition(".")[0] for n in two}) == 1]
+                if inside or len(chain) >= 3:
+                    names = inside[0] if inside else chain
+                    where = " -> ".join(map(part.full_name, names[:4]))
+                    return self.found(True, where, f"{len(names)} linear layers in a row", "an activation between")
+        return self.passed(f"{looked} layers", "an activation between")
+
+
+def linear_chains(part: Part, context: CheckContext) -> tuple[list[list[str]], int]:
+    """Names of layers of which each gets just what the one before gave, through norms and dropout at most; and how many
+    layers with weights ran."""
+    # A tensor, its version when it was made (an activation in place raises it), and the layers that it came through.
+    made: dict[int, tuple[Tensor, int, list[str]]] = {}
+    chains: list[list[str]] = []
+    count = 0
+
+    def visit(name: str, module: nn.Module, args: tuple, output: Any) -> None:
+        nonlocal count
+        given = args[0] if args and isinstance(args[0], Tensor) else None
+        has_children = any(True for _ in module.children()) and not isinstance(module, LAYERS)
+        if has_children or given is None or not isinstance(output, Tensor):
+            return
+        tensor, version, chain = made.get(id(given), (None, -1, []))
+        before = list(chain) if tensor is given and given._version == version else []
+        count += isinstance(module, LAYERS)
+        if isinstance(module, LAYERS) and _gains_nothing(module):
+            before = [*before, name]
+            chains.append(before)
+        elif not isinstance(module, (nn.modules.conv._ConvNd, *TRANSPARENT)) and "Norm" not in type(module).__name__:
+            before = []
+        made[id(output)] = (output, output._version, before)
+
+    with context.inference():
+        part.trace(part.with_nonzero_weights(), visit)
+    return [chain for chain in chains if len(chain) > 1], count
+
+
+def _gains_nothing(layer: nn.Module) -> bool:
+    """Whether a layer is one that gains nothing right behind another of its kind."""
+    if isinstance(layer, nn.Linear):
+        return layer.out_features >= layer.in_features  # a smaller one is the first half of a product of low rank
+    return not layer.transposed and layer.groups == 1 and max(layer.kernel_size) > 1 and max(layer.stride) == 1
+
+
+class OutputRange(Check):
+    """Outputs that cannot reach the targets, however the last layer is trained."""
+
+    code = "output-range"
+    level = Level.WIRING
+    implied_by = BROKEN_INPUT | {"input-range", "eval-not-deterministic"}
+    limit = 0.02  # share of the targets' values that are out of reach
+    slack = 0.02  # of the targets' range: a sigmoid never quite gets to its ends
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        part = context.main
+        reach = None if part.target is None else self._reach(part)
+        if reach is None:
+            return self.skipped("no target that is like the output, or no layer with weights that moves it")
+        low, high = reach
+        targets = torch.cat([context.target(batch).float().flatten() for batch in context.batches])
+        least, most = float(targets.min()), float(targets.max())
+        slack = self.slack * (most - least)
+        beyond = ((targets < low - slack) | (targets > high + slack)).float().mean().item()
+        advice = (
+            f"So many of the targets' values ({least:.3g} to {most:.3g}) can never be reached. Leave the last "
+            "activation out, or map its range to that of the targets."
+        )
+        return self.judge(beyond, self.limit, f"{part.name}: {low:.3g} to {high:.3g}", advice)
+
+    @staticmethod
+    @torch.no_grad()
+    def _reach(part: Part) -> tuple[float, float] | None:
+        """The least and the largest output, with the last layer's grown ten-thousandfold either way."""
+        ran: list[nn.Module] = []
+        network = part.with_nonzero_weights()
+        usual = part.trace(network, lambda _, module, *__: ran.append(module) if isinstance(module, LAYERS) else None)
+        if not ran or usual.shape != part.target.shape:
+            return None
+        ends, moved = [], 0.0
+        for factor in (-1e4, 1e4):
+            handle = ran[-1].register_forward_hook(lambda layer, args, y, f=factor: y * f + f * 0.01)
+            output = part.run(network).float()
+            handle.remove()
+            moved = max(moved, largest(output - usual))
+            ends += [output.min().item(), output.max().item()]
+        return (min(ends), max(ends)) if moved > 0 else None

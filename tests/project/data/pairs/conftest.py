@@ -7,12 +7,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Blind(TorchDispatchMode):
-    """Nobody may look at a value, nor make shapes depend on one: on a GPU the program would wait for it."""
+    """No code may read a value, nor make shapes depend on one: on a GPU the program would wait for it."""
 
-    LOOKS = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "is_nonzero", "_unique2")
+    READS = ("_local_scalar_dense", "nonzero", "equal", "masked_select", "is_nonzero", "_unique2")
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        assert func.overloadpacket.__name__ not in self.LOOKS, f"{func} looks at a value"
+        assert func.overloadpacket.__name__ not in self.READS, f"{func} reads a value"
         return func(*args, **(kwargs or {}))
 
 
@@ -23,7 +23,7 @@ def blind():
 
 
 @pytest.fixture
-def pictures():
+def images():
     """Makes a batch of 8-bit noise in [0, 1], each pixel another color: images(seed, count, channels, size)."""
 
     def make(
@@ -33,3 +33,8 @@ def pictures():
         return torch.from_numpy(levels.astype(np.float32) / 255).to(device)
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)

@@ -9,14 +9,12 @@ from skimage import color
 
 from project.data import ImageDataModule
 from project.data.pairs import (
-    AdaptiveThreshold,
     Coloring,
     GrayToColor,
     LinesToColor,
     NoHints,
     PairMaker,
     PaletteHints,
-    Point,
     SpatialHints,
     XDoG,
 )
@@ -30,7 +28,6 @@ MAKERS = [
     GrayToColor(SpatialHints(position="gaussian")),
     LinesToColor(PaletteHints(5)),
     LinesToColor(SpatialHints(), XDoG()),
-    LinesToColor(SpatialHints(), AdaptiveThreshold()),
 ]
 
 
@@ -38,8 +35,8 @@ def hwc(batch):
     return batch.permute(0, 2, 3, 1).double().numpy()
 
 
-def test_gray_photographs_are_lightness(pictures):
-    image = pictures()
+def test_gray_photographs_are_lightness(images):
+    image = images()
     pair = GrayToColor()(image, None, INDEX, SEED, True)
     lab = color.rgb2lab(hwc(image))
     assert pair.target is image and pair.seed is SEED and pair.index is INDEX
@@ -50,18 +47,18 @@ def test_gray_photographs_are_lightness(pictures):
     assert GrayToColor.keeps_lightness and not LinesToColor.keeps_lightness
 
 
-def test_lines_of_a_folder_pair(pictures):
-    image, target = pictures(1), pictures(2)
+def test_lines_of_a_folder_pair(images):
+    image, target = images(1), images(2)
     pair = LinesToColor(SpatialHints())(image, target, INDEX, SEED, False)
     assert pair.target is target and pair.input.shape == (4, 5, 40, 56)
     expected = [Image.fromarray((one * 255).round().astype(np.uint8)).convert("L") for one in hwc(image)]
     assert np.allclose(pair.input[:, 0].numpy(), np.stack(expected) / 255, atol=0.51 / 255)
     assert torch.equal(pair.baseline, pair.input[:, :1].expand(-1, 3, -1, -1))
-    assert torch.equal(pair.input[:, 1:], SpatialHints().exact(target, SEED, 10))  # the answer's colors
+    assert torch.equal(pair.input[:, 1:], SpatialHints().deterministic(target, SEED, 10))  # the target's colors
 
 
-def test_lines_of_one_folder_are_drawn(pictures):
-    image = pictures()
+def test_lines_of_one_folder_are_drawn(images):
+    image = images()
     maker = LinesToColor()
     pair = maker(image, None, INDEX, SEED, False)
     assert pair.target is image and isinstance(maker.lines, XDoG) and isinstance(maker.hints, NoHints)
@@ -71,8 +68,8 @@ def test_lines_of_one_folder_are_drawn(pictures):
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_evaluation_follows_from_picture_and_number_alone(pictures, maker):
-    image = pictures()
+def test_evaluation_follows_from_image_and_seed_alone(images, maker):
+    image = images()
     whole = maker(image, None, INDEX, SEED, False).input
     torch.rand(7)
     assert torch.equal(maker(image, None, INDEX, SEED, False).input, whole)  # epoch after epoch
@@ -86,26 +83,19 @@ def test_evaluation_follows_from_picture_and_number_alone(pictures, maker):
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_training_follows_from_the_devices_generator(pictures, maker):
+def test_training_follows_from_the_devices_generator(images, maker):
     torch.manual_seed(3)
-    first = maker(pictures(), None, INDEX, SEED, True).input
+    first = maker(images().requires_grad_(), None, INDEX, SEED, True).input
+    assert not first.requires_grad
     torch.manual_seed(3)
-    assert torch.equal(maker(pictures(), None, INDEX, SEED + 1, True).input, first)
+    assert torch.equal(maker(images(), None, INDEX, SEED + 1, True).input, first)
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-@pytest.mark.parametrize("training", [True, False])
-def test_no_gradients_are_kept(pictures, maker, training):
-    image = pictures().requires_grad_()
-    pair = maker(image, None, INDEX, SEED, training)
-    assert not pair.input.requires_grad and not pair.baseline.requires_grad
-
-
-@pytest.mark.parametrize("maker", MAKERS)
-@pytest.mark.parametrize("partner", [True, False])
-def test_training_asks_the_device_for_nothing(pictures, blind, maker, partner):
-    image, target = pictures(1), pictures(2) if partner and maker.partner == "may" else None
-    with pytest.raises(AssertionError, match="looks at a value"), blind:
+@pytest.mark.parametrize("paired", [True, False])
+def test_training_reads_no_value_from_the_device(images, blind, maker, paired):
+    image, target = images(1), images(2) if paired and maker.uses_target == "optional" else None
+    with pytest.raises(AssertionError, match="reads a value"), blind:
         image.max().item()
     with blind:
         pair = maker(image, target, INDEX, SEED, True)
@@ -113,8 +103,8 @@ def test_training_asks_the_device_for_nothing(pictures, blind, maker, partner):
 
 
 @pytest.mark.parametrize("maker", [maker for maker in MAKERS if maker.hints.channels])
-def test_the_same_pair_with_other_hints(pictures, maker):
-    pair = maker(pictures(), None, INDEX, SEED, False)
+def test_the_same_pair_with_other_hints(images, maker):
+    pair = maker(images(), None, INDEX, SEED, False)
     same = maker.with_hints(pair, maker.hints.eval_count)
     assert torch.equal(same.input, pair.input) and same.target is pair.target
     none, few, many = (maker.with_hints(pair, count).input for count in (0, 2, 5))
@@ -124,42 +114,32 @@ def test_the_same_pair_with_other_hints(pictures, maker):
     assert (masks[1] >= masks[0]).all() and masks[1].sum() > masks[0].sum()
 
 
-def test_hints_do_not_follow_the_lines_chance(pictures):
+def test_hints_do_not_follow_the_lines_chance(images):
     """Both come from one number; were it one row of chance, squares would lie where strokes are broad."""
     generator = torch.Generator().manual_seed(11)
-    top = SpatialHints().exact(pictures(), SEED, 1)[0, 3].nonzero()[0]
+    top = SpatialHints().deterministic(images(), SEED, 1)[0, 3].nonzero()[0]
     drawn = torch.rand(128, 2, generator=generator)[0] * torch.tensor([35, 51])
     assert not torch.equal(top, drawn.long())
 
 
-def test_input_from_a_users_picture(pictures):
-    picture = pictures(count=1)
-    point = Point(20, 30, (0.0, 1.0, 0.5))
-    maker = GrayToColor(SpatialHints())
-    found = maker.input_from(picture, [point])
-    assert found.shape == (1, 5, 40, 56)
-    assert np.allclose(found[0, 0].numpy() * 100, color.rgb2lab(hwc(picture))[0, ..., 0], atol=5e-3)
-    assert torch.equal(found[:, 1:], SpatialHints().given(40, 56, [point]))
-    gray = picture[:, :1]
-    assert torch.allclose(maker.input_from(gray, []), maker.input_from(gray.expand(-1, 3, -1, -1), []))
-    lines = LinesToColor()
-    assert torch.equal(lines.input_from(gray, []), gray)
-    with pytest.raises(UserError, match="outside the image"):
-        maker.input_from(picture, [Point(56, 3, (0, 0, 0))])
-    with pytest.raises(UserError, match="no color hints"):
-        lines.input_from(picture, [point])
+def test_the_condition_of_a_gray_image_is_that_of_the_same_in_rgb(images):
+    gray = images(count=1)[:, :1]
+    for maker in (GrayToColor(), LinesToColor()):
+        rgb = maker.condition_of(gray.expand(-1, 3, -1, -1))
+        assert torch.allclose(maker.condition_of(gray), rgb, rtol=0, atol=1e-6)
+    assert torch.equal(LinesToColor().condition_of(gray), gray)
 
 
-def test_what_a_person_looks_at(pictures):
-    image = pictures()
+def test_what_a_person_sees(images):
+    image = images()
     bare, hinted = GrayToColor(), GrayToColor(SpatialHints())
     pair = bare(image, None, INDEX, SEED, False)
-    assert list(bare.views(pair)) == ["condition"]
-    assert bare.views(pair)["condition"] is pair.baseline
+    assert list(bare.preview(pair)) == ["condition"]
+    assert bare.preview(pair)["condition"] is pair.baseline
     pair = hinted(image, None, INDEX, SEED, False)
-    shown = hinted.views(pair)
+    shown = hinted.preview(pair)
     assert list(shown) == ["condition", "hints"]
-    assert torch.equal(shown["hints"], hinted.hints.view(pair.input[:, 1:], pair.input[:, :1]))
+    assert torch.equal(shown["hints"], hinted.hints.preview(pair.input[:, 1:], pair.input[:, :1]))
     assert shown["hints"].shape == image.shape
 
 
@@ -168,92 +148,61 @@ def test_normalization():
     assert mean == pytest.approx([0.299 * 0.5 + 0.587 * 0.4 + 0.114 * 0.3] + [0.0] * 8)
     assert std == pytest.approx([0.299 * 0.2 + 0.587 * 0.1 + 0.114 * 0.3] + [0.15] * 8)
     assert LinesToColor().normalization([0.5], [0.25]) == ([0.5], [0.25])
-    picture_as_it_is = LinesToColor(SpatialHints()).normalization([0.0] * 3, [1.0] * 3)
-    assert picture_as_it_is == ([0.0] * 5, pytest.approx([1.0] + [0.15] * 4))
+    image_as_it_is = LinesToColor(SpatialHints()).normalization([0.0] * 3, [1.0] * 3)
+    assert image_as_it_is == ([0.0] * 5, pytest.approx([1.0] + [0.15] * 4))
 
 
 def test_hint_planes_are_standardized():
     """Ten exact hints of bright colors on 128 x 128, as most networks see them in the test."""
-    pictures = torch.rand(4, 3, 1, 1).expand(-1, -1, 128, 128).clamp_min(0.7)
-    planes = SpatialHints().exact(pictures, torch.arange(4), 10)
+    images = torch.rand(4, 3, 1, 1).expand(-1, -1, 128, 128).clamp_min(0.7)
+    planes = SpatialHints().deterministic(images, torch.arange(4), 10)
     _, std = LinesToColor(SpatialHints()).normalization([0.5], [0.25])
     assert 0.5 < float(planes.std(dim=(0, 2, 3)).mean()) / std[-1] < 2
 
 
-def test_a_coloring_of_ones_own_is_two_methods(pictures):
+def test_a_coloring_of_your_own_is_two_methods(images):
     class RedToColor(Coloring):
         def condition(self, image, target, seed, training):
             return self.condition_of(image)
 
-        def condition_of(self, picture):
-            return picture[:, :1]
+        def condition_of(self, image):
+            return image[:, :1]
 
-    pair = RedToColor()(pictures(), None, INDEX, SEED, True)
-    assert torch.equal(pair.baseline[:, 2], pictures()[:, 0])
+    pair = RedToColor()(images(), None, INDEX, SEED, True)
+    assert torch.equal(pair.baseline[:, 2], images()[:, 0])
 
 
 def statistics(mean, std):
     return Statistics(torch.tensor(mean), torch.tensor(std), 100)
 
 
-GREY, COLOR, ONE = statistics([0.4] * 3, [0.2] * 3), statistics([0.4, 0.4, 0.41], [0.2] * 3), statistics([0.4], [0.2])
+GRAY, COLOR, ONE = statistics([0.4] * 3, [0.2] * 3), statistics([0.4, 0.4, 0.41], [0.2] * 3), statistics([0.4], [0.2])
 
 
 @pytest.mark.parametrize("maker", [GrayToColor(), LinesToColor()])
-def test_pictures_without_color_are_refused(maker):
+def test_images_without_color_are_refused(maker):
     maker.check(COLOR, COLOR)
-    maker.check(GREY, COLOR)  # lines are gray
-    for found, said in ((GREY, r"All training images are gray[\s\S]*--data\.root"), (ONE, r"--data\.channels 3")):
+    maker.check(GRAY, COLOR)  # lines are gray
+    for found, said in ((GRAY, r"All training images are gray[\s\S]*--data\.root"), (ONE, r"--data\.channels 3")):
         with pytest.raises(UserError, match=said):
             maker.check(COLOR, found)
 
 
-def folder(path, gray=False, count=10):
-    path.mkdir()
-    generator = np.random.default_rng(1 if gray else 2)
-    for number in range(count):
-        pixels = generator.integers(0, 256, (20, 26) if gray else (20, 26, 3), np.uint8)
-        Image.fromarray(pixels).save(path / f"{number}.png")
-    return str(path)
-
-
-def module(tmp_path, **options):
-    options = {
-        "crop": 16,
-        "batch_size": 3,
-        "num_workers": 0,
-        "seed": 1,
-        "pairs": GrayToColor(SpatialHints()),
-        **options,
-    }
-    data = ImageDataModule(cache_dir=str(tmp_path / "cache"), **options)
+@pytest.mark.parametrize("input_range", ["standardize", "zero_one"])
+def test_through_the_data_module(tmp_path, make_images, input_range):
+    roots = {"root": str(make_images(10, 26, 20, folder="lines")), "target_root": str(make_images(10, 26, 20))}
+    options = {"crop": 16, "batch_size": 3, "num_workers": 0, "seed": 1, "cache_dir": str(tmp_path / "cache")}
+    data = ImageDataModule(**roots, **options, input_range=input_range, pairs=LinesToColor(SpatialHints()))
     data.prepare_data()
     data.setup("fit")
-    return data
-
-
-def test_a_data_module_of_gray_pictures_says_so(tmp_path):
-    gray, color = folder(tmp_path / "gray", gray=True), folder(tmp_path / "color")
-    with pytest.raises(UserError, match=r"All training images are gray.*GrayToColor"):
-        module(tmp_path, root=gray)
-    with pytest.raises(UserError, match=r"--data\.channels 3"):
-        module(tmp_path, root=color, channels=1)
-    with pytest.raises(UserError, match=r"--data\.target_root"):
-        module(tmp_path, root=color, target_root=gray, pairs=LinesToColor())
-    module(tmp_path, root=gray, pairs=None)  # noise can be taken off gray images
-
-
-@pytest.mark.parametrize("input_range", ["standardize", "zero_one"])
-def test_through_the_data_module(tmp_path, input_range):
-    lines, color = folder(tmp_path / "lines", gray=True), folder(tmp_path / "color")
-    data = module(tmp_path, root=lines, target_root=color, input_range=input_range, pairs=LinesToColor(SpatialHints()))
     raw = next(iter(data.train_dataloader()))
-    pair = data.make_pair(raw, training=True)
+    pair = data.on_after_batch_transfer(raw, 0)
     assert pair.input.shape == (3, 5, 16, 16) and pair.target.shape == (3, 3, 16, 16)
     assert torch.equal(pair.target, raw.target / 255) and torch.equal(pair.seed, raw.seed)
     mean, std = data.normalization["input"]
     assert len(mean) == len(std) == 5 and mean[1:] == [0.0] * 4 and std[1:] == [0.15] * 4
-    expected = data.statistics.mean[0].item() if input_range == "standardize" else 0.0
+    weights = torch.tensor([0.299, 0.587, 0.114], dtype=data.statistics.mean.dtype)
+    expected = float(weights @ data.statistics.mean) if input_range == "standardize" else 0.0
     assert mean[0] == pytest.approx(expected, abs=1e-6)
 
 
@@ -266,6 +215,6 @@ def test_chosen_in_yaml():
     config = parser.parse_object({"pairs": tree})
     assert config.pairs.class_path == "project.data.pairs.LinesToColor"
     assert config.pairs.init_args.hints.class_path == "project.data.pairs.SpatialHints"
-    maker = parser.instantiate_classes(config).pairs
-    assert isinstance(maker, LinesToColor) and maker.hints.law.sides == (2, 5) and maker.lines.sigma == (0.3, 0.6)
+    maker = parser.instantiate(config).pairs
+    assert isinstance(maker, LinesToColor) and maker.hints.patch == (2, 5) and maker.lines.sigma == (0.3, 0.6)
     assert parser.parse_object({"pairs": {"class_path": "project.data.pairs.GaussianNoise"}})

@@ -1,43 +1,52 @@
-"""No hints, and what all hints have in common."""
+"""Hints: how many, where from and how exact; squares against plain loops; spatial hints and palettes."""
 
+import numpy as np
 import pytest
 import torch
 
-from project.data.pairs import Hints, NoHints, PaletteHints, Point, SpatialHints
+from project.data.pairs import NoHints, PaletteHints, Point, SpatialHints
+from project.data.pairs.hints import MAX_SIDE, Patches, mean_colors, moved, place, render
 from workbench.errors import UserError
 
 SEED = torch.tensor([11, 12, 13, 2**62])
 ALL = [NoHints(), SpatialHints(), SpatialHints(position="gaussian", misalign=2), PaletteHints(), PaletteHints(3)]
+SIZE = (23, 37)
 
 
-def test_no_hints(pictures):
-    image, hints = pictures(), NoHints()
+def plain(**options):
+    """Hints that nothing degrades."""
+    return SpatialHints(**{"none": 0.0, "all": 0.0, "noise": 0.0, "patch": 1, "drop": (0.0, 0.0), **options})
+
+
+def test_no_hints(images):
+    image, hints = images(), NoHints()
     assert hints.channels == 0 and hints.slots == 0
-    assert hints(image, SEED, True).shape == hints.exact(image, SEED, 5).shape == (4, 0, 40, 56)
-    assert hints.given(7, 9, []).shape == (1, 0, 7, 9)
     with pytest.raises(UserError, match="no color hints"):
-        hints.given(7, 9, [Point(1, 2, (0, 0, 0))])
-    condition = torch.rand(2, 1, 5, 7)
-    assert torch.equal(hints.view(torch.empty(2, 0, 5, 7), condition), condition.expand(-1, 3, -1, -1))
+        hints.from_points(7, 9, [Point(1, 2, (0, 0, 0))])
+    condition = image[:, :1]
+    assert torch.equal(hints.preview(hints(image, SEED, True), condition), condition.expand(-1, 3, -1, -1))
 
 
 @pytest.mark.parametrize("hints", ALL)
 @pytest.mark.parametrize("size", [(40, 56), (5, 3)])
-def test_planes_have_the_pictures_sides_and_range(pictures, hints, size):
-    image = pictures(size=size)
-    for planes in (hints(image, SEED, True), hints(image, SEED, False), hints.exact(image, SEED, 30)):
+def test_planes_have_the_images_sides_and_range(images, hints, size):
+    image = images(size=size)
+    for planes in (hints(image, SEED, True), hints(image, SEED, False), hints.deterministic(image, SEED, 30)):
         assert planes.shape == (4, hints.channels, *size) and planes.dtype == torch.float32
         assert not planes.requires_grad
         assert ((planes >= 0) & (planes <= 1)).all()
-    shown = hints.view(hints.exact(image, SEED, 3), image[:, :1])
+    shown = hints.preview(hints.deterministic(image, SEED, 3), image[:, :1])
     assert shown.shape == image.shape and ((shown >= 0) & (shown <= 1)).all()
-    assert hints.given(*size, []).shape == (1, hints.channels, *size) and not hints.given(*size, []).any()
+    planes = hints.from_points(*size, [])
+    assert planes.shape == (1, hints.channels, *size) and not planes.any()
 
 
 @pytest.mark.parametrize("hints", ALL[1:])
-def test_evaluation_follows_from_picture_and_number_alone(pictures, hints):
-    image = pictures()
+def test_evaluation_follows_from_image_and_seed_alone(images, hints):
+    image = images()
+    before = torch.random.get_rng_state()
     whole = hints(image, SEED, False)
+    assert torch.equal(torch.random.get_rng_state(), before)
     torch.rand(7)  # the global generator plays no part
     assert torch.equal(hints(image, SEED, False), whole)
     reverse = torch.tensor([3, 2, 1, 0])
@@ -46,55 +55,363 @@ def test_evaluation_follows_from_picture_and_number_alone(pictures, hints):
         assert torch.equal(hints(image[position, None], SEED[position, None], False)[0], whole[position])
     other = hints(image, SEED + 1, False)
     assert not any(torch.equal(other[position], whole[position]) for position in range(4))
-    assert torch.equal(hints.exact(image, SEED, hints.eval_count), whole)
+    assert torch.equal(hints.deterministic(image, SEED, hints.eval_count), whole)
 
 
-@pytest.mark.parametrize("hints", ALL[1:])
-def test_evaluation_takes_no_number_from_trainings_generator(pictures, hints):
-    torch.manual_seed(0)
-    before = torch.random.get_rng_state()
-    hints(pictures(), SEED, False)
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("hints", ALL[1:])
-def test_training_follows_from_the_devices_generator(pictures, hints):
+@pytest.mark.parametrize("hints", [*ALL[1:], plain(patch=(1, 9), noise=0.1, drop=(0.5, 0.5))])
+def test_training_follows_from_the_devices_generator(images, hints):
     torch.manual_seed(3)
-    first, second = hints(pictures(), SEED, True), hints(pictures(), SEED, True)
+    first, second = hints(images(), SEED, True), hints(images(), SEED, True)
     torch.manual_seed(3)
-    assert torch.equal(hints(pictures(), SEED, True), first)
+    assert torch.equal(hints(images(), SEED, True), first)
     assert not torch.equal(first, second)
 
 
 @pytest.mark.parametrize("hints", ALL)
-def test_training_asks_the_device_for_nothing(pictures, hints):
-    """On this device there are no values: whoever wants to see one, or shapes that depend on one, raises."""
-    planes = hints(pictures(device="meta"), SEED.to("meta"), True)
+def test_training_reads_no_value_from_the_device(images, hints):
+    """On this device there are no values: code that reads one, or makes shapes that depend on one, raises."""
+    planes = hints(images(device="meta"), SEED.to("meta"), True)
     assert planes.shape == (4, hints.channels, 40, 56) and planes.is_meta
-
-
-def test_hints_of_ones_own_are_a_few_methods(pictures):
-    class MeanColor(Hints):
-        channels = 3
-
-        def drawn(self, picture):
-            return picture.mean((2, 3), keepdim=True).expand_as(picture)
-
-        def exact(self, picture, seed, count):
-            return self.drawn(picture)
-
-        def given(self, height, width, points):
-            return torch.zeros(1, 3, height, width)
-
-        def view(self, planes, condition):
-            return planes
-
-    planes = MeanColor()(pictures(), SEED, True)
-    assert torch.allclose(planes[1, 2], pictures()[1, 2].mean().expand(40, 56))
 
 
 @pytest.mark.parametrize("hints", ALL[1:])
 @pytest.mark.parametrize("color", [(0.1, 0.2), (0.1, 0.2, 1.5), (255, 0, 0), (-0.1, 0, 0)])
-def test_colors_that_are_none(hints, color):
+def test_impossible_colors(hints, color):
     with pytest.raises(UserError, match="Hint 2 has the color"):
-        hints.given(20, 30, [Point(1, 2, (0, 1, 0.5)), Point(3, 4, color)])
+        hints.from_points(20, 30, [Point(1, 2, (0, 1, 0.5)), Point(3, 4, color)])
+
+
+# How many, and how exact
+
+
+def counts(hints, batch=4000):
+    patches, _, everything = hints.sample_colors(torch.zeros(batch, 3, 4, 5))
+    return patches.present.sum(dim=1), everything
+
+
+def mean(values):
+    return values.double().mean().item()
+
+
+def test_counts_are_geometric():
+    found, _ = counts(plain(most=200))
+    assert found.min() == 1
+    assert mean(found) == pytest.approx(8, rel=0.05)
+    for number in (1, 2, 5):
+        assert mean(found == number) == pytest.approx(0.125 * 0.875 ** (number - 1), abs=0.02)
+    assert mean(found > 16) == pytest.approx(0.875**16, abs=0.02)
+    assert counts(plain(count_p=1.0), 100)[0].unique().tolist() == [1]
+    found, _ = counts(plain(most=3))
+    assert found.max() == 3 and mean(found == 3) == pytest.approx(0.875**2, abs=0.03)
+
+
+def test_shares_of_images():
+    found, everything = counts(plain(none=0.3, all=0.1))
+    assert mean(found == 0) == pytest.approx(0.3, abs=0.03)
+    assert mean(everything) == pytest.approx(0.1, abs=0.02)
+    assert (found[everything] == 100).all()
+    assert counts(plain(none=1.0))[0].max() == 0
+    assert counts(plain(all=1.0))[1].all()
+
+
+def test_some_images_lose_most_of_their_hints():
+    found, _ = counts(plain(count_p=1e-6, drop=(0.25, 0.8)))  # without it all had 100
+    whole = found == 100
+    assert mean(whole) == pytest.approx(0.75, abs=0.03)
+    assert mean(found[~whole]) == pytest.approx(20, abs=0.5)
+    found, everything = counts(plain(all=0.5, drop=(1.0, 1.0)))
+    assert (found[everything] == 100).all() and (found[~everything] == 0).all()
+
+
+def test_noise_and_few_levels_of_colors(images):
+    _, colors, _ = plain(noise=0.05, count_p=1e-6).sample_colors(torch.full((200, 3, 4, 5), 0.5))
+    assert colors.std().item() == pytest.approx(0.05, rel=0.02)
+    assert colors.mean().item() == pytest.approx(0.5, abs=0.002)
+    assert torch.corrcoef(colors.flatten(0, 1).T).fill_diagonal_(0).abs().max() < 0.03
+    torch.manual_seed(0)
+    _, exact, _ = plain().sample_colors(images())
+    torch.manual_seed(0)
+    _, colors, _ = plain(levels=5).sample_colors(images())
+    assert colors.unique().tolist() == [0, 0.25, 0.5, 0.75, 1]
+    assert (colors - exact).abs().max() <= 0.125 + 1e-6
+
+
+def test_evaluations_hints_are_the_first_of_more(images):
+    image, seed = images(), torch.tensor([3, 2**62, 5, 2**63 - 1])
+    whole, colors = plain().exact_colors(image, seed, 300)
+    assert whole.present.all() and (whole.side == 6).all()
+    for count in (0, 1, 10, 128, 129):
+        some, few = plain().exact_colors(image, seed, count)
+        assert some.top.shape == (4, count)
+        assert torch.equal(some.top, whole.top[:, :count]) and torch.equal(some.left, whole.left[:, :count])
+        assert torch.equal(few, colors[:, :count])
+    places = whole.top * 100 + whole.left
+    assert all(places[0].ne(places[other]).any() for other in range(1, 4))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"none": 1.2, "all": -0.1}, "none is 1.2: it must be between 0 and 1"),
+        ({"none": 0.7, "all": 0.4}, "all is 0.4: it must be 0 or more, and at most 1 together"),
+        ({"count_p": 0}, "count_p is 0: it must be above 0"),
+        ({"count_p": 1.5}, "count_p is 1.5"),
+        ({"most": 0}, "most is 0: it must be at least 1"),
+        ({"patch": 0}, "it must be a side or [low, high], 1 to 128"),
+        ({"patch": (9, 1)}, "patch is (9, 1)"),
+        ({"patch": (1, 2, 3)}, "patch is (1, 2, 3)"),
+        ({"patch": (9, 500)}, "patch is (9, 500)"),
+        ({"position": "middle"}, "position is middle: it must be one of uniform, gaussian"),
+        ({"noise": 5}, "noise is 5: it must be between 0 and 1"),
+        ({"levels": 1}, "levels is 1: it must be 0 (off) or at least 2"),
+        ({"drop": (0.5, 1.5)}, "drop is (0.5, 1.5): it must be two shares between 0 and 1"),
+        ({"drop": (0.5,)}, "drop is (0.5,)"),
+        ({"eval_count": -1}, "eval_count is -1: it must be 0 or more"),
+        ({"eval_patch": 129}, "eval_patch is 129: it must be from 1 to 128 pixels"),
+        ({"misalign": -1}, "misalign is -1"),
+    ],
+)
+def test_impossible_arguments(options, message):
+    with pytest.raises(UserError) as caught:
+        plain(**options)
+    assert str(caught.value).startswith("data.pairs.hints.") and message in str(caught.value)
+
+
+def test_all_impossible_arguments_at_once():
+    with pytest.raises(UserError) as caught:
+        plain(none=2, levels=1, most=0, all=-2)
+    keys = [line.split()[0].rpartition(".")[2] for line in str(caught.value).splitlines()]
+    assert keys == ["none", "all", "most", "levels"]
+    assert plain(none=0.9, all=0.1).all == 0.1  # together 1
+
+
+# Squares
+
+
+def squares(seed=0, batch=3, number=30, sides=(1, 9)):
+    """Many squares that overlap, about a third of them absent."""
+    generator = np.random.default_rng(seed)
+    side = generator.integers(sides[0], sides[1] + 1, (batch, number))
+    corners = [generator.integers(0, length - side + 1) for length in SIZE]
+    present = generator.random((batch, number)) < 0.7
+    return Patches(*map(torch.from_numpy, (*corners, side, present)), sides[1])
+
+
+def loop(patches):
+    """(image, number, rows, columns) of every square that is present."""
+    for image in range(len(patches.top)):
+        for number in range(patches.top.shape[1]):
+            if patches.present[image, number]:
+                top, left, side = (int(part[image, number]) for part in patches[:3])
+                yield image, number, slice(top, top + side), slice(left, left + side)
+
+
+@pytest.mark.parametrize(("sides", "tolerance"), [((1, 9), 1e-6), ((1, 1), 0)])
+def test_mean_colors_are_those_of_a_loop(images, sides, tolerance):
+    image, patches = images(count=3, size=SIZE), squares(sides=sides)
+    colors = mean_colors(image, patches)
+    assert colors.shape == (3, 30, 3) and colors.dtype == torch.float32
+    for one, number, rows, columns in loop(patches):
+        expected = image[one, :, rows, columns].double().numpy().mean((1, 2))
+        assert np.allclose(colors[one, number].numpy(), expected, rtol=0, atol=tolerance)
+
+
+def test_the_largest_square_of_white_is_white():
+    side = torch.tensor([[MAX_SIDE]])
+    patches = Patches(torch.zeros_like(side), torch.zeros_like(side), side, side > 0, MAX_SIDE)
+    assert mean_colors(torch.ones(1, 3, MAX_SIDE, MAX_SIDE + 1), patches).tolist() == [[[1.0] * 3]]
+    dark = torch.full((1, 3, MAX_SIDE, MAX_SIDE + 1), 0.6 / 65535)  # between two of its levels: to the nearer one
+    assert torch.allclose(mean_colors(dark, patches) * 65535, torch.ones(1, 1, 3))
+
+
+def test_the_later_square_lies_on_top():
+    patches = squares()
+    colors = torch.rand(3, 30, 3)
+    expected = np.zeros((3, 4, *SIZE), np.float32)
+    covered = 0
+    for one, number, rows, columns in loop(patches):
+        covered += int(expected[one, 3, rows, columns].sum())
+        expected[one, :3, rows, columns] = colors[one, number].numpy()[:, None, None]
+        expected[one, 3, rows, columns] = 1
+    assert covered > 100  # there was something to decide
+    assert np.array_equal(render(colors, patches, SIZE).numpy(), expected)
+    planes = render(torch.empty(2, 0, 3), squares(batch=2, number=0), SIZE)
+    assert planes.shape == (2, 4, *SIZE) and not planes.any()
+
+
+@pytest.mark.parametrize("position", ["uniform", "gaussian"])
+@pytest.mark.parametrize("side", [1, 6, 23, 40])
+def test_squares_lie_wholly_inside(position, side):
+    sides = torch.full((2, 10000), side)
+    chance = torch.rand(2, 10000, 2)
+    chance[0, 0] = 0.0
+    chance[0, 1] = 1 - 2**-24
+    patches = place(chance, sides, sides > 0, side, SIZE, position)
+    assert patches.top.dtype == patches.left.dtype == torch.int64
+    assert torch.equal(patches.side, sides.clamp(max=23))  # a square that is too large takes the shorter side
+    for start, length in zip(patches[:2], SIZE, strict=True):
+        assert start.min() == 0 and start.max() == length - min(side, 23)
+    assert mean_colors(torch.rand(2, 3, *SIZE), patches).isfinite().all()
+
+
+def test_uniform_squares_lie_anywhere_as_often():
+    sides = torch.full((2, 10000), 6)
+    patches = place(torch.rand(2, 10000, 2), sides, sides > 0, 6, SIZE, "uniform")
+    for start, length in zip(patches[:2], SIZE, strict=True):
+        frequency = torch.bincount(start.flatten(), minlength=length - 5).double()
+        expected = 20000 / (length - 5)
+        assert len(frequency) == length - 5
+        assert (frequency - expected).abs().max() < 5 * expected**0.5
+
+
+def test_gaussian_squares_lie_round_the_center():
+    """Against NumPy's own normal numbers, cut off at the edges as these are."""
+    size = (400, 600)
+    sides = torch.full((2, 10000), 1)
+    patches = place(torch.rand(2, 10000, 2), sides, sides > 0, 1, size, "gaussian")
+    for start, length in zip(patches[:2], size, strict=True):
+        normal = np.random.default_rng(5).normal(length / 2, length / 4, 200_000).clip(0, length - 1)
+        assert start.double().mean().item() == pytest.approx(normal.mean(), abs=0.01 * length)
+        assert start.double().std().item() == pytest.approx(normal.std(), rel=0.02)
+
+
+def test_moved_as_far_as_the_image_goes():
+    patches = Patches(*(torch.tensor([[value]]) for value in (5, 6, 4)), torch.tensor([[True]]), 4)
+    near = moved(patches, -2, 3, SIZE)
+    assert (int(near.top), int(near.left), int(near.side)) == (3, 9, 4)
+    far = moved(patches, torch.tensor([[-50]]), torch.tensor([[50]]), SIZE)
+    assert (int(far.top), int(far.left)) == (0, 37 - 4)
+
+
+# Spatial hints
+
+
+def ramp(count=4, size=(40, 56)):
+    """Images whose red is the row and whose green is the column."""
+    rows, columns = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
+    return (torch.stack([rows, columns, torch.zeros_like(rows)]) / 255).expand(count, -1, -1, -1)
+
+
+def test_one_exact_hint_is_the_mean_of_its_square(images):
+    image = images()
+    planes = SpatialHints(eval_patch=6).deterministic(image, SEED, 1).numpy()
+    for one, (colors, mask) in enumerate(zip(planes[:, :3], planes[:, 3], strict=True)):
+        rows, columns = np.nonzero(mask)
+        assert len(rows) == 36 and np.ptp(rows) == np.ptp(columns) == 5
+        square = (slice(None), slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1))
+        expected = image[one].double().numpy()[square].mean((1, 2))
+        assert np.allclose(colors[square], expected[:, None, None], atol=1e-6)
+        assert not colors[:, mask == 0].any()
+
+
+def test_exact_hints_have_none_of_trainings_faults(images):
+    faulty = SpatialHints(none=1.0, all=0.0, noise=1.0, levels=2, drop=(1.0, 1.0), misalign=9, patch=1, most=1)
+    assert torch.equal(faulty(images(), SEED, False), plain()(images(), SEED, False))
+
+
+def test_training_with_every_pixel_and_with_none(images):
+    image = images()
+    whole = SpatialHints(none=0.0, all=1.0)(image, SEED, True)
+    assert torch.equal(whole[:, :3], image) and (whole[:, 3] == 1).all()
+    assert not SpatialHints(none=1.0, all=0.0)(image, SEED, True).any()
+
+
+@pytest.mark.parametrize("misalign", [0, 3])
+def test_trainings_hints_are_where_their_colors_were_or_near(misalign):
+    planes = plain(misalign=misalign)(ramp(count=200), SEED, True).permute(0, 2, 3, 1)
+    batch, *found = planes[..., 3].nonzero(as_tuple=True)
+    origins = (planes[batch, *found] * 255).round().long()
+    for axis in range(2):
+        away = (found[axis] - origins[:, axis]).double()
+        assert away.min() == -misalign and away.max() == misalign
+        assert away.std().item() == pytest.approx(2 if misalign else 0, rel=0.1)  # of -3 .. 3, each as often
+
+
+def test_hints_given_by_hand():
+    red, blue, gray = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0), (0.5, 0.5, 0.5)
+    planes = SpatialHints(eval_patch=6).from_points(20, 30, [Point(10, 8, red), Point(14.7, 8, blue)])
+    assert planes.shape == (1, 4, 20, 30)
+    expected = np.zeros((4, 20, 30))
+    expected[:, 5:11, 7:13] = np.array([1, 0, 0, 1])[:, None, None]
+    expected[:, 5:11, 11:17] = np.array([0, 0, 1, 1])[:, None, None]  # the later one on top
+    assert np.array_equal(planes[0].numpy(), expected)
+    planes = SpatialHints(eval_patch=6).from_points(20, 30, [Point(0, 19.9, gray)])
+    assert planes[0, 3].sum() == 36 and planes[0, 3, 14:, :6].all(), "a hint in the corner stays whole"
+    assert SpatialHints(eval_patch=50).from_points(4, 7, [Point(6, 3, gray)])[0, 3].sum() == 16
+
+
+@pytest.mark.parametrize("place", [(30, 5), (5, 20), (-0.5, 5), (5, -1), (float("nan"), 5)])
+def test_hints_outside_the_image(place):
+    with pytest.raises(UserError, match=r"Hint 1 lies at x .* outside the image of 30 x 20 pixels"):
+        SpatialHints().from_points(20, 30, [Point(*place, (0, 0, 0))])
+
+
+def test_hints_are_shown_over_the_pale_condition(images):
+    hints = SpatialHints(eval_patch=2)
+    condition = torch.zeros(1, 1, 20, 30)
+    shown = hints.preview(hints.from_points(20, 30, [Point(10, 8, (1.0, 0.5, 0.0))]), condition)[0]
+    assert shown[:, 0, 0].tolist() == [0.5] * 3  # black, made pale
+    colored = torch.isclose(shown, torch.tensor([1.0, 0.5, 0.0]).view(3, 1, 1)).all(0)
+    assert colored[6:10, 8:12].all() and colored.sum() == 16  # grown by a pixel each way
+    rim = (shown == 0).all(0)
+    assert rim.sum() == 36 - 16 and rim[5:11, 7:13].sum() == 20
+    planes = torch.cat([images(), torch.ones(4, 1, 40, 56)], 1)
+    assert torch.equal(hints.preview(planes, images()[:, :1]), images()), "an image given whole is shown as it is"
+
+
+# Palettes
+
+
+def slots(planes):
+    """(B, slots, 4) of planes that are found to be constant."""
+    assert torch.equal(planes.amin((2, 3)), planes.amax((2, 3)))
+    return planes[:, :, 0, 0].unflatten(1, (-1, 4))
+
+
+def test_a_palettes_colors_are_those_of_spatial_hints(images):
+    planes = SpatialHints().deterministic(images(), SEED, 1)
+    expected = planes[:, :3].flatten(2).amax(2)  # the one square's color; all else is 0
+    found = slots(PaletteHints(5).deterministic(images(), SEED, 1))
+    assert found.shape == (4, 5, 4)
+    assert torch.equal(found[:, 0, :3], expected) and (found[:, 0, 3] == 1).all()
+    assert not found[:, 1:].any()
+
+
+def test_dark_colors_come_first_and_fewer_are_among_more(images):
+    hints = PaletteHints(8)
+    few, many = (slots(hints.deterministic(images(), SEED, count)).numpy() for count in (3, 6))
+    assert (many[:, :6, 3] == 1).all() and not many[:, 6:].any()
+    light = many[:, :6, :3] @ np.array([0.299, 0.587, 0.114])
+    assert (np.diff(light, axis=1) >= 0).all() and (np.ptp(light, axis=1) > 0).all()
+    for one in range(4):
+        assert {tuple(color) for color in few[one, :3].tolist()} < {tuple(color) for color in many[one].tolist()}
+    assert torch.equal(hints.deterministic(images(), SEED, 100), hints.deterministic(images(), SEED, 8))
+
+
+def test_a_palettes_counts_and_shares():
+    hints = PaletteHints(20, none=0.3, all=0.1, count_p=0.5, noise=0, drop=(0, 0))
+    found = slots(hints(torch.ones(4000, 3, 2, 3), None, True))
+    count = found[..., 3].sum(1)
+    assert torch.equal(found[..., 3:].expand(-1, -1, 3), found[..., :3])  # white where there is one, or nothing
+    assert mean(count == 0) == pytest.approx(0.3, abs=0.03)
+    assert mean(count == 20) == pytest.approx(0.1, abs=0.02)
+    assert mean(count[(count > 0) & (count < 20)]) == pytest.approx(2, rel=0.05)
+
+
+def test_a_palette_given_by_hand():
+    red, white, green = (1.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.0, 0.5, 0.0)
+    found = slots(PaletteHints(4).from_points(5, 7, [Point(99, -3, red), Point(0, 0, white), Point(0, 0, green)]))
+    assert found[0].tolist() == [[0, 0.5, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]]
+    with pytest.raises(UserError, match=r"has 3 colors, .* at most 2 \(data\.pairs\.hints\.colors"):
+        PaletteHints(2).from_points(5, 7, [Point(0, 0, (0, 0, 0))] * 3)
+    with pytest.raises(UserError, match=r"data\.pairs\.hints\.colors is 0"):
+        PaletteHints(0)
+
+
+def test_a_palette_is_shown_as_a_strip():
+    hints = PaletteHints(3)
+    condition = torch.full((1, 1, 12, 30), 0.25)
+    points = [Point(0, 0, (1.0, 0.0, 0.0)), Point(0, 0, (1.0, 1.0, 0.0))]
+    shown = hints.preview(hints.from_points(12, 30, points), condition)[0]
+    assert (shown[:, :10] == 0.25).all()
+    assert shown[:, 11, [0, 9, 10, 19, 20, 29]].T.tolist() == [[1, 0, 0]] * 2 + [[1, 1, 0]] * 2 + [[0.25] * 3] * 2

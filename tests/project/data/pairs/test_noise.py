@@ -1,21 +1,32 @@
-"""Noise: how strong each damage is, and what it depends on."""
+"""Noise: how strong each degradation is, and what it depends on; which pair maker is taken."""
 
 import numpy as np
 import pytest
 import torch
 
-from project.data.pairs import GaussianNoise, Noise, PoissonNoise, SaltAndPepper
+from project.data import Batch
+from project.data.pairs import (
+    GaussianNoise,
+    GrayToColor,
+    LinesToColor,
+    Noise,
+    PairedInput,
+    PoissonNoise,
+    SaltAndPepper,
+    per_image,
+    resolve_pairs,
+)
+from project.data.pairs.base import as_range, draw
+from project.data.statistics import Statistics
 from workbench.errors import UserError
 
 INDEX = torch.arange(4)
 SEED = torch.tensor([11, 12, 13, 2**62])
+MAKERS = [GaussianNoise((5, 50), noise_map=True), PoissonNoise((10, 50)), SaltAndPepper((0.02, 0.3))]
 
 
-def batch(value: float | None = None, channels: int = 3, size: tuple[int, int] = (40, 56)) -> torch.Tensor:
-    if value is not None:
-        return torch.full((4, channels, *size), value)
-    levels = np.random.default_rng(0).integers(0, 256, (4, channels, *size))
-    return torch.from_numpy(levels.astype(np.float32) / 255)
+def batch(value=0.5, size=(128, 200)):
+    return torch.full((4, 3, *size), value)
 
 
 def noisy(maker, image, training=True, seed=SEED):
@@ -23,10 +34,9 @@ def noisy(maker, image, training=True, seed=SEED):
 
 
 def test_gaussian_noise_has_its_sigma_and_is_not_clipped():
-    image = batch(0.0, size=(128, 200))
+    image = batch(0.0)
     pair = noisy(GaussianNoise(25), image)
-    assert pair.target is image and torch.equal(pair.baseline, pair.input)
-    assert torch.equal(pair.seed, SEED)
+    assert pair.target is image and torch.equal(pair.baseline, pair.input) and torch.equal(pair.seed, SEED)
     assert pair.input.std().item() * 255 == pytest.approx(25, rel=0.01)
     assert abs(pair.input.mean().item()) * 255 < 0.3
     assert pair.input.min() < -0.2
@@ -34,29 +44,26 @@ def test_gaussian_noise_has_its_sigma_and_is_not_clipped():
     assert torch.corrcoef(channels).fill_diagonal_(0).abs().max() < 0.02  # each channel its own noise
 
 
-def test_a_range_is_drawn_for_each_picture_and_the_map_tells_it():
-    torch.manual_seed(0)
+def test_a_range_is_drawn_for_each_image_and_the_map_holds_it():
     image = torch.zeros(200, 3, 24, 24)
     pair = GaussianNoise((5, 50), noise_map=True)(image, None, torch.arange(200), torch.arange(200), True)
     assert pair.input.shape == (200, 4, 24, 24) and pair.baseline.shape == image.shape
-    told = pair.input[:, 3] * 255
-    assert torch.equal(told.amin((1, 2)), told.amax((1, 2)))
-    told = told[:, 0, 0]
-    measured = pair.input[:, :3].flatten(1).std(1) * 255
-    assert torch.allclose(told, measured, rtol=0.1)
-    assert 5 <= told.min() < 9 and 46 < told.max() <= 50
-    assert told.mean().item() == pytest.approx(27.5, abs=3)
+    sigma = pair.input[:, 3] * 255
+    assert torch.equal(sigma.amin((1, 2)), sigma.amax((1, 2)))
+    sigma = sigma[:, 0, 0]
+    assert torch.allclose(sigma, pair.input[:, :3].flatten(1).std(1) * 255, rtol=0.1)
+    assert 5 <= sigma.min() < 9 and 46 < sigma.max() <= 50
+    assert sigma.mean().item() == pytest.approx(27.5, abs=3)
 
 
 def test_evaluation_takes_eval_sigma_and_training_the_range():
-    maker = GaussianNoise((40, 50), eval_sigma=10)
-    image = batch(0.5, size=(100, 100))
+    maker, image = GaussianNoise((40, 50), eval_sigma=10), batch()
     assert (noisy(maker, image, training=False).input - image).std().item() * 255 == pytest.approx(10, rel=0.03)
     assert (noisy(maker, image, training=True).input - image).std().item() * 255 > 38
 
 
 def test_poisson_noise_has_the_variance_of_counts():
-    pair = noisy(PoissonNoise(20), batch(0.4, size=(128, 200)))
+    pair = noisy(PoissonNoise(20), batch(0.4))
     assert pair.input.mean().item() == pytest.approx(0.4, rel=0.01)
     assert pair.input.var().item() == pytest.approx(0.4 / 20, rel=0.03)
     counts = pair.input * 20
@@ -64,21 +71,17 @@ def test_poisson_noise_has_the_variance_of_counts():
 
 
 def test_salt_and_pepper_turns_whole_pixels():
-    image = batch(0.5, size=(128, 200))
-    damaged = noisy(SaltAndPepper(0.2), image).input
+    degraded = noisy(SaltAndPepper(0.2), batch()).input
     for value in (0.0, 1.0):
-        share = (damaged == value).float()
+        share = (degraded == value).float()
         assert share.mean().item() == pytest.approx(0.1, rel=0.1)
         assert torch.equal(share.amin(1), share.amax(1))
-    assert ((damaged == 0) | (damaged == 1) | (damaged == 0.5)).all()
-
-
-MAKERS = [GaussianNoise((5, 50), noise_map=True), PoissonNoise((10, 50)), SaltAndPepper((0.02, 0.3))]
+    assert ((degraded == 0) | (degraded == 1) | (degraded == 0.5)).all()
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_evaluation_follows_from_the_pictures_number_alone(maker):
-    image = batch()
+def test_evaluation_follows_from_the_images_seed_alone(images, maker):
+    image = images()
     whole = noisy(maker, image, training=False).input
     torch.rand(7)  # the global generator plays no part
     reverse = torch.tensor([3, 2, 1, 0])
@@ -91,17 +94,16 @@ def test_evaluation_follows_from_the_pictures_number_alone(maker):
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_training_follows_from_the_devices_generator(maker):
-    image = batch()
+def test_training_follows_from_the_devices_generator(images, maker):
     torch.manual_seed(3)
-    first, second = noisy(maker, image).input, noisy(maker, image).input
+    first, second = noisy(maker, images()).input, noisy(maker, images()).input
     torch.manual_seed(3)
-    assert torch.equal(noisy(maker, image).input, first)
+    assert torch.equal(noisy(maker, images()).input, first)
     assert not torch.equal(first, second)
 
 
-def test_the_benchmark_is_numpys_noise_for_each_picture_anew():
-    image = batch()
+def test_the_benchmark_is_numpys_noise_for_each_image_anew(images):
+    image = images()
     pair = GaussianNoise(25, noise_map=True).benchmark(image, INDEX)
     for position in range(4):
         clean = np.round(image[position].numpy() * 255).astype(np.uint8).transpose(1, 2, 0) / 255.0
@@ -111,15 +113,13 @@ def test_the_benchmark_is_numpys_noise_for_each_picture_anew():
     assert torch.equal(pair.input[:, :3], pair.baseline)
 
 
-def test_the_benchmark_wants_one_sigma():
+def test_the_benchmark_needs_one_sigma(images):
     with pytest.raises(UserError, match="eval_sigma"):
-        GaussianNoise((5, 50)).benchmark(batch(), INDEX)
-    assert torch.equal(
-        GaussianNoise((5, 50), eval_sigma=15).benchmark(batch(), INDEX).input,
-        GaussianNoise(15).benchmark(batch(), INDEX).input,
-    )
+        GaussianNoise((5, 50)).benchmark(images(), INDEX)
+    one, other = GaussianNoise((5, 50), eval_sigma=15), GaussianNoise(15)
+    assert torch.equal(one.benchmark(images(), INDEX).input, other.benchmark(images(), INDEX).input)
     with pytest.raises(UserError, match="kair is defined for GaussianNoise, not for PoissonNoise"):
-        PoissonNoise().benchmark(batch(), INDEX)
+        PoissonNoise().benchmark(images(), INDEX)
 
 
 def test_the_noise_map_needs_no_normalizing():
@@ -127,21 +127,70 @@ def test_the_noise_map_needs_no_normalizing():
     assert GaussianNoise().normalization([0.4], [0.2]) == ([0.4], [0.2])
 
 
-def test_a_noise_of_ones_own_is_one_method():
+def test_a_noise_of_your_own_is_one_method_and_the_rest_is_inherited(images):
     class Darken(Noise):
-        def damage(self, image, generator):
+        def degrade(self, image, generator):
             return image * 0.5, None
 
-    assert torch.equal(noisy(Darken(), batch(0.5), training=False).input, batch(0.25))
+    maker = Darken()
+    pair = noisy(maker, images(), training=False)
+    assert torch.equal(pair.input, images() * 0.5)
+    assert list(maker.preview(pair)) == ["input"] and maker.preview(pair)["input"] is pair.baseline
+    flat = Statistics(torch.tensor([0.5]), torch.tensor([0.0]), 10)
+    assert maker.check(flat, flat) is None and not maker.keeps_lightness
+    assert Batch(pair.input, pair.target, pair.baseline, INDEX).seed is None
+
+
+def test_paired_input_passes_the_folders_images_on(images):
+    image, target = images(1), images(2)
+    pair = PairedInput()(image, target, INDEX, SEED, True)
+    assert pair.input is image and pair.target is target and pair.baseline is image and pair.seed is SEED
+    with pytest.raises(UserError, match=r"--data\.target_root"):
+        PairedInput()(image, None, INDEX, SEED, True)
+
+
+def test_per_image_starts_from_the_images_seed(images):
+    for position, (single, generator) in enumerate(per_image(images(), SEED)):
+        assert torch.equal(single, images()[position, None])
+        expected = torch.rand(3, generator=torch.Generator().manual_seed(int(SEED[position])))
+        assert torch.equal(torch.rand(3, generator=generator), expected)
+
+
+def test_which_pairs_are_taken_for_one_folder_or_two(capsys):
+    assert isinstance(resolve_pairs(None, None), GaussianNoise)
+    assert isinstance(resolve_pairs(None, "color"), PairedInput)
+    noise, lines = PoissonNoise(), LinesToColor()
+    assert resolve_pairs(noise, None) is noise
+    assert resolve_pairs(lines, None) is lines and resolve_pairs(lines, "color") is lines
+    assert capsys.readouterr().out == ""
+    for maker in (noise, GrayToColor()):
+        assert isinstance(resolve_pairs(maker, "color"), PairedInput)
+        assert f"{type(maker).__name__} is off" in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"--data\.target_root"):
+        resolve_pairs(PairedInput(), None)
+
+
+def test_a_number_is_a_range_of_one():
+    assert as_range(3, "sigma", 0, 10) == (3.0, 3.0)
+    assert as_range([0, 10], "sigma", 0, 10) == (0.0, 10.0)
+    for value in (-1, 11, [3, 2], [0, 11], [1], [1, 2, 3]):
+        with pytest.raises(UserError, match=r"data\.pairs\.lines\.sigma is .* between 0 and 10"):
+            as_range(value, "lines.sigma", 0, 10)
+
+
+def test_one_number_is_drawn_for_each_image():
+    image = torch.zeros(500, 3, 2, 5)
+    assert torch.equal(draw((2.0, 2.0), image, None), torch.full((500, 1, 1, 1), 2.0))
+    drawn = draw((2.0, 4.0), image, torch.Generator().manual_seed(0))
+    assert drawn.shape == (500, 1, 1, 1) and drawn.unique().numel() > 490
+    assert drawn.min() >= 2 and drawn.max() < 4 and drawn.mean().item() == pytest.approx(3, abs=0.1)
 
 
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: GaussianNoise(-1),
         lambda: GaussianNoise((50, 5)),
         lambda: GaussianNoise(eval_sigma=300),
-        lambda: GaussianNoise([0, 25, 50]),
         lambda: PoissonNoise(0),
         lambda: SaltAndPepper(1.5),
     ],

@@ -1,8 +1,8 @@
-"""Small data modules and models, healthy ones to plant faults in, and what the checks say of them.
+"""Small data modules and models, healthy ones to plant faults in, and what the checks find in them.
 
-Marks: ``planted("code")`` for a test whose first look is at that fault (without a code: the test's parameter ``code``),
-``healthy`` for one whose looks must find none. `make faults` runs both kinds and counts: what was found goes into the
-report as properties of the test.
+Marks: ``planted("code")`` for a test whose first run of the checks is on that fault (without a code: the test's
+parameter ``code``), ``healthy`` for one whose runs must find none. `make faults` runs both kinds and counts: what was
+found goes into the report as properties of the test.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ from project.data.batch import Batch
 from project.data.pairs import GaussianNoise, PairMaker
 from project.models import GANColorizer, ImageRestorer
 from project.networks import PatchGAN, UNet
-from workbench.check.building import halting_trainer, prepare
-from workbench.findings.checks import Outcome, Subject, all_checks, examine
+from workbench.check import checks_of, halting_trainer, set_up
+from workbench.findings.checks import CheckContext, Outcome, run_checks
 from workbench.findings.finding import Finding
 
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 """Of images and networks; `make faults` takes several."""
-LOOKS: list[list[Outcome]] = []
-"""What the checks said in the test that is running."""
+RUNS: list[list[Outcome]] = []
+"""What the checks found in the test that is running."""
 
 
 @pytest.fixture(autouse=True)
-def _tell(request: pytest.FixtureRequest, record_property: Callable[[str, str], None]) -> Iterator[None]:
+def _report(request: pytest.FixtureRequest, record_property: Callable[[str, str], None]) -> Iterator[None]:
     """Write what was found into the test's report; what a test draws is the same, whichever tests ran before."""
     torch.manual_seed(SEED)
-    LOOKS.clear()
+    RUNS.clear()
     yield
     planted = request.node.get_closest_marker("planted")
     if planted is not None:
         record_property("planted", planted.args[0] if planted.args else request.node.callspec.params["code"])
-    looks = LOOKS[:1] if planted is not None else LOOKS
-    record_property("faults", " ".join(code for look in looks for code in faults(look)))
-    record_property("notes", " ".join(code for look in looks for code in notes(look)))
+    runs = RUNS[:1] if planted is not None else RUNS
+    record_property("faults", " ".join(code for run in runs for code in faults(run)))
+    record_property("notes", " ".join(code for run in runs for code in notes(run)))
 
 
 class Spoilt(PairMaker):
@@ -63,15 +63,16 @@ class Spoilt(PairMaker):
         return Batch(given, wanted, pair.baseline, index, seed)
 
 
-def seen_by(model: Any, data: Any, **trainer: Any) -> Subject:
+def context_of(model: Any, data: Any) -> CheckContext:
     seed_everything(SEED, verbose=False)
     settings = {"accelerator": "cpu", "max_steps": 100, "num_sanity_val_steps": 0, "use_distributed_sampler": False}
-    return prepare(model, data, halting_trainer(**{**settings, **trainer}))
+    return set_up(model, data, halting_trainer(**settings))
 
 
-def examined(subject: Subject, without: tuple[str, ...] = ("cannot-overfit",)) -> list[Outcome]:
-    LOOKS.append(list(examine([check for check in all_checks() if check.code not in without], subject)))
-    return LOOKS[-1]
+def check(context: CheckContext, overfit: bool = False) -> list[Outcome]:
+    chosen = [check for check in checks_of(context) if overfit or check.code != "cannot-overfit"]
+    RUNS.append(list(run_checks(chosen, context)))
+    return RUNS[-1]
 
 
 def faults(outcomes: list[Outcome]) -> list[str]:
@@ -82,42 +83,33 @@ def notes(outcomes: list[Outcome]) -> list[str]:
     return [outcome.code for outcome in outcomes if isinstance(outcome, Finding) and not outcome.is_fault]
 
 
+def only(outcomes: list[Outcome], code: str) -> Outcome:
+    return next(outcome for outcome in outcomes if outcome.code == code)
+
+
 def scene(number: int, width: int = 52, height: int = 41) -> np.ndarray:
-    """An image of a few colored discs and bars on a slope, which no turn or mirror maps to itself."""
+    """An image of a few colored discs and bars on a slope, which no rotation or mirror maps to itself."""
     draw = np.random.default_rng(number + 1000 * (SEED - 1))
     y, x = np.mgrid[:height, :width]
-    picture = np.stack([60 + draw.uniform(0.3, 1.5) * x + draw.uniform(0.3, 1.5) * y for _ in range(3)], axis=-1)
+    image = np.stack([60 + draw.uniform(0.3, 1.5) * x + draw.uniform(0.3, 1.5) * y for _ in range(3)], axis=-1)
     for _ in range(6):
         row, column, radius = draw.uniform(0, height), draw.uniform(0, width), draw.uniform(4, 11)
-        picture[(y - row) ** 2 + (x - column) ** 2 < radius**2] = draw.uniform(0, 255, 3)
+        image[(y - row) ** 2 + (x - column) ** 2 < radius**2] = draw.uniform(0, 255, 3)
     top, left = int(draw.uniform(0, height - 8)), int(draw.uniform(0, width - 20))
-    picture[top : top + 5, left : left + 18] = draw.uniform(0, 255, 3)
-    return np.uint8(np.clip(picture, 0, 255))
+    image[top : top + 5, left : left + 18] = draw.uniform(0, 255, 3)
+    return np.uint8(np.clip(image, 0, 255))
 
 
 @pytest.fixture
 def make_scenes(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a folder of unlike images: make_scenes(count=20, folder="scenes", start=0)."""
+    """Makes a folder of unlike images."""
 
-    def make(count: int = 20, folder: str = "scenes", start: int = 0, **size: int) -> Path:
+    def make(count: int = 20, folder: str = "scenes", start: int = 0) -> Path:
         root = tmp_path / folder
         root.mkdir(parents=True, exist_ok=True)
         for number in range(start, start + count):
-            Image.fromarray(scene(number, **size)).save(root / f"{number:03d}.png")
+            Image.fromarray(scene(number)).save(root / f"{number:03d}.png")
         return root
-
-    return make
-
-
-@pytest.fixture
-def make_data(make_scenes: Callable[..., Path]) -> Callable[..., ImageDataModule]:
-    """Twenty images with noise; any argument of ImageDataModule replaces its default here."""
-
-    def make(**more: Any) -> ImageDataModule:
-        if "root" not in more:
-            more["root"] = str(make_scenes())
-        plain = {"crop": 32, "batch_size": 4, "crops_per_image": 2, "num_workers": 0, "pairs": GaussianNoise(25)}
-        return ImageDataModule(**{**plain, **more})
 
     return make
 
@@ -125,6 +117,10 @@ def make_data(make_scenes: Callable[..., Path]) -> Callable[..., ImageDataModule
 def small_unet(**more: Any) -> UNet:
     torch.manual_seed(SEED - 1)
     return UNet(**{"widths": [8, 12], "norm": "none", "residual": True, **more})
+
+
+def critic(**more: Any) -> PatchGAN:
+    return PatchGAN(in_channels=8, width=8, layers=2, **more)
 
 
 def restorer(network: nn.Module | None = None, **more: Any) -> ImageRestorer:
@@ -137,7 +133,7 @@ def colorizer(kind: type[GANColorizer] = GANColorizer, **more: Any) -> GANColori
     torch.manual_seed(SEED - 1)
     plain = {
         "generator": UNet(in_channels=5, out_channels=3, widths=[8, 12], norm="group"),
-        "discriminator": PatchGAN(in_channels=8, width=8, layers=2),
+        "discriminator": critic(),
         "space": "rgb",
         "generator_optimizer": partial(torch.optim.Adam, lr=2e-3),
     }
@@ -145,19 +141,36 @@ def colorizer(kind: type[GANColorizer] = GANColorizer, **more: Any) -> GANColori
 
 
 @pytest.fixture
-def look(make_data: Callable[..., ImageDataModule]) -> Callable[..., list[Outcome]]:
-    """What the checks say: look(network) or look(model=...), with arguments of the data module."""
+def make_data(make_scenes: Callable[..., Path]) -> Callable[..., ImageDataModule]:
+    """Twenty images with noise; any argument of ImageDataModule replaces its default here."""
 
-    def run(
-        network: nn.Module | None = None, model: Any = None, without: tuple[str, ...] = ("cannot-overfit",), **data: Any
-    ) -> list[Outcome]:
-        return examined(seen_by(model or restorer(network), make_data(**data)), without)
+    def make(**more: Any) -> ImageDataModule:
+        more.setdefault("root", str(make_scenes()) if "root" not in more else "")
+        plain = {"crop": 32, "batch_size": 4, "crops_per_image": 2, "num_workers": 0, "pairs": GaussianNoise(25)}
+        return ImageDataModule(**{**plain, **more})
+
+    return make
+
+
+@pytest.fixture
+def look(make_data: Callable[..., ImageDataModule]) -> Callable[..., list[Outcome]]:
+    """What the checks find: look(network or model), with arguments of the data module."""
+
+    def run(model: nn.Module | None = None, overfit: bool = False, **data: Any) -> list[Outcome]:
+        model = model if isinstance(model, ImageRestorer | GANColorizer) else restorer(model)
+        return check(context_of(model, make_data(**data)), overfit)
 
     return run
 
 
 @pytest.fixture
+def faults_of(look: Callable[..., list[Outcome]]) -> Callable[..., list[str]]:
+    """The codes of the faults that ``look`` finds, in order."""
+    return lambda *arguments, **more: faults(look(*arguments, **more))
+
+
+@pytest.fixture
 def kit() -> SimpleNamespace:
     """What is above, for tests to build with."""
-    names = (Spoilt, seen_by, examined, faults, notes, scene, small_unet, restorer, colorizer)
+    names = (Spoilt, context_of, check, faults, notes, only, scene, small_unet, critic, restorer, colorizer)
     return SimpleNamespace(**{one.__name__: one for one in names})

@@ -7,30 +7,24 @@ import torch
 from torch import nn
 
 from project.data.pairs import LinesToColor, SpatialHints
-from project.networks import PatchGAN, UNet
 
-
-def _layer(network: UNet) -> nn.Conv2d:
-    return network.encoder[0][0].body[0]
+LINES = {"pairs": LinesToColor(hints=SpatialHints())}
+STARTS = {
+    "constant": lambda w: nn.init.constant_(w, 0.02),
+    "zero": nn.init.zeros_,
+    "same-units": lambda w: w.data.copy_(w.data[:1].expand_as(w)),
+    "ones": nn.init.ones_,
+}
 
 
 @pytest.mark.planted("weights-constant")
-@pytest.mark.parametrize(
-    "start",
-    {
-        "constant": lambda w: nn.init.constant_(w, 0.02),
-        "zero": nn.init.zeros_,
-        "same-units": lambda w: w.data.copy_(w.data[:1].expand_as(w)),
-        "ones": nn.init.ones_,
-    }.items(),
-    ids=lambda entry: entry[0],
-)
+@pytest.mark.parametrize("start", STARTS.values(), ids=STARTS)
 def test_weights_that_are_all_the_same(look, kit, start):
     network = kit.small_unet()
-    start[1](_layer(network).weight)
+    start(network.get_submodule("encoder.0.0.body.0").weight)
     found = look(network)
     assert kit.faults(found)[0] == "weights-constant"
-    assert "network.encoder.0.0.body.0" in next(one for one in found if one.code == "weights-constant").where
+    assert "network.encoder.0.0.body.0" in kit.only(found, "weights-constant").where
 
 
 class Block(nn.Module):
@@ -45,15 +39,12 @@ class Block(nn.Module):
 
 
 @pytest.mark.healthy
-def test_layers_that_may_start_at_zero(look, kit):
-    network = nn.Sequential(
-        nn.BatchNorm2d(3), nn.Conv2d(3, 8, 3, padding=1), Block(), Block(), nn.Conv2d(8, 3, 3, padding=1)
-    )
-    nn.init.zeros_(network[4].weight)
-    assert kit.faults(look(network)) == []
+def test_layers_that_may_start_at_zero(faults_of, kit):
+    first, last = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1)
     unet = kit.small_unet()
-    nn.init.zeros_(unet.tail.weight)
-    assert kit.faults(look(unet)) == []
+    nn.init.zeros_(last.weight), nn.init.zeros_(unet.tail.weight)
+    assert faults_of(nn.Sequential(nn.BatchNorm2d(3), first, Block(), Block(), last)) == []
+    assert faults_of(unet) == []
 
 
 @pytest.mark.planted("weights-scale")
@@ -65,87 +56,72 @@ def test_weights_of_another_scale(look, kit, factor, layer):
         network.get_submodule(layer).weight.mul_(factor)
     found = look(network)
     assert kit.faults(found)[0] == "weights-scale"
-    assert layer in next(one for one in found if one.code == "weights-scale").where
+    assert layer in kit.only(found, "weights-scale").where
 
 
 @pytest.mark.planted("frozen-parameters")
-def test_a_part_that_is_frozen_without_a_word(look, kit):
+@pytest.mark.parametrize("part", ["middle", "all but the tail"])
+def test_a_part_that_is_frozen_undeclared(faults_of, kit, part):
     network = kit.small_unet()
-    network.middle.requires_grad_(False)
-    assert kit.faults(look(network))[0] == "frozen-parameters"
-
-
-@pytest.mark.planted("frozen-parameters")
-def test_all_but_the_tail_that_is_frozen_without_a_word(look, kit):
-    whole = kit.small_unet()
-    for name, parameter in whole.named_parameters():
-        parameter.requires_grad_("tail" in name)
-    assert kit.faults(look(whole))[0] == "frozen-parameters"
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_("tail" in name if part != "middle" else "middle" not in name)
+    assert faults_of(network)[0] == "frozen-parameters"
 
 
 @pytest.mark.healthy
-def test_a_freeze_that_is_declared(look, kit):
+def test_a_freeze_that_is_declared(faults_of, kit):
     network = kit.small_unet()
     network.encoder.requires_grad_(False)
     network.freeze_encoder = True
-    assert kit.faults(look(network)) == []
+    assert faults_of(network) == []
 
 
 class Listed(nn.Module):
-    """Some of its layers are where torch does not find them."""
+    """Some of its layers are where torch does not find them, or are made by the first pass."""
 
     def __init__(self, kept: str) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(3)
         self.head, self.tail = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 3, 3, padding=1)
         middle = nn.Conv2d(8, 8, 3, padding=1)
-        self.middle = {"list": [middle], "dict": {"one": middle}, "tensor": None}[kept]
+        self.middle = {"list": [middle], "dict": {"one": middle}}.get(kept)
         self.gain = torch.ones(1, 8, 1, 1, requires_grad=True) if kept == "tensor" else 1.0
+        self.kept = kept
 
     def forward(self, x):
+        if self.kept == "late" and not isinstance(self.middle, nn.Module):
+            del self.middle
+            self.middle = nn.Conv2d(8, 8, 3, padding=1)
         h = self.head(self.norm(x)).relu()
-        middle = self.middle[0] if isinstance(self.middle, list) else self.middle and self.middle["one"]
+        middle = self.middle["one"] if self.kept == "dict" else self.middle[0] if self.kept == "list" else self.middle
         h = (middle(h) if middle else h).relu() * self.gain
         return x + self.tail(h)
 
 
 @pytest.mark.planted("parameters-not-optimized")
-@pytest.mark.parametrize("kept", ["list", "dict", "tensor"])
-def test_layers_that_torch_does_not_find(look, kit, kept):
-    assert kit.faults(look(Listed(kept)))[0] == "parameters-not-optimized"
+@pytest.mark.parametrize("kept", ["list", "dict", "tensor", "late"])
+def test_layers_that_the_optimizer_cannot_find(faults_of, kept):
+    assert faults_of(Listed(kept))[0] == "parameters-not-optimized"
 
 
 @pytest.mark.planted("parameters-not-optimized")
-def test_an_optimiser_without_some_of_the_parameters(look, kit):
-    model = kit.restorer()
-    model.configure_optimizers = lambda: torch.optim.Adam(model.network.encoder.parameters(), lr=1e-3)
-    found = look(model=model)
+@pytest.mark.parametrize("kind", ["restorer", "gan"])
+def test_an_optimizer_without_some_of_the_parameters(look, kit, kind):
+    model = kit.restorer() if kind == "restorer" else kit.colorizer()
+    configure = model.configure_optimizers
+    encoder = model.network.encoder if kind == "restorer" else None
+    model.configure_optimizers = lambda: torch.optim.Adam(encoder.parameters()) if encoder else configure()[:1]
+    found = look(model, **({} if encoder else LINES))
     assert kit.faults(found) == ["parameters-not-optimized"]
-    assert "network.head" in next(one for one in found if one.code == "parameters-not-optimized").where
+    assert ("network.head" if encoder else "discriminator") in kit.only(found, "parameters-not-optimized").where
 
 
-LINES = {"pairs": LinesToColor(hints=SpatialHints())}
-
-
-@pytest.mark.planted("parameters-not-optimized")
-def test_a_discriminator_that_nobody_trains(look, kit):
-    model = kit.colorizer()
-    both = model.configure_optimizers
-    model.configure_optimizers = lambda: both()[:1]
-    found = look(model=model, **LINES)
-    assert kit.faults(found) == ["parameters-not-optimized"]
-
-
-@pytest.mark.planted("weights-constant")
-def test_a_discriminator_that_starts_constant(look, kit):
-    critic = PatchGAN(in_channels=8, width=8, layers=2)
-    nn.init.constant_(critic.blocks[1][0].weight, 0.02)
-    found = look(model=kit.colorizer(discriminator=critic), **LINES)
-    assert kit.faults(found)[0] == "weights-constant"
-
-
-@pytest.mark.planted("frozen-parameters")
-def test_a_discriminator_that_is_frozen(look, kit):
-    critic = PatchGAN(in_channels=8, width=8, layers=2)
-    critic.blocks[0].requires_grad_(False)
-    assert kit.faults(look(model=kit.colorizer(discriminator=critic), **LINES))[0] == "frozen-parameters"
+@pytest.mark.planted
+@pytest.mark.parametrize("code", ["weights-constant", "frozen-parameters"])
+def test_a_discriminator_that_starts_constant_or_frozen(faults_of, kit, code):
+    critic = kit.critic()
+    if code == "weights-constant":
+        nn.init.constant_(critic.blocks[1][0].weight, 0.02)
+    else:
+        critic.blocks[0].requires_grad_(False)
+    assert faults_of(kit.colorizer(discriminator=critic), **LINES)[0] == code

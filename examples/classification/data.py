@@ -1,0 +1,66 @@
+"""A folder per class, as torchvision's ImageFolder reads it; small images, kept in memory as uint8."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+from torchvision.datasets import ImageFolder
+
+from workbench.errors import UserError
+
+
+class ImageClasses(LightningDataModule):
+    """70/20/10 splits by seed; mean and standard deviation of the training images, one value a channel.
+
+    Args:
+        root: Folder with one folder of images for each class.
+        size: Height and width that images are resized to, in pixels.
+        batch_size: Images a step.
+        flip: Mirror half of the training images.
+        seed: Of the splits.
+    """
+
+    def __init__(self, root: str, size: int = 32, batch_size: int = 64, flip: bool = True, seed: int = 0) -> None:
+        super().__init__()
+        self.root, self.size, self.batch_size, self.flip, self.seed = root, size, batch_size, flip, seed
+        self.sets: dict[str, TensorDataset] = {}
+
+    def setup(self, stage: str) -> None:
+        if self.sets:
+            return
+        try:
+            folder = ImageFolder(self.root, loader=lambda path: Image.open(path).convert("RGB"))
+        except FileNotFoundError as error:
+            raise UserError(f"data.root: {error}\nGive a folder that holds one folder of images per class.") from None
+        pixels = np.stack([np.asarray(image.resize((self.size, self.size))) for image, _ in folder])
+        images, labels = torch.from_numpy(pixels).movedim(-1, 1).contiguous(), torch.tensor(folder.targets)
+        order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed))
+        first, second = round(0.7 * len(order)), round(0.9 * len(order))
+        parts = {"train": order[:first], "val": order[first:second], "test": order[second:]}
+        self.sets = {name: TensorDataset(images[index], labels[index]) for name, index in parts.items()}
+        train = self.sets["train"].tensors[0].double() / 255
+        self.mean = train.mean(dim=(0, 2, 3)).float()
+        self.std = train.std(dim=(0, 2, 3), correction=0).float()
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """uint8 -> normalized float, on the device."""
+        images, labels = batch
+        x = images.float() / 255
+        if self.flip and self.trainer is not None and self.trainer.training:
+            mirrored = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
+            x = torch.where(mirrored, x.flip(-1), x)
+        mean, std = (value.to(x.device).view(1, -1, 1, 1) for value in (self.mean, self.std))
+        return (x - mean) / std.clamp_min(1 / 255), labels
+
+    def train_dataloader(self) -> DataLoader:
+        return DataLoader(self.sets["train"], self.batch_size, shuffle=True, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader:
+        return DataLoader(self.sets["val"], self.batch_size)
+
+    def test_dataloader(self) -> DataLoader:
+        return DataLoader(self.sets["test"], self.batch_size)

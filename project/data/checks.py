@@ -1,0 +1,502 @@
+"""The checks before training that know images: broken, doubled, leaking and odd files, ranges, pairs and colors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from project.data.augment import Augment
+from project.data.batch import Batch
+from project.data.cache import Cache
+from project.data.index import read_exclusions, validate_images
+from project.data.loader import usable_cores
+from project.data.pixels import PixelStore
+from project.data.sources import find_entries
+from project.data.thumbnails import Thumbnails
+from workbench.errors import UserError
+from workbench.findings.checks.check import Check, Level, Outcome, Passed, listed
+from workbench.findings.checks.context import CheckContext
+from workbench.findings.checks.data import UNUSABLE_INPUT, InputConstant, InputNotCentered, reaching
+from workbench.findings.checks.learning import CannotOverfit
+from workbench.findings.finding import Finding
+
+
+def image_checks() -> list[Check]:
+    """One of each; causes before what follows from them."""
+    return [
+        UnreadableImage(),
+        InputRange(),
+        BlankImages(),
+        StatisticsNotFromTrain(),
+        ImageInputNotCentered(),
+        PretrainedRange(),
+        DuplicateImages(),
+        SplitLeak(),
+        OutlierImages(),
+        PairMisaligned(),
+        TargetGray(),
+        CannotOverfitImages(),
+    ]
+
+
+# Before the data module is set up
+
+
+def prepare_for_check(data: Any) -> Finding | None:
+    """Have files that cannot be used, and gray images, become findings where a fit would end; the former's finding."""
+    settings, cache = data.settings, Cache(data.cache_dir)
+    entries = find_entries(settings.source, settings.root, settings.target_root, cache)
+    excluded = read_exclusions(settings.exclude, entries) if settings.exclude else set()
+    workers = usable_cores() if data.num_workers is None else max(data.num_workers, 1)
+    _, bad = validate_images(
+        entries,
+        cache=cache,
+        min_size=settings.min_size,
+        workers=workers,
+        excluded=excluded,
+        masks=settings.target == "mask",
+    )
+    data.unreadable = (bad, settings.on_bad_image == "skip")
+    data.pairs.check = lambda *_: None
+    if not bad:
+        return None
+    data.settings = replace(settings, on_bad_image="skip")
+    advice = "Too few images are left without these. Fix them, or choose others: --data.root."
+    return UnreadableImage().found(True, listed(bad), len(bad), 0, advice)
+
+
+def signal_channels(data: Any) -> int:
+    """Leading channels of the input that show an image; maps and hints come behind them."""
+    given, hints = len(data.normalization["input"][0]), getattr(getattr(data.pairs, "hints", None), "channels", 0)
+    return given - hints if hints else min(given, data.settings.channels)
+
+
+def is_colorization(context: CheckContext) -> bool:
+    pairs = context.data.pairs
+    return hasattr(context.model, "space") or hasattr(pairs, "hints") or bool(getattr(pairs, "keeps_lightness", False))
+
+
+# Files
+
+
+def thumbnails_of(context: CheckContext) -> Thumbnails:
+    """Those of the data module, made once."""
+    if not hasattr(context, "thumbnails"):
+        context.thumbnails = Thumbnails.of(context.data)
+    return context.thumbnails
+
+
+class FileCheck(Check):
+    """A fault of files that does not show in how a network learns."""
+
+    level = Level.DATA
+    harms_learning = False
+
+
+class UnreadableImage(FileCheck):
+    """Files that cannot be used: fit stops at them, or leaves them out where data.on_bad_image is skip."""
+
+    code = "unreadable-image"
+    advice = "These files cannot be used. Fix or remove them, or leave them out: --data.on_bad_image skip."
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        bad, skipped = context.data.unreadable
+        return self.found(not skipped, listed(bad), len(bad), 0) if bad else self.passed(0, 0)
+
+
+class DuplicateImages(FileCheck):
+    """Images that are in the training split more than once."""
+
+    code = "duplicate-images"
+    limit = 0.1  # the share of copies among the training images, below which they do no harm
+    advice = (
+        "These show the same as another image of their split, and count twice in training. List the copies in a file, "
+        "one name a line, and leave them out: --data.exclude FILE."
+    )
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        images = thumbnails_of(context)
+        inside = [(one, other) for one, other in images.copies if one[1] == other[1]]
+        extra = {other for _, other in inside if other[1] == "train"}
+        share = images.share(extra, "train")
+        if not inside:
+            return self.passed(0.0, self.limit)
+        names = listed([f"{one[0]} = {other[0]}" for one, other in inside])
+        return self.found(share > self.limit and len(extra) > 1, names, share, self.limit)
+
+
+class SplitLeak(FileCheck):
+    """The same image in two splits: what is tested was trained on."""
+
+    code = "split-leak"
+    limit = 0.01  # the share of a split's images; real collections are seldom without any
+    advice = (
+        "These images lie in two splits, so scores are too good. Leave one of each two out: --data.exclude FILE; or "
+        "keep images of one scene together in folders train, val and test."
+    )
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        images = thumbnails_of(context)
+        across = [copy for copy in images.copies if copy[0][1] != copy[1][1]]
+        if not across:
+            return self.passed(0.0, self.limit)
+        share = max(images.share({name for copy in across for name in copy}, split) for split in ("val", "test"))
+        names = listed([" = ".join(f"{name} ({split})" for name, split in copy) for copy in across])
+        return self.found(share > self.limit, names, share, self.limit)
+
+
+class OutlierImages(FileCheck):
+    """Images unlike all others: dark, bright, flat, blurred, tiny, odd in shape."""
+
+    code = "outlier-images"
+    limit = 6.0  # robust standard deviations (1.4826 times the median absolute deviation) from the median
+    enough = 8
+    advice = "These images are nothing like the others. Look at them; --data.exclude FILE leaves out those it lists."
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        images = thumbnails_of(context)
+        if len(images.names) < self.enough:
+            return self.skipped(f"fewer than {self.enough} images have no outliers")
+        measures = {  # words for low and high values, the values, and the least that counts as one deviation
+            ("dark", "bright"): (images.small.mean((1, 2, 3)), 0.06),
+            ("flat", "rich in contrast"): (np.log(images.contrast + 0.01), 0.25),
+            ("blurred", "noisy"): (np.log(images.sharpness + 0.01), 0.25),
+            ("tiny", "huge"): (np.log(images.area), 0.2),
+            ("tall", "wide"): (np.log(images.aspect), 0.12),
+        }
+        found: dict[str, tuple[float, str]] = {}
+        most = 0.0
+        for words, (values, least) in measures.items():
+            median = float(np.median(values))
+            scores = (values - median) / max(least, 1.4826 * float(np.median(np.abs(values - median))))
+            most = max(most, float(np.abs(scores).max()))
+            for position in np.flatnonzero(np.abs(scores) > self.limit):
+                score, name = float(scores[position]), images.names[position][0]
+                found[name] = max(found.get(name, (0.0, "")), (abs(score), words[score > 0]))
+        if not found:
+            return self.passed(most, self.limit)
+        worst = sorted(found.items(), key=lambda entry: -entry[1][0])
+        names = listed([f"{name} ({word})" for name, (_, word) in worst])
+        return self.found(False, names, worst[0][1][0], self.limit)
+
+
+class StatisticsNotFromTrain(FileCheck):
+    """Mean and standard deviation, as the data module or the network has them, against the training images."""
+
+    code = "statistics-not-from-train"
+    limit = 0.003  # on the scale of pixels in [0, 1], where all training images are measured
+    everything, sample = 60_000_000, 500  # up to so many pixels they are; of more, so many images
+    advice = (
+        "Mean or standard deviation are not those of the training images. Leave them to the data module: "
+        "--data.input_range standardize; delete the cache (--data.cache_dir) where "
+        "files were replaced."
+    )
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        data = context.data
+        store = data.dataset("train").store
+        own = sum(not image.origin for image in data.images["train"])  # extra pairs come last, and are not measured
+        measured = []
+        for side, kept in (("input", data.statistics), ("target", data.target_statistics)):
+            if kept is not None and (side == "input" or store.has_targets):
+                mean, std, allowed = self._measure(store, own, side)
+                apart = max(np.abs(kept.mean.numpy() - mean).max(), np.abs(kept.std.numpy() - std).max())
+                measured.append((float(apart), allowed, f"data.statistics of the {side}"))
+        measured += self._buffers(context)
+        apart, limit, where = max(measured, key=lambda entry: entry[0] / entry[1])
+        return self.passed(apart, limit) if apart <= limit else self.found(True, where, apart, limit)
+
+    def _measure(self, store: PixelStore, total: int, side: str) -> tuple[Any, Any, float]:
+        """Mean and standard deviation of the first images, and how far off those of all ``total`` may be."""
+        whole = sum(store.width(number) * store.height(number) for number in range(total)) <= self.everything
+        chosen = range(total) if whole else np.linspace(0, total - 1, self.sample).astype(int).tolist()
+        sums, squares, means, count = 0.0, 0.0, [], 0
+        for number in chosen:
+            image = (store[number] if side == "input" else store.target(number)).reshape(-1, store.channels)
+            values = image.astype(np.float32) / 255
+            sums, squares = sums + values.sum(0, dtype=np.float64), squares + (values**2).sum(0, dtype=np.float64)
+            means.append(values.mean(0))
+            count += len(values)
+        mean = sums / count
+        # A sample's mean is off by the images' own differences; five standard errors are next to impossible.
+        fewest = total if whole else len(means)
+        error = 0.0 if fewest == total else 5 * float(np.std(means, axis=0).max()) / fewest**0.5
+        return mean, np.sqrt(np.maximum(squares / count - mean**2, 0)), self.limit + error
+
+    def _buffers(self, context: CheckContext) -> list[tuple[float, float, str]]:
+        """How far the network's own statistics are from the data module's; those never set are another fault."""
+        if context.starts_from_others:
+            return []
+        found, wanted = [], [np.array(values) for values in context.data.normalization["input"]]
+        for name, part in context.main.module.named_modules():
+            mean, std = getattr(part, "mean", None), getattr(part, "std", None)
+            if name.rpartition(".")[2] != "normalize_input" or mean is None or std is None:
+                continue
+            mean, std = mean.flatten().cpu().numpy(), std.flatten().cpu().numpy()
+            if len(mean) == len(wanted[0]) and not ((mean == 0).all() and (std == 1).all()):
+                apart = max(np.abs(mean - wanted[0]).max(), np.abs(std - wanted[1]).max())
+                found.append((float(apart), self.limit, f"{context.main.name}.{name}"))
+        return found
+
+
+# Values
+
+
+def _outside(images: list[Tensor], margin: float = 0.25) -> tuple[float, float, str]:
+    """How much of the images lies outside [0, 1], by means over their sixteenths, which noise that is not clipped
+    averages out in: the share beyond the margin, the furthest, and the range."""
+    coarse = torch.cat([F.adaptive_avg_pool2d(image.float(), 4).flatten() for image in images])
+    outside = torch.maximum(-coarse, coarse - 1).clamp_min(0)
+    return (outside > margin).float().mean().item(), outside.max().item(), f"{coarse.min():.3g} to {coarse.max():.3g}"
+
+
+class InputRange(Check):
+    """Images in [0, 1] are what is declared: 255 times as much, or as little, is a scaling too few or too many."""
+
+    code = "input-range"
+    level = Level.DATA
+    implied_by = frozenset({"input-nonfinite"})
+    share = 0.02
+    dark = 0.02  # a brightest value below it was divided by 255 twice
+    advice = (
+        "Images are declared to lie in [0, 1]: they were never divided by 255, or twice, or moved to [-1, 1]. Leave "
+        "the scaling to the data module (--data.input_range standardize), and give [0, 1] in a data.pairs of your own."
+    )
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        worst = 0.0
+        targets = [batch.target for batch in context.batches if batch.target.is_floating_point()]
+        for name, images in ("target", targets), ("input", [context.signal(b.input, b) for b in context.batches]):
+            if not images:
+                continue
+            share, furthest, told = _outside(images)
+            worst = max(worst, furthest)
+            brightest = max(image.abs().max().item() for image in images)
+            if share > self.share or 0 < brightest < self.dark:
+                told = told if share > self.share else f"at most {brightest:.3g}"
+                return self.found(True, f"the batches' {name}", told, "0 to 1")
+        return self.passed(worst, 0.25)
+
+
+class BlankImages(InputConstant):
+    """One value in a whole image, batch, or channel of all images."""
+
+    limit_blank = 0.05  # the share of blank images that is more than a few slips
+    advice_blank = (
+        "These have one value only. List them in a file, one name a line, and leave them out: --data.exclude FILE."
+    )
+    advice = (
+        "One value only: nothing can be learned from it. Look at the files and data.pairs; --data.channels 1 is for "
+        "gray images, --data.exclude FILE leaves blank ones out, a larger --data.crop sees more than one patch."
+    )
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        outcome = super().evaluate(context)
+        images = thumbnails_of(context)
+        blank = [name for (name, _), contrast in zip(images.names, images.contrast, strict=True) if contrast < 1e-4]
+        if not isinstance(outcome, Passed) or not blank:
+            return outcome
+        share = len(blank) / len(images.names)
+        return self.found(share >= self.limit_blank, listed(blank), share, self.limit_blank, self.advice_blank)
+
+
+class ImageInputNotCentered(InputNotCentered):
+    """The same with what images declare: [-1, 1], and line art, whose white paper lies far from the images' gray."""
+
+    far = 4.0
+    advice = (
+        "What the first layer gets is not centered on 0 with a spread of 1. Set --data.input_range standardize, and "
+        "wrap a network of your own in project.networks.normalize.Normalized."
+    )
+    advice_tolerable = (
+        "What the first layer gets is a little off: statistics go by pixels, batches by images. Where their sizes "
+        "differ much, bring them to one: --data.resize 256. [-1, 1], strong noise and white paper do it too."
+    )
+
+    def is_tolerable(self, context: CheckContext, mean: float, std: float) -> bool:
+        if context.data.input_range == "minus_one_one" or is_colorization(context):
+            return abs(mean) <= self.far and std >= 0.1
+        return super().is_tolerable(context, mean, std)
+
+
+class PretrainedRange(Check):
+    """What reaches the normalization of pretrained weights: images in [0, 1], not too unlike those of before."""
+
+    code = "pretrained-range"
+    level = Level.DATA
+    implied_by = UNUSABLE_INPUT
+    share = 0.02
+    unlike = 1.5  # standard deviations of what the weights were trained with; photographs lie within half of one
+    advice = (
+        "The weights were trained with images in [0, 1], which the network normalizes by itself, with their own "
+        "statistics. Take it out of project.networks.Normalized, and leave scalings of your own out."
+    )
+    advice_unlike = (
+        "These images are darker or lighter than those that the weights were trained with, as drawings on white paper "
+        "are. Let all of the encoder learn (finetune.freeze_stages: 0, freeze_norms: false)."
+    )
+    advice_range = "It does nothing here: the network normalizes [0, 1] as its weights need. Leave it out."
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        found = reaching(context, lambda name, module: name.rpartition(".")[2] == "normalize_encoder")
+        if found is None:
+            return self.skipped("no network whose weights bring a normalization of their own")
+        name, images = found
+        outside, _, told = _outside(images)
+        if outside > self.share:
+            return self.found(True, name, told, "0 to 1")
+        normalize, mean = context.model.get_submodule(name), torch.stack([image.mean((0, 2, 3)) for image in images])
+        theirs, spread = (v.flatten()[: mean.shape[1]].cpu() for v in (normalize.mean, normalize.std))
+        apart = ((mean.mean(0) - theirs) / spread).abs().max().item()
+        if apart > self.unlike:
+            return self.found(False, name, apart, self.unlike, self.advice_unlike)
+        if context.data.input_range == "minus_one_one":
+            return self.found(False, name, "data.input_range: minus_one_one", "standardize", self.advice_range)
+        return self.passed(f"{told}, {apart:.2g} std off", f"0 to 1, {self.unlike} std")
+
+
+# Pairs
+
+
+class PairMisaligned(Check):
+    """A target that shows another image than its input, or the same one rotated, mirrored or shifted.
+
+    Compared are the edges, whatever their colors: by the best correlation over all shifts, for the target as it is,
+    rotated and mirrored, and for other images' targets.
+    """
+
+    code = "pair-misaligned"
+    level = Level.DATA
+    implied_by = UNUSABLE_INPUT
+    limit = 0.8  # how often, at least, a true pair is closer than a shuffled one; 0.5 is chance
+    changed = (
+        0.15  # the share of pairs that fit better rotated, mirrored or shifted, above which that is no coincidence
+    )
+    margin = 0.1  # by how much the correlation has to be better ...
+    least = 0.3  # ... and that high, at least: among thousands of shifts some noise fits by chance
+    # How unevenly edges are spread, at least: deviation against mean, in units of what noise has. Noise has edges
+    # everywhere: their strength over n channels follows a chi distribution of 2n, whose ratio is near 0.5 / sqrt(n).
+    busy = 1.3
+    near = 3  # pixels of 64 that input and target may be apart
+    enough, most = 4, 96  # images
+    advice = (
+        "Input and target do not show the same. Give both files of a pair the same name under --data.root and "
+        "--data.target_root, and move both together in an augmentation or data.pairs of your own."
+    )
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        inputs, targets = self._edges(context)
+        if len(inputs) < self.enough:
+            return self.skipped("too few images with edges to compare")
+        surface = correlation(inputs, targets)
+        own = self._at_home(surface)
+        shuffled = [correlation(inputs, targets.roll(n, 0)) for n in range(1, min(len(inputs), 6))]
+        closer = (own > torch.stack([self._at_home(other) for other in shuffled])).float().mean().item()
+        how, share = self._changed(inputs, targets, own, surface)
+        if share > self.changed:
+            return self.found(True, f"{share:.0%} of the pairs", f"fit better {how}", f"at most {self.changed:.0%}")
+        if closer < self.limit:
+            spread = inputs.flatten(1).std(1) / inputs.flatten(1).mean(1).clamp_min(1e-8)
+            if spread.median().item() * 2 * context.data.signal_channels**0.5 < self.busy:
+                return self.skipped("the inputs are too noisy to compare their edges")
+            return self.found(True, "training pairs", closer, self.limit)
+        return self.passed(closer, self.limit)
+
+    def _edges(self, context: CheckContext) -> tuple[Tensor, Tensor]:
+        """Maps of the edges of inputs and targets, (N, 64, 64); images next to without edges are left out."""
+        found: list[tuple[Tensor, Tensor]] = []
+        for batch in context.batches:
+            if batch.target.ndim == 4:
+                found.append((edges(context.signal(batch.input, batch).float()), edges(batch.target.float())))
+            if sum(len(one) for one, _ in found) >= self.most:
+                break
+        if not found:
+            return torch.empty(0), torch.empty(0)
+        inputs, targets = (torch.cat(sides)[: self.most] for sides in zip(*found, strict=True))
+        strength = targets.flatten(1).std(1)
+        kept = (strength > 0.3 * strength.median()) & (strength > 1e-4)
+        return inputs[kept], targets[kept]
+
+    def _at_home(self, surface: Tensor) -> Tensor:
+        """The correlation where both lie upon each other, but for a few pixels."""
+        near = [*range(self.near + 1), *range(-self.near, 0)]
+        return surface[:, near][:, :, near].flatten(1).amax(1)
+
+    def _changed(self, inputs: Tensor, targets: Tensor, own: Tensor, surface: Tensor) -> tuple[str, float]:
+        """Which change of the target makes the most pairs fit better, and how many fit better by any."""
+        changes = {
+            "mirrored": targets.flip(2),
+            "upside down": targets.flip(1),
+            "rotated by 180 degrees": targets.flip(1, 2),
+            "rotated by 90 degrees": targets.rot90(1, (1, 2)),
+            "rotated by 270 degrees": targets.rot90(3, (1, 2)),
+            "transposed": targets.transpose(1, 2),
+        }
+        fits = {"shifted": surface.flatten(1).amax(1)}
+        fits |= {name: self._at_home(correlation(inputs, changed)) for name, changed in changes.items()}
+        best = torch.stack(list(fits.values()))
+        better = (best > own + self.margin) & (best > self.least)
+        return list(fits)[int(better.float().mean(1).argmax())], better.any(0).float().mean().item()
+
+
+def edges(images: Tensor, side: int = 64) -> Tensor:
+    """(B, C, H, W) -> the strength of the edges, (B, 64, 64), whatever their direction and color."""
+    small = F.interpolate(images, (side, side), mode="area")
+    small = F.avg_pool2d(F.pad(small, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    across = F.pad(small[:, :, :, 2:] - small[:, :, :, :-2], (1, 1, 0, 0))
+    down = F.pad(small[:, :, 2:] - small[:, :, :-2], (0, 0, 1, 1))
+    return (across.square() + down.square()).sum(1).sqrt()
+
+
+def correlation(one: Tensor, other: Tensor) -> Tensor:
+    """Of two maps (N, S, S), at every shift that wraps around: (N, S, S), from -1 to 1, shift 0 first."""
+    one, other = (m - m.mean((1, 2), keepdim=True) for m in (one, other))
+    product = torch.fft.irfft2(torch.fft.rfft2(one) * torch.fft.rfft2(other).conj(), s=one.shape[-2:])
+    return product / (one.flatten(1).norm(dim=1) * other.flatten(1).norm(dim=1)).clamp_min(1e-8)[:, None, None]
+
+
+class TargetGray(Check):
+    """A colorization whose targets have next to no color."""
+
+    code = "target-grey"
+    level = Level.DATA
+    implied_by = UNUSABLE_INPUT
+    limit = 0.02  # of an image: the mean difference of its largest and its smallest channel, on the scale of 0 to 1
+    share = 0.2
+    advice = (
+        "These targets have next to no color, and gray is what will be learned. Point --data.root (of a pair: "
+        "--data.target_root) at images in color, or leave gray ones out: --data.exclude FILE."
+    )
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        if not is_colorization(context) or context.batches[0].target.shape[1] != 3:
+            return self.skipped("the task is no colorization")
+        chroma = torch.cat([(b.target.amax(1) - b.target.amin(1)).flatten(1).mean(1) for b in context.batches])
+        median, gray = chroma.median().item(), (chroma < self.limit).float().mean().item()
+        if median >= self.limit and gray <= self.share:
+            return self.passed(median, self.limit)
+        return self.found(median < self.limit, f"{gray:.0%} of the targets", median, self.limit)
+
+
+class CannotOverfitImages(CannotOverfit):
+    """The same on images that are not augmented, with noise and hints as in evaluation: equal at every step."""
+
+    def few_samples(self, context: CheckContext) -> Batch:
+        data, augment = context.data, context.data.augment
+        data.augment = Augment(hflip=False, vflip=False, quarter_turns=False)
+        dataset = data.dataset("train", training=True)
+        data.augment = augment
+        first = dataset[0]
+        height, width = first.image.shape[-2:]
+        count = max(1, min(self.samples, len(dataset), self.pixels // (height * width)))
+        numbers = torch.linspace(0, len(dataset) - 1, count).long().tolist()
+        try:
+            raw = dataset.__getitems__(numbers)
+        except UserError:  # whole images of several sizes
+            raw = first
+        return context.prepare(raw, training=False)

@@ -1,1 +1,0 @@
-"""The ensemble command: several checkpoints, or one in eight positions, answering together."""

@@ -1,0 +1,162 @@
+"""The errors of images, simple measures that go with them, and the worst images to look at."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.functional.regression import spearman_corrcoef
+
+from project.callbacks.grid import grid, to_image
+from project.color import gray
+from project.models.metrics import PSNR, as_saved, colorfulness
+from workbench.checkpoint_io import atomic_write_text
+
+SIDE = 192
+"""Pixels that the longer side of a worst image is brought to."""
+EDGE, FINE = 0.1, 0.25
+"""A change of luma is an edge from this share of its range on; a frequency is high from so many cycles a pixel on."""
+MIN_IMAGES = 10
+"""Fewer say nothing about what goes with the error."""
+
+
+def edge_density(luma: Tensor) -> float:
+    """Share of the pixels where luma (H, W) in [0, 1] changes by EDGE or more, by Sobel's filter."""
+    across = luma.new_tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]]) / 4  # a step of h gives h
+    kernels = torch.stack([across, across.T])[:, None]
+    change = F.conv2d(F.pad(luma[None, None], (1, 1, 1, 1), mode="replicate"), kernels)[0].norm(dim=0)
+    return float((change >= EDGE).float().mean())
+
+
+def high_frequencies(luma: Tensor) -> float:
+    """Share of the power of luma (H, W), but for the mean, at FINE cycles a pixel or more, under a Hann window."""
+    windows = [torch.hann_window(side + 2, periodic=False).to(luma)[1:-1] for side in luma.shape]
+    window = windows[0][:, None] * windows[1]
+    mean = (luma * window).sum() / window.sum()
+    power = torch.fft.fft2((luma - mean) * window).abs().square()
+    frequencies = [torch.fft.fftfreq(side).to(luma) for side in luma.shape]
+    fine = (frequencies[0][:, None].square() + frequencies[1].square()).sqrt() >= FINE
+    total = float(power.sum())
+    return float(power[fine].sum()) / total if total > 1e-9 else 0.0
+
+
+def _luma(image: Tensor) -> Tensor:
+    return gray(image[None])[0, 0]
+
+
+MEASURES: dict[str, Callable[[Tensor], float]] = {
+    "edge_density": lambda image: edge_density(_luma(image)),
+    "contrast": lambda image: float(_luma(image).std(correction=0)),
+    "brightness": lambda image: float(_luma(image).mean()),
+    "colorfulness": lambda image: float(colorfulness(image[None])[0]),
+    "high_frequencies": lambda image: high_frequencies(_luma(image)),
+    "pixels": lambda image: float(image[0].numel()),
+}
+"""Name -> measure of an image (1 or 3, H, W) in [0, 1]. Contrast is the standard deviation of the luma;
+colorfulness is that of Hasler and Suesstrunk (2003)."""
+
+
+def rank_correlations(errors: Sequence[float], measures: dict[str, Sequence[float]]) -> dict[str, float]:
+    """Spearman's rho of each measure with the error, strongest first; NaN where one of the two is constant."""
+    target = torch.tensor(errors, dtype=torch.float64)
+    found = {}
+    for name, values in measures.items():
+        given = torch.tensor(values, dtype=torch.float64)
+        constant = len(given.unique()) < 2 or len(target.unique()) < 2
+        found[name] = math.nan if constant else float(spearman_corrcoef(given, target))
+    return dict(sorted(found.items(), key=lambda item: -abs(item[1]) if item[1] == item[1] else 1))
+
+
+def chance_limit(images: int) -> float:
+    """The |rho| that, in 19 of 20 sets of so many images, none of the six MEASURES reaches by chance, roughly."""
+    return 2.64 / math.sqrt(max(1, images - 1))  # 1 - 0.05 / 2 / 6 of the normal distribution
+
+
+def in_words(correlations: dict[str, float], images: int) -> str:
+    """What the correlations say, in a sentence."""
+    if images < MIN_IMAGES:
+        return f"{images} images are too few to say what goes with the error; at least {MIN_IMAGES} are needed."
+    limit = chance_limit(images)
+    clear = {name: rho for name, rho in correlations.items() if abs(rho) > limit}
+    if not clear:
+        return f"Nothing measured here goes with the error (|rho| up to {limit:.2f} may be chance)."
+    parts = [f"{'more' if rho > 0 else 'less'} {name.replace('_', ' ')} ({rho:+.2f})" for name, rho in clear.items()]
+    return f"Worse with {', '.join(parts)}; |rho| up to {limit:.2f} may be chance."
+
+
+class Row(NamedTuple):
+    """An image's error: of the output as it would be saved, for pixels in [0, 1]; PSNR in dB as ``val/psnr`` has it."""
+
+    file: str
+    mse: float
+    psnr: float
+    psnr_baseline: float
+    width: int
+    height: int
+    measures: dict[str, float]
+
+
+def measure(file: str, output: Tensor, target: Tensor, baseline: Tensor) -> Row:
+    """The row of one image; all (C, H, W), the baseline not clipped."""
+    saved, psnr = as_saved(output), PSNR().to(target.device).values
+    return Row(
+        file,
+        float((saved - target).square().mean()),
+        float(psnr(saved[None], target[None].float())),
+        float(psnr(baseline[None].float(), target[None].float())),
+        target.shape[2],
+        target.shape[1],
+        {name: function(target.float()) for name, function in MEASURES.items()},
+    )
+
+
+Worst = tuple[Row, list[Tensor]]
+"""Of an image its row, and on the CPU its view, output and target."""
+
+
+def write_table(rows: list[Row], path: Path) -> None:
+    """All rows as CSV; its column ``file`` is what ``--data.exclude`` reads."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*Row._fields[:-1], *MEASURES])
+    for row in rows:
+        scores = [f"{row.mse:.8g}", f"{row.psnr:.4f}", f"{row.psnr_baseline:.4f}", row.width, row.height]
+        writer.writerow([row.file, *scores, *(f"{value:.6g}" for value in row.measures.values())])
+    atomic_write_text(path, text.getvalue())
+
+
+def draw_worst(worst: list[Worst]) -> Image.Image:
+    """Input, output, target and error of images, on one scale of errors so that they can be compared."""
+    import matplotlib
+
+    errors = [(as_saved(output) - target).abs().mean(dim=0) for _, (_, output, target) in worst]
+    sample = torch.cat([error.flatten()[:: 1 + error.numel() // 65536] for error in errors])
+    brightest = max(float(sample.quantile(0.995)), 1 / 255)  # a few odd pixels must not make all others black
+    cells, captions = [], []
+    for number, ((row, images), error) in enumerate(zip(worst, errors, strict=True), 1):
+        heat = matplotlib.colormaps["inferno"]((error / brightest).clamp(0, 1).numpy(), bytes=True)[..., :3]
+        cells += [_resized(image) for image in [*map(to_image, images), Image.fromarray(heat.copy())]]
+        name = row.file if len(row.file) <= 26 else f"...{row.file[-23:]}"
+        captions += [f"{number}. {name}", f"{row.psnr:.2f} dB (input {row.psnr_baseline:.2f})", "", ""]
+    headings = ["input", "output", "target", f"error, 0 to {255 * brightest:.0f} of 255"] * min(2, len(worst))
+    across = len(headings)
+    missing = -len(cells) % across
+    cells, captions = cells + [Image.new("RGB", (1, 1), "white")] * missing, captions + [""] * missing
+    starts = range(0, len(cells), across)
+    return grid([cells[n : n + across] for n in starts], headings, [captions[n : n + across] for n in starts])
+
+
+def _resized(image: Image.Image) -> Image.Image:
+    """Enlarged by whole multiples, or reduced, so that the longer side comes close to SIDE."""
+    longer = max(image.size)
+    if longer > SIDE:
+        return image.resize([max(1, round(length * SIDE / longer)) for length in image.size], Image.Resampling.LANCZOS)
+    return image.resize([length * (SIDE // longer) for length in image.size], Image.Resampling.NEAREST)

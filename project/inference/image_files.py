@@ -1,0 +1,248 @@
+"""Image files of an inference run: which there are, where outputs go; files to 8-bit pixels and back."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from project.data.folder import walk
+from project.data.images import BadImage, decode
+from workbench.errors import UserError
+
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), ("JPEG", {"quality": 95, "subsampling": 0})),
+    **dict.fromkeys((".tif", ".tiff"), ("TIFF", {"compression": "tiff_adobe_deflate"})),
+    ".webp": ("WEBP", {"quality": 95}),
+    ".png": ("PNG", {}),
+    ".bmp": ("BMP", {}),
+}
+"""Extension -> the format that is written, and how. Images of other extensions are written as PNG."""
+MAX_PIXELS = 1_000_000_000
+"""Larger images are taken for decompression bombs: their bytes alone fill 3 GB, and the output's as much again."""
+
+ORIENTATION = 0x0112  # the EXIF tag
+PROFILE_OF_MODE = {"RGB": b"RGB ", "RGBA": b"RGB ", "L": b"GRAY", "LA": b"GRAY"}
+
+
+@dataclass(frozen=True)
+class InferenceItem:
+    """One image to process.
+
+    Attributes:
+        name: POSIX path relative to the input folder.
+        source: The image.
+        target: Where the output goes.
+        beside: A second output (the noisy input, or the uncertainty), where one is wanted.
+        problem: Why it cannot be read, where that is known beforehand.
+    """
+
+    name: str
+    source: Path
+    target: Path
+    beside: Path | None = None
+    problem: str = ""
+
+    def is_done(self, checkpoint: Path) -> bool:
+        """Whether its outputs are there, not empty, and no older than the image and the checkpoint."""
+        try:
+            made_from = max(path.stat().st_mtime_ns for path in (self.source, checkpoint))
+            outputs = [path.stat() for path in (self.target, self.beside) if path is not None]
+        except OSError:
+            return False
+        return all(about.st_size > 0 and about.st_mtime_ns >= made_from for about in outputs)
+
+    def open(self) -> ImageFile:
+        """Decode the image; BadImage gives a short reason."""
+        if self.problem:
+            raise BadImage(self.problem)
+        return read_image(self.source)
+
+
+def list_inputs(source: Path, output: Path, beside: str | None = None) -> list[InferenceItem]:
+    """List the images of a file or folder with their places in the output folder, sorted by name.
+
+    An output folder inside the input folder is skipped: a second run must not process the outputs of the first.
+    ``beside`` names a second output, as in ``NAME.noisy.png``.
+
+    Raises:
+        UserError: The input is missing or holds no image; the output is not a folder, is the input folder, or would
+            hold one file for two images; an output would replace an image.
+    """
+    _check_output(source, output)
+    items = []
+    for name, path, problem in _images_in(source, output):
+        target = PurePosixPath(name)
+        if target.suffix.lower() not in FORMATS:
+            target = target.with_suffix(".png")
+        second = output / target.with_name(f"{target.stem}.{beside}.png") if beside else None
+        items.append(InferenceItem(name, Path(path), output / target, second, problem))
+    sources = {_key(item.source) for item in items}
+    taken: dict[str, str] = {}
+    for item in items:
+        for path in filter(None, (item.target, item.beside)):
+            if _key(path) in sources:
+                raise UserError(
+                    f"The output of {item.name} would overwrite the image {path}.\n"
+                    "Give an --output outside the folder of the images."
+                )
+            if first := taken.get(_key(path)):
+                raise UserError(
+                    f"{first} and {item.name} would both become {path}.\n"
+                    "Rename one of them, or process them into two folders."
+                )
+            taken[_key(path)] = item.name
+    return items
+
+
+def _images_in(folder: Path, output: Path) -> list[tuple[str, str, str]]:
+    if not folder.is_dir():
+        return [(folder.name, str(folder), "")]
+    real, inside = folder.resolve(), output.resolve()
+    own = inside.relative_to(real).as_posix() + "/" if inside.is_relative_to(real) else None
+    found = [entry for entry in walk(folder, "--input") if not (own and entry[0].startswith(own))]
+    if not found:
+        raise UserError(f"--input {folder} holds no image of its own, only those of the output folder.")
+    return found
+
+
+def _check_output(source: Path, output: Path) -> None:
+    if not source.exists():
+        near = difflib.get_close_matches(source.name, [path.name for path in source.parent.glob("*")], n=1)
+        hint = f"Did you mean {source.parent / near[0]}?" if near else "Give an image or a folder of images."
+        raise UserError(f"--input {source} does not exist.\n{hint}")
+    if output.is_file() or (not output.exists() and output.suffix.lower() in FORMATS):
+        raise UserError(f"--output {output} is a file, or looks like one; give the folder to write into.")
+    if output.resolve() == (source if source.is_dir() else source.parent).resolve():
+        raise UserError(
+            f"--output {output} is the folder of the images, which would be overwritten.\nGive another folder."
+        )
+
+
+def _key(path: Path) -> str:
+    return os.path.normcase(path.parent.resolve() / path.name)
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """A decoded image, with what has to survive into the output.
+
+    Attributes:
+        pixels: uint8, (H, W, 1) for a gray image, else (H, W, 3); upright.
+        alpha: uint8, (H, W), where the image has transparency; the pixels are the colors under it.
+        profile: The ICC color profile.
+        exif: The EXIF block without the orientation.
+        notes: What is lost on the way, in a few words each.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    profile: bytes | None = None
+    exif: bytes | None = None
+    notes: tuple[str, ...] = ()
+
+
+def read_image(path: str | Path) -> ImageFile:
+    """Decode an image of up to a billion pixels; BadImage gives a short reason where it cannot be decoded whole."""
+    with _large_images_allowed():
+        try:
+            with Image.open(path) as image:
+                gray = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+                kept = {"profile": image.info.get("icc_profile"), "notes": _losses(image), "exif": _exif(image)}
+                if image.has_transparency_data and not image.mode.startswith("I"):
+                    layers = np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
+                    pixels = np.ascontiguousarray(layers[..., : 1 if gray else 3])
+                    return ImageFile(pixels, alpha=layers[..., 3].copy(), **kept)
+        except Exception:
+            decode(path, 3)  # raises BadImage with the reason, whatever is wrong with the file
+            raise
+        return ImageFile(decode(path, 1 if gray else 3), **kept)
+
+
+def size_of(path: str | Path) -> tuple[int, int] | None:
+    """Width and height of an upright image; None where the file is not an image."""
+    with _large_images_allowed():
+        try:
+            with Image.open(path) as image:
+                on_its_side = image.getexif().get(ORIENTATION) in (5, 6, 7, 8)
+                return image.size[::-1] if on_its_side else image.size
+        except Exception:  # whatever is wrong with the file, decoding it gives the reason
+            return None
+
+
+def write_image(path: Path, pixels: np.ndarray, like: ImageFile) -> None:
+    """Write an image whole or not at all.
+
+    Args:
+        path: The extension (one of FORMATS) decides the format.
+        pixels: uint8, (H, W, 1) or (H, W, 3).
+        like: The image whose alpha, profile and EXIF are kept. JPEG has no alpha: there white lies beneath.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    format_name, options = FORMATS[path.suffix.lower()]
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    if like.alpha is not None:
+        image.putalpha(Image.fromarray(like.alpha))
+        if format_name == "JPEG":
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
+    if like.profile and like.profile[16:20] == PROFILE_OF_MODE.get(image.mode):
+        options = {**options, "icc_profile": like.profile}
+    if like.exif and format_name in ("JPEG", "PNG", "WEBP"):
+        options = {**options, "exif": like.exif}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        image.save(part, format=format_name, **options)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def on_white(pixels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
+    """The image over white, as training sees transparency: uint8, (H, W, C), and (H, W) -> (H, W, C)."""
+    if alpha is None:
+        return pixels
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    white = Image.new(image.mode, image.size, "white")
+    return np.asarray(Image.composite(image, white, Image.fromarray(alpha))).reshape(pixels.shape)
+
+
+def _losses(image: Image.Image) -> tuple[str, ...]:
+    multiple = getattr(image, "n_frames", 1) > 1 and image.format != "MPO"  # MPO: a phone's JPEG with a preview
+    losses = {
+        "16 bits became 8": image.mode.startswith("I") or ";16" in str(image.tile),
+        "CMYK became RGB": image.mode == "CMYK",
+        "only the first of several frames was used": multiple,
+    }
+    return tuple(note for note, lost in losses.items() if lost)
+
+
+def _exif(image: Image.Image) -> bytes | None:
+    if image.format == "TIFF":
+        return None  # there the tags describe the old file's own layout as well
+    exif = Image.Exif()
+    try:
+        exif.load(image.getexif().tobytes())  # a copy: the orientation is still to be applied to the image itself
+        exif.pop(ORIENTATION, None)
+        return exif.tobytes() if len(exif) else None
+    except Exception:  # Pillow writes back less than it reads; an odd tag is no reason to refuse the image
+        return None
+
+
+@contextlib.contextmanager
+def _large_images_allowed() -> Iterator[None]:
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before

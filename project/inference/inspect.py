@@ -1,0 +1,301 @@
+"""``python -m project inspect``: look into a trained network, and at the images with the largest errors.
+
+    python -m project inspect --ckpt_path runs/denoise/latest/checkpoints/best.ckpt
+    python -m project inspect ... --layer encoder.1 --maps 12     # other feature maps
+    python -m project inspect ... --split train                   # images to leave out of the training
+    python -m project inspect ... --data.root photos              # other images than the run's
+
+Everything goes into ``inspect/`` in the run's folder (``inspect-train/``, ``inspect-test/`` for another split):
+``filters.png``, ``features_LAYER.png``, ``worst.png`` and ``worst.csv``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch import LightningModule
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.utils import make_grid
+
+from project.data import ImageDataModule
+from project.data.batch import Batch
+from project.inference.common import main_network, open_data
+from project.inference.features import (
+    FeatureExtractor,
+    ReceptiveField,
+    Strongest,
+    choose_layer,
+    draw_features,
+    feature_layers,
+    new_figure,
+    receptive_field,
+    recorded,
+    stages,
+)
+from project.inference.image_errors import (
+    MEASURES,
+    Row,
+    Worst,
+    draw_worst,
+    in_words,
+    measure,
+    rank_correlations,
+    write_table,
+)
+from project.inference.tiles import choose_device
+from project.networks.normalize import input_normalization
+from workbench.checkpoint import load_model, read_checkpoint
+from workbench.console import silence_warnings
+from workbench.errors import UserError
+from workbench.parser import read_options, split_data_args
+
+WORST = 16
+"""Images with the largest errors that are drawn."""
+MAX_FILTERS = 256
+
+
+class Subject(NamedTuple):
+    """What is inspected: a model in evaluation mode, its network, and a split of its images."""
+
+    model: LightningModule
+    network: nn.Module
+    data: ImageDataModule
+    split: str
+    device: torch.device
+
+    def pair(self, number: int) -> Batch:
+        """One image of the split as the model sees it, on the device."""
+        return self.data.on_after_batch_transfer(self._on_device(self.data.dataset(self.split)[number]), 0)
+
+    def pairs(self) -> Iterator[Batch]:
+        loader = self.data.evaluation_dataloader(self.split)
+        for raw in track(loader, "Images", transient=True):
+            yield self.data.on_after_batch_transfer(self._on_device(raw), 0)
+
+    def view(self, pair: Batch) -> Tensor:
+        """The inputs for a person, (B, 1 or 3, H, W) in [0, 1]: with hints, where they are in place."""
+        views = self.data.pairs.preview(pair).values()
+        fitting = [view for view in views if view.shape[-2:] == pair.target.shape[-2:]]
+        return (fitting[-1] if fitting else pair.baseline).float().clamp(0, 1)
+
+    def _on_device(self, raw: tuple) -> tuple:
+        return type(raw)(*(part if part is None else part.to(self.device) for part in raw))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command: ``inspect`` and what follows it on the command line."""
+    own, data_words = split_data_args(list(argv[1:]))
+    options = read_options(_parser(), own)
+    if options.maps < 0:
+        raise UserError(f"--maps {options.maps} is too small: at least 0, for none.")
+    if options.maps and importlib.util.find_spec("captum") is None:
+        raise UserError(
+            "What a feature map responds to is found by Captum, which is not installed.\n"
+            "Install it: make setup, or pip install -e '.[inspect]'. Without these figures: --maps 0"
+        )
+    silence_warnings()
+    folder = _output_folder(options)
+    device, checkpoint = choose_device(options.device), read_checkpoint(options.ckpt_path)
+    model = load_model(checkpoint).to(device).requires_grad_(False)
+    network = main_network(model, "inspect")
+    subject = Subject(model, network, open_data(checkpoint, data_words), options.split, device)
+    subject.data.evaluation_dataloader(options.split)  # raises where there are no images
+    layer, field = _choose_layer(subject, options.layer) if options.maps else (None, None)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {folder} cannot be made: {error.strerror}.") from error
+    written = [*_draw_filters(subject, folder)]
+    strongest = Strongest(field) if field else None
+    rows, worst = _analyze(subject, layer, strongest)
+    if strongest is not None:
+        written += _draw_features(subject, layer, strongest, options.maps, folder)
+    written += [folder / "worst.png", folder / "worst.csv"]
+    draw_worst(worst).save(folder / "worst.png")
+    write_table(rows, folder / "worst.csv")
+    _print_summary(rows, options.split)
+    print(*written, sep="\n")
+    print("To leave images out of a run, keep their rows of worst.csv: fit ... --data.exclude worst.csv")
+    return 0
+
+
+def _output_folder(options: Namespace) -> Path:
+    if options.output is not None:
+        return Path(options.output).expanduser()
+    checkpoint = Path(options.ckpt_path).expanduser()
+    run = checkpoint.parent.parent
+    if checkpoint.is_file() and not (run / "config.yaml").is_file():
+        raise UserError(f"{checkpoint} is not in a run's folder (runs/NAME/VERSION/checkpoints/): set --output FOLDER")
+    return run / ("inspect" if options.split == "val" else f"inspect-{options.split}")
+
+
+def _analyze(subject: Subject, layer: str | None, strongest: Strongest | None) -> tuple[list[Row], list[Worst]]:
+    """Every image once through the model: all rows and the images with the largest errors, largest first."""
+    rows: list[Row] = []
+    worst: list[Worst] = []
+    names = [image.name for image in subject.data.images[subject.split]]
+    with recorded({} if layer is None else {layer: subject.network.get_submodule(layer)}) as passes:
+        for pair in subject.pairs():
+            output, views, numbers = subject.model.restore(pair.input), subject.view(pair), pair.index.tolist()
+            if strongest is not None:
+                strongest.update(passes[0][2], numbers)
+                passes.clear()
+            for place, number in enumerate(numbers):
+                images = [part[place].float().cpu() for part in (views, output, pair.target)]
+                rows.append(measure(names[number], *images[1:], pair.baseline[place].cpu()))
+                worst.append((rows[-1], images))
+            worst = sorted(worst, key=lambda entry: _by_error(entry[0]))[:WORST]
+    return sorted(rows, key=_by_error), worst
+
+
+def _by_error(row: Row) -> tuple[float, str]:
+    return -row.mse, row.file
+
+
+def _print_summary(rows: list[Row], split: str) -> None:
+    measures = {name: [row.measures[name] for row in rows] for name in MEASURES}
+    found = rank_correlations([row.mse for row in rows], measures)
+    table = Table(title=f"What goes with the error ({len(rows)} {split} images)", title_justify="left")
+    table.add_column("measure")
+    table.add_column("rank correlation", justify="right")
+    for name, rho in found.items():
+        table.add_row(name.replace("_", " "), f"{rho:+.2f}" if rho == rho else "constant")
+    Console(soft_wrap=True).print(table)
+    print(in_words(found, len(rows)))
+    mean = sum(row.psnr for row in rows) / len(rows)
+    print(f"Mean PSNR {mean:.2f} dB; the worst: " + ", ".join(f"{row.file} ({row.psnr:.2f} dB)" for row in rows[:3]))
+
+
+def _choose_layer(subject: Subject, wanted: str | None) -> tuple[str, ReceptiveField]:
+    """The layer of that name, or the deepest stage whose units see at most half of an image; and what they see."""
+    x = subject.pair(0).input
+    layers = feature_layers(subject.network, x)
+    if not layers:
+        raise UserError("The network gives no feature maps that could be shown. Leave them out: --maps 0")
+    names = [choose_layer(wanted, layers)] if wanted else list(reversed(stages(subject.network, layers)))
+    store = subject.data.dataset(subject.split).store
+    sizes = [sorted((store.height(n), store.width(n))) for n in range(len(store))]
+    shorter, longest = sorted(short for short, _ in sizes), max(long for _, long in sizes)
+    for name in names:
+        field = receptive_field(subject.network, name, x.shape[1], longest)
+        if max(field.size) <= shorter[len(shorter) // 2] / 2:
+            break
+    print(f"Layer {name}: {layers[name][0]} feature maps; a unit sees {field.size[0]} x {field.size[1]} pixels.")
+    if not wanted:
+        print(f"Others (--layer): {', '.join(other for other in reversed(names) if other != name)}, ...")
+    return name, field
+
+
+def _draw_features(subject: Subject, layer: str, strongest: Strongest, maps: int, folder: Path) -> list[Path]:
+    @lru_cache(maxsize=16)
+    def load(number: int) -> tuple[Tensor, Tensor]:
+        pair = subject.pair(number)
+        return pair.input, subject.view(pair)[0].cpu()
+
+    places = strongest.places(maps)
+    if strongest.constant:
+        print(f"{strongest.constant} feature maps of {layer} are constant: the same everywhere in every image; dead?")
+    if not places:
+        return []
+    normalize = input_normalization(subject.network)
+    baseline = torch.zeros(1, load(0)[0].shape[1], 1, 1, device=subject.device)
+    baseline = baseline if normalize is None else normalize.mean
+    title = f"{layer}: the {len(places)} most active feature maps ({subject.split})"
+    features = FeatureExtractor(subject.network, layer)
+    figure = draw_features(places, strongest.field, features, baseline, load, title)
+    path = folder / f"features_{layer}.png"
+    figure.savefig(path)
+    return [path]
+
+
+@torch.no_grad()
+def first_filters(network: nn.Module, x: Tensor) -> tuple[str, Tensor, int] | None:
+    """The first convolution that x (1, C, H, W) passes; None where there is none.
+
+    Returns:
+        Its name; its weights (filters, C, h, w), each plane as it lies on a channel of x; and the side of the squares
+        that were put into one place before it (pixel-unshuffle), 1 for none.
+    """
+    convolutions = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
+    with recorded(convolutions) as passes:
+        network(x)
+    if not passes:
+        return None
+    name, given, _ = passes[0]
+    weights = convolutions[name].weight.detach().float().cpu()
+    stem = math.isqrt(max(1, given.shape[1] // x.shape[1]))
+    if convolutions[name].groups > 1 or given.shape[1] != x.shape[1] * stem**2:
+        stem = 1
+    # Channel c*s*s + i*s + j of unshuffled pixels is row i and column j of each square of channel c.
+    return name, F.pixel_shuffle(weights, stem) if stem > 1 else weights, stem
+
+
+def filter_images(weights: Tensor) -> Tensor:
+    """Weights (N, C, h, w) as pixels in [0, 1], each filter on its own scale, 0.5 for 0."""
+    return 0.5 + 0.5 * weights / weights.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
+
+
+def _draw_filters(subject: Subject, folder: Path) -> Iterator[Path]:
+    """The first filters of the network, and of the discriminator where there is one."""
+    pair = subject.pair(0)
+    networks = {"filters.png": (subject.network, pair.input)}
+    discriminator = getattr(subject.model, "discriminator", None)
+    if discriminator is not None and hasattr(subject.model, "space"):
+        colors = subject.model.space.encode(pair.target)
+        networks["filters_discriminator.png"] = (discriminator, torch.cat([pair.input, colors], dim=1))
+    for file, (network, x) in networks.items():
+        if found := first_filters(network, x):
+            _draw_grids(*found, pair.input.shape[1]).savefig(folder / file)
+            yield folder / file
+
+
+def _draw_grids(layer: str, weights: Tensor, stem: int, inputs: int) -> Figure:
+    """Three channels as one grid in color, others in a grid each; those behind the inputs are a discriminator's."""
+    images = filter_images(weights[:MAX_FILTERS])
+    grids, names = [images], ["red, green, blue"]
+    if images.shape[1] != 3:
+        grids = images.split(1, dim=1)
+        names = [f"input {n}" if n < inputs else f"output {n - inputs}" for n in range(len(grids))]
+    columns = min(3, len(grids))
+    rows = math.ceil(len(grids) / columns)
+    figure = new_figure((4.5 * columns + 3, 4.5 * rows + 1))
+    squares = "" if stem == 1 else f" (kernels on squares of {stem} x {stem} pixels, put back to their places)"
+    figure.suptitle(
+        f"{layer}: {len(images)} of {len(weights)} filters, {weights.shape[2]} x {weights.shape[3]} pixels{squares}\n"
+        "each on its own scale; gray is 0, more of a channel raises the output where it is bright"
+    )
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, planes, name in zip(axes.flat, grids, names, strict=False):
+        tiles = make_grid(planes, nrow=math.ceil(math.sqrt(len(planes))), padding=1, pad_value=1)
+        axis.imshow(tiles.permute(1, 2, 0).numpy())
+        axis.set_title(name, fontsize=10)
+    return figure
+
+
+def _parser() -> ArgumentParser:
+    description = "Look into a trained network: its first filters, what a layer responds to, and the images with the "
+    description += "largest errors, with simple measures that go with the error."
+    parser = ArgumentParser(prog="python -m project inspect", description=description, exit_on_error=False)
+    add = parser.add_argument
+    add("--ckpt_path", type=str, required=True, help="checkpoint, such as runs/NAME/latest/checkpoints/best.ckpt")
+    add("--output", type=str | None, default=None, help="folder for the results; default: inspect in the run's folder")
+    add("--split", type=Literal["val", "test", "train"], default="val", help="which images of the run to look at")
+    add("--layer", type=str | None, default=None, help="layer whose feature maps are shown, such as encoder.1")
+    add("--maps", type=int, default=8, help="feature maps to show, the most active ones; 0: none")
+    add("--device", type=Literal["auto", "cpu", "cuda", "mps"], default="auto", help="where to compute")
+    add("--data.KEY", type=str | None, default=None, help="any key of the run's data settings, such as --data.root")
+    return parser

@@ -1,0 +1,291 @@
+"""Restoration and colorization of one image: 8-bit pixels in and out, whatever the size and the number of channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentError, ArgumentParser
+from torch import Tensor, nn
+
+from project.color import gray, rgb_to_lab
+from project.data.images import resize_shorter
+from project.data.pairs import Coloring, PairMaker, Point
+from project.data.sources import partners
+from project.inference.common import input_channels
+from project.inference.hints import Hint, HintRequest
+from project.inference.image_files import ImageFile, on_white
+from project.inference.tiles import TiledInference, to_float, to_tensor
+from project.inference.upsample_color import LazyResize, clip_to_gamut, multiply_lines, split_ink
+from workbench.checkpoint import Checkpoint
+from workbench.errors import UserError
+
+SIDES = {"drawings": 96, "CIFAR10": 32, "CIFAR100": 32}
+"""Of the images of a source, where they are all of one size."""
+DEFAULT_SIZE = 256
+"""For a network trained on whole images of any size."""
+MAX_ENLARGEMENT = 4
+"""An image is not enlarged beyond so many times the working size along its longer side."""
+PIXELS_AT_ONCE = 2**20
+"""Of the full image, while it gets its colors: floats of all of it would take a dozen times its own memory."""
+
+
+def make_pipeline(
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    request: HintRequest,
+    *,
+    sigma: float | None = None,
+    noise: float | None = None,
+    **tiling: Any,
+) -> RestorationPipeline | ColorizationPipeline:
+    """The pipeline that suits a checkpoint's task, of its model or of several together.
+
+    Raises:
+        UserError: A model of another task, or options that it cannot use.
+    """
+    data, pairs = data_settings(checkpoint, "predict"), coloring_of(checkpoint)
+    request.check(pairs and pairs.hints)
+    if pairs is None:
+        return RestorationPipeline(model, data, sigma=sigma, **tiling)
+    for name, value in (("sigma", sigma), ("noise", noise)):
+        if value is not None:
+            raise UserError(f"--{name} is for networks that remove noise; this one colors. Leave it out.")
+    size, why = working_size(data, request.size)
+    print(f"Colors are found at {f'{size} pixels along the shorter side' if size else 'full size'} ({why}).")
+    return ColorizationPipeline(model, pairs, size, **tiling)
+
+
+def data_settings(checkpoint: Checkpoint, command: str) -> dict[str, Any]:
+    """The arguments of the image data module that a model was trained with; an error where it was none."""
+    data = checkpoint.config.get("data") or {}
+    name = data.get("class_path") or getattr(checkpoint, "data_class", None) or "ImageDataModule"
+    if name.rpartition(".")[2] != "ImageDataModule":
+        raise UserError(f"{checkpoint.path}: {command} is for images, and this was trained on {name}.")
+    return data if "class_path" not in data else data.get("init_args") or {}
+
+
+def coloring_of(checkpoint: Checkpoint) -> Coloring | None:
+    """The pair maker of a network that colors; None for other networks."""
+    data = data_settings(checkpoint, "predict")
+    described = data.get("pairs")
+    if not isinstance(described, dict):
+        return None
+    module, _, name = str(described.get("class_path")).rpartition(".")
+    try:
+        kind = getattr(import_module(module), name)
+    except (ImportError, AttributeError, ValueError):  # of a restorer, whose pair maker need not exist any more
+        return None
+    if not (isinstance(kind, type) and issubclass(kind, Coloring)):
+        return None
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(PairMaker, "pairs", fail_untyped=False, required=True)
+    try:
+        pairs = parser.instantiate(parser.parse_object({"pairs": described})).pairs
+    except (ArgumentError, ImportError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{checkpoint.path}: its pair maker {described['class_path']} cannot be built:\n"
+            f"  {' '.join(str(error).split())[:300]}\n"
+            "Has its code changed since? Run from the folder that it was trained in."
+        ) from error
+    return None if pairs.uses_target == "never" and _has_targets(data) else pairs
+
+
+def _has_targets(data: dict[str, Any]) -> bool:
+    return partners(data.get("source", "demo"), data.get("root"), data.get("target_root")) is not None
+
+
+def working_size(data: dict[str, Any], wanted: int | None) -> tuple[int, str]:
+    """Pixels of the shorter side to color at, and where that comes from.
+
+    Without a wanted size: what images were resized to in training, or what those of its source have, or its crops.
+    """
+    if wanted is not None:
+        return wanted, "--size"
+    known = SIDES.get(data.get("source")) if data.get("root") is None else None
+    for key, size in (("resize", data.get("resize")), ("source", known), ("crop", data.get("crop"))):
+        if size:
+            return size, f"as in its training, data.{key}; --size changes it"
+    return DEFAULT_SIZE, "what it was trained at is not known; --size changes it"
+
+
+class RestorationPipeline(TiledInference):
+    """Restores images with a trained model.
+
+    A gray image goes through a color network as three equal channels and comes back gray; a network that was trained
+    with a folder of targets keeps its colors (it may be there to color). A color image goes into a gray network as
+    its luma.
+
+    Args:
+        model: See :class:`TiledInference`, whose options ``tiling`` are.
+        data: The data settings of its training.
+        sigma: The noise's standard deviation on the scale of 0 to 255, for a network with a noise map.
+
+    Raises:
+        UserError: ``sigma`` is missing or useless, or the network takes channels that an image does not have.
+    """
+
+    verb = "restored"
+
+    def __init__(self, model: nn.Module, data: dict[str, Any], *, sigma: float | None = None, **tiling: Any) -> None:
+        super().__init__(model, **tiling)
+        pairs = data.get("pairs")
+        noise_map = isinstance(pairs, dict) and bool((pairs.get("init_args") or {}).get("noise_map"))
+        if noise_map and sigma is None:
+            raise UserError(
+                "This network needs to know how strong the noise is (it has a noise map).\n"
+                "Add --sigma VALUE, the noise's standard deviation on the scale of 0 to 255, such as --sigma 25."
+            )
+        if sigma is not None and not noise_map:
+            raise UserError("--sigma is for networks with a noise map; this one has none. Leave it out.")
+        taken = input_channels(model, data)
+        if taken - noise_map not in (1, 3):
+            raise UserError(f"The network takes {taken} input channels, and an image alone has 1 or 3.")
+        self.channels, self.sigma, self.keeps_color = taken - noise_map, sigma, _has_targets(data)
+
+    def _output(
+        self, pixels: np.ndarray, alpha: np.ndarray | None, hints: Sequence[Hint]
+    ) -> Iterator[tuple[int, Tensor]]:
+        return self._bands(lambda x: self._restore(x, pixels.shape[2]), to_tensor(pixels), tile=self.tile)
+
+    def _restore(self, x: Tensor, channels: int) -> Tensor:
+        if channels < self.channels:
+            x = x.expand(-1, 3, -1, -1)
+        elif channels > self.channels:
+            x = gray(x)
+        if self.sigma is not None:
+            x = torch.cat([x, x.new_full((len(x), 1, *x.shape[2:]), self.sigma / 255)], dim=1)
+        output = self._run_model(x)
+        if channels == 1 and self.channels == 3 and not self.keeps_color:
+            image, extra = output.split([output.shape[1] - self.extra, self.extra], dim=1)
+            output = torch.cat([image.mean(dim=1, keepdim=True), extra], dim=1)
+        return output
+
+    def notes(self, image: ImageFile) -> list[str]:
+        """What a user should know about the output."""
+        lost = image.pixels.shape[2] == 3 and self.channels == 1 and not self.keeps_color
+        return [*image.notes, *["color became gray, as the network is for gray images"] * lost]
+
+
+class ColorizationPipeline(TiledInference):
+    """Colors gray photographs and line art with a trained model.
+
+    A network that colors has to see the whole scene at the scale that it was trained at. So the image is brought to
+    that size, colored there in one piece (in tiles where it has more pixels than a tile), and the colors are upsampled
+    to the full image. A photograph keeps its own lightness (CIELAB's L) at every pixel. Line art keeps its own lines,
+    over the paint (see ``split_ink``); where nothing was resized, it is the network's output as it is. Of an image
+    in color, the gray is colored.
+
+    Args:
+        model: Takes (B, 1 + hint planes, H, W), returns RGB around [0, 1]; see :class:`TiledInference`.
+        pairs: The pair maker of its training.
+        size: Pixels of the shorter side while coloring; 0 for each image's own.
+    """
+
+    verb = "colored"
+
+    def __init__(self, model: nn.Module, pairs: Coloring, size: int, **tiling: Any) -> None:
+        super().__init__(model, **tiling)
+        self.pairs, self.size = pairs, size
+
+    def _output(
+        self, pixels: np.ndarray, alpha: np.ndarray | None, hints: Sequence[Hint]
+    ) -> Iterator[tuple[int, Tensor]]:
+        height, width = pixels.shape[:2]
+        small = to_tensor(resize_shorter(on_white(pixels, alpha), working_side(height, width, self.size)))
+        full = to_tensor(pixels)
+        planes = self._hint_planes(hints, (height, width), small.shape[2:]).expand(-1, -1, *small.shape[2:])
+        tile = 0 if small.shape[2] * small.shape[3] <= self.tile**2 else self.tile
+        bands = self._bands(lambda x: self._network(x, small.shape[1]), small, planes, tile=tile)
+        if small.shape[2:] != full.shape[2:]:
+            return self._upsampled(torch.cat([band for _, band in bands], dim=2).to(self.device), small, full)
+        return self._with_own_lightness(bands, full) if self.pairs.keeps_lightness else bands
+
+    def _hint_planes(self, hints: Sequence[Hint], size: tuple[int, int], small: tuple[int, int]) -> Tensor:
+        """The hints' planes of the small image: (1, K, h, w), or (1, K, 1, 1) where they are the same everywhere."""
+        trained = self.pairs.hints
+        if not hints:
+            return torch.zeros(1, trained.channels, 1, 1)
+        colors = [tuple(value / 255 for value in hint.color) for hint in hints]
+        if trained.slots is not None:
+            return trained.from_points(1, 1, [Point(0, 0, color) for color in colors])
+        (height, width), (small_height, small_width) = size, small
+        points = [  # the middle of a pixel lies within a pixel at any scale
+            Point((int(hint.x) + 0.5) * small_width // width, (int(hint.y) + 0.5) * small_height // height, color)
+            for hint, color in zip(hints, colors, strict=True)
+        ]
+        return trained.from_points(small_height, small_width, points)
+
+    def _network(self, x: Tensor, channels: int) -> Tensor:
+        """(B, C + K, h, w), the image and the planes -> (B, 3 and extra channels, h, w)."""
+        output = self._run_model(torch.cat([self.pairs.condition_of(x[:, :channels]), x[:, channels:]], dim=1))
+        if output.shape[1] != 3 + self.extra:
+            raise ValueError("the network's output is gray")
+        return output
+
+    def _with_own_lightness(self, bands: Iterator[tuple[int, Tensor]], full: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """RGB bands of the image's own size, with the photograph's lightness."""
+        for top, band in bands:
+            colors, extra = band.to(self.device).tensor_split([3], dim=1)
+            part = self._part(full, top, top + band.shape[2])
+            yield top, torch.cat([clip_to_gamut(_lightness(part), _ab(colors)), extra], dim=1)
+
+    def _upsampled(self, output: Tensor, small: Tensor, full: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """The output on the small image, (1, 3, h, w), at full size: bands of RGB."""
+        height, width = full.shape[2:]
+        colors, extra = output.tensor_split([3], dim=1)
+        if self.pairs.keeps_lightness:
+            layers = (_ab(colors),)
+        else:
+            layers = split_ink(colors.clamp(0, 1), gray(self._part(small, 0, small.shape[2])))
+        resized = LazyResize(torch.cat([*layers, extra], dim=1), height, width)
+        step = max(1, PIXELS_AT_ONCE // width)
+        for top in range(0, height, step):
+            part = self._part(full, top, min(top + step, height))
+            found, more = resized.rows(top, top + part.shape[2]).split(
+                [sum(layer.shape[1] for layer in layers), self.extra], dim=1
+            )
+            if self.pairs.keeps_lightness:
+                rgb = clip_to_gamut(_lightness(part), found)
+            else:
+                rgb = multiply_lines(found[:, :3], found[:, 3:], gray(part))
+            yield top, torch.cat([rgb, more], dim=1)
+
+    def _part(self, image: Tensor, top: int, stop: int) -> Tensor:
+        return to_float(image[:, :, top:stop].to(self.device))
+
+    def notes(self, image: ImageFile) -> list[str]:
+        """What a user should know about the output."""
+        notes = list(image.notes)
+        step = max(1, max(image.pixels.shape[:2]) // 512)
+        sample = image.pixels[::step, ::step].astype(np.int16)
+        if (np.ptp(sample, axis=2) > 24).mean() > 0.02:  # not a gray image that was saved as RGB
+            notes.append("the image had colors; its gray was colored anew")
+        if image.alpha is not None and not self.pairs.keeps_lightness:
+            opaque = image.alpha[::step, ::step] > 127
+            if 0 < opaque.mean() < 0.5 and np.median(sample[opaque]) < 96:
+                notes.append("the paper is transparent and stays so; lay the lines on white to see the colors")
+        return notes
+
+
+def working_side(height: int, width: int, size: int) -> int:
+    """Pixels of the shorter side of an image while it is colored; ``size`` is the one asked for, 0 for its own.
+
+    A long strip is enlarged only until its longer side has ``MAX_ENLARGEMENT`` times that size.
+    """
+    shorter, longer = sorted((height, width))
+    if size == 0 or size <= shorter:
+        return size or shorter
+    return max(shorter, min(size, MAX_ENLARGEMENT * size * shorter // longer))
+
+
+def _lightness(image: Tensor) -> Tensor:
+    """(1, 1 or 3, H, W) in [0, 1] -> CIELAB's L, 0 to 100, (1, 1, H, W)."""
+    return rgb_to_lab(image.expand(-1, 3, -1, -1))[:, :1]
+
+
+def _ab(rgb: Tensor) -> Tensor:
+    return rgb_to_lab(rgb.clamp(0, 1))[:, 1:]

@@ -1,1 +1,0 @@
-"""Using a trained network: a checkpoint and images in, restored images out."""

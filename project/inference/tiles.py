@@ -1,0 +1,248 @@
+"""Runs a model over an image of any size tile by tile: no seams, and memory that does not grow with the height."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from project.inference.hints import Hint
+from workbench.errors import UserError
+
+ALIGN = 32
+PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # GPU; CPU on Unix; on Windows
+
+
+class Span(NamedTuple):
+    """One tile along one axis: pixels [start, stop), weight float32 (stop - start,); weights of all spans sum to 1."""
+
+    start: int
+    stop: int
+    weight: Tensor
+
+
+def spans(length: int, tile: int, overlap: int, align: int = ALIGN) -> list[Span]:
+    """Cut an axis into overlapping tiles.
+
+    At each inner edge three eighths of the overlap are discarded, because there the network saw padding in place of
+    the image; over the quarter between them the tiles fade into each other. So a network whose receptive field reaches
+    no further than ``3 * overlap // 8`` pixels gives exactly its output on the whole image, and one that reaches
+    further has no visible step. The last tile ends with the image, up to ``align - 1`` pixels shorter than the others.
+
+    Args:
+        length: Pixels along the axis.
+        tile: Pixels in a tile, rounded down to a multiple of ``align``; 0 for a single tile.
+        overlap: Pixels that neighbors share, at least.
+        align: Where tiles may start: a multiple of the product of the network's strides, which then sample the same
+            pixels as on the whole image.
+
+    Raises:
+        ValueError: ``overlap`` leaves a tile fewer than ``align`` pixels of its own.
+    """
+    size = max(tile // align, 1) * align
+    if tile == 0 or length <= size:
+        return [Span(0, length, torch.ones(length))]
+    stride = (size - overlap) // align * align
+    if overlap < 0 or stride <= 0:
+        raise ValueError(f"tiles of {size} pixels cannot overlap by {overlap}: at most {size - align}, at least 0")
+    last = math.ceil((length - size) / align) * align
+    margin = 3 * overlap // 8
+    fade = overlap - 2 * margin
+    ramp = torch.sin(torch.pi / 2 * (torch.arange(fade, dtype=torch.float64) + 0.5) / max(fade, 1)) ** 2
+    edge = torch.cat([torch.zeros(margin, dtype=torch.float64), ramp])
+    windows = []
+    total = torch.zeros(length, dtype=torch.float64)
+    for start in [*range(0, last, stride), last]:
+        stop = min(start + size, length)
+        window = torch.ones(stop - start, dtype=torch.float64)
+        if start > 0:
+            window[: len(edge)] *= edge
+        if stop < length:
+            window[stop - start - len(edge) :] *= edge.flip(0)
+        total[start:stop] += window
+        windows.append((start, stop, window))
+    return [Span(start, stop, (window / total[start:stop]).float()) for start, stop, window in windows]
+
+
+@torch.inference_mode()
+def tiled_bands(
+    function: Callable[[Tensor], Tensor],
+    *images: Tensor,
+    tile: int = 512,
+    overlap: int = 64,
+    batch: int = 1,
+    device: str | torch.device = "cpu",
+    align: int = ALIGN,
+) -> Iterator[tuple[int, Tensor]]:
+    """Process an image from the top down and yield each band of rows as soon as no later tile touches it.
+
+    At any time one row of tiles is held as floats; the image itself may stay uint8.
+
+    Args:
+        function: Takes float32 (B, C, h, w) on the device, returns (B, C', h, w).
+        images: (1, C_i, H, W) on the CPU, uint8 or floats in [0, 1]; their channels are concatenated tile by tile.
+        tile, overlap, align: As in :func:`spans`, for both axes.
+        batch: Tiles that go through the function at once.
+        device: Where the function works.
+
+    Yields:
+        The band's first row, and the band: float32, (1, C', rows, W), on the CPU.
+
+    Raises:
+        ValueError: The overlap does not fit the tile, or the function changes height or width.
+    """
+    height, width = images[0].shape[-2:]
+    rows = spans(height, tile, overlap, align)
+    *columns, last = spans(width, tile, overlap, align)
+    chunks = [*(columns[start : start + batch] for start in range(0, len(columns), batch)), [last]]  # equal widths
+    carry: Tensor | None = None
+    for row, following in zip(rows, [*(row.start for row in rows[1:]), height], strict=True):
+        band: Tensor | None = None
+        for chunk in chunks:
+            tiles = [[image[:, :, row.start : row.stop, one.start : one.stop] for image in images] for one in chunk]
+            x = torch.cat([torch.cat([to_float(part.to(device)) for part in parts], dim=1) for parts in tiles])
+            outputs = function(x).float().cpu()
+            if outputs.shape[-2:] != x.shape[-2:]:
+                found, given = ("{}x{}".format(*y.shape[-2:]) for y in (outputs, x))
+                raise ValueError(f"the network turned {given} pixels into {found}")
+            if band is None:
+                band = torch.zeros(1, outputs.shape[1], row.stop - row.start, width)
+                if carry is not None:
+                    band[:, :, : carry.shape[2]] = carry
+            for column, output in zip(chunk, outputs, strict=True):
+                band[0, :, :, column.start : column.stop] += output * (row.weight[:, None] * column.weight)
+        finished = following - row.start
+        carry = band[:, :, finished:].clone()  # cloned, or it would keep the whole band alive
+        yield row.start, band[:, :, :finished]
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """uint8 -> float32 in [0, 1]; floats as they are."""
+    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels.float()
+
+
+def to_tensor(pixels: np.ndarray) -> Tensor:
+    """uint8, (H, W, C) -> (1, C, H, W)."""
+    return torch.from_numpy(np.require(pixels, requirements="W")).permute(2, 0, 1)[None]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes a GPU where there is one."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    usable = [kind for kind, found in there.items() if found]
+    if name not in ("auto", *usable):
+        raise UserError(f"--device {name}: PyTorch finds none on this machine. Available: {', '.join(usable)}.")
+    return torch.device(usable[0] if name == "auto" else name)
+
+
+class TiledInference:
+    """A model as a function from 8-bit pixels to 8-bit pixels, tile by tile, with smaller ones where memory runs out.
+
+    Args:
+        model: In evaluation mode; (B, C, H, W) around [0, 1] in and out. Where it has ``extra_channels``, so many
+            channels of its output follow those of the image.
+        device: Where to compute.
+        tile: Height and width of a tile in pixels; 0 for the image as a whole.
+        overlap: Pixels that tiles share.
+        batch: Tiles at once.
+        precision: "32", "bf16" or "16".
+
+    Raises:
+        UserError: The tile is too small for the overlap.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        device: torch.device,
+        tile: int = 512,
+        overlap: int = 64,
+        batch: int = 1,
+        precision: str = "32",
+    ) -> None:
+        self.model, self.device = model.to(device), device
+        self.tile, self.overlap, self.batch = tile, overlap, batch
+        self.precision = PRECISIONS[precision]
+        self.extra = getattr(model, "extra_channels", 0)
+        self.align = math.lcm(ALIGN, *(getattr(part, "multiple", 1) for part in model.modules()))
+        self.smallest_tile = (math.ceil(overlap / self.align) + 1) * self.align
+        if 0 < tile < self.smallest_tile:
+            raise UserError(
+                f"--tile {tile} is too small for --overlap {overlap}: at least {self.smallest_tile}, or less overlap."
+            )
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        pixels: np.ndarray,
+        alpha: np.ndarray | None = None,
+        hints: Sequence[Hint] = (),
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> np.ndarray:
+        """Process an image.
+
+        Args:
+            pixels: uint8, (H, W, 1) or (H, W, 3).
+            alpha: uint8, (H, W), of an image with transparency.
+            hints: For a network that colors, in pixels of this image; of a palette only the colors count.
+            progress: Called with the share that is done, in [0, 1].
+
+        Returns:
+            uint8, (H, W, 1) or (H, W, 3), with the model's extra channels behind.
+
+        Raises:
+            ValueError: The model's output is not finite, is not an image, or has another size.
+        """
+        while True:
+            try:
+                return self._assemble(self._output(pixels, alpha, hints), len(pixels), progress)
+            except (RuntimeError, MemoryError) as error:
+                smaller = (self.tile or max(pixels.shape[:2])) // 2
+                known = isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY)
+                if not known or smaller < self.smallest_tile:
+                    raise
+                self.tile = smaller
+            if self.device.type == "cuda":  # outside the handler, whose traceback holds the tensors
+                torch.cuda.empty_cache()
+
+    def _output(
+        self, pixels: np.ndarray, alpha: np.ndarray | None, hints: Sequence[Hint]
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Bands of the output: first row, and (1, C, rows, W) around [0, 1]."""
+        raise NotImplementedError
+
+    def _assemble(
+        self, bands: Iterator[tuple[int, Tensor]], height: int, progress: Callable[[float], None]
+    ) -> np.ndarray:
+        pixels: np.ndarray | None = None
+        for top, band in bands:
+            rows = band[0].clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+            if pixels is None:
+                pixels = np.empty((height, *rows.shape[1:]), dtype=np.uint8)
+            pixels[top : top + len(rows)] = rows
+            progress((top + len(rows)) / height)
+        return pixels
+
+    def _bands(self, function: Callable[[Tensor], Tensor], *images: Tensor, tile: int) -> Iterator[tuple[int, Tensor]]:
+        """:func:`tiled_bands` of finite values, with the options of this object."""
+        how = {"overlap": self.overlap, "batch": self.batch, "device": self.device, "align": self.align}
+        for top, band in tiled_bands(function, *images, tile=tile, **how):
+            if not band.isfinite().all():
+                raise ValueError("the network's output is not finite (try --precision 32)")
+            yield top, band
+
+    def _run_model(self, x: Tensor) -> Tensor:
+        """The model's output as float32, in the precision asked for."""
+        with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
+            output = self.model(x).float()
+        channels = output.shape[1] - self.extra if output.ndim == 4 else None
+        if channels not in (1, 3):
+            found = f"has {channels} channels" if channels else f"has the shape {tuple(output.shape)}"
+            raise ValueError(f"the network's output {found}, an image has 1 or 3 channels")
+        return output

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningModule
+from PIL import Image, ImageFont
+
+from project.callbacks import grid as grid_file
+from project.callbacks.grid import (
+    GAP,
+    draw_histogram,
+    grid,
+    has_images,
+    hint_pairs,
+    middle,
+    new_figure,
+    run_model,
+    sample_path,
+    to_image,
+    zoom_for,
+)
+from project.callbacks.hints import Hints
+from project.data.batch import Batch
+from project.data.pairs import GaussianNoise, GrayToColor, NoHints, PaletteHints, SpatialHints
+
+
+def rand(*shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(3))
+
+
+def test_an_image_keeps_its_true_values_and_an_enlarged_one_shows_each_pixel_as_a_square():
+    image = torch.tensor([[[0.0, 1.0], [0.5, 2.0]]])
+    assert np.array_equal(np.asarray(to_image(image))[..., 0], [[0, 255], [128, 255]])
+    small, large = (np.asarray(to_image(rand(3, 5, 7), zoom)) for zoom in (1, 3))
+    assert np.array_equal(large, small.repeat(3, axis=0).repeat(3, axis=1))
+    sizes = ((32, 32), (28, 20), (48, 64), (96, 20), (49, 500))
+    assert [zoom_for(height, width) for height, width in sizes] == [4, 4, 2, 1, 1]
+
+
+def test_a_grid_pastes_images_pixel_by_pixel():
+    left, right = Image.new("RGB", (300, 20), (255, 0, 0)), Image.new("RGB", (300, 30), (0, 0, 255))
+    pixels = np.asarray(grid([[left, right]] * 2, ["left", "right"], [["a", "b"], ["", ""]]))
+    assert (pixels == (255, 0, 0)).all(-1).sum() == 2 * 300 * 20
+    assert (pixels == (0, 0, 255)).all(-1).sum() == 2 * 300 * 30
+    assert pixels.shape[1] == 600 + 3 * GAP
+
+
+@pytest.mark.parametrize("long", ["heading", "caption"])
+def test_a_column_is_as_wide_as_its_longest_text(long):
+    tiny, text = Image.new("RGB", (8, 8), (255, 0, 0)), "a text of many more than eight pixels"
+    headings, captions = (["x", text], ["a", "b"]) if long == "heading" else (["x", "y"], ["a", text])
+    canvas = grid([[tiny, tiny]], headings, [captions])
+    pixels = np.asarray(canvas)
+    second = np.nonzero((pixels == (255, 0, 0)).all(-1).any(0))[0][8]
+    assert canvas.width >= second + ImageFont.load_default(13).getlength(text)
+    assert (pixels[:, -2:] == 255).all()  # nothing is written up to the very edge
+
+
+def test_the_middle_is_the_center_crop_or_all_there_is():
+    image = torch.arange(7 * 10).reshape(1, 7, 10)
+    assert torch.equal(image[(..., *middle(image, 4))], image[:, 1:5, 3:7])
+    assert torch.equal(image[(..., *middle(image, 8))], image[:, :, 1:9])
+    assert torch.equal(image[(..., *middle(image, 80))], image)
+
+
+def test_what_can_be_shown_are_batches_of_images_and_outputs_that_are_images(make_model):
+    image = rand(1, 3, 4, 5)
+    batch = Batch(image, image, image, torch.zeros(1))
+    assert has_images(batch)
+    assert has_images(SimpleNamespace(input=image, target=image, baseline=image))
+    assert not has_images((image, image))
+    assert not has_images(batch._replace(target=torch.zeros(1, 4, 5, dtype=torch.int64), baseline=None))
+    torch.testing.assert_close(run_model(make_model(lambda x: 2 * x), image), (2 * image).clamp(0, 1))
+    assert run_model(make_model(lambda x: x.mean((2, 3))), image) is None
+    assert run_model(LightningModule(), image) is None
+
+
+def test_hints_are_found_where_there_are_any():
+    for hints, found in ((SpatialHints(), True), (PaletteHints(), True), (NoHints(), False)):
+        pairs = GrayToColor(hints=hints)
+        assert hint_pairs(SimpleNamespace(pairs=pairs)) is (pairs if found else None)
+        assert Hints().applies(SimpleNamespace(pairs=pairs)) == found
+    for other in (SimpleNamespace(pairs=GaussianNoise()), SimpleNamespace(), None):
+        assert not Hints().applies(other)
+
+
+def test_every_process_asks_for_the_folder_and_only_the_first_has_a_path(tmp_path):
+    class Trainer:
+        """Its folder is something that all processes have to ask for together."""
+
+        asked = 0
+
+        def __init__(self, rank: int, folder: Path | None) -> None:
+            self.is_global_zero, self.folder = rank == 0, folder
+
+        @property
+        def log_dir(self) -> str | None:
+            Trainer.asked += 1
+            return None if self.folder is None else str(self.folder)
+
+    run = tmp_path / "runs" / "one"
+    assert sample_path(Trainer(1, run), "a.png") is None
+    assert not run.exists()
+    assert sample_path(Trainer(0, run), "a.png") == run / "samples" / "a.png"
+    assert (run / "samples").is_dir()
+    assert sample_path(Trainer(0, None), "a.png") is None  # a trial run keeps nothing
+    assert Trainer.asked == 3
+
+
+@pytest.fixture
+def panels(monkeypatch) -> list:
+    """The panels of the histograms that are drawn."""
+    found = []
+
+    def make(*size):
+        figure = new_figure(*size)
+        save = figure.savefig
+        figure.savefig = lambda *words: found.extend(figure.axes) or save(*words)
+        return figure
+
+    monkeypatch.setattr(grid_file, "new_figure", make)
+    return found
+
+
+def texts(panel) -> list[str]:
+    return [text.get_text() for text in panel.get_legend().get_texts()]
+
+
+@pytest.mark.parametrize(
+    ("channels", "listed"),
+    [
+        (1, ["gray"]),
+        (2, ["gray", "channel 1"]),
+        (4, ["red", "green", "blue", "channel 3"]),
+        (33, [f"channel {n}" for n in range(8)]),
+    ],
+)
+def test_every_channel_has_a_curve_and_the_legend_stays_short(tmp_path, panels, channels, listed):
+    values = rand(2, channels, 9, 7)
+    draw_histogram({"pixels": values}, 0, tmp_path / "a.png", bins=20)
+    assert Image.open(tmp_path / "a.png").size[0] > 300
+    [panel] = panels
+    assert [text.partition(":")[0] for text in texts(panel)] == listed
+    assert len(panel.patches) == channels
+    first = values[:, 0].numpy()
+    assert texts(panel)[0].endswith(f": mean {first.mean():.2f}, std {first.std(ddof=1):.2f}")
+
+
+@pytest.mark.parametrize("channels", [4, 12])
+def test_hints_are_counted_where_there_are_any(tmp_path, panels, channels):
+    planes = torch.zeros(4, channels, 9, 7)
+    planes[1, channels - 4 :, 2:5, 1:4] = torch.tensor([0.8, 0.6, 0.2, 1.0]).view(4, 1, 1)  # the last slot
+    values = torch.cat([torch.full((4, 1, 9, 7), 0.25), planes], dim=1)
+    draw_histogram({"pixels": values, "normalized": values * 2 - 1}, channels, tmp_path / "a.png")
+    pixels, normalized = map(texts, panels)
+    means = (("gray", 0.25), ("hints' red", 0.8), ("hints' green", 0.6), ("hints' blue", 0.2))
+    assert pixels == [f"{name}: mean {mean:.2f}, std 0.00" for name, mean in means]
+    assert normalized[1] == "hints' red: mean 0.60, std 0.00"
+    panels.clear()
+    draw_histogram({"pixels": torch.cat([values[:, :1], 0 * planes], dim=1)}, channels, tmp_path / "a.png")
+    assert texts(panels[0]) == ["gray: mean 0.25, std 0.00"]

@@ -1,0 +1,509 @@
+"""The data module: from folders on disk to batches, alone and under a Trainer."""
+
+import json
+import weakref
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from project.data import Batch, ImageDataModule, RawBatch, datamodule
+from project.data import index as index_module
+from project.data import pixels as pixels_module
+from project.data.augment import Augment
+from project.data.catalog import Settings
+from project.data.images import decode
+from project.data.pairs import GaussianNoise, LinesToColor, PairedInput, SaltAndPepper
+from workbench.errors import UserError
+
+PARTS = ("train", "val", "test")
+
+
+@pytest.fixture
+def make(tmp_path, write_images):
+    """A data module on ten images, with small numbers everywhere and no workers."""
+    folder = write_images(tmp_path / "images", 10)
+
+    def build(stage="fit", **options):
+        defaults = {"root": str(folder), "cache_dir": str(tmp_path / "cache"), "crop": 16, "batch_size": 3}
+        module = ImageDataModule(**{**defaults, "num_workers": 0, "seed": 1, **options})
+        if stage is not None:
+            module.prepare_data()
+            module.setup(stage)
+        return module
+
+    build.folder = folder
+    build.cache = tmp_path / "cache"
+    return build
+
+
+def names(module):
+    return {part: [record.name for record in module.images[part]] for part in PARTS}
+
+
+def measured(paths):
+    pixels = np.concatenate([np.asarray(Image.open(path)).reshape(-1, 3) for path in paths]) / 255
+    return pixels.mean(0), pixels.std(0)
+
+
+def check_statistics(statistics, paths):
+    for found, expected in zip((statistics.mean, statistics.std), measured(paths), strict=True):
+        assert found.dtype == torch.float32
+        np.testing.assert_allclose(found.numpy(), expected, atol=1e-6, rtol=0)
+
+
+# What is prepared
+
+
+def test_splits_statistics_and_what_a_fit_prints(make, capsys):
+    module = make()
+    printed = capsys.readouterr().out
+    assert "7 train, 2 val, 1 test" in printed and printed.count("\n") == 1
+    assert {split: len(paths) for split, paths in module.splits.items()} == {"train": 7, "val": 2, "test": 1}
+    everything = sorted(path for paths in module.splits.values() for path in paths)
+    assert everything == sorted(str(path) for path in make.folder.glob("*.png"))
+    check_statistics(module.statistics, module.splits["train"])
+    assert module.target_statistics is module.statistics
+
+
+@pytest.mark.parametrize("decoded_cache_gb", [0, 1.0])
+@pytest.mark.parametrize("pairs", [False, True])
+def test_another_process_reads_what_one_has_prepared(make, tmp_path, write_images, decoded_cache_gb, pairs):
+    options = {"decoded_cache_gb": decoded_cache_gb, "num_workers": 2}
+    options |= {"target_root": str(write_images(tmp_path / "b", 10, seed=1))} if pairs else {}
+    first, second = make(**options), make(stage=None, **options)
+    second.setup("fit")
+    assert second.images == first.images
+    assert torch.equal(second.statistics.mean, first.statistics.mean)
+    assert (second.target_statistics is second.statistics) == (not pairs)
+    if pairs:
+        check_statistics(second.target_statistics, [r.target_path for r in second.images["train"]])
+    for part in PARTS:
+        store = second.dataset(part).store
+        assert (store.has_targets, store.mapped) == (pairs, decoded_cache_gb > 0)
+        for position, record in enumerate(second.images[part]):
+            np.testing.assert_array_equal(store[position], decode(record.path, 3))
+            if pairs:
+                np.testing.assert_array_equal(store.target(position), decode(record.target_path, 3))
+
+
+def test_prepared_comes_first_and_once(make, monkeypatch):
+    with pytest.raises(UserError, match="prepare_data"):
+        make(stage=None).setup("fit")
+    with pytest.raises(UserError, match="prepare_data"):
+        make(stage=None).train_dataloader()
+    with pytest.raises(UserError, match="prepare_data"):
+        _ = make(stage=None).normalization
+    first = make()
+    for module in (index_module, pixels_module):  # the second time no image is decoded
+        monkeypatch.setattr(module, "decode", lambda *_, **__: pytest.fail("decoded again"))
+    assert make().splits == first.splits
+    monkeypatch.setattr(datamodule, "build_catalog", lambda *_, **__: pytest.fail("prepared anew"))
+    first.prepare_data()  # a fit's own test
+
+
+def test_a_grown_folder_keeps_its_splits_and_a_changed_file_renews_the_rest(make, write_images):
+    first = make()
+    write_images(make.folder, 30)
+    grown = make()
+    assert all(set(names(first)[part]) <= set(names(grown)[part]) for part in PARTS)
+    assert [len(grown.splits[part]) for part in PARTS] == [21, 6, 3]
+    Image.new("RGB", (33, 44), "white").save(grown.splits["train"][3])
+    changed = make()
+    np.testing.assert_array_equal(changed.dataset("train").store[3], np.full((44, 33, 3), 255))
+    for module in (grown, changed):
+        assert module.statistics.pixels == sum(r.width * r.height for r in module.images["train"])
+    check_statistics(changed.statistics, changed.splits["train"])
+
+
+def test_exclusions_count_anew_and_all_others_stay(make, tmp_path, capsys):
+    before = names(make())
+    splits = {path: path.read_bytes() for path in make.cache.glob("split-*.json")}
+    assert splits
+    for gone in (before["train"][:3], [before["val"][0], before["train"][5]], []):
+        (tmp_path / "out.csv").write_text("".join(f"{name},0.1\n" for name in ["file", *gone]))
+        left = {part: [name for name in before[part] if name not in gone] for part in PARTS}
+        for cache in (make.cache, tmp_path / "fresh"):  # with an earlier split and without one
+            capsys.readouterr()
+            module = make(exclude=str(tmp_path / "out.csv"), cache_dir=str(cache))
+            assert names(module) == left
+            check_statistics(module.statistics, module.splits["train"])
+            counts = {part: len(before[part]) - len(left[part]) for part in PARTS}
+            expected = ", ".join(f"{count} {part}" for part, count in counts.items() if count)
+            assert (f"Left out: {expected} (--data.exclude" if gone else "") in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in make.cache.glob("split-*.json")} == splits
+    (tmp_path / "out.csv").write_text("\n".join(before["test"]))
+    with pytest.raises(UserError, match="leaves no image for test"):
+        make(exclude=str(tmp_path / "out.csv"))
+
+
+def test_every_setting_changes_the_catalogs_name():
+    changes = [
+        {}, {"source": "folder"}, {"root": "a"}, {"root": ["a", "b"]}, {"target_root": "a"}, {"exclude": "a"},
+        {"channels": 1}, {"resize": 8}, {"min_size": 9}, {"fractions": (0.6, 0.2, 0.2)}, {"target": "mask"},
+        {"on_bad_image": "skip"}, {"decoded_cache_gb": 1.0}, {"only_split": "test"}, {"extra_pairs": "a"},
+    ]  # fmt: skip
+    assert len({Settings(**change).file for change in changes}) == len(changes)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, r"data\.batch_size is 0"),
+        ({"crop": 0}, r"data\.crop is 0"),
+        ({"resize": 0}, r"data\.resize is 0"),
+        ({"num_workers": -1}, r"data\.num_workers is -1"),
+        ({"seed": -1}, r"data\.seed is -1"),
+        ({"half_size_epochs": -1}, r"data\.half_size_epochs is -1"),
+        ({"input_range": "standardized"}, r"data\.input_range is 'standardized': .* standardize, zero_one"),
+        ({"balance": "all"}, r"data\.balance is 'all'"),
+        ({"protocol": "KAIR"}, r"data\.protocol is 'KAIR'"),
+        ({"on_bad_image": "ignore"}, r"data\.on_bad_image is 'ignore'"),
+        ({"target": "label"}, r"data\.target is 'label'"),
+        ({"channels": 2}, r"data\.channels is 2"),
+        ({"fractions": (0.7, 0.2, 0.2)}, r"data\.fractions"),
+        ({"fractions": (0.0, 0.5, 0.5)}, r"data\.fractions"),
+        ({"fractions": (0.9, 0.1)}, r"data\.fractions"),
+        ({"crop": 32, "resize": 20}, r"--data\.crop 20"),
+        ({"weights": {"a": 1.0}, "balance": "tags"}, "exclude each other"),
+        ({"pairs": PairedInput()}, r"--data\.target_root"),
+        ({"target": "mask"}, r"data\.target mask needs --data\.target_root"),
+        ({"target": "mask", "target_root": "a", "pairs": LinesToColor()}, "no coloring"),
+        ({"target": "mask", "target_root": "a", "extra_pairs": "b"}, r"neither data\.extra_pairs"),
+    ],
+)
+def test_impossible_values(make, options, message):
+    with pytest.raises(UserError, match=message):
+        make(stage=None, **options)
+
+
+def test_images_smaller_than_the_crop_are_named(make):
+    Image.new("RGB", (15, 40)).save(make.folder / "narrow.png")
+    with pytest.raises(UserError, match=r"narrow\.png"):
+        make()
+
+
+def test_hyperparameters_are_plain(make):
+    module = make(root=make.folder, cache_dir=make.cache)  # paths as objects
+    assert module.splits == make().splits
+    assert json.loads(json.dumps(dict(module.hparams)))["root"] == str(make.folder)
+    assert make(root=[make.folder]).hparams["root"] == [str(make.folder)]
+    module = make(stage=None, pairs=SaltAndPepper(), augment=Augment(hflip=False))
+    assert "pairs" not in module.hparams and "augment" not in module.hparams
+    assert json.loads(json.dumps(dict(module.hparams)))["crop"] == 16
+
+
+# What the network sees
+
+
+@pytest.mark.parametrize(("input_range", "mean", "std"), [("zero_one", 0.0, 1.0), ("minus_one_one", 0.5, 0.5)])
+def test_fixed_input_ranges(make, input_range, mean, std):
+    module = make(input_range=input_range, pairs=GaussianNoise(noise_map=True))
+    mean, std = [mean] * 3, [std] * 3
+    assert module.normalization == {"input": ([*mean, 0.0], [*std, 1.0]), "target": (mean, std)}
+
+
+def test_standardizing_by_the_training_images(make, tmp_path):
+    module = make()
+    expected = (module.statistics.mean.tolist(), module.statistics.std.tolist())
+    assert module.normalization == {"input": expected, "target": expected}
+    (tmp_path / "flat").mkdir()
+    for position in range(10):  # a constant channel is not divided by zero
+        Image.new("RGB", (20, 20), (position, position, 9)).save(tmp_path / "flat" / f"{position}.png")
+    assert make(root=str(tmp_path / "flat")).normalization["input"][1][2] == pytest.approx(1 / 255)
+
+
+def test_the_checkpoints_statistics_stand_in(make):
+    state = json.loads(json.dumps(make().state_dict()))  # plain values only
+    module = make(stage="test", protocol="kair")
+    assert module.statistics is None
+    module.load_state_dict(state)
+    assert torch.equal(module.statistics.mean, make().statistics.mean)
+    own = make(seed=3)
+    before = own.statistics
+    own.load_state_dict({"statistics": {"mean": [0.0] * 3, "std": [1.0] * 3, "pixels": 1}})
+    assert own.statistics is before
+
+
+def test_training_batches(make):
+    module = make(crops_per_image=2)
+    batches = list(module.train_dataloader())
+    assert [batch.image.shape for batch in batches] == [(3, 3, 16, 16)] * 4  # 14 draws, the odd two left for later
+    pair = module.make_batch(batches[0], training=True)
+    assert pair.input.dtype == pair.target.dtype == torch.float32
+    assert torch.equal(pair.target, batches[0].image / 255)
+    assert pair.index.tolist() == batches[0].index.tolist()
+    assert not torch.equal(pair.input, module.make_batch(batches[0], training=True).input)
+    assert [batch.image.shape[0] for batch in make(batch_size=50).train_dataloader()] == [7]
+
+
+def test_a_loader_goes_with_its_last_name(make):
+    """By the garbage collector its workers would be waited for, five seconds each."""
+    loader = make().train_dataloader()
+    next(iter(loader))
+    alive = weakref.ref(loader)
+    del loader
+    assert alive() is None
+
+
+def test_evaluation_does_not_depend_on_batches_workers_or_passes(make):
+    def inputs(module):
+        loader = module.val_dataloader()
+        pairs = [module.make_batch(batch) for _ in range(2) for batch in loader]
+        return torch.cat([pair.input for pair in pairs])
+
+    expected = inputs(make())
+    assert expected.shape == (4, 3, 40, 52)
+    assert torch.equal(expected[:2], expected[2:])
+    assert torch.equal(inputs(make(eval_batch_size=2)), expected)
+    assert torch.equal(inputs(make(num_workers=2)), expected)
+    assert not torch.equal(inputs(make(seed=2)), expected)
+
+
+def test_the_seed_is_seed_everythings(make, monkeypatch):
+    def first(seed=None):
+        return next(iter(make(seed=seed).train_dataloader())).image
+
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+    seven = first()
+    assert torch.equal(seven, first(seed=7))
+    monkeypatch.delenv("PL_GLOBAL_SEED")
+    assert torch.equal(first(), first(seed=42))
+    assert not torch.equal(first(), seven)
+
+
+def test_gray_images_resized(make):
+    module = make(channels=1, resize=20, crop=20)
+    assert next(iter(module.train_dataloader())).image.shape == (3, 1, 20, 20)
+    assert next(iter(module.val_dataloader())).image.shape == (1, 1, 20, 26)
+    assert module.statistics.mean.shape == (1,)
+
+
+def test_folder_pairs(make, tmp_path, capsys):
+    (tmp_path / "negatives").mkdir()
+    for path in make.folder.glob("*.png"):
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(tmp_path / "negatives" / path.name)
+    options = {"target_root": str(tmp_path / "negatives"), "augment": Augment(rotate_degrees=20)}
+    module = make(pairs=GaussianNoise(), **options)
+    assert "GaussianNoise is off" in capsys.readouterr().out
+    pair = module.make_batch(next(iter(module.train_dataloader())), training=True)
+    assert torch.allclose(pair.target, 1 - pair.input, atol=1.1 / 255)  # rounding after interpolation
+    assert torch.equal(pair.baseline, pair.input)
+    mean = module.normalization["input"][0]
+    assert np.allclose(module.normalization["target"][0], [1 - value for value in mean], atol=1e-6)
+
+
+@pytest.mark.parametrize("decoded_cache_gb", [0, 1.0])
+def test_masks(make, tmp_path, write_images, decoded_cache_gb):
+    """Palette images of classes 0 to 4 beside images of another aspect ratio than 1; classes follow from the image."""
+    folder = write_images(tmp_path / "photos", 10, size=(40, 60))
+    (tmp_path / "masks").mkdir()
+    for path in folder.glob("*.png"):
+        classes = (np.asarray(Image.open(path))[..., 0] // 52).astype(np.uint8)
+        mask = Image.fromarray(classes).convert("P")
+        mask.putdata(classes.ravel().tolist())
+        mask.putpalette(np.random.default_rng(0).integers(0, 256, (5, 3), np.uint8).tobytes())
+        mask.save(tmp_path / "masks" / path.name)
+    options = {"root": str(folder), "target_root": str(tmp_path / "masks"), "target": "mask"}
+    module = make(pairs=GaussianNoise(), decoded_cache_gb=decoded_cache_gb, eval_batch_size=2, **options)
+    check_statistics(module.statistics, module.splits["train"])
+    assert module.target_statistics is module.statistics
+    assert module.normalization["target"] == ([0.0], [1.0])
+    for batch in map(module.make_batch, module.train_dataloader()):  # flips and quarter turns, crops
+        assert batch.target.dtype == torch.int64 and batch.target.shape == (3, 16, 16) and batch.baseline is None
+        assert torch.equal(batch.target, (batch.input[:, 0] * 255).round().long() // 52), "both sides alike, no noise"
+    (batch,) = map(module.make_batch, module.val_dataloader())
+    for image, target, path in zip(batch.input, batch.target, module.splits["val"], strict=True):
+        assert np.array_equal(image.numpy(), np.asarray(Image.open(path)).transpose(2, 0, 1) / np.float32(255))
+        assert np.array_equal(target.numpy(), np.asarray(Image.open(path))[..., 0] // 52)
+    raw = next(iter(module.val_dataloader()))
+    half = module.make_batch(raw, half=True)
+    assert half.input.shape == (2, 3, 20, 30) and torch.equal(half.target, batch.target[:, ::2, ::2])
+    small = make(resize=16, decoded_cache_gb=decoded_cache_gb, augment=Augment(rotate_degrees=30), **options)
+    first = small.make_batch(next(iter(small.val_dataloader())))
+    whole = np.asarray(Image.open(tmp_path / "masks" / names(small)["val"][0]))
+    rows, columns = ((np.arange(n) + 0.5) * 2.5 for n in (16, 24))  # the pixel under each new pixel's center
+    assert np.array_equal(first.target[0].numpy(), whole[rows.astype(int)][:, columns.astype(int)])
+    for batch in map(small.make_batch, small.train_dataloader()):
+        assert batch.target.shape == (3, 16, 16) and set(batch.target.unique().tolist()) <= set(range(5))
+
+
+def test_weights_and_balance(make, tmp_path, write_images):
+    write_images(tmp_path / "tagged" / "many", 30, seed=1)
+    write_images(tmp_path / "tagged" / "few", 6, seed=2)
+
+    def share_of_few(**options):
+        module = make(root=str(tmp_path / "tagged"), crops_per_image=40, batch_size=10, **options)
+        numbers = torch.cat([batch.index for batch in module.train_dataloader()])
+        few = [position for position, path in enumerate(module.splits["train"]) if "few" in path]
+        return torch.isin(numbers, torch.tensor(few)).float().mean().item()
+
+    assert share_of_few() < 0.3
+    assert share_of_few(balance="tags") == pytest.approx(0.5, abs=0.07)
+    assert share_of_few(weights={"few": 3}) == pytest.approx(0.75, abs=0.07)
+    with pytest.raises(UserError, match="did you mean 'few'"):
+        share_of_few(weights={"few_": 3})
+
+
+def test_kair_tests_every_image_by_the_published_noise(make, tmp_path, write_images):
+    folder = write_images(tmp_path / "one", 2, size=(9, 14))  # fewer than three, smaller than the crop
+    module = make(stage="test", root=str(folder), protocol="kair", eval_batch_size=4, eval_crop=8)
+    assert names(module) == {"train": [], "val": [], "test": ["00.png", "01.png"]}
+    for batch, path in zip(module.test_dataloader(), module.splits["test"], strict=True):
+        clean = np.asarray(Image.open(path)) / 255.0
+        noisy = clean + np.random.RandomState(0).normal(0, 25 / 255.0, clean.shape)
+        assert np.array_equal(module.make_batch(batch).input[0].numpy(), noisy.astype(np.float32).transpose(2, 0, 1))
+
+
+def test_kair_is_for_testing_only_and_refused_before_anything_is_prepared(make, tmp_path):
+    for stage in ("fit", "validate"):
+        with pytest.raises(UserError, match=f"nothing to {stage}"):
+            make(stage=stage, protocol="kair")
+    with pytest.raises(UserError, match="nothing to fit"):
+        fit(make(stage=None, protocol="kair", cache_dir=str(tmp_path / "new")), tmp_path, enable_checkpointing=False)
+    assert not (tmp_path / "new").exists()
+
+
+def test_unequal_sizes_are_found_before_the_first_batch(make, write_images):
+    write_images(make.folder / "more", 10, size=(33, 60), seed=5)
+    with pytest.raises(UserError, match=r"--data\.eval_batch_size 1"):
+        make(eval_batch_size=2).val_dataloader()
+    make(eval_batch_size=2, eval_crop=32).val_dataloader()
+    with pytest.raises(UserError, match=r"--data\.crop"):
+        make(crop=None).train_dataloader()
+
+
+def test_a_share_of_zero_has_no_images_to_load(make):
+    module = make(fractions=[0.8, 0.2, 0])
+    assert len(list(module.val_dataloader())) == 2
+    with pytest.raises(UserError, match=r"There is no test image: data.fractions are \[0.8, 0.2, 0\]"):
+        module.test_dataloader()
+
+
+def test_a_process_without_an_image_of_its_own_gets_one_that_does_not_count(make):
+    module = make()
+    loader = module.test_dataloader()
+    assert len(module.splits["test"]) == 1
+    loader.sampler._place = lambda: (2, 0)
+    (own,) = [module.on_after_batch_transfer(raw, 0) for raw in loader]
+    loader.sampler._place = lambda: (2, 1)
+    (other,) = [module.on_after_batch_transfer(raw, 0) for raw in loader]
+    assert own.is_padding is None and other.is_padding is not None
+    assert torch.equal(own.input, other.input)
+
+
+def test_batches_of_others_pass_unchanged(make):
+    batch = {"mine": torch.ones(2)}
+    assert make(stage=None).on_after_batch_transfer(batch, 0) is batch
+    raw = RawBatch(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), None, torch.tensor([0]), torch.tensor([5]))
+    assert isinstance(make(stage=None).on_after_batch_transfer(raw, 0), Batch)
+
+
+# Under a trainer
+
+
+class Watcher(pl.LightningModule):
+    """Learns next to nothing, and records every input that it sees."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+        self.seen = []
+
+    def training_step(self, batch):
+        assert isinstance(batch, Batch)
+        self.seen.append(batch.input.clone())
+        return (batch.input * self.scale - batch.target).square().mean()
+
+    def validation_step(self, batch):
+        self.seen.append(batch.baseline.clone())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.01)
+
+
+def fit(module, tmp_path, ckpt_path=None, **options):
+    pl.seed_everything(3, verbose=False)
+    watcher = Watcher()
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+        default_root_dir=tmp_path, num_sanity_val_steps=0, **options,
+    )  # fmt: skip
+    trainer.fit(watcher, module, ckpt_path=ckpt_path)
+    return watcher
+
+
+def keep_every(steps, tmp_path):
+    return pl.callbacks.ModelCheckpoint(tmp_path / "kept", every_n_train_steps=steps, save_top_k=-1, filename="{step}")
+
+
+def test_a_trainer_sees_pairs_the_same_with_and_without_workers(make, tmp_path):
+    options = {"max_epochs": 2, "enable_checkpointing": False}
+    alone = fit(make(stage=None), tmp_path, **options)
+    together = fit(make(stage=None, num_workers=2), tmp_path, **options)
+    assert len(alone.seen) == len(together.seen) == 2 * (2 + 2)
+    assert all(torch.equal(a, b) for a, b in zip(alone.seen, together.seen, strict=True))
+    assert torch.equal(alone.seen[2], alone.seen[6])  # validation noise is the same in each epoch
+    assert not torch.equal(alone.seen[0], alone.seen[4])
+
+
+def test_first_epochs_at_half_the_size(make, tmp_path, write_images):
+    """Whole images of 15 x 22: at an odd border, the pixels that are there count."""
+    folder = write_images(tmp_path / "odd", 8, size=(15, 22))
+    options = {"root": str(folder), "crop": None, "batch_size": 1, "augment": Augment(False, False, False)}
+    options["pairs"] = GaussianNoise(0)
+    whole, halved = make(**options), make(stage=None, half_size_epochs=2, **options)
+    seen = fit(halved, tmp_path, max_epochs=3, enable_checkpointing=False, limit_val_batches=1)
+    shapes = [tuple(batch.shape[-2:]) for batch in seen.seen]
+    epoch = len(shapes) // 3
+    assert shapes[: 2 * epoch] == ([(8, 11)] * (epoch - 1) + [(15, 22)]) * 2  # validation keeps its size
+    assert shapes[2 * epoch :] == [(15, 22)] * epoch
+    raw = next(iter(whole.train_dataloader()))
+    pair = whole.make_batch(raw, training=True, half=True)
+    pixels = raw.image[0].double().numpy() / 255
+    for row, column in ((0, 0), (3, 10), (7, 4)):
+        expected = pixels[:, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].mean(axis=(1, 2))
+        assert np.allclose(pair.target[0, :, row, column].numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("workers", "max_steps"), [(0, 10), (1, -1)])
+@pytest.mark.parametrize("step", [3, 4, 6])
+def test_resuming_continues_with_the_batches_that_were_due(make, tmp_path, workers, max_steps, step):
+    """Four batches an epoch: stopped in the first epoch's middle, at its end, and in the second's middle."""
+    options = {"crops_per_image": 2, "num_workers": workers, "pairs": GaussianNoise(0)}
+    limits = {"limit_val_batches": 0, "max_steps": max_steps, "max_epochs": 3}
+    whole = fit(make(stage=None, **options), tmp_path, callbacks=[keep_every(step, tmp_path)], **limits)
+    path = tmp_path / "kept" / f"step={step}.ckpt"
+    rest = fit(make(stage=None, **options), tmp_path, ckpt_path=path, enable_checkpointing=False, **limits)
+    total = 10 if max_steps > 0 else 12
+    assert len(whole.seen) == total and len(rest.seen) == total - step
+    assert all(torch.equal(a, b) for a, b in zip(rest.seen, whole.seen[step:], strict=True))
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint["ImageDataModule"]["statistics"]["pixels"] == 7 * 40 * 52
+
+
+def test_somebody_else_may_read_training_batches_meanwhile(make, tmp_path):
+    """Only the trainer's own loader leaves out what an interrupted run has had."""
+
+    class Look(pl.Callback):
+        def on_train_start(self, trainer, *_):
+            self.at_start = len(list(trainer.datamodule.train_dataloader()))
+
+        def on_train_batch_end(self, trainer, *_):
+            self.meanwhile = len(list(trainer.datamodule.train_dataloader()))
+
+    options = {"max_epochs": 1, "limit_val_batches": 0}
+    fit(make(stage=None, crops_per_image=2), tmp_path, callbacks=[keep_every(3, tmp_path)], **options)
+    look, path = Look(), tmp_path / "kept" / "step=3.ckpt"
+    watcher = fit(make(stage=None, crops_per_image=2), tmp_path, ckpt_path=path, callbacks=[look], **options)
+    assert len(watcher.seen) == 1
+    assert (look.at_start, look.meanwhile) == (4, 4)
+
+
+def test_overfitting_on_a_few_batches_repeats_them(make, tmp_path):
+    module = make(stage=None, pairs=GaussianNoise(0))
+    watcher = fit(module, tmp_path, overfit_batches=1, max_epochs=2, enable_checkpointing=False)
+    training = [seen for seen in watcher.seen if seen.shape[-1] == 16]
+    assert len(training) == 2 and torch.equal(training[0], training[1])

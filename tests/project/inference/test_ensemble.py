@@ -1,0 +1,153 @@
+"""Averages against plain NumPy, and the eight positions against their definition."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from skimage.color import lab2rgb
+from torch import Tensor, nn
+
+from project.inference.ensemble import (
+    CLOSE,
+    GAIN,
+    Ensemble,
+    d4_inverse,
+    d4_transform,
+    median_weighted,
+    score_weights,
+    uncertainty,
+)
+from project.networks.space import Lab
+
+
+class Adds(nn.Module):
+    """A member that adds a number, and a slope from left to right."""
+
+    def __init__(self, number: float, slope: float = 0.0) -> None:
+        super().__init__()
+        self.number, self.slope = number, slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.number + self.slope * torch.linspace(0, 1, x.shape[-1])
+
+
+def image() -> Tensor:
+    return torch.rand(2, 3, 5, 7, generator=torch.Generator().manual_seed(0)) / 2 + 0.2
+
+
+def average(ensemble: Ensemble, x: Tensor) -> Tensor:
+    return ensemble(x)[:, : -Ensemble.extra_channels]
+
+
+def test_the_mean():
+    x = image()
+    torch.testing.assert_close(average(Ensemble([Adds(0.0), Adds(0.03), Adds(0.06)]), x), x + 0.03)
+
+
+def test_better_members_count_by_their_errors():
+    # 10 dB less: ten times the squared error, a tenth of the weight.
+    torch.testing.assert_close(score_weights([30.0, 20.0]), torch.tensor([10 / 11, 1 / 11]))
+    x = image()
+    torch.testing.assert_close(average(Ensemble([Adds(0.0), Adds(0.11)], "score", [30.0, 20.0]), x), x + 0.01)
+
+
+def test_an_outlier_hardly_counts_median_weighted():
+    x = image()
+    members = [Adds(0.0), Adds(0.002), Adds(0.25)]
+    torch.testing.assert_close(average(Ensemble(members, "median-weighted"), x), x + 0.001, atol=1e-3, rtol=0)
+    outputs = np.stack([x.numpy(), x.numpy() + 0.002, x.numpy() + 0.25])
+    apart = ((outputs - np.median(outputs, axis=0)) ** 2).mean(axis=2, keepdims=True)
+    weights = 1 / (apart + CLOSE**2)
+    expected = (weights * outputs).sum(0) / weights.sum(0)
+    torch.testing.assert_close(median_weighted(torch.tensor(outputs)), torch.tensor(expected))
+
+
+def test_uncertainty_is_the_spread_of_the_outputs():
+    outputs = torch.rand(4, 2, 3, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    expected = np.sqrt((outputs.numpy().std(axis=0) ** 2).mean(axis=1, keepdims=True))
+    torch.testing.assert_close(uncertainty(outputs), torch.tensor(expected))
+    extra = Ensemble([Adds(0.0), Adds(0.03)])(image())[:, 3:]
+    torch.testing.assert_close(extra, torch.tensor([GAIN * 0.015, 0.015]).view(1, 2, 1, 1).expand(2, 2, 5, 7))
+
+
+def test_the_eight_positions_are_all_different_and_come_back():
+    x = image()
+    seen = [d4_transform(x, position) for position in range(8)]
+    assert [one.shape[-2:] == (7, 5) for one in seen] == [False, True] * 4
+    square = x[..., :5]
+    views = [d4_transform(square, position) for position in range(8)]
+    assert all(not torch.equal(a, b) for n, a in enumerate(views) for b in views[:n])
+    for position in range(8):
+        assert torch.equal(d4_inverse(d4_transform(x, position), position), x)
+
+
+def test_what_a_member_does_to_one_side_is_averaged_out_by_test_time_augmentation():
+    x = image()
+    sloped = Adds(0.0, slope=0.1)
+    ensemble = Ensemble([sloped], tta=True)
+    assert ensemble.outputs(x).shape == (8, 2, 3, 5, 7)
+    torch.testing.assert_close(average(ensemble, x), x + 0.05, atol=1e-6, rtol=0)
+    assert not torch.allclose(sloped(x), x + 0.05)
+
+
+def test_turned_members_keep_their_weights():
+    x = image()
+    members = [Adds(0.0), Adds(0.11)]
+    torch.testing.assert_close(average(Ensemble(members, "score", [30.0, 20.0], tta=True), x), x + 0.01)
+
+
+class Colors(nn.Module):
+    """A member whose network outputs one a and b everywhere, and keeps the input's lightness."""
+
+    def __init__(self, a: float, b: float) -> None:
+        super().__init__()
+        self.space = Lab()
+        self.ab = torch.tensor([a, b])
+
+    def to_memory_format(self, x: Tensor) -> Tensor:
+        return x
+
+    def generator(self, x: Tensor) -> Tensor:
+        return (self.ab / 110)[:, None, None].expand(len(x), 2, *x.shape[2:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.space.decode(self.generator(x), x)
+
+
+def lab_image(lightness: Tensor, a: float, b: float) -> np.ndarray:
+    """scikit-image's CIELAB -> RGB, (B, 3, H, W)."""
+    lab = np.stack([lightness[:, 0].numpy() * 100, *(np.full(lightness[:, 0].shape, v) for v in (a, b))], axis=-1)
+    return lab2rgb(lab).transpose(0, 3, 1, 2)
+
+
+def test_colors_are_averaged_as_a_and_b_under_the_inputs_lightness():
+    lightness = image()[:, :1]
+    members = [Colors(60.0, -20.0), Colors(-90.0, 100.0)]  # the second has colors that no screen shows
+    ensemble = Ensemble(members)
+    outputs = ensemble.outputs(lightness)
+    assert outputs.shape == (2, 2, 2, 5, 7)
+    expected = lab_image(lightness, -15.0, 40.0)
+    np.testing.assert_allclose(average(ensemble, lightness).numpy(), expected, atol=1e-4)
+    for member, shown in zip(members, ensemble.images(outputs, lightness), strict=True):
+        torch.testing.assert_close(shown, member(lightness))
+    as_images = torch.stack([member(lightness) for member in members]).mean(0)
+    assert np.abs(as_images.numpy() - expected).max() > 0.05, "which is another image"
+    weighted = average(Ensemble(members, "score", [30.0, 20.0]), lightness)
+    np.testing.assert_allclose(weighted.numpy(), lab_image(lightness, (600 - 90) / 11, (-200 + 100) / 11), atol=1e-4)
+
+
+def test_turned_colors_come_back_under_the_lightness_as_it_is():
+    lightness = image()[:, :1]
+    ensemble = Ensemble([Colors(20.0, -10.0)], tta=True)
+    assert ensemble.outputs(lightness).shape == (8, 2, 2, 5, 7)
+    np.testing.assert_allclose(average(ensemble, lightness).numpy(), lab_image(lightness, 20.0, -10.0), atol=1e-4)
+
+
+def test_members_of_two_kinds_are_averaged_as_images():
+    class Lighter(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.expand(-1, 3, -1, -1) + 0.1
+
+    lightness, colors = image()[:, :1], Colors(20.0, -10.0)
+    together = average(Ensemble([colors, Lighter()]), lightness)
+    torch.testing.assert_close(together, (colors(lightness) + (lightness + 0.1)) / 2)

@@ -1,0 +1,215 @@
+"""The command on real runs: scores, images, maps of the uncertainty, and pseudo-labels for a further run."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from project.__main__ import main
+from project.color import rgb_to_lab
+from project.inference.image_files import read_image
+
+MAKERS = {"lightness": "GrayToColor", "lines": "LinesToColor"}
+
+
+def fit(config: Path, name: str, seed: int = 1, *words: str) -> str:
+    """Trains, and returns the best checkpoint."""
+    given = ["--config", str(config), "--wandb", "off", "--seed_everything", str(seed), "--name", name]
+    assert main(["fit", *given, *words]) == 0
+    return str(Path("runs", name, "latest").resolve() / "checkpoints" / "best.ckpt")
+
+
+def write(path: Path, model: dict, data: dict, trainer: dict, **more: dict) -> Path:
+    data = {"crop": 24, "num_workers": 0, **data}
+    path.write_text(
+        yaml.safe_dump({"model": model, "data": data, "trainer": {"accelerator": "cpu", **trainer}, **more})
+    )
+    return path
+
+
+@pytest.fixture
+def config(tmp_path: Path, make_images) -> Path:
+    """A denoiser of a few steps."""
+    network = {"class_path": "project.networks.UNet", "init_args": {"widths": [6, 9], "norm": "none", "residual": True}}
+    adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.005}}
+    model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network, "optimizer": adam}}
+    return write(
+        tmp_path / "tiny.yaml", model, {"root": str(make_images(20, 52, 41)), "batch_size": 7}, {"max_steps": 12}
+    )
+
+
+def table(text: str) -> dict[str, float]:
+    """The PSNR of each row."""
+    return {name: float(psnr) for name, psnr in re.findall(r"│ (\S.*?)\s+│\s+([\d.]+) │", text)}
+
+
+def test_members_are_scored_beside_the_ensemble_and_restore_images(config, capsys):
+    checkpoints = [fit(config, str(seed), seed) for seed in (1, 2)]
+    capsys.readouterr()
+    for words in ([], ["--average", "score"], ["--average", "median-weighted", "--tta", "true"]):
+        assert main(["ensemble", "--ckpts", *checkpoints, *words]) == 0
+        *members, together, nothing = table(capsys.readouterr().out).values()
+        assert len(members) == 2
+        assert together >= min(members), "the error of a mean is at most the members' mean error"
+        assert nothing > 10
+    assert main(["test", "--ckpt_path", checkpoints[0]]) == 0
+    assert f"{members[0]:.2f}" in capsys.readouterr().out
+
+    words = ["--input", "pictures", "--output", "restored", "--min_confidence", "0"]
+    assert main(["ensemble", "--ckpts", *checkpoints, *words]) == 0
+    names = sorted(path.name for path in Path("pictures").iterdir())
+    assert sorted(path.name for path in Path("restored/pairs/targets").iterdir()) == names
+    for name in names[:3]:
+        restored, spread = (Image.open(f"restored/{file}") for file in (name, name.replace(".", ".uncertainty.")))
+        assert restored.size == spread.size == Image.open(f"pictures/{name}").size
+        assert spread.mode == "L"
+        assert np.array_equal(np.asarray(restored), np.asarray(Image.open(f"restored/pairs/targets/{name}")))
+    manifest = json.loads(Path("restored/pairs/manifest.json").read_text())
+    assert [pair["file"] for pair in manifest["pairs"]] == names
+    assert len(manifest["members"]) == 2
+    assert all(0 < pair["confidence"] < 1 for pair in manifest["pairs"])
+
+    limit = sorted(pair["confidence"] for pair in manifest["pairs"])[10]
+    words[-1] = str(limit)
+    assert main(["ensemble", "--ckpts", *checkpoints, *words[:3], "certain", *words[4:]]) == 0
+    assert len(list(Path("certain/pairs/inputs").iterdir())) == 10
+    fit(config, "more", 1, "--data.extra_pairs", "restored/pairs")
+    assert "extra pairs" in capsys.readouterr().out
+
+
+def test_the_snapshots_of_one_run_are_averaged(config, capsys):
+    whole = yaml.safe_load(config.read_text())
+    schedule = {"class_path": "project.models.WarmupCosine", "init_args": {"cycles": 3, "warmup": 0}}
+    whole["model"]["init_args"]["scheduler"] = schedule
+    whole["snapshots"] = {"keep": "cycles"}
+    config.write_text(yaml.safe_dump(whole))
+    folder = Path(fit(config, "cycles")).parent
+    pattern = str(folder / "snapshot-*.ckpt")  # as a shell leaves it that knows no patterns
+    printed = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert f"python -m project ensemble --ckpts {Path(pattern).relative_to(Path.cwd())}" in printed
+    assert sorted(path.name for path in folder.glob("snapshot-*")) == [f"snapshot-{n:06d}.ckpt" for n in (4, 8, 12)]
+    assert main(["ensemble", "--ckpts", pattern]) == 0
+    *members, together, _ = table(capsys.readouterr().out).values()
+    assert len(members) == 3
+    assert together >= min(members)
+    one = str(folder / "snapshot-000004.ckpt")
+    assert main(["test", "--ckpt_path", one]) == 0
+    assert f"{members[0]:.2f}" in capsys.readouterr().out
+    assert main(["fit", "--ckpt_path", one, "--wandb", "off"]) == 2
+    assert "last.ckpt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--ckpts", "a.ckpt"], "One checkpoint is no ensemble"),
+        (["--ckpts", "a.ckpt", "b.ckpt", "--input", "x"], "belong together"),
+        (["--ckpts", "a.ckpt", "b.ckpt", "--min_confidence", "0.5"], "--input, which is not given"),
+        (["--ckpts", "a.ckpt", "b.ckpt"], "There is no checkpoint a.ckpt"),
+        (["--ckpts", "snapshot-*.ckpt"], "No checkpoint matches"),
+        (["--ckpts", "a.ckpt", "b.ckpt", "--palette", "red"], "--input, which is not given"),
+        (["--ckpts", "a.ckpt", "b.ckpt", "--avrage", "plain"], "Did you mean --average?"),
+        (["--ckpts", "a.ckpt", "b.ckpt", "--average", "median"], "--average"),
+    ],
+)
+def test_a_mistake_is_reported_in_a_few_lines(capsys, words, reason):
+    assert main(["ensemble", *words]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def coloring_config(folder: Path, root: Path, kind: str) -> Path:
+    """A GAN on photographs in Lab with hints; or a plain UNet on lines that are drawn from the images."""
+    hinted = kind == "lightness"
+    unet = {"in_channels": 5 if hinted else 1, "out_channels": 2 if hinted else 3, "widths": [6, 9]}
+    unet = {"class_path": "project.networks.UNet", "init_args": unet}
+    patch = {"class_path": "project.networks.PatchGAN", "init_args": {"in_channels": 7, "width": 4, "layers": 2}}
+    gan = {"generator": unet, "discriminator": patch, "space": "lab"}
+    gan = {"class_path": "project.models.GANColorizer", "init_args": gan}
+    plain = {"class_path": "project.models.ImageRestorer", "init_args": {"network": unet}}
+    hints = {"hints": {"class_path": "project.data.pairs.SpatialHints"}} if hinted else {}
+    pairs = {"class_path": f"project.data.pairs.{MAKERS[kind]}", "init_args": hints}
+    data = {"root": str(root), "batch_size": 5, "pairs": pairs}
+    trainer = {"max_steps": 6, "check_val_every_n_epoch": 6}
+    return write(folder / f"{kind}.yaml", gan if hinted else plain, data, trainer, best_checkpoint={"monitor": None})
+
+
+def gray_images(folder: Path) -> Path:
+    """Three gray images of other sizes than those of the training, one of them half transparent."""
+    folder.mkdir()
+    y, x = np.mgrid[:57, :90]
+    for number, shape in enumerate(((57, 90), (41, 52), (30, 77))):
+        gray = np.uint8(120 + 90 * np.sin(x / (5 + number)) * np.cos(y / 7))[: shape[0], : shape[1]]
+        image = Image.fromarray(gray)
+        if number == 2:
+            alpha = np.zeros(shape, np.uint8)
+            alpha[:, 20:] = 255
+            image.putalpha(Image.fromarray(alpha))
+        image.save(folder / f"{number}.png")
+    return folder
+
+
+def lightness(pixels: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3) -> CIELAB's L, (H, W)."""
+    return rgb_to_lab(torch.from_numpy(pixels / 255).permute(2, 0, 1)[None].float())[0, 0].numpy()
+
+
+@pytest.mark.parametrize("kind", ["lightness", pytest.param("lines", marks=pytest.mark.slow)])
+def test_members_color_together_with_hints_and_their_pairs_train_further(kind, tmp_path, make_images, capsys):
+    config = coloring_config(tmp_path, make_images(12, 52, 41), kind)
+    checkpoints = [fit(config, str(seed), seed) for seed in (1, 2)]
+    capsys.readouterr()
+    assert main(["ensemble", "--ckpts", *checkpoints]) == 0
+    printed = capsys.readouterr().out
+    rows = re.findall(r"│ (\S.*?)\s+│\s+([\d.]+) │\s+([\d.]+) │\s+([\d.]+) │", printed)
+    assert "colors / truth's" in printed
+    assert len(rows) == 4
+    assert float(rows[3][3]) == 0, "doing nothing has no colors"
+    assert float(rows[2][1]) >= min(float(row[1]) for row in rows[:2]) - 0.01
+
+    gray = gray_images(tmp_path / "gray")
+    words = ["ensemble", "--ckpts", *checkpoints, "--input", str(gray)]
+    assert main([*words, "--output", "colored", "--min_confidence", "0"]) == 0
+    assert "Colors are found at 24 pixels" in capsys.readouterr().out
+    assert main(["predict", "--ckpt_path", checkpoints[0], "--input", str(gray), "--output", "alone"]) == 0
+    for name in ("0.png", "1.png", "2.png"):
+        source, colored = read_image(gray / name), read_image(f"colored/{name}")
+        spread = np.asarray(Image.open(f"colored/{name.replace('.', '.uncertainty.')}"))
+        assert colored.pixels.shape == (*source.pixels.shape[:2], 3)
+        assert spread.shape == source.pixels.shape[:2]
+        assert (colored.alpha is None) == (source.alpha is None)
+        assert spread.max() > 0
+        assert not np.array_equal(colored.pixels, read_image(f"alone/{name}").pixels)
+        if kind == "lightness":
+            assert np.abs(lightness(colored.pixels) - lightness(np.repeat(source.pixels, 3, axis=2))).max() < 1.5
+    manifest = json.loads(Path("colored/pairs/manifest.json").read_text())
+    assert manifest["kind"] == kind
+    assert len(manifest["pairs"]) == 3
+    seen = np.asarray(Image.open("colored/pairs/inputs/2.png"))
+    assert (seen[:, :20] == 255).all(), "transparency is white, as it is in training"
+    fit(config, "more", 1, "--data.extra_pairs", "colored/pairs")
+    assert "12 train (3 of them extra pairs)" in capsys.readouterr().out
+
+    hints = tmp_path / "hints.json"
+    hints.write_text('{"0.png": [{"x": 45, "y": 30, "color": "#ff0000"}]}')
+    if kind == "lines":
+        assert main([*words, "--output", "hinted", "--hints", str(hints)]) == 2
+        assert "trained without hints" in capsys.readouterr().err
+        return
+    assert main([*words, "--output", "hinted", "--hints", str(hints), "--size", "0"]) == 0
+    assert main([*words, "--output", "large", "--size", "0"]) == 0
+    for name, same in (("0.png", False), ("1.png", True)):  # the second has no hints
+        assert np.array_equal(*(np.asarray(Image.open(f"{folder}/{name}")) for folder in ("hinted", "large"))) == same
+    assert main([*words, "--output", "hinted", "--palette", "red"]) == 2
+    assert "--hints FILE" in capsys.readouterr().err
+    other = torch.load(checkpoints[1], weights_only=True)
+    other["config"] = other["config"].replace("GrayToColor", "LinesToColor")
+    torch.save(other, "other.ckpt")
+    assert main(["ensemble", "--ckpts", checkpoints[0], "other.ckpt"]) == 2
+    assert "not trained for one task" in capsys.readouterr().err

@@ -1,0 +1,176 @@
+"""From a run to its exported files: they give what the checkpoint gives, on sizes that they were not made with."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from project.__main__ import main
+from project.inference import export
+from project.inference.common import input_channels, main_network
+from project.models import GANColorizer, ImageRestorer
+from project.networks import BackboneUNet, Normalized, UNet
+from workbench.checkpoint import Checkpoint, load_model
+from workbench.errors import UserError
+
+NETWORK = {"class_path": "project.networks.UNet", "init_args": {"widths": [6, 9], "norm": "group", "stem": 2}}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """A run's folder with an untrained checkpoint, as `fit` writes it."""
+    torch.manual_seed(0)
+    model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": NETWORK}}
+    config = yaml.safe_dump({"name": "tiny", "model": model, "data": {"root": "photos"}})
+    splits = {part: {"images": 14, "fingerprint": "ab"} for part in ("train", "val")}
+    content = {"state_dict": ImageRestorer(UNet(**NETWORK["init_args"])).state_dict(), "config": config}
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    torch.save({**content, "ImageDataModule": {"splits": splits}}, folder / "checkpoints" / "best.ckpt")
+    (folder / "config.yaml").write_text(config)
+    (folder / "metrics.csv").write_text("step,val/psnr,val/psnr_baseline,val/lr\n1,20,19,1\n2,21.5,,\n")
+    return folder
+
+
+def run_export(run: Path, *words: str) -> int:
+    return main(["export", "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), *words])
+
+
+def printed_difference(text: str) -> float:
+    return float(re.search(r"Maximum difference\s+(\S+) to PyTorch", text)[1])
+
+
+def test_a_state_dict_holds_plain_values_and_what_it_is_built_from(run, capsys):
+    assert run_export(run, "--format", "state_dict", "--license", "CC0") == 0
+    assert printed_difference(capsys.readouterr().out) == 0
+    file = run / "export" / "tiny.pt"
+    content = torch.load(file, weights_only=True)
+    network = UNet(**content["network"]["init_args"])
+    network.load_state_dict(content["state_dict"])
+    x = torch.rand(1, 3, 33, 20)
+    model = load_model(run / "checkpoints" / "best.ckpt")
+    torch.testing.assert_close(network.eval()(x).clamp(0, 1), model.restore(x), rtol=0, atol=1e-6)
+    card = file.with_suffix(".pt.md").read_text()
+    for part in ("License: CC0", "- Source: demo, photos\n- train: 14 images, fingerprint ab\n", "widths:"):
+        assert part in card
+    assert "| psnr | 21.5 |  |\n| psnr_baseline | 19 |  |\n" in card and "lr" not in card.partition("## Config")[0]
+
+
+def test_onnx_is_one_file_for_every_size(run, tmp_path, capsys):
+    import onnxruntime
+
+    assert run_export(run, "--output", "restorer.onnx") == 0
+    assert printed_difference(capsys.readouterr().out) < 1e-5
+    assert {path.name for path in tmp_path.glob("restorer*")} == {"restorer.onnx", "restorer.onnx.md"}
+    session = onnxruntime.InferenceSession("restorer.onnx", providers=["CPUExecutionProvider"])
+    model = load_model(run / "checkpoints" / "best.ckpt")
+    for size in ((3, 3, 19, 86), (1, 3, 64, 64)):
+        x = torch.rand(size, generator=torch.Generator().manual_seed(1))
+        (found,) = session.run(None, {"input": x.numpy()})
+        torch.testing.assert_close(torch.from_numpy(found), model.restore(x), atol=1e-5, rtol=0)
+
+
+def colorizer(**options) -> GANColorizer:
+    return GANColorizer(UNet(in_channels=5, out_channels=2, widths=[4, 6], norm="group", **options), None)
+
+
+def backbone() -> ImageRestorer:
+    return ImageRestorer(BackboneUNet("mobilenet_v3_small", "none", stages=3, widths=[4, 6, 6, 8], residual=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "make",
+    [
+        backbone,
+        lambda: colorizer(attention=[1]),
+        lambda: ImageRestorer(Normalized(nn.Conv2d(3, 3, 3, padding=1))),
+    ],
+    ids=["backbone", "attention", "wrapped"],
+)
+def test_networks_of_all_kinds(make, tmp_path):
+    torch.manual_seed(0)
+    model = make().eval()
+    network = export.ExportNetwork(model).eval()
+    channels = input_channels(network.network, {})
+    exported = export.write_onnx(network, torch.rand(2, channels, 66, 90), tmp_path / "file")
+    assert export.largest_difference(network, exported, channels) < 1e-4
+    x = torch.rand(2, channels, 37, 50)
+    torch.testing.assert_close(exported(x), model.restore(x), atol=1e-4, rtol=0)
+
+
+def test_a_file_whose_output_differs_is_not_kept(run, monkeypatch, capsys):
+    honest = export.write_state_dict
+
+    def wrong(*given):
+        function = honest(*given)
+        return lambda x: function(x) + 0.05
+
+    monkeypatch.setattr(export, "write_state_dict", wrong)
+    assert run_export(run, "--format", "state_dict") == 2
+    assert "output differs from PyTorch's by 0.05" in capsys.readouterr().err
+    assert not list((run / "export").iterdir())
+
+
+def test_an_output_of_another_size_is_infinitely_far():
+    network = nn.Conv2d(3, 3, 1)
+    assert export.largest_difference(network, lambda x: network(x)[..., 1:], 3) == float("inf")
+    assert export.largest_difference(network, network, 3) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--format", "onyx"], "--format"),
+        (["--formt", "onnx"], "Did you mean --format?"),
+        (["--output", "."], "is a folder"),
+        (["--output", "run/checkpoints/best.ckpt"], "is the checkpoint itself"),
+        (["--output", "run/config.yaml/restorer.onnx"], "cannot be written"),
+    ],
+)
+def test_a_mistake_ends_in_a_few_lines(run, capsys, words, message):
+    assert run_export(run, *words) == 2
+    error = capsys.readouterr().err
+    assert message in error and "Traceback" not in error
+
+
+def test_a_full_disk_is_named(run, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    assert run_export(run, "--format", "state_dict", "--output", "made/restorer") == 2
+    assert "made/restorer cannot be written: No space left on device" in capsys.readouterr().err
+    assert not list(Path("made").iterdir())
+
+
+def test_missing_packages_are_named(run, monkeypatch, capsys):
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    assert run_export(run) == 2
+    assert "pip install '.[export]'" in capsys.readouterr().err
+
+
+def test_a_model_of_another_task_is_refused_in_one_line():
+    class Classifier(nn.Module):
+        network = nn.Flatten()
+
+    with pytest.raises(UserError, match=r"^export is for image-to-image models, which Classifier is not\.$"):
+        main_network(Classifier(), "export")
+    restorer = ImageRestorer(UNet(widths=[4, 5]))
+    assert isinstance(main_network(restorer, "export"), UNet)
+    assert isinstance(main_network(colorizer(), "export"), UNet)
+
+
+def test_the_card_names_extra_pairs_and_the_models_that_made_them():
+    members = [{"checkpoint": "/runs/a/best.ckpt", "sha256": "0f"}]
+    train = {"images": 11, "fingerprint": "ab", "extra_pairs": {"images": 4, "folder": "/more", "members": members}}
+    lines = export._images(Checkpoint(Path("x.ckpt"), {"data": {}}, {}, {"train": train}))
+    assert lines[1:] == [
+        "- train: 11 images, fingerprint ab",
+        "  - 4 of them are pseudo-labels of /runs/a/best.ckpt (SHA-256 0f), from /more",
+    ]

@@ -1,0 +1,281 @@
+"""The command, from a real run to its files and on to a run without the worst images."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from lightning.pytorch import LightningModule
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+
+from project.__main__ import main
+from project.data import ImageDataModule
+from project.inference.inspect import filter_images, first_filters
+from project.models import GANColorizer, ImageRestorer
+from project.networks import Normalized, PatchGAN, UNet
+
+NOISE = {"class_path": "project.data.pairs.GaussianNoise", "init_args": {"sigma": 50.0}}
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def config(tmp_path, make_images) -> Path:
+    """Two steps of a tiny network on twenty images."""
+    network = {"class_path": "project.networks.UNet", "init_args": {"widths": [6, 9], "norm": "group", "stem": 2}}
+    model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network}}
+    data = {
+        "root": str(make_images(20, width=52, height=41)),
+        "fractions": [0.4, 0.5, 0.1],
+        "pairs": NOISE,
+        "crop": 24,
+        "batch_size": 4,
+        "num_workers": 0,
+    }
+    trainer = {"accelerator": "cpu", "max_steps": 2}
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))
+    return path
+
+
+def fit(config, *words) -> Path:
+    """The folder of a new run."""
+    before = set(Path("runs", config.stem).glob("2*"))
+    assert main(["fit", "--config", str(config), "--wandb", "off", *words]) == 0
+    (folder,) = set(Path("runs", config.stem).glob("2*")) - before
+    return folder
+
+
+def inspect(checkpoint, *words) -> int:
+    return main(["inspect", "--ckpt_path", str(checkpoint), "--device", "cpu", *words])
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def splits(config: Path, **more) -> dict[str, list[str]]:
+    described = yaml.safe_load(config.read_text())["data"]
+    described.pop("pairs")
+    data = ImageDataModule(**{**described, "fractions": tuple(described["fractions"]), **more})
+    data.prepare_data()
+    data.setup()
+    return {split: [image.name for image in found] for split, found in data.images.items()}
+
+
+def test_from_a_run_to_its_worst_images_and_on_without_them(config, tmp_path, capsys):
+    run = fit(config)
+    best = run / "checkpoints" / "best.ckpt"
+    assert inspect(best, "--maps", "2", "--layer", "encoder.0") == 0
+    folder = run / "inspect"
+    files = {"filters.png", "features_encoder.0.png", "worst.png", "worst.csv"}
+    assert {path.name for path in folder.iterdir()} == files
+    printed = capsys.readouterr().out
+    assert "Layer encoder.0: 6 feature maps; a unit sees 14 x 14 pixels." in printed
+    assert all(str(folder / name) in printed for name in files)
+    for name in files - {"worst.csv"}:
+        with Image.open(folder / name) as image:
+            assert min(image.size) > 100 and len(image.getcolors(1 << 24)) > 20
+
+    rows = table(folder / "worst.csv")
+    before = splits(config)
+    assert sorted(row["file"] for row in rows) == before["val"]
+    errors = [float(row["mse"]) for row in rows]
+    assert errors == sorted(errors, reverse=True)
+    scores = [float(row["val/psnr"]) for row in table(run / "metrics.csv") if row.get("val/psnr")]
+    assert np.mean([float(row["psnr"]) for row in rows]) == pytest.approx(scores[-1], abs=2e-3)
+
+    # The worst three, as rows of the table; one of the training images by its name, with a comment.
+    lines = (folder / "worst.csv").read_text(encoding="utf-8").splitlines()
+    (tmp_path / "drop.csv").write_text("\n".join([*lines[:4], before["train"][0] + ",0"]), encoding="utf-8")
+    capsys.readouterr()
+    second = fit(config, "--data.exclude", "drop.csv")
+    assert "Left out: 1 train, 3 val (--data.exclude" in capsys.readouterr().out
+    gone = {before["train"][0], *(row["file"] for row in rows[:3])}
+    after = splits(config, exclude=str(tmp_path / "drop.csv"))
+    assert after == {part: [name for name in before[part] if name not in gone] for part in before}
+
+    # The list travels with the checkpoint; and the manifest still holds every image's split.
+    assert inspect(second / "checkpoints" / "best.ckpt", "--maps", "0") == 0
+    assert sorted(row["file"] for row in table(second / "inspect" / "worst.csv")) == after["val"]
+    assert not list((second / "inspect").glob("features_*"))
+    assert splits(config) == before
+
+
+@pytest.mark.slow
+def test_other_splits_and_other_images(config, make_images, tmp_path, capsys):
+    run = fit(config)
+    best = run / "checkpoints" / "best.ckpt"
+    for split, count in (("train", 8), ("test", 2)):
+        assert inspect(best, "--maps", "0", "--split", split) == 0
+        assert len(table(run / f"inspect-{split}" / "worst.csv")) == count
+        assert f"({count} {split} images)" in capsys.readouterr().out
+    others = make_images(9, width=30, height=38, folder="others")
+    words = ["--maps", "1", f"--data.root={others}", "--data.fractions", "[0.3, 0.4, 0.3]", "--output", "elsewhere"]
+    assert inspect(best, *words) == 0
+    rows = table(Path("elsewhere", "worst.csv"))
+    assert {(row["width"], row["height"]) for row in rows} == {("30", "38")}
+    assert "images are too few" in capsys.readouterr().out
+    assert list(Path("elsewhere").glob("features_*.png"))
+
+
+def save_checkpoint(folder: Path, model: LightningModule, described: dict, data: dict) -> Path:
+    """What `fit` would write in a run's folder, untrained."""
+    config = {"model": described, "data": {"num_workers": 0, "crop": 16, **data}}
+    path = folder / "checkpoints" / "best.ckpt"
+    path.parent.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    torch.save({"state_dict": model.state_dict(), "config": yaml.safe_dump(config)}, path)
+    return path
+
+
+def restorer_checkpoint(root: Path, folder: Path, network: nn.Module, described: dict) -> Path:
+    model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": described}}
+    return save_checkpoint(folder, ImageRestorer(network), model, {"root": str(root), "pairs": NOISE})
+
+
+@pytest.fixture
+def checkpoint(make_images, tmp_path) -> Path:
+    described = {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 5]}}
+    return restorer_checkpoint(make_images(10), tmp_path / "run", UNet(widths=[4, 5]), described)
+
+
+@pytest.mark.parametrize(("space", "maker", "colors"), [("lab", "GrayToColor", 2), ("rgb", "LinesToColor", 3)])
+def test_a_coloring_gan_shows_both_its_networks(space, maker, colors, make_images, tmp_path):
+    sizes = {"in_channels": 5, "out_channels": colors, "widths": [4, 6], "stem": 2}
+    judge = {"in_channels": 5 + colors, "width": 4, "layers": 1}
+    described = {
+        "class_path": "project.models.GANColorizer",
+        "init_args": {
+            "space": space,
+            "generator": {"class_path": "project.networks.UNet", "init_args": sizes},
+            "discriminator": {"class_path": "project.networks.PatchGAN", "init_args": judge},
+        },
+    }
+    hints = {"class_path": "project.data.pairs.SpatialHints"}
+    pairs = {"class_path": f"project.data.pairs.{maker}", "init_args": {"hints": hints}}
+    model = GANColorizer(UNet(**sizes), PatchGAN(**judge), space=space)
+    root = str(make_images(10, width=36, height=32))
+    path = save_checkpoint(tmp_path / "gan", model, described, {"root": root, "pairs": pairs})
+    assert inspect(path, "--maps", "1") == 0
+    made = {path.name for path in (tmp_path / "gan" / "inspect").iterdir()}
+    assert {"filters.png", "filters_discriminator.png", "worst.png", "worst.csv"} < made
+    assert len(made) == 5
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--layer", "midle"], "--layer: 'midle' is not known. Did you mean 'middle'"),
+        (["--split", "valid"], "--split"),
+        (["--maps", "-1"], "--maps -1 is too small"),
+        (["--layr", "middle"], "inspect has no option --layr. Did you mean --layer?"),
+        (["--data.rot", "x"], "Did you mean data.root?"),
+        (["--data.root", "nowhere"], "The images of this checkpoint's run cannot be read: --data.root"),
+        (["--data.exclude", "nowhere.txt"], "nowhere.txt cannot be read"),
+        (["--split", "test", "--data.fractions", "[0.8, 0.2, 0]", "--maps", "0"], "There is no test image"),
+        (["--output", "file.txt"], "--output file.txt cannot be made"),
+    ],
+)
+def test_mistakes_end_in_a_few_lines(checkpoint, words, expected, capsys):
+    Path("file.txt").write_text("in the way")
+    assert inspect(checkpoint, *words) == 2
+    printed = capsys.readouterr().err
+    assert expected in printed
+    assert len(printed.splitlines()) <= 10
+
+
+def test_images_that_are_gone_and_the_way_out(checkpoint, make_images, tmp_path, capsys):
+    root = Path(yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["data"]["root"])
+    root.rename(tmp_path / "moved")
+    assert inspect(checkpoint, "--maps", "0") == 2
+    printed = capsys.readouterr().err
+    assert f"{root} does not exist" in printed and "--data.root FOLDER" in printed
+    assert inspect(checkpoint, "--maps", "0", "--data.root", "moved") == 0
+    assert len(table(tmp_path / "run" / "inspect" / "worst.csv")) == 2
+
+
+def test_a_checkpoint_outside_a_run_needs_a_place_for_the_results(checkpoint, tmp_path, capsys):
+    (tmp_path / "run" / "config.yaml").unlink()
+    assert inspect(checkpoint) == 2
+    assert "--output FOLDER" in capsys.readouterr().err
+    assert inspect(checkpoint, "--maps", "0", "--output", "here") == 0
+    assert Path("here", "worst.csv").is_file()
+
+
+def test_without_captum_all_but_the_features_can_be_had(checkpoint, capsys, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "captum" else find(name, *more)
+    )
+    assert inspect(checkpoint) == 2
+    printed = capsys.readouterr().err
+    assert "[inspect]" in printed and "--maps 0" in printed
+    assert inspect(checkpoint, "--maps", "0") == 0
+
+
+def test_a_network_of_your_own(make_images, tmp_path):
+    sizes = {"in_channels": 3, "out_channels": 3, "kernel_size": 1}
+    inner = {"class_path": "torch.nn.Conv2d", "init_args": sizes}
+    described = {"class_path": "project.networks.Normalized", "init_args": {"network": inner}}
+    path = restorer_checkpoint(make_images(10), tmp_path / "own", Normalized(nn.Conv2d(3, 3, 1)), described)
+    assert inspect(path, "--maps", "3") == 0
+    assert (tmp_path / "own" / "inspect" / "features_network.png").is_file()
+
+
+def test_the_help_is_short_and_names_the_options(capsys):
+    with pytest.raises(SystemExit):
+        main(["inspect", "--help"])
+    printed = capsys.readouterr().out
+    for option in ("--ckpt_path", "--output", "--split", "--layer", "--maps", "--data.KEY"):
+        assert option in printed
+    assert len(printed.splitlines()) < 40
+
+
+@pytest.mark.parametrize(("channels", "stem"), [(3, 1), (3, 2), (5, 3), (1, 2)])
+def test_filters_put_back_do_to_the_image_what_the_layer_does(channels, stem):
+    network = UNet(in_channels=channels, widths=[6, 7], stem=stem, out_channels=1).eval()
+    x = torch.rand(1, channels, 12 * stem, 10 * stem)
+    layer, weights, found = first_filters(network, x)
+    assert (layer, found) == ("head", stem)
+    expected = network.head(F.pixel_unshuffle(x, stem))
+    given = F.conv2d(x, weights, network.head.bias, stride=stem, padding=stem)
+    torch.testing.assert_close(given, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_first_filters_are_those_that_the_pass_meets_first():
+    class Backwards(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(4, 3, 1), nn.Conv2d(2, 4, (3, 5))
+
+        def forward(self, x):
+            return self.a(self.b(x))
+
+    layer, weights, _ = first_filters(Backwards(), torch.rand(1, 2, 9, 9))
+    assert layer == "b" and weights.shape == (4, 2, 3, 5)
+    assert first_filters(nn.Flatten(), torch.rand(1, 2, 9, 9)) is None
+    network = PatchGAN(in_channels=6, width=5, spectral_norm=True).eval()
+    _, weights, _ = first_filters(network, torch.rand(1, 6, 48, 56))
+    torch.testing.assert_close(weights, network.blocks[0][0].weight)
+
+
+def test_filters_are_shown_on_their_own_scale():
+    weights = torch.zeros(2, 3, 2, 2)
+    weights[0, 0, 0, 1] = 4.0
+    weights[1, 2, 1, 0] = -0.25
+    expected = torch.full((2, 3, 2, 2), 0.5)
+    expected[0, 0, 0, 1] = 1.0
+    expected[1, 2, 1, 0] = 0.0
+    assert torch.equal(filter_images(weights), expected)

@@ -1,0 +1,399 @@
+"""Restoration and colorization as functions on 8-bit pixels: rounding, channels, sizes, lightness, lines, memory."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage.color import rgb2lab
+from torch import nn
+
+from project.data.pairs import GrayToColor, LinesToColor, NoHints, PaletteHints, SpatialHints
+from project.inference import pipeline
+from project.inference.hints import Hint, HintRequest
+from project.inference.pipeline import (
+    ColorizationPipeline,
+    RestorationPipeline,
+    coloring_of,
+    make_pipeline,
+    working_side,
+    working_size,
+)
+from project.networks import UNet
+from workbench.checkpoint import Checkpoint
+from workbench.errors import UserError
+
+CPU = torch.device("cpu")
+BROWN = torch.tensor([0.9, 0.6, 0.4])[:, None, None]
+COLOR = np.random.default_rng(0).integers(0, 256, (70, 101, 3), dtype=np.uint8)
+GRAY = COLOR[..., :1]
+
+
+class Function(nn.Module):
+    """A function in place of a network, and what it was given."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.seen = function, []
+
+    def forward(self, x):
+        self.seen.append(x.clone())
+        return self.function(x)
+
+
+def restorer(function, data=None, **options):
+    options = {"device": CPU, "tile": 64, "overlap": 32, **options}
+    return RestorationPipeline(Function(function), data or {"channels": 3}, **options)
+
+
+def brown(x):
+    return x[:, :1] * BROWN
+
+
+def colorizer(pairs, function=brown, size=32, **options):
+    return ColorizationPipeline(
+        Function(function), pairs, size, **{"device": CPU, "tile": 64, "overlap": 32, **options}
+    )
+
+
+def smooth(height, width, channels):
+    """An image without noise, which would not survive any resizing."""
+    y, x = np.mgrid[:height, :width] / (height + width)
+    waves = [np.sin(9 * x + 5 * c) * np.cos(7 * y + c) for c in range(channels)]
+    return np.uint8(127.5 + 110 * np.stack(waves, axis=2))
+
+
+def lightness(pixels):
+    return rgb2lab(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))[..., 0]
+
+
+def checkpoint(pairs=None, **data):
+    return Checkpoint(Path("best.ckpt"), {"model": {}, "data": {"pairs": pairs, **data}}, {})
+
+
+# Restoration
+
+
+@pytest.mark.parametrize("shift", [-1.0, -0.49 / 255, 0.51 / 255, 1.0])
+def test_values_are_clipped_and_rounded_to_the_nearest(shift):
+    expected = np.clip(np.floor(COLOR.astype(np.float64) + 255 * shift + 0.5), 0, 255)
+    np.testing.assert_array_equal(restorer(lambda x: x + shift)(COLOR), expected)
+
+
+def test_tiles_do_not_show_and_half_precision_comes_close():
+    torch.manual_seed(0)
+    layer = nn.Conv2d(3, 3, 5, padding=2)
+    whole = restorer(layer, tile=0)(COLOR).astype(int)
+    assert np.ptp(whole) > 50
+    np.testing.assert_allclose(restorer(layer, batch=3)(COLOR), whole, atol=1)  # a value near .5 may round either way
+    assert 0 < np.abs(restorer(layer, precision="bf16")(COLOR) - whole).max() <= 4
+
+
+@pytest.mark.parametrize(("stem", "depth", "tile", "overlap"), [(2, 3, 128, 64), (4, 4, 256, 192)])
+def test_a_unet_sees_the_same_blocks_of_pixels_in_tiles_as_on_the_whole_image(stem, depth, tile, overlap):
+    torch.manual_seed(0)
+    network = UNet(width=4, width_growth=1, depth=depth, convs=1, kernel_size=1, norm="none", stem=stem).eval()
+    network.tail.weight.data.mul_(10)  # it starts out close to gray
+    pixels = np.random.default_rng(1).integers(0, 256, (203, 345, 3), dtype=np.uint8)
+    whole = RestorationPipeline(network, {"channels": 3}, device=CPU, tile=0)(pixels).astype(int)
+    tiled = RestorationPipeline(network, {"channels": 3}, device=CPU, tile=tile, overlap=overlap)(pixels)
+    assert np.ptp(whole) > 50
+    assert np.abs(tiled - whole).max() <= 1
+
+
+def test_gray_through_a_color_network_comes_back_gray_unless_it_was_trained_to_color():
+    tint = torch.tensor([0.0, 0.1, 0.2])[:, None, None]
+    result = restorer(lambda x: x * 0.5 + tint)(GRAY)
+    assert result.shape == GRAY.shape
+    np.testing.assert_allclose(result, GRAY * 0.5 + 25.5, atol=0.51)
+    colored = restorer(lambda x: x, {"channels": 3, "target_root": "colors"})(GRAY)
+    np.testing.assert_array_equal(colored, np.repeat(GRAY, 3, axis=2))
+
+
+def test_color_goes_into_a_gray_network_as_luma():
+    result = restorer(lambda x: x, {"channels": 1})(COLOR)
+    np.testing.assert_allclose(result[..., 0], COLOR @ np.array([0.299, 0.587, 0.114]), atol=0.51)
+
+
+def test_channels_behind_the_image_stay_apart():
+    model = Function(lambda x: torch.cat([x * 0.5, x[:, :2]], dim=1))
+    model.extra_channels = 2
+    for pixels, count in ((COLOR, 3), (GRAY, 1)):
+        result = RestorationPipeline(model, {"channels": 3}, device=CPU)(pixels)
+        assert result.shape[2] == count + 2
+        np.testing.assert_array_equal(result[..., count], pixels[..., 0])
+
+
+def test_the_noise_map_gets_sigma():
+    network = UNet(in_channels=4, out_channels=3, width=4, depth=1)
+    data = {"channels": 3, "pairs": {"class_path": "GaussianNoise", "init_args": {"noise_map": True}}}
+    seen = []
+    network.forward = lambda x: seen.append(x) or x[:, :3]
+    np.testing.assert_array_equal(RestorationPipeline(network, data, device=CPU, sigma=51.0)(COLOR), COLOR)
+    assert seen[0].shape == (1, 4, 70, 101)
+    assert (seen[0][:, 3] == 0.2).all()
+    with pytest.raises(UserError, match="--sigma"):
+        RestorationPipeline(network, data, device=CPU)
+
+
+def test_impossible_options_and_outputs_are_refused():
+    with pytest.raises(UserError, match="Leave it out"):
+        restorer(lambda x: x, sigma=5.0)
+    with pytest.raises(UserError, match="5 input channels"):
+        RestorationPipeline(UNet(in_channels=5, out_channels=3, width=4, depth=1), {"channels": 3}, device=CPU)
+    with pytest.raises(UserError, match="at least 96"):
+        restorer(lambda x: x, tile=64, overlap=33)
+    for function, message in (
+        (lambda x: x / 0, "not finite"),
+        (lambda x: x[:, :2], "2 channels"),
+        (lambda x: x.mean((2, 3)), "shape"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            restorer(function)(COLOR)
+    with pytest.raises(ValueError, match="gray"):
+        colorizer(GrayToColor(), lambda x: x)(GRAY)
+
+
+@pytest.mark.parametrize("message", ["CUDA out of memory. Tried", "DefaultCPUAllocator: can't allocate memory: you"])
+def test_where_memory_is_short_tiles_become_smaller(message):
+    def greedy(x):
+        if x.shape[-1] > 64:
+            raise RuntimeError(message)
+        return x
+
+    patient = restorer(greedy, tile=256, overlap=32)
+    pixels = smooth(200, 300, 3)
+    np.testing.assert_array_equal(patient(pixels), pixels)
+    assert patient.tile == 64
+    with pytest.raises(RuntimeError, match="memory"):
+        restorer(lambda x: greedy(torch.cat([x, x], dim=-1)), tile=256)(COLOR)
+    whole = colorizer(LinesToColor(), lambda x: brown(greedy(x)), size=100, tile=256)
+    assert whole(smooth(200, 300, 1)).shape == (200, 300, 3)
+    assert whole.tile == 64
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory():
+    def broken(x):
+        raise RuntimeError("shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="multiplied"):
+        restorer(broken)(COLOR)
+
+
+def test_progress_rises_to_one():
+    shares = []
+    restorer(lambda x: x)(np.zeros((300, 70, 3), dtype=np.uint8), progress=shares.append)
+    assert shares == sorted(shares)
+    assert len(shares) > 3
+    assert shares[-1] == 1
+
+
+# Colorization
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "expected"),
+    [
+        (300, 200, 64, 64),  # shrunk
+        (20, 30, 64, 64),  # enlarged
+        (300, 200, 0, 200),  # as it is
+        (1, 1000, 64, 1),  # a strip is not enlarged without end
+        (10, 100, 64, 25),  # its longer side becomes 250, within 4 * 64
+        (1, 1, 64, 64),
+    ],
+)
+def test_the_working_side(height, width, size, expected):
+    assert working_side(height, width, size) == working_side(width, height, size) == expected
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(131, 202), (20, 27), (32, 50)])
+def test_a_photograph_keeps_its_own_lightness_at_full_size(size, channels):
+    pixels = smooth(*size, channels)
+    output = colorizer(GrayToColor())(pixels)
+    assert output.shape == (*size, 3)
+    assert np.abs(lightness(output) - lightness(pixels)).max() < 1.2  # half a unit, and 8 bits
+    lab = rgb2lab(output)
+    assert (lab[..., 1] > 2).mean() > 0.9
+    assert (lab[..., 2] > 5).mean() > 0.9
+
+
+def test_fine_detail_of_a_photograph_survives_a_coarse_output():
+    assert np.abs(lightness(colorizer(GrayToColor(), size=16)(GRAY)) - lightness(GRAY)).max() < 1.2
+
+
+def test_colors_land_where_the_network_put_them():
+    red, blue = (torch.tensor(color)[:, None, None] for color in ([0.8, 0.2, 0.2], [0.2, 0.2, 0.8]))
+
+    def halves(x):
+        left = torch.arange(x.shape[3]) < x.shape[3] // 2
+        return torch.where(left, red, blue).expand(len(x), 3, *x.shape[2:])
+
+    output = colorizer(GrayToColor(), halves)(np.full((96, 160, 1), 110, dtype=np.uint8)).astype(int)
+    assert (output[:, :72, 0] > output[:, :72, 2] + 50).all()
+    assert (output[:, 88:, 2] > output[:, 88:, 0] + 50).all()
+
+
+def test_the_network_sees_the_whole_image_at_its_size():
+    pixels = smooth(96, 160, 3)
+    network = colorizer(LinesToColor())
+    network(pixels)
+    (seen,) = network.model.seen
+    shrunk = np.asarray(Image.fromarray(pixels).resize((53, 32), Image.Resampling.BOX))
+    assert seen.shape == (1, 1, 32, 53)
+    np.testing.assert_allclose(seen[0, 0], shrunk @ np.array([0.299, 0.587, 0.114]) / 255, atol=1e-5)
+
+
+def test_at_its_own_size_an_image_goes_through_in_tiles():
+    pixels = smooth(130, 170, 1)
+    torch.manual_seed(0)
+    layer = nn.Conv2d(1, 3, 3, padding=1)
+    whole, tiled = colorizer(LinesToColor(), layer, 0, tile=0), colorizer(LinesToColor(), layer, 0, batch=2)
+    np.testing.assert_allclose(tiled(pixels), whole(pixels).astype(int), atol=1)
+    assert len(whole.model.seen) == 1
+    assert max(max(seen.shape[2:]) for seen in tiled.model.seen) <= 64
+
+
+def test_line_art_at_its_own_size_is_the_output_as_it_is():
+    output = colorizer(LinesToColor(), lambda x: x[:, :1] * 0 + BROWN, size=0)(GRAY[:40, :60])
+    assert (output == (BROWN * 255).round().to(torch.uint8).flatten().numpy()).all()
+
+
+def test_line_art_keeps_its_own_lines_at_full_size():
+    pixels = np.full((320, 480, 1), 255, dtype=np.uint8)
+    pixels[100:104], pixels[:, 200:206] = 0, 0
+    output = colorizer(LinesToColor(), size=64)(pixels)
+    assert (output[pixels[..., 0] == 0] == 0).all()
+    paper = output[pixels[..., 0] == 255]
+    np.testing.assert_allclose(paper, np.broadcast_to([230, 153, 102], paper.shape), atol=12)
+
+
+@pytest.mark.parametrize("pairs", [GrayToColor(), LinesToColor()], ids=["gray", "lines"])
+def test_what_is_upsampled_in_bands_has_no_seams(monkeypatch, pairs):
+    whole, shares = colorizer(pairs)(COLOR), []
+    monkeypatch.setattr(pipeline, "PIXELS_AT_ONCE", 1000)
+    np.testing.assert_allclose(colorizer(pairs)(COLOR, progress=shares.append), whole.astype(int), atol=1)
+    assert shares == sorted(shares)
+    assert len(shares) == 8  # of 9 rows
+    assert shares[-1] == 1
+
+
+HINTS = (Hint(150.7, 20, (255, 0, 51)), Hint(0, 99, (0, 102, 0)))
+
+
+@pytest.mark.parametrize("size", [50, 100, 25])
+def test_hints_lie_at_their_places_at_any_size(size):
+    network = colorizer(GrayToColor(SpatialHints(eval_patch=1)), size=size, tile=256)
+    network(smooth(100, 200, 1), hints=HINTS)
+    (seen,) = network.model.seen
+    assert seen.shape == (1, 5, size, 2 * size)
+    planes = seen[0, 1:]
+    assert planes[3].sum() == 2
+    for x, y, color in HINTS:
+        there = planes[:, int(y) * size // 100, int(x) * size // 100]
+        torch.testing.assert_close(there, torch.tensor([*color, 255]) / 255)
+
+
+def test_hints_reach_the_tiles_that_they_lie_in():
+    network = colorizer(GrayToColor(SpatialHints(eval_patch=1)), lambda x: x[:, 1:4], size=0)
+    output = network(np.full((100, 200, 1), 128, dtype=np.uint8), hints=HINTS).astype(int)
+    assert np.argwhere(np.ptp(output, axis=2) > 8).tolist() == [[20, 150], [99, 0]]
+
+
+def test_a_palette_is_the_same_everywhere():
+    network = colorizer(LinesToColor(PaletteHints(colors=3)), size=32)
+    network(smooth(70, 100, 1), hints=[Hint(0, 0, (255, 255, 255)), Hint(0, 0, (0, 51, 0))])
+    (seen,) = network.model.seen
+    planes = seen[0, 1:]
+    assert (planes == planes[:, :1, :1]).all()
+    assert planes[3::4, 0, 0].tolist() == [1, 1, 0]
+    torch.testing.assert_close(planes[:3, 0, 0], torch.tensor([0, 0.2, 0]))  # dark colors first
+    assert planes[4:7, 0, 0].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("hints", [NoHints(), SpatialHints(), PaletteHints(colors=2)])
+def test_without_hints_their_planes_are_empty(hints):
+    network = colorizer(GrayToColor(hints))
+    network(smooth(40, 70, 1))
+    (seen,) = network.model.seen
+    assert seen.shape[1] == 1 + hints.channels
+    assert (seen[:, 1:] == 0).all()
+
+
+def test_what_is_transparent_is_seen_on_white():
+    pixels, alpha = np.zeros((40, 64, 1), dtype=np.uint8), np.zeros((40, 64), dtype=np.uint8)
+    alpha[:, 32:] = 255
+    for like in (pixels, np.repeat(pixels, 3, axis=2)):
+        network = colorizer(LinesToColor(), size=40)
+        network(like, alpha)
+        torch.testing.assert_close(network.model.seen[0][0, 0, :, :32], torch.ones(40, 32))
+        assert (network.model.seen[0][..., 32:] == 0).all()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (300, 1), (2, 3)])
+@pytest.mark.parametrize("working", [0, 32])
+@pytest.mark.parametrize("kind", [GrayToColor, LinesToColor])
+def test_the_narrowest_images_are_colored(size, working, kind):
+    hint = Hint(size[1] - 0.5, size[0] - 0.5, (255, 0, 0))
+    assert colorizer(kind(SpatialHints()), size=working)(smooth(*size, 1), hints=[hint]).shape == (*size, 3)
+
+
+# What a checkpoint says about its network
+
+
+def test_the_pair_maker_comes_from_the_configuration():
+    palette = {"class_path": "project.data.pairs.PaletteHints", "init_args": {"colors": 3}}
+    pairs = {"class_path": "project.data.pairs.LinesToColor", "init_args": {"hints": palette}}
+    found = coloring_of(checkpoint(pairs))
+    assert isinstance(found, LinesToColor)
+    assert found.hints.slots == 3
+    named = {"class_path": "project.data.ImageDataModule", "init_args": {"pairs": pairs}}
+    assert isinstance(coloring_of(Checkpoint(Path("best.ckpt"), {"data": named}, {})), LinesToColor)
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        None,
+        {"class_path": "project.data.pairs.GaussianNoise"},
+        {"class_path": "no.longer.Here"},
+        {"class_path": "x"},
+        {},
+    ],
+)
+def test_other_pair_makers_do_not_color_and_need_not_be_there(pairs):
+    assert coloring_of(checkpoint(pairs)) is None
+
+
+def test_two_folders_win_where_the_pair_maker_has_no_use_for_the_second():
+    described = {"class_path": "project.data.pairs.GrayToColor", "init_args": {"hints": None}}
+    assert isinstance(coloring_of(checkpoint(described)), GrayToColor)
+    assert coloring_of(checkpoint(described, target_root="colors")) is None
+    assert isinstance(coloring_of(checkpoint(described, source="drawings", root="photos")), GrayToColor)
+
+
+def test_checkpoints_that_do_not_fit_end_in_a_few_words():
+    changed = checkpoint({"class_path": "project.data.pairs.GrayToColor", "init_args": {"tints": 3}})
+    with pytest.raises(UserError, match=r"best\.ckpt: its pair maker .*GrayToColor cannot be built:\n.*tints"):
+        coloring_of(changed)
+    other = Checkpoint(Path("best.ckpt"), {"data": {"class_path": "my.SeriesDataModule"}}, {})
+    with pytest.raises(UserError, match=r"predict is for images, and this was trained on my\.SeriesDataModule"):
+        make_pipeline(Function(brown), other, HintRequest(), device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("data", "wanted", "size", "why"),
+    [
+        ({"resize": 128, "crop": 64}, None, 128, "data.resize"),
+        ({"resize": None, "crop": 64}, None, 64, "data.crop"),
+        ({"source": "CIFAR10", "crop": 24}, None, 32, "data.source"),
+        ({"source": "CIFAR10", "root": "photos", "crop": 64}, None, 64, "data.crop"),
+        ({}, None, 256, "not known"),
+        ({"resize": 128}, 0, 0, "--size"),
+    ],
+)
+def test_the_working_size_is_that_of_the_training(data, wanted, size, why):
+    found, reason = working_size(data, wanted)
+    assert found == size
+    assert why in reason

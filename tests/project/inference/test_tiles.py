@@ -1,0 +1,137 @@
+"""Tiles: an exact partition, no seams, bounded memory."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from project.inference.tiles import choose_device, spans, tiled_bands
+from workbench.errors import UserError
+
+SIZES = [(1, 1), (7, 131), (64, 64), (65, 63), (97, 160)]
+
+
+def image_of(*shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def tiled(function, image: torch.Tensor, **options) -> torch.Tensor:
+    return torch.cat([band for _, band in tiled_bands(function, image, **options)], dim=2)
+
+
+class Strided(nn.Module):
+    """Two strided convolutions and back; a pixel of its output depends on the input at most 10 pixels away."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Conv2d(3, 5, 4, stride=4)
+        self.middle = nn.Conv2d(5, 5, 3, padding=1)
+        self.up = nn.ConvTranspose2d(5, 2, 4, stride=4)
+
+    def forward(self, x):
+        height, width = x.shape[-2:]
+        padded = nn.functional.pad(x, (0, -width % 4, 0, -height % 4), mode="replicate")
+        return self.up(torch.relu(self.middle(self.down(padded))))[..., :height, :width]
+
+
+@pytest.mark.parametrize("length", [1, 31, 64, 65, 95, 97, 200, 1000])
+@pytest.mark.parametrize("overlap", [0, 1, 7, 32, 48])
+def test_weights_sum_to_one_and_cover_the_axis(length, overlap):
+    parts = spans(length, 64, overlap, align=16)
+    total = np.zeros(length)
+    for part in parts:
+        assert part.start % 16 == 0
+        assert 0 <= part.start < part.stop <= length
+        assert (part.weight >= 0).all()
+        total[part.start : part.stop] += part.weight.double().numpy()
+    np.testing.assert_allclose(total, 1, atol=1e-6)
+    assert all(left.stop - right.start >= overlap for left, right in itertools.pairwise(parts))
+    sizes = [part.stop - part.start for part in parts]
+    assert all(size == 64 for size in sizes[:-1])
+    assert sizes[-1] <= 64
+    assert len(parts) == 1 or sizes[-1] > 64 - 16
+
+
+def test_the_outer_margin_of_an_inner_edge_has_no_weight():
+    first, *inner, last = spans(500, 128, 32, align=16)
+    assert first.weight[0] == last.weight[-1] == 1
+    for part in inner:
+        assert (part.weight[:12] == 0).all()
+        assert (part.weight[-12:] == 0).all()
+        assert part.weight[12] > 0
+    expected = np.cos(np.pi / 2 * (np.arange(8) + 0.5) / 8) ** 2
+    np.testing.assert_allclose(first.weight[128 - 32 + 12 : 128 - 12].numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("tile", "overlap"), [(64, 16), (32, 8), (0, 16), (512, 64), (50, 5)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_identity_comes_back(size, tile, overlap, batch):
+    image = image_of(1, 3, *size)
+    result = tiled(lambda x: x, image, tile=tile, overlap=overlap, batch=batch, align=8)
+    torch.testing.assert_close(result, image, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("size", SIZES[1:])
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_receptive_field_within_the_margin_gives_the_output_on_the_whole_image(size, batch):
+    torch.manual_seed(0)
+    network, image = Strided().eval(), image_of(1, 3, *size)
+    with torch.no_grad():
+        whole = network(image)
+    result = tiled(network, image, tile=64, overlap=32, batch=batch, align=16)  # a margin of 12 pixels
+    torch.testing.assert_close(result, whole, atol=1e-5, rtol=0)
+
+
+def test_a_larger_receptive_field_differs_by_less_than_hard_edges_would():
+    network = nn.Sequential(*[nn.Conv2d(1, 1, 9, padding=4, bias=False) for _ in range(4)])
+    for layer in network:
+        nn.init.constant_(layer.weight, 1 / 81)
+    image = image_of(1, 1, 150, 190)
+    with torch.no_grad():
+        whole = network(image)
+    soft, hard = (
+        (tiled(network, image, tile=64, overlap=overlap, align=16) - whole).abs().max() for overlap in (32, 0)
+    )
+    assert soft < hard / 20
+
+
+def test_bands_follow_each_other_and_hold_a_row_of_tiles_at_most():
+    shapes = []
+
+    def record(x):
+        shapes.append(tuple(x.shape))
+        return x[:, :1]
+
+    image, expected = image_of(1, 3, 300, 200), 0
+    for top, band in tiled_bands(record, image, tile=64, overlap=16, batch=3, align=16):
+        assert top == expected
+        assert band.shape[2] <= 64
+        torch.testing.assert_close(band, image[:, :1, top : top + band.shape[2]], atol=1e-6, rtol=0)
+        expected += band.shape[2]
+    assert expected == 300
+    assert max(shape[0] for shape in shapes) == 3
+    assert all(shape[2] <= 64 and shape[3] <= 64 for shape in shapes)
+
+
+def test_bytes_become_floats_and_images_are_concatenated():
+    image = (image_of(1, 3, 70, 90) * 255).byte()
+    more = image_of(1, 2, 70, 90)
+    bands = tiled_bands(lambda x: x, image, more, tile=32, overlap=8, align=8)
+    result = torch.cat([band for _, band in bands], dim=2)
+    np.testing.assert_allclose(result.numpy(), np.concatenate([image.numpy() / 255, more.numpy()], axis=1), atol=1e-6)
+
+
+def test_impossible_overlaps_sizes_and_devices_are_refused(monkeypatch):
+    for overlap in (-1, 49, 64):
+        with pytest.raises(ValueError, match="cannot overlap"):
+            spans(200, 64, overlap, align=16)
+    with pytest.raises(ValueError, match="40x30 pixels into 20x15"):
+        tiled(lambda x: x[..., ::2, ::2], image_of(1, 1, 40, 30))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device("auto") == torch.device("cpu")
+    with pytest.raises(UserError, match="--device cuda"):
+        choose_device("cuda")

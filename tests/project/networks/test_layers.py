@@ -1,0 +1,149 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from project.networks.layers import (
+    ConvBlock,
+    LayerNorm2d,
+    SelfAttention,
+    SkipConnection,
+    activation_gain,
+    initialize,
+    make_activation,
+    make_norm,
+)
+from workbench.errors import UserError
+
+
+def test_layer_norm_normalizes_each_pixel_over_its_channels():
+    x = torch.arange(2 * 3 * 4 * 5.0).sin().reshape(2, 3, 4, 5)
+    expected = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, unbiased=False) + 1e-5).sqrt()
+    torch.testing.assert_close(LayerNorm2d(3)(x), expected)
+    x = x.contiguous(memory_format=torch.channels_last)
+    assert LayerNorm2d(3)(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(32, 8), (12, 6), (7, 7), (22, 2), (1, 1)])
+def test_groups_divide_the_channels(channels, groups):
+    assert make_norm("group", channels).num_groups == groups
+
+
+def test_norms_and_activations_learn_per_channel():
+    assert isinstance(make_norm("batch", 4), nn.BatchNorm2d)
+    assert make_norm("instance", 4).affine
+    assert make_norm("none", 4) is None
+    assert make_activation("prelu", 5).weight.shape == (5,)
+
+
+def test_skip_connections_add_ignore_and_mix():
+    x, skipped = torch.arange(24.0).view(1, 2, 3, 4), torch.arange(24.0).cos().view(1, 2, 3, 4)
+    assert torch.equal(SkipConnection(2, "add")(x, skipped), x + skipped)
+    assert torch.equal(SkipConnection(2, "none")(x, None), x)
+    concat = SkipConnection(2, "concat")
+    weight, bias = concat.mix.weight[:, :, 0, 0], concat.mix.bias.view(1, 2, 1, 1)
+    expected = torch.einsum("oi,bihw->bohw", weight, torch.cat([x, skipped], 1)) + bias
+    torch.testing.assert_close(concat(x, skipped), expected)
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_residual_block_adds_its_input_and_may_leave_the_last_activation_out(last):
+    block = ConvBlock(3, norm="none", residual=True, last_activation=last)
+    first, second = (layer for layer in block.body if isinstance(layer, nn.Conv2d))
+    x = torch.linspace(-1, 1, 3 * 5 * 4).reshape(1, 3, 5, 4)
+    inner = second(first(x).relu())
+    torch.testing.assert_close(block(x), x + (inner.relu() if last else inner))
+
+
+def test_dropout_drops_whole_channels_in_training_only():
+    torch.manual_seed(0)
+    block = ConvBlock(64, 1, 1, "identity", "none", dropout=0.5)
+    x = torch.ones(1, 64, 3, 3)
+    dropped = (block.train()(x) == 0).all(dim=(2, 3)).float().mean()
+    assert 0.2 < dropped < 0.8
+    assert not (block.eval()(x) == 0).any()
+
+
+# Attention
+
+
+def attention_by_hand(layer, image):
+    """(C, H, W) -> (C, H, W), in NumPy and float64, one pixel at a time."""
+    channels = len(image)
+    x = image.reshape(channels, -1)
+    normal = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+    gain, shift, to_qkv, to_out = (
+        part.detach().numpy().reshape(len(part), -1)
+        for part in (layer.norm.weight, layer.norm.bias, layer.to_qkv.weight, layer.to_out.weight)
+    )
+    qkv = to_qkv @ (normal * gain + shift) + layer.to_qkv.bias.detach().numpy()[:, None]
+    query, key, value = qkv.reshape(3, channels, -1)
+    dim = channels // layer.heads
+    attended = np.zeros_like(x)
+    for head in range(layer.heads):
+        rows = slice(head * dim, (head + 1) * dim)
+        for pixel in range(x.shape[1]):
+            match = np.exp(query[rows, pixel] @ key[rows] / np.sqrt(dim))
+            attended[rows, pixel] = value[rows] @ (match / match.sum())
+    return (x + to_out @ attended + layer.to_out.bias.detach().numpy()[:, None]).reshape(image.shape)
+
+
+@pytest.mark.parametrize(("channels", "heads"), [(5, 1), (64, 2), (70, 2), (99, 3)])
+def test_attention_is_the_papers_formula(channels, heads):
+    torch.manual_seed(0)
+    layer = SelfAttention(channels).double()
+    assert layer.heads == heads
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    images = torch.randn(2, channels, 3, 4, dtype=torch.float64) * 2 + 1
+    expected = np.stack([attention_by_hand(layer, image.numpy()) for image in images])
+    np.testing.assert_allclose(layer(images).detach().numpy(), expected, atol=1e-10)
+
+
+def test_attention_reaches_a_far_pixel_in_one_layer():
+    torch.manual_seed(0)
+    image = torch.randn(1, 4, 9, 7, requires_grad=True)
+    SelfAttention(4)(image)[0, :, 0, 0].sum().backward()
+    assert image.grad[0, :, -1, -1].abs().min() > 1e-6
+
+
+# Initialization
+
+
+@pytest.mark.parametrize(("scheme", "gain", "std"), [("kaiming", math.sqrt(2), math.sqrt(2 / (64 * 9))),
+                                                     ("xavier", 1.0, math.sqrt(2 / (96 * 9)))])  # fmt: skip
+def test_initial_weights_spread_by_the_fans(scheme, gain, std):
+    torch.manual_seed(0)
+    conv = nn.Conv2d(64, 32, 3)
+    initialize(conv, scheme, gain)
+    assert conv.weight.std().item() == pytest.approx(std, rel=0.03)
+    assert not conv.bias.any()
+
+
+def test_orthogonal_rows_are_orthonormal():
+    conv = nn.Conv2d(8, 16, 3)
+    initialize(conv, "orthogonal")
+    rows = conv.weight.flatten(1)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(16), atol=1e-5, rtol=0)
+
+
+def test_each_tap_of_a_transposed_convolution_is_one_linear_map():
+    torch.manual_seed(0)
+    up = nn.ConvTranspose2d(64, 32, 2, stride=2)
+    initialize(up, "kaiming")
+    # Every output pixel gets 64 values, so unit variance in gives unit variance out.
+    assert up.weight.std().item() == pytest.approx(1 / math.sqrt(64), rel=0.03)
+    assert up(torch.randn(4, 64, 9, 7)).std().item() == pytest.approx(1, rel=0.1)
+    initialize(up, "orthogonal")
+    tap = up.weight[:, :, 0, 1].T
+    torch.testing.assert_close(tap @ tap.T, torch.eye(32), atol=1e-5, rtol=0)
+
+
+def test_gains():
+    gains = {"relu": math.sqrt(2), "LeakyReLU": math.sqrt(2 / 1.04), "identity": 1, "silu": math.sqrt(2)}
+    assert {name: activation_gain(name) for name in gains} == pytest.approx(gains)
+    with pytest.raises(UserError, match="Did you mean 'kaiming'"):
+        initialize(nn.Conv2d(1, 1, 1), "kaming")

@@ -1,0 +1,128 @@
+"""Weights out of files: what is read, what fits, and what is reported where it does not."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from project.networks import UNet
+from project.networks.weights import load_matching, read_weights
+from workbench.errors import UserError
+
+
+def tiny(**options) -> UNet:
+    return UNet(**{"widths": [4, 8], "norm": "none", **options})
+
+
+def prefixed(prefix: str, network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{name}": value for name, value in network.state_dict().items()}
+
+
+@pytest.mark.parametrize("form", ["state.pth", "checkpoint.ckpt", "state.safetensors"])
+def test_every_form_of_file_is_read(tmp_path, form):
+    state = tiny().state_dict()
+    path = tmp_path / form
+    if form.endswith("safetensors"):
+        save_file(state, path)
+    else:
+        torch.save({"state_dict": state, "epoch": 3} if "checkpoint" in form else state, path)
+    found = read_weights(path, "weights")
+    assert found.keys() == state.keys() and all(torch.equal(found[name], state[name]) for name in state)
+
+
+class Foreign:
+    """Would run a function while it is read."""
+
+    def __reduce__(self):
+        return (print, ("ran",))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("missing.ckpt", None, "there is no file"),
+        ("empty.ckpt", b"", "cannot be read: it is damaged, cut short"),
+        ("text.ckpt", b"no state dict at all", "not a file of torch.save"),
+        ("image.ckpt", b"\x89PNG\r\n\x1a\n", "not a file of torch.save"),
+        ("broken.safetensors", b"none", "cannot be read"),
+        ("foreign.ckpt", {"state_dict": {}, "more": Foreign()}, "for safety"),
+        ("list.ckpt", [1], "holds no weights"),
+        ("other.ckpt", {"epoch": 3}, "holds no weights"),
+    ],
+)
+def test_files_that_are_no_weights(tmp_path, capsys, name, content, words):
+    if isinstance(content, bytes):
+        (tmp_path / name).write_bytes(content)
+    elif content is not None:
+        torch.save(content, tmp_path / name)
+    with pytest.raises(UserError, match=f"^model.init_from: .*{words}") as caught:
+        read_weights(tmp_path / name, "model.init_from")
+    assert "weights_only" not in str(caught.value) and len(str(caught.value)) < 400
+    assert "ran" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("share", [0.5, 0.99])
+def test_a_file_that_is_cut_short(tmp_path, share):
+    path = tmp_path / "cut.ckpt"
+    torch.save({"state_dict": tiny().state_dict()}, path)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UserError, match=r"cut\.ckpt cannot be read.*cut short"):
+        read_weights(path, "weights")
+
+
+def test_everything_fits_a_twin(tmp_path):
+    source, twin = tiny(), tiny()
+    source.normalize_input.set(0.25, 0.5)
+    torch.save({"state_dict": prefixed("network.", source)}, tmp_path / "a.ckpt")
+    report = load_matching(twin, str(tmp_path / "a.ckpt"), "network.", "generator.")
+    assert all(torch.equal(a, b) for a, b in zip(source.state_dict().values(), twin.state_dict().values(), strict=True))
+    assert len(report.splitlines()) == 1
+
+
+def test_a_denoiser_of_colors_begins_a_colorizer_of_gray_images_and_hints(tmp_path):
+    source, other = tiny(), tiny(in_channels=5, out_channels=2)
+    torch.save(source.state_dict(), tmp_path / "a.pt")
+    report = load_matching(other, str(tmp_path / "a.pt"), "network.")
+    assert "1 loaded, adapted to the input's channels: head.weight" in report
+    assert "of another shape, not loaded: " in report and "tail.weight" in report
+    gray = torch.rand(2, 1, 9, 14)
+    hinted = torch.cat([gray, torch.rand(2, 4, 9, 14)], dim=1)
+    torch.testing.assert_close(other.head(hinted), source.head(gray.expand(-1, 3, -1, -1)))
+
+
+def test_what_fits_is_loaded_from_a_plain_state_and_the_rest_is_reported(tmp_path):
+    source, other = tiny(in_channels=5), tiny(in_channels=4)
+    torch.save(source.state_dict(), tmp_path / "a.pt")
+    head = other.head.weight.clone()
+    report = load_matching(other, str(tmp_path / "a.pt"), "network.")
+    assert torch.equal(other.tail.weight, source.tail.weight) and torch.equal(other.head.weight, head)
+    count = len(list(other.parameters()))
+    assert f"{count - 1} of {count} parameters loaded" in report
+    assert "of another shape, not loaded: " in report and "head.weight" in report
+
+
+def test_a_generator_is_found_and_its_discriminator_is_not_mistaken_for_it(tmp_path):
+    source, adversary, twin = tiny(), tiny(), tiny()
+    state = prefixed("discriminator.", adversary) | prefixed("generator.", source)
+    torch.save({"state_dict": state}, tmp_path / "a.ckpt")
+    assert "only in the checkpoint" not in load_matching(twin, str(tmp_path / "a.ckpt"), "network.", "generator.")
+    assert torch.equal(twin.head.weight, source.head.weight)
+    other = tiny(in_channels=4)
+    head = other.head.weight.clone()
+    report = load_matching(other, str(tmp_path / "a.ckpt"), "discriminator.", required=False)
+    assert torch.equal(other.tail.weight, adversary.tail.weight) and torch.equal(other.head.weight, head)
+    assert "of another shape, not loaded: " in report
+
+
+def test_a_checkpoint_without_a_discriminator_leaves_it_as_it_is(tmp_path, capsys):
+    torch.save(prefixed("network.", tiny()), tmp_path / "a.pt")
+    other = tiny()
+    head = other.head.weight.clone()
+    assert load_matching(other, str(tmp_path / "a.pt"), "discriminator.", required=False) == ""
+    assert torch.equal(other.head.weight, head) and not capsys.readouterr().out
+
+
+def test_nothing_that_fits_is_an_error(tmp_path):
+    torch.save({"state_dict": {"network.other": torch.zeros(1)}}, tmp_path / "other.ckpt")
+    with pytest.raises(UserError, match=r"nothing in .* fits"):
+        load_matching(tiny(), str(tmp_path / "other.ckpt"), "network.")

@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from workbench.errors import UserError
+from workbench.run import Run, differences, find_run, latest_valid_checkpoint, point_latest_at, start_run
+
+
+def save_checkpoint(run: Run) -> None:
+    run.last_checkpoint.parent.mkdir()
+    run.last_checkpoint.write_bytes(b"weights")
+
+
+def test_latest_leads_to_the_newest_run(tmp_path):
+    first, second = start_run(tmp_path, "denoise"), start_run(tmp_path, "denoise")
+    assert first.folder != second.folder, "also in the same second"
+    assert start_run(tmp_path, "denoise", "test").version.endswith("-test")
+    for run in (first, second):
+        point_latest_at(run)
+        assert (tmp_path / "denoise" / "latest").resolve() == run.folder.resolve()
+    save_checkpoint(second)
+    found = find_run(tmp_path, "denoise", "latest")
+    assert (found.folder, found.resumed) == (second.folder, True)
+
+
+def test_latest_is_a_text_file_where_links_are_not_allowed(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("a required privilege is not held")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    run = start_run(tmp_path, "denoise")
+    point_latest_at(run)
+    assert (tmp_path / "denoise" / "latest").read_text() == run.version
+    save_checkpoint(run)
+    assert find_run(tmp_path, "denoise", "latest").folder == run.folder
+
+
+def test_other_ranks_use_the_folder_of_rank_0(tmp_path, monkeypatch):
+    run = start_run(tmp_path, "denoise")
+    assert run.first
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    other = start_run(tmp_path, "denoise")
+    assert (other.folder, other.first) == (run.folder, False)
+
+
+@pytest.mark.parametrize("job", ["torchrun", "slurm"])
+def test_a_restarted_job_continues_in_its_folder(tmp_path, monkeypatch, job):
+    for name in ("MASTER_ADDR", "MASTER_PORT"):  # set by Lightning: removed again after the test
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+    def start(number: str, restarted: bool):
+        if job == "torchrun":
+            variables = {"TORCHELASTIC_RUN_ID": number, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+        else:
+            variables = {"SLURM_NTASKS": "1", "SLURM_JOB_ID": number, "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}
+            variables["SLURM_RESTART_COUNT"] = str(int(restarted))
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return start_run(tmp_path, "denoise")
+
+    first, other = start("7", restarted=False), start("8", restarted=False)
+    assert first.folder != other.folder
+    unsaved = start("7", restarted=True)
+    assert (unsaved.folder, unsaved.resumed) == (first.folder, False), "nothing to resume from: it starts over there"
+    save_checkpoint(first)
+    point_latest_at(first)  # the folder by another name, which would win by the alphabet
+    again = start("7", restarted=True)
+    assert (again.folder, again.resumed) == (first.folder, True)
+    assert start_run(tmp_path, "denoise", "test").folder != first.folder
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_is_read(tmp_path, monkeypatch):
+    run = start_run(tmp_path, "denoise")
+    save_checkpoint(run)
+
+    def refuse(self, *args, **kwargs):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(UserError, match=r"Read-only file system(.|\n)*--runs_dir"):
+        find_run(tmp_path, "denoise", run.version)
+
+
+def test_a_run_that_cannot_be_resumed_is_named_with_those_that_can(tmp_path):
+    run, tested = start_run(tmp_path, "denoise"), start_run(tmp_path, "denoise", "test")
+    point_latest_at(run)
+    with pytest.raises(UserError, match="before its first checkpoint"):
+        find_run(tmp_path, "denoise", "latest")
+    save_checkpoint(run)
+    with pytest.raises(UserError, match=run.version) as caught:
+        find_run(tmp_path, "denoise", "yesterday")
+    assert tested.version not in str(caught.value), "it has nothing to resume from"
+    with pytest.raises(UserError, match="holds no run with a checkpoint"):
+        find_run(tmp_path, "color", "latest")
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "", "..", "taken"])
+def test_a_name_that_cannot_be_a_folder(tmp_path, name):
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(UserError, match="--name"):
+        start_run(tmp_path, name)
+    with pytest.raises(UserError, match="--runs_dir"):
+        start_run(tmp_path / "taken" / "runs", "denoise")
+
+
+@pytest.fixture
+def saved(tmp_path) -> Run:
+    run = Run(tmp_path, "denoise", "1", resumed=True)
+    run.last_checkpoint.parent.mkdir(parents=True)
+    for name, step in (("previous", 20), ("last", 30)):
+        content = {"global_step": step, "state_dict": {"w": torch.zeros(5000)}, "place": {"rows": step + 3}}
+        torch.save(content, run.last_checkpoint.with_name(f"{name}.ckpt"))
+    return run
+
+
+def test_the_last_checkpoint_is_used(saved, capsys):
+    assert latest_valid_checkpoint(saved) == (saved.last_checkpoint, 30, 33)
+    assert capsys.readouterr() == ("", "")
+    torch.save({"global_step": 30}, saved.last_checkpoint)
+    assert latest_valid_checkpoint(saved).rows is None
+    saved.last_checkpoint.unlink()
+    assert latest_valid_checkpoint(saved).step == 20
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.999])
+def test_the_previous_one_is_used_where_the_last_is_cut_short(saved, capsys, share):
+    content = saved.last_checkpoint.read_bytes()
+    saved.last_checkpoint.write_bytes(content[: int(share * len(content))])
+    assert latest_valid_checkpoint(saved)[1:] == (20, 23)
+    told = capsys.readouterr().err
+    assert "last.ckpt cannot be read" in told and "previous.ckpt, step 20" in told
+
+
+def test_a_changed_bit_counts_as_damage(saved):
+    content = bytearray(saved.last_checkpoint.read_bytes())
+    content[len(content) // 2] ^= 1
+    saved.last_checkpoint.write_bytes(content)
+    assert latest_valid_checkpoint(saved).step == 20
+
+
+def test_where_none_can_be_read_the_way_out_is_named(saved):
+    for path in saved.checkpoints:
+        path.write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"last\.ckpt.*\n.*previous\.ckpt(.|\n)*init_from"):
+        latest_valid_checkpoint(saved)
+
+
+def test_differences_name_changed_added_and_removed_keys():
+    saved = {"data": {"a": 1, "b": [1, 2]}, "model": {"x": {"y": None}}, "trainer": {"devices": 1}}
+    now = {"data": {"a": 2, "b": [1, 2], "c": 3}, "model": {"x": {"y": None}}, "trainer": {"devices": 2}}
+    assert differences(saved, now) == ["data.a 1 -> 2", "data.c None -> 3"]

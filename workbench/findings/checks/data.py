@@ -1,0 +1,186 @@
+"""What is wrong with the batches, as loader, data module and the network's normalization make them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from workbench.batch import input_of
+from workbench.findings.checks.check import Check, Level, Outcome
+from workbench.findings.checks.context import CheckContext, first_tensor, floats_of, with_nonzero_weights
+from workbench.findings.finding import Finding
+
+UNUSABLE_INPUT = frozenset({"input-nonfinite", "input-range", "input-constant"})
+
+
+class InputNonfinite(Check):
+    """NaN or infinite values in what the model gets."""
+
+    code = "input-nonfinite"
+    level = Level.DATA
+    advice = (
+        "NaN or infinite values reach the network. Look at that sample, and for a division by 0 or a logarithm where "
+        "the data module makes input and target."
+    )
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        for number, batch in enumerate(context.batches):
+            for name, values in floats_of(batch).items():
+                finite = torch.isfinite(values)
+                if not bool(finite.all()):
+                    bad = int((~finite.flatten(1).all(1)).nonzero()[0, 0]) if values.ndim > 1 else 0
+                    where = f"{name} of training batch {number}, {context.sample_name(batch, bad)}"
+                    return self.found(True, where, 1 - finite.float().mean().item(), 0.0)
+        return self.passed(0.0, 0.0)
+
+
+class InputConstant(Check):
+    """One value in a whole batch, or in a channel of all images."""
+
+    code = "input-constant"
+    level = Level.DATA
+    implied_by = frozenset({"input-nonfinite"})
+    limit = 1e-4  # standard deviation
+    advice = "One value only: nothing can be learned from it. Look at the data, and at what makes them into batches."
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        least = float("inf")
+        for name in ("input", "target"):
+            pairs = [(found[name], batch) for batch in context.batches if name in (found := floats_of(batch))]
+            parts = [context.signal(values, batch) if name == "input" else values for values, batch in pairs]
+            if parts and parts[0].ndim >= 4:
+                std = torch.cat([part.transpose(0, 1).flatten(1) for part in parts], dim=1).float().std(dim=1)
+                least = min(least, std.min().item())
+                if least < self.limit:
+                    return self.found(True, f"channel {int(std.argmin())} of the {name}", least, self.limit)
+            # A target of few numbers, such as a class, may well be the same for a whole batch.
+            least = min([least, *(part.float().std().item() for part in parts if part[0].numel() > 1)])
+            if least < self.limit:
+                return self.found(True, f"the {name} of a whole batch", least, self.limit)
+        return self.passed(least, self.limit)
+
+
+class BatchRepeated(Check):
+    """The same samples again and again, in the same order, or with the same noise."""
+
+    code = "batch-repeated"
+    level = Level.DATA
+    implied_by = frozenset({"input-constant"})
+    enough = 6  # draws in an epoch, at least: two short orders may agree by chance
+    advice = (
+        "Training batches repeat. Shuffle the training loader, and draw random numbers from a generator that goes on "
+        "from batch to batch, never from one that is seeded anew."
+    )
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        first, second = ([(digests(raw), order(raw)) for raw in context.raw_batches(epoch)] for epoch in (0, 1))
+        # Blank crops and single samples of a few may well come twice.
+        several = [tuple(sorted(parts)) for parts, _ in first if len(set(parts)) > 1]
+        again = len(several) - len(set(several))
+        if again > 0:
+            return self._fault("training batches of one epoch", f"{again} of {len(several)}")
+        draws = [draw for _, numbers in first for draw in numbers]
+        if len(draws) >= self.enough and len(set(draws)) > 2:
+            if [parts for parts, _ in first] == [parts for parts, _ in second]:
+                return self._fault("epochs 0 and 1", "the same values in the same order")
+            if draws == [draw for _, numbers in second for draw in numbers]:
+                return self._fault("epochs 0 and 1", "the same order")
+        # What is added to the target to make the input.
+        noise = []
+        for batch in context.batches[:4]:
+            found = floats_of(batch)
+            if "input" in found and "target" in found:
+                given = context.signal(found["input"], batch).float()
+                noise += [given - found["target"].float()] if given.shape == found["target"].shape else []
+        for one, other in itertools.pairwise(noise):
+            if one.shape == other.shape and one.std() > 1e-3 and (one - other).abs().max() < 1e-5:
+                return self._fault("the noise of two training batches", "the same")
+        return self.passed(0, 0)
+
+    def _fault(self, where: str, value: str) -> Finding:
+        return self.found(True, where, value, "each batch its own")
+
+
+def digests(raw: Any) -> tuple[bytes, ...]:
+    """A hash of each sample's first tensor."""
+    samples = np.ascontiguousarray(first_tensor(raw).cpu().numpy())
+    return tuple(hashlib.blake2b(sample.tobytes(), digest_size=8).digest() for sample in samples)
+
+
+def order(raw: Any) -> tuple[Any, ...]:
+    """Which samples a batch holds: their numbers, or else their hashes."""
+    index = getattr(raw, "index", None)
+    return tuple(index.tolist()) if isinstance(index, Tensor) else digests(raw)
+
+
+class InputNotCentered(Check):
+    """What reaches the first layer with weights: near mean 0 and standard deviation 1 is what layers start for."""
+
+    code = "input-not-centred"
+    level = Level.DATA
+    implied_by = UNUSABLE_INPUT | {"statistics-not-from-train"}
+    mean, spread = 0.2, (0.5, 2.0)
+    tolerable_mean, tolerable_spread = 1.0, (0.5, 4.0)  # a few unlike samples, strong noise
+    advice = (
+        "What the first layer gets is not centered on 0 with a spread of 1. Subtract the training data's mean and "
+        "divide by its standard deviation, in the data module or the network [input_range: standardize]."
+    )
+    advice_tolerable = advice
+
+    def evaluate(self, context: CheckContext) -> Outcome:
+        if any(name.endswith("normalize_encoder") for name, _ in context.main.module.named_modules()):
+            return self.skipped("pretrained weights bring their own normalization: see pretrained-range")
+        found = reaching(context, lambda name, module: isinstance(module, nn.modules.conv._ConvNd | nn.Linear))
+        if found is None:
+            return self.skipped("the input meets no layer with weights on its way through the network")
+        values = torch.cat([part.flatten() for part in found[1]])
+        mean, std = values.mean().item(), values.std().item()
+        value = f"mean {mean:.2f}, std {std:.2f}"
+        limit = f"mean within {self.mean}, std {self.spread[0]} to {self.spread[1]}"
+        if std < 1e-4:
+            return self.skipped("the first layer gets one value only, whatever the sample")
+        if abs(mean) <= self.mean and self.spread[0] <= std <= self.spread[1]:
+            return self.passed(value, limit)
+        tolerable = self.is_tolerable(context, mean, std)
+        return self.found(not tolerable, found[0], value, limit, self.advice_tolerable if tolerable else self.advice)
+
+    def is_tolerable(self, context: CheckContext, mean: float, std: float) -> bool:
+        """Whether it is no more than a note."""
+        return self.tolerable_spread[0] <= std <= self.tolerable_spread[1] and abs(mean) <= self.tolerable_mean
+
+
+class _Reached(Exception):
+    """Ends a pass: the remaining layers would only take time."""
+
+
+def reaching(context: CheckContext, wanted: Callable[[str, nn.Module], bool]) -> tuple[str, list[Tensor]] | None:
+    """The name of the first of the wanted modules that the input meets in the main network, in training mode; and what
+    reaches it of each batch, as float32 on the CPU: the signal's channels (B, C, H, W), or whatever else it gets."""
+    model = with_nonzero_weights(context.model)
+    part = context.main
+    network = (model if part.module is context.model else model.get_submodule(part.name)).train()
+    heard: list[tuple[str, Tensor]] = []
+
+    def listen(name: str, args: tuple) -> None:
+        heard.append((part.full_name(name), args[0]))
+        raise _Reached
+
+    for name, module in network.named_modules():
+        if wanted(name, module):
+            module.register_forward_pre_hook(lambda module, args, name=name: listen(name, args))
+    found = []
+    for batch in context.batches:
+        with context.inference(), contextlib.suppress(_Reached):
+            model(input_of(batch))
+        if not heard:
+            return None
+        name, values = heard.pop()
+        found.append(context.signal(values, batch).float().cpu())
+    return name, found

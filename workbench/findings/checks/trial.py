@@ -1,0 +1,172 @@
+"""Short trial runs of a copy of the model, by its own ``training_step`` and with nothing to hold it back."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn, no_grad
+from torch.optim import Adam, Optimizer
+from torch.utils.data import DataLoader
+
+EVERY = 10
+"""Steps between two measurements."""
+
+
+@dataclass
+class OverfitResult:
+    """How a trial went: the errors at the start and every few steps, and the exception that ended it, if any did."""
+
+    errors: list[float] = field(default_factory=list)
+    steps: int = 0
+    problem: str = ""
+    started: bool = False
+
+    @property
+    def last(self) -> float:
+        return self.errors[-1] if self.errors else float("nan")
+
+    @property
+    def best(self) -> float:
+        return min((error for error in self.errors if error == error), default=float("nan"))
+
+
+class _Measure(Callback):
+    """Measures the error, and ends the trial when it is small enough or the time is up."""
+
+    def __init__(self, error: Callable | None, enough: float, seconds: float, result: OverfitResult) -> None:
+        self.error, self.enough, self.seconds, self.result = error, enough, seconds, result
+        self.batches = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.result.started = True
+        self.deadline = time.monotonic() + self.seconds
+        if self.error is not None:
+            self.result.errors.append(self.error(pl_module))
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+        self.batches += 1
+        at_start = self.error is None and self.batches == 1
+        if not at_start and self.batches % EVERY and trainer.global_step != trainer.max_steps:
+            return
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if self.error is not None or isinstance(loss, Tensor):
+            self.result.errors.append(float(loss) if self.error is None else self.error(pl_module))
+        trainer.should_stop |= self.result.last <= self.enough or time.monotonic() > self.deadline
+
+
+def overfit(
+    model: LightningModule,
+    batch: Any,
+    trainer: Trainer,
+    *,
+    error: Callable[[LightningModule], float] | None = None,
+    enough: float = float("-inf"),
+    steps: int = 1,
+    seconds: float = 60.0,
+    rate: float | None = None,
+) -> OverfitResult:
+    """Train a model on one batch, without weight decay, dropout and schedules.
+
+    Args:
+        model: A copy: it is changed.
+        batch: On the device.
+        trainer: Whose precision and clipping are used.
+        error: Measured in training mode every few steps; None takes the loss that ``training_step`` returns.
+        enough: The error at which the trial ends.
+        steps: At most so many steps.
+        seconds: At most so long.
+        rate: Learning rate of an Adam that replaces the model's own optimizers; None keeps them, at their full rates.
+    """
+    without_dropout(model)
+    _simplify_optimizers(model, rate)
+    result = OverfitResult()
+    silent = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    with quiet():
+        small = Trainer(
+            accelerator="cpu" if trainer.strategy.root_device.type == "cpu" else "auto",
+            devices=1,
+            precision=trainer.precision,
+            max_steps=steps,
+            gradient_clip_val=trainer.gradient_clip_val if model.automatic_optimization else None,
+            callbacks=[_Measure(error and no_grad()(error), enough, seconds, result)],
+            limit_val_batches=0,
+            use_distributed_sampler=False,
+            log_every_n_steps=10**9,
+            **silent,
+        )
+        try:
+            small.fit(model, train_dataloaders=DataLoader([batch] * EVERY, batch_size=None, collate_fn=lambda b: b))
+        except Exception as exception:  # whatever somebody's training_step raises is what there is to report
+            result.problem = " ".join(f"{type(exception).__name__}: {exception}".split())[:200]
+    result.steps = small.global_step
+    return result
+
+
+def trial_copy(model: LightningModule, state: dict[str, Tensor], network: str = "") -> LightningModule:
+    """A copy with these weights; a model with ``prepare_trial(network)`` drops what holds it back, such as penalties,
+    and trains that network alone."""
+    found = copy.deepcopy(model)
+    found.load_state_dict(state, strict=False)
+    if hasattr(found, "prepare_trial"):
+        found.prepare_trial(network)
+    return found
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Switch dropout off, in training mode too."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+
+
+def _simplify_optimizers(model: LightningModule, rate: float | None) -> None:
+    """Have the model's own optimizers at their full, constant rates and without weight decay, or Adam instead."""
+    configure = model.configure_optimizers
+
+    def without_schedules() -> list[Optimizer] | None:
+        configured = configure()
+        for scheduler in _find(configured, "get_last_lr"):  # the model may step it itself
+            scheduler.step = lambda *_, **__: None
+        optimizers = list(_find(configured, "param_groups"))
+        for number, optimizer in enumerate(optimizers):
+            for group in optimizer.param_groups:
+                group["lr"] = group.get("max_lr", group.get("initial_lr", group["lr"]))
+                group["weight_decay"] = 0.0
+            if rate is not None:
+                optimizers[number] = Adam([p for group in optimizer.param_groups for p in group["params"]], lr=rate)
+        return optimizers or None
+
+    model.configure_optimizers = without_schedules
+
+
+def _find(configured: Any, attribute: str) -> Iterator[Any]:
+    """The objects with this attribute in what ``configure_optimizers`` returns, in any form that Lightning takes."""
+    if hasattr(configured, attribute):
+        yield configured
+    elif isinstance(configured, dict | list | tuple):
+        for one in configured.values() if isinstance(configured, dict) else configured:
+            yield from _find(one, attribute)
+    elif hasattr(configured, "scheduler"):  # Lightning's LRSchedulerConfig
+        yield from _find(configured.scheduler, attribute)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without Lightning's messages about a trainer that is none of the user's."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)

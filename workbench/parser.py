@@ -1,0 +1,305 @@
+"""Command lines: arguments that need not be typed, errors with the cause first, help on one screen."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from importlib import import_module
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from lightning.pytorch.cli import LightningArgumentParser
+
+from workbench.checkpoint import read_checkpoint
+from workbench.errors import UserError, did_you_mean, find_user_error
+from workbench.main import PROGRAM, load
+from workbench.run import find_run
+
+MAX_LINES = 10
+PROFILED_STEPS = 50  # where --profile has no number
+RUN_KEYS = ("config", "name", "runs_dir", "resume", "ckpt_path", "wandb", "tensorboard", "seed_everything")
+TRAINER_KEYS = (
+    *("max_steps", "max_epochs", "max_time", "accelerator", "devices", "precision", "val_check_interval"),
+    *("check_val_every_n_epoch", "limit_val_batches", "gradient_clip_val", "accumulate_grad_batches"),
+    *("overfit_batches", "fast_dev_run"),
+)
+HELP_END = """
+Model (--model.init_args.KEY): the keys of the classes that the config names, such as
+  --model.init_args.network.init_args.width 48       a network's argument
+  --model.init_args.optimizer.init_args.lr 1e-3      an optimizer's argument
+  python -m {name} {command} --model.help CLASS_PATH
+  python -m {name} {command} --data.help CLASS_PATH
+
+  python -m {name} {command} --config FILE --print_config      the whole resolved configuration
+  python -m {name} {command} --help --all                      every option there is"""
+
+
+def expand_args(argv: list[str]) -> list[str]:
+    """Add to a command line what need not be typed.
+
+    - the run's name: the file name of the first config;
+    - ``fit --resume``: the configuration of that run;
+    - ``--profile`` alone: how many steps to time;
+    - ``test`` and ``validate`` with ``--ckpt_path``: the configuration in the checkpoint, without its trainer section,
+      since the machine may be another.
+
+    What is typed wins. Configs without a model are parts to compose, such as those for a machine.
+
+    Raises:
+        UserError: A file is missing, or there is nothing to take a configuration from.
+    """
+    command, words = argv[0], list(argv[1:])
+    for i, word in enumerate(words):
+        if word == "--profile" and (i + 1 == len(words) or words[i + 1].startswith("-")):
+            words[i] = f"--profile.steps={PROFILED_STEPS}"
+    if any(word == "-h" or (word.startswith("--") and word.split("=")[0].endswith("help")) for word in words):
+        return argv
+    configs = values(words, "--config") + values(words, "-c")
+    names, resume, checkpoint = (values(words, f"--{key}") for key in ("name", "resume", "ckpt_path"))
+    models = [_names_a_model(config) for config in configs]  # of each: all of them have to be readable
+    complete = any(models) or (configs and not resume and not checkpoint)
+    added: list[str] = []
+    if complete:
+        added = [] if names else ["--name", Path(configs[0]).stem]
+    elif command == "fit" and resume:
+        if not names:
+            raise UserError("--resume needs to know which run: add --name NAME, or the same --config as before.")
+        run = find_run((values(words, "--runs_dir") or ["runs"])[-1], names[-1], resume[-1])
+        added = ["--config", str(run.folder / "config.yaml")]
+    elif checkpoint:
+        found = read_checkpoint(checkpoint[-1])
+        config = dict(found.config)
+        if found.data_class is not None:
+            config["data"] = {"class_path": found.data_class, "init_args": config["data"]}
+        if command != "fit":
+            config.pop("trainer", None)
+        added = ["--config", yaml.safe_dump(config, sort_keys=False)]
+    else:
+        there = ", ".join(sorted(map(str, Path("configs").glob("*.yaml"))))
+        alternative = "" if command == "fit" else " or --ckpt_path FILE"
+        raise UserError(f"'{command}' needs --config FILE{alternative}." + (f"\nThere are: {there}." if there else ""))
+    return [command, *added, *words]
+
+
+def values(words: list[str], option: str) -> list[str]:
+    """What an option was given, in both spellings: ``--name X`` and ``--name=X``."""
+    found = [words[i + 1] for i, word in enumerate(words[:-1]) if word == option]
+    return found + [word.split("=", 1)[1] for word in words if word.startswith(option + "=")]
+
+
+def _names_a_model(config: str) -> bool:
+    """Whether a config, a file or YAML text, has a model; it must be readable in any case."""
+    if "\n" in config:
+        return True
+    path = Path(config)
+    if not path.is_file():
+        there = sorted(map(str, path.parent.glob("*.y*ml")))
+        hint = did_you_mean(config, there).strip() or (f"There are: {', '.join(there)}." if there else "")
+        raise UserError(f"There is no config file {config}.\n{hint}".rstrip())
+    try:
+        tree = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = "\n".join(str(error).replace("<unicode string>", config).splitlines()[:6])
+        raise UserError(f"{config} cannot be read as YAML:\n{reason}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{config} holds no keys and values, as a configuration does.")
+    return "model" in tree
+
+
+class Parser(LightningArgumentParser):
+    """An argument parser that raises UserError with a few lines, instead of printing its usage on 50.
+
+    Attributes:
+        words: The command line, searched for the place of a mistake; the command comes first.
+    """
+
+    words: ClassVar[list[str]] = [""]
+
+    def format_help(self) -> str:
+        if "--all" in self.words or all(action.dest != "trainer.max_steps" for action in self._actions):
+            # Without the lists of every module and metric that could be named: hundreds of lines.
+            return re.sub(r",\s+known\s+subclasses:[^)]*", "", super().format_help())
+        return _short_help(self, self.words[0])
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise find_user_error(ex) or UserError(explain(message, self, self.words)) from None
+
+
+def read_options(parser: ArgumentParser, arguments: list[str]) -> Namespace:
+    """Parse the options of a command that is not Lightning's; its parser has ``exit_on_error=False``.
+
+    Raises:
+        UserError: An unknown option, or a value that it cannot have.
+    """
+    try:
+        return parser.parse_args(arguments)
+    except ArgumentError as error:
+        message = str(error)
+    known = sorted(option for option in parser._option_string_actions if option.startswith("--"))
+    typed = [word.split("=")[0] for word in arguments if word.startswith("--")]
+    if unknown := [option for option in typed if option not in known]:
+        text = f"{parser.prog.split()[-1]} has no option {unknown[0]}.{did_you_mean(unknown[0], known)}"
+    else:
+        text = explain(re.sub(r'Parser key "([\w.]+)"', r'Parser key "--\1"', message), parser, [])
+    raise UserError(f"{text}\nAll options: {parser.prog} --help")
+
+
+def split_data_args(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """A command line without ``--data.KEY VALUE``, and those words."""
+    own, data = [], []
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("--data."):
+            own.append(word)
+        else:
+            data += [word] if "=" in word else [word, *islice(words, 1)]
+    return own, data
+
+
+_UNKNOWN = re.compile(r"(?:Option|does not accept option) '([^']+)'|unrecognized arguments: (\S+)")
+_NOISE = re.compile(r"^\W*(Subtypes:|Given value|Errors:|Expected a <class 'NoneType'>|Does not validate against any)")
+
+
+def explain(message: str, parser: Any, words: list[str]) -> str:
+    """A parser's message, rewritten for a person; the config files among the words are searched for the mistake."""
+    trees = _config_trees(words)
+    if match := _UNKNOWN.search(message):
+        return _unknown_key((match[1] or match[2]).lstrip("-").split("=")[0].rstrip("+"), parser, trees, words)
+    if match := re.search(r"arguments are required: (.+)", message):
+        names = [re.sub(r"^(fit|validate|test)\.", "", name.strip()) for name in match[1].split(",")]
+        missing = [_only(_class_keys(trees), name) for name in names]
+        return f"Missing in the configuration: {', '.join(missing)}."
+    lines = [line.rstrip() for line in message.splitlines() if line.strip() and not _NOISE.match(line)]
+    if lines and (key := re.match(r'Parser key "([^"]+)":?\s*(.*)', lines[0])):
+        rest = key[2] or (lines.pop(1).strip(" -") if len(lines) > 1 else "")
+        lines[0] = f"{_only((name for tree in trees.values() for name in _keys(tree)), key[1])}: {rest}".rstrip()
+    text = "\n".join(lines)
+    for pattern, plain in (
+        (r"<class '([\w.]+)'>", r"\1"),
+        (r"Type typing\.Callable.*? expects a function or a callable class: ", ""),
+        (r"Expected a (\w+)\. Got value: (.*)", r"expected a value of type \1, got \2"),
+        (r"\btyping\.", ""),
+        (r"Expected a Literal(\[.*?\])", r"expected one of \1"),
+    ):
+        text = re.sub(pattern, plain, text)
+    given = re.search(r"Given value: (.{1,60})$", message, re.MULTILINE)
+    if given and "class_path" not in text:
+        text += f"\nGiven was: {given[1]}"
+    if match := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):
+        text += "\n" + did_you_mean(match[2], dir(import_module(match[1])), prefix=f"{match[1]}.").strip()
+    return _shorten(text)
+
+
+def _unknown_key(name: str, parser: Any, trees: dict[str, Any], words: list[str]) -> str:
+    places = [f"{file}: {key}" for file, tree in trees.items() for key in _keys(tree) if f".{key}".endswith(f".{name}")]
+    typed = [word.split("=")[0] for word in words if word.startswith("--") and word.split("=")[0].endswith(name)]
+    place = (places + typed + [name])[0]
+    wanted = place.split(": ")[-1].lstrip("-").replace("init_args.", "")
+    # Keys of classes first: a parser of a class alone knows only their ends.
+    valid = {key.replace("init_args.", ""): key for key in [*known_keys(parser), *_class_keys(trees)]}
+    leaves = {key.rpartition(".")[2]: key for key in valid}
+    near = get_close_matches(wanted, valid, n=1, cutoff=0.75)
+    near += [leaves[leaf] for leaf in get_close_matches(wanted.rpartition(".")[2], leaves, n=1, cutoff=0.6)]
+    siblings = [key.rpartition(".")[2] for key in valid if key.rpartition(".")[0] == wanted.rpartition(".")[0]]
+    text = f"Unknown option: {place}"
+    if near:
+        text += f"\nDid you mean {valid[near[0]]}?"
+    elif siblings:
+        text += f"\nThere are: {', '.join(siblings)}."
+    return _shorten(text)
+
+
+def known_keys(parser: Any) -> list[str]:
+    """Every key that a parser, or one of its commands, takes."""
+    keys = {action.dest for action in parser._actions if action.dest not in ("help", "subcommand")}
+    commands = getattr(parser, "_subcommands_action", None)
+    for sub in getattr(commands, "_name_parser_map", {}).values():
+        keys |= set(known_keys(sub))
+    return sorted(keys)
+
+
+def _config_trees(words: list[str]) -> dict[str, Any]:
+    """The configs of a command line by their file, read as far as they can be."""
+    trees = {}
+    for config in values(words, "--config") + values(words, "-c"):
+        try:
+            text, name = (config, "configuration") if "\n" in config else (Path(config).read_text("utf-8"), config)
+            trees[name] = yaml.safe_load(text)
+        except (OSError, yaml.YAMLError):
+            continue
+    return trees
+
+
+def _children(tree: Any) -> Iterator[tuple[Any, Any]]:
+    return iter(tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ())
+
+
+def _keys(tree: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in _children(tree):
+        yield f"{prefix}{key}"
+        yield from _keys(value, f"{prefix}{key}.")
+
+
+def _class_keys(trees: dict[str, Any]) -> Iterator[str]:
+    """Arguments of the classes named in configurations, and of the default data module."""
+    data = [tree.get("data") or {} for tree in trees.values() if isinstance(tree, dict)]
+    if PROGRAM.data and not any("class_path" in section for section in data):
+        yield from (f"data.{name}" for name in _parameters(PROGRAM.data))
+    stack = [("", tree) for tree in trees.values()]
+    while stack:
+        prefix, tree = stack.pop()
+        if isinstance(tree, dict) and isinstance(tree.get("class_path"), str):
+            yield from (f"{prefix}init_args.{name}" for name in _parameters(tree["class_path"]))
+        stack += [(f"{prefix}{key}.", value) for key, value in _children(tree)]
+
+
+def _parameters(class_path: str) -> list[str]:
+    try:
+        parameters = inspect.signature(load(class_path)).parameters
+    except (ImportError, AttributeError, ValueError, TypeError):
+        return []
+    return [name for name in parameters if name not in ("self", "params", "optimizer")]
+
+
+def _only(keys: Iterable[str], end: str) -> str:
+    """The key with that end; the end itself where it is not unique."""
+    found = {key for key in keys if f".{key}".endswith(f".{end}")}
+    return found.pop() if len(found) == 1 else end
+
+
+def _shorten(text: str) -> str:
+    return "\n".join(line if len(line) <= 300 else line[:297] + "..." for line in text.splitlines()[:MAX_LINES])
+
+
+def _short_help(parser: Any, command: str) -> str:
+    """The options of a command that people change."""
+    actions = {a.dest: a for a in parser._actions if a.dest == "config" or a.default != "==SUPPRESS=="}
+    groups = {"Run": [actions[key] for key in RUN_KEYS if key in actions]}
+    if PROGRAM.data:
+        data = ArgumentParser()
+        data.add_class_arguments(load(PROGRAM.data), "data", fail_untyped=False)
+        groups[f"Data ({PROGRAM.data.rpartition('.')[2]})"] = [a for a in data._actions if a.dest.startswith("data.")]
+    groups["Trainer (Lightning's own)"] = [actions[f"trainer.{key}"] for key in TRAINER_KEYS]
+    groups["Callbacks"] = [a for key, a in actions.items() if key.split(".")[0] in parser.callback_keys and "." in key]
+    lines = [f"usage: python -m {PROGRAM.name} {command} --config FILE [--config FILE ...] [--key value ...]"]
+    for title, entries in groups.items():
+        lines += ["", f"{title}:", *(line for action in entries for line in _help_entry(action))]
+    return "\n".join(lines) + "\n" + HELP_END.format(name=PROGRAM.name, command=command) + "\n"
+
+
+def _help_entry(action: Any) -> list[str]:
+    text = " ".join((action.help or "").replace("%%", "%").split())
+    text = text.split("(type:")[0].strip().removesuffix("Default: ``None``.").strip()
+    if action.dest.split(".")[0] in ("ckpt_path", "trainer"):
+        text = text.split(". ")[0].rstrip(".") + "."  # Lightning's own texts run on
+    if isinstance(action.default, int | float | str | bool) and action.default != "==SUPPRESS==":
+        text += f" [{action.default}]"
+    body, label = textwrap.wrap(text, 84) or [""], f"  --{action.dest}"
+    first = [f"{label:<34} {body[0]}"] if len(label) < 34 else [label, f"{'':<34} {body[0]}"]
+    return first + [f"{'':<34} {line}" for line in body[1:]]
