@@ -110,6 +110,7 @@ ONCE: dict[str, Run] = {
     "clipped": lambda s: restore(s, trainer={"gradient_clip_val": 0.1}),
     "Charbonnier": lambda s: restore(s, loss=Charbonnier()),
     "decibels as loss": lambda s: restore(s, loss=PSNRLoss(), lr=6e-4),
+    "GAN, generator alone": lambda s: play(s, generator_epochs=1),
     "GAN, hints": lambda s: play(s, data=Hinted),
     "GAN, hints, long": lambda s: play(s, data=Hinted, steps=300),
     "GAN, spectral norm, hinge": lambda s: play(

@@ -18,6 +18,10 @@ sys.path.remove(str(FOLDER))
 SAMPLE = (
     "parameters-unchanged: decoder without an optimizer",
     "learning-rate-high: Adam, rate x 1000",
+    "learning-rate-low: Adam, rate / 2000",
+    "labels-swapped: GAN: labels swapped",
+    "gradients-not-cleared: zero_grad overridden",
+    "adversarial-imbalance: GAN: adversarial weight of 1e6",
     "dead-units: biases of the middle at -10",
     "nonfinite-loss: NaN in the input of step 33",
     "discriminator-leaks: GAN: colors not detached",
@@ -55,10 +59,11 @@ def test_a_healthy_run_of_the_sample_has_no_fault(name):
     assert _first(dict(RUNS)[name]()) == "none"
 
 
+@pytest.mark.slow
 def test_the_checks_that_are_made_before_training_are_counted():
-    found = {(code, name): faults for code, name, faults, _ in looks("planted", 2, where="test_pairs.py")}
+    found = {(code, name): faults for code, name, faults, _ in looks("planted", 2, where="test_images.py")}
     assert found["pair-misaligned", "one side that is changed alone[mirrored]"][0] == "pair-misaligned"
-    assert {code for code, _ in found} == {"pair-misaligned", "target-grey"}
+    assert {"pair-misaligned", "target-grey"} <= {code for code, _ in found}
 
 
 @pytest.mark.slow
