@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningCLI
 
 from project.callbacks.hint_curve import HintCurve
@@ -18,18 +18,14 @@ from project.callbacks.samples import Samples
 from project.callbacks.score_curves import ScoreCurves
 from project.data import ImageDataModule
 from workbench.arguments import complete
-from workbench.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from workbench.callbacks.checkpoints import Checkpoints
 from workbench.callbacks.clipping import GradientClipping
-from workbench.callbacks.effective import EffectiveBatch
+from workbench.callbacks.early_stopping import EarlyStopping
 from workbench.callbacks.ema import EMA
-from workbench.callbacks.logged import ClearStepMetrics
-from workbench.callbacks.place import ExactResume
+from workbench.callbacks.metadata import RunMetadata
 from workbench.callbacks.profile import StepProfile
 from workbench.callbacks.progress import Progress
-from workbench.callbacks.random_states import RandomStates
-from workbench.callbacks.record import Record
-from workbench.callbacks.snapshots import Snapshots
-from workbench.callbacks.stopping import Patience
+from workbench.callbacks.resume import ExactResume
 from workbench.checkpoint import read_checkpoint
 from workbench.console import silence_warnings
 from workbench.errors import UserError
@@ -53,10 +49,8 @@ from workbench.watch.update_ratio import UpdateRatio
 
 # Each has a key of its own, so that `--early_stopping.patience 5` works; the default is what every run has.
 CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
-    "best_checkpoint": (BestCheckpoint, {}),
-    "snapshots": (Snapshots, {}),  # before the last checkpoint, which knows which there are
-    "last_checkpoint": (LastCheckpoint, {}),
-    "early_stopping": (Patience, {}),
+    "checkpoint": (Checkpoints, {}),
+    "early_stopping": (EarlyStopping, {}),
     "gradient_flow": (GradientFlow, {}),  # before what clips
     "gradient_clipping": (GradientClipping, {}),
     "ema": (EMA, {}),
@@ -76,7 +70,7 @@ CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
     "progress": (Progress, {}),
 }
 
-SWITCHES = {"enable_progress_bar": ProgressBar, "enable_checkpointing": ModelCheckpoint}
+SWITCHES = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
 
 
 class CommandLine(LightningCLI):
@@ -88,7 +82,7 @@ class CommandLine(LightningCLI):
         super().__init__(
             LightningModule,
             ImageDataModule,
-            save_config_callback=Record,
+            save_config_callback=RunMetadata,
             parser_class=Parser,
             subclass_mode_model=True,
             seed_everything_default=42,
@@ -189,12 +183,12 @@ class CommandLine(LightningCLI):
         compare(checkpoint, self.config_dump, tell=self.trainer.is_global_zero)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        """Put what has to be first and last there; Lightning refuses a callback for what is switched off."""
+        """Add what every run has; Lightning refuses a callback for what is switched off."""
         off = tuple(kind for key, kind in SWITCHES.items() if config.get(key) is False)
         kept = [callback for callback in callbacks if not isinstance(callback, off)]
         given = config.get("callbacks") or []
-        config["callbacks"] = [ExactResume(), ClearStepMetrics(), *(given if isinstance(given, list) else [given])]
-        return super()._instantiate_trainer(config, [*kept, EffectiveBatch(), RandomStates()])
+        config["callbacks"] = [ExactResume(), *(given if isinstance(given, list) else [given])]
+        return super()._instantiate_trainer(config, kept)
 
     def _run_subcommand(self, subcommand: str) -> None:
         fit = subcommand == "fit"
@@ -231,7 +225,7 @@ class CommandLine(LightningCLI):
         if self.run is None:
             return
         scores = {key: float(value) for key, value in self.trainer.callback_metrics.items()}
-        best = next((c.best_model_path for c in self.trainer.callbacks if isinstance(c, BestCheckpoint)), "")
+        best = next((c.best_model_path for c in self.trainer.callbacks if isinstance(c, Checkpoints)), "")
         if best and not is_sharded(self.trainer):  # Lightning cannot wrap sharded weights once more, to score them
             options = _safe({"datamodule": self.datamodule, "ckpt_path": best, "verbose": False})
             scores |= self.trainer.validate(model, **options)[0]

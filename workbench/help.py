@@ -16,12 +16,11 @@ TRAINER = (
     "val_check_interval",
     "check_val_every_n_epoch",
     "limit_val_batches",
-    "gradient_clip_val",
     "accumulate_grad_batches",
     "overfit_batches",
     "fast_dev_run",
 )
-SELDOM = ("learning_rate", "snapshots.monitor", "snapshots.mode")
+SELDOM = ("learning_rate",)
 """Callbacks that nobody sets anything of, and keys of others."""
 MORE = """
 Model (--model.init_args.KEY): the keys of the classes that the config names, such as

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from workbench.errors import UserError
+from workbench.lightning_private import wandb_options
 from workbench.run import Run
 
 WandbMode = Literal["auto", "online", "offline", "off"]
@@ -190,7 +191,7 @@ def _wandb_logger(run: Run, offline: bool) -> Logger:
         save_dir=run.folder,
         mode="offline" if offline else "online",
     )
-    logger._wandb_init.pop("anonymous", None)  # wandb warns about the mere presence of this setting
+    wandb_options(logger).pop("anonymous", None)  # wandb warns about the mere presence of this setting
     return logger
 
 

@@ -18,6 +18,7 @@ from workbench.checkpoint import misfit
 from workbench.checkpoint_io import AtomicCheckpointIO
 from workbench.errors import UserError
 from workbench.launch import PARENT, find_launch
+from workbench.lightning_private import cluster_environment
 
 _BROKEN = re.compile(r"connection|peer|broken pipe|gloo|nccl|socket", re.IGNORECASE)
 WHERE = ("accelerator", "devices", "num_nodes", "strategy")
@@ -55,7 +56,7 @@ def make_trainer(make: Callable[..., Trainer], section: Mapping[str, Any], **opt
             f"trainer.precision is {section['precision']}, which wants a GPU: a CPU computes nothing in float16.\n"
             "Use --trainer.precision bf16-mixed, which needs no scaled loss either, or 32."
         )
-    environment = trainer._accelerator_connector.cluster_environment
+    environment = cluster_environment(trainer)
     if trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
         raise UserError(  # else it waits for the others, for half an hour, without a word
             f"trainer.num_nodes is {trainer.num_nodes}, but nothing says where the other machines are.\n"

@@ -45,7 +45,7 @@ def newest_whole(run: Run) -> Resumption:
                 if archive.testzip() is not None:  # torch itself does not look at the checksums
                     raise ValueError("its checksum is another one")
             content = torch.load(path, map_location="cpu", weights_only=True)
-            found = Resumption(path, content["global_step"], content.get("place", {}).get("rows"))
+            found = Resumption(path, content["global_step"], content.get("exact_resume", {}).get("rows"))
         except Exception as error:  # the reader of a damaged file stumbles anywhere: IndexError, EOFError, ...
             reason = (" ".join(str(error).split()) or type(error).__name__)[:120]
             faults.append(f"{path} cannot be read, it is damaged or cut short ({reason}).")

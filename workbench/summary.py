@@ -8,8 +8,7 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 
-from workbench.callbacks.checkpoints import BestCheckpoint
-from workbench.callbacks.snapshots import FILES, Snapshots
+from workbench.callbacks.checkpoints import SNAPSHOTS, Checkpoints
 from workbench.loggers import upload_command
 from workbench.report import print_scores
 from workbench.run import Run
@@ -27,7 +26,7 @@ def summarize(run: Run, trainer: Trainer, scores: dict[str, float], best: Path |
             decides.
     """
     untested = is_sharded(trainer)
-    kind = "best" if any(c.monitor for c in trainer.callbacks if isinstance(c, BestCheckpoint)) else "newest"
+    kind = "best" if any(c.monitor for c in trainer.callbacks if isinstance(c, Checkpoints)) else "newest"
     facts = {
         "Stopped early": _why_stopped_early(trainer),
         "Run": run.folder,
@@ -46,8 +45,8 @@ def summarize(run: Run, trainer: Trainer, scores: dict[str, float], best: Path |
 
 def _together(trainer: Trainer) -> str | None:
     """The command that lets the run's snapshots answer together."""
-    found = [path for c in trainer.callbacks if isinstance(c, Snapshots) for path in c.paths]
-    return f"python -m project ensemble --ckpts {_short(found[0].parent) / FILES}" if len(found) > 1 else None
+    found = [path for c in trainer.callbacks if isinstance(c, Checkpoints) for path in c.snapshot_paths]
+    return f"python -m project ensemble --ckpts {_short(found[0].parent) / SNAPSHOTS}" if len(found) > 1 else None
 
 
 def _if_there(path: Path) -> Path | None:

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from project.callbacks.pictures import new_figure, sample_path
-from workbench.callbacks.logged import was_updated
+from workbench.lightning_private import was_updated
 from workbench.loggers import log_image
 
 NAMES = ("score_real", "score_fake")

@@ -24,6 +24,7 @@ from project.data.pixels import PixelStore
 from project.data.prepared import PreparedPictures
 from project.data.sampling import EvaluationSampler, TrainingSampler, picture_keys, picture_weights
 from workbench.errors import UserError
+from workbench.lightning_private import batches_done
 
 Balance = Literal["none", "tags"]
 
@@ -93,7 +94,7 @@ class PictureBatches(PreparedPictures):
         if trainer is None or trainer.train_dataloader is not loader:
             return 0  # somebody else looks at training batches
         # Not only while the loop restarts: after a checkpoint of a validation that is over by the first batch.
-        return trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        return batches_done(trainer)
 
     def val_dataloader(self) -> ResumableLoader:
         """Every validation image once, the same every time."""

@@ -45,7 +45,7 @@ class WarmupCosine(LRScheduler):
         total_steps: Length of the run in steps; null inside a Trainer, which knows it.
         last_epoch: Steps already done; -1 for a fresh start.
         cycles: So often the rate falls, each time from its height: the end of each is a good model of its own, see
-            ``--snapshots.keep cycles``.
+            ``--checkpoint.snapshots cycles``.
 
     Raises:
         UserError: When ``warmup`` is not in [0, 1) or ``cycles`` below 1, or at the first step when nobody told the

@@ -13,14 +13,14 @@ import pytest
 import yaml
 
 from project.__main__ import main
-from workbench.callbacks.effective import EffectiveBatch
+from workbench.callbacks.metadata import RunMetadata
 
 
 class Killed(BaseException):
     """What SIGKILL leaves behind can be had without a second process: nothing is saved on the way out."""
 
 
-class KillAt(EffectiveBatch):
+class KillAt(RunMetadata):
     """Raises in a hook, once it is called at a step."""
 
     hook = ""
@@ -77,7 +77,7 @@ def small(tmp_path: Path, make_images: Callable[..., Path], small_model: dict[st
                     "log_every_n_steps": 1,
                 },
                 "ema": {"decay": 0.9},
-                "last_checkpoint": {"every_n_steps": 2, "on_error": False},
+                "checkpoint": {"monitor": "val/psnr", "mode": "max", "every_n_steps": 2, "on_error": False},
                 "samples": {"count": 1, "size": 24, "every_n_validations": 2},
                 "input_histogram": {"bins": 0},
             }
@@ -95,7 +95,7 @@ def small(tmp_path: Path, make_images: Callable[..., Path], small_model: dict[st
 @pytest.fixture
 def killed(small: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """As `small`, killed at moments (hook, step) one after another, and resumed after each."""
-    monkeypatch.setattr("workbench.cli.EffectiveBatch", KillAt)
+    monkeypatch.setattr("workbench.cli.RunMetadata", KillAt)
 
     def run(name: str, moments: list[tuple[str, int]], *words: str) -> Path:
         for number, (hook, step) in enumerate(moments):

@@ -1,4 +1,4 @@
-"""One bar for the whole run: time left, loss and validation score; plain lines where there is no terminal."""
+"""One bar for the whole run: time left, loss and metrics; plain lines where there is no terminal."""
 
 from __future__ import annotations
 
@@ -12,30 +12,32 @@ from lightning.pytorch.callbacks import ProgressBar
 from workbench.errors import UserError
 from workbench.run_progress import RunProgress
 
+REFRESH_SECONDS = 0.5
+"""Between two refreshes: reading the loss waits for the device."""
+
 
 class Progress(ProgressBar):
-    """Shows how far the run is.
+    """Show how far the whole run is, in steps or by the clock; Lightning's bars show an epoch.
 
     Args:
-        refresh_seconds: Time between two refreshes. Reading the loss waits for the device, so keep it above 0.2.
-        metrics: Logged values to show beside the loss.
+        metrics: Logged metrics to show beside the loss; none: the one that the checkpoint callback monitors, or the
+            first one of the validation.
     """
 
-    def __init__(self, refresh_seconds: float = 0.5, metrics: tuple[str, ...] = ("val/psnr",)) -> None:
+    def __init__(self, metrics: tuple[str, ...] = ()) -> None:
         super().__init__()
-        self.refresh_seconds, self.metrics = refresh_seconds, tuple(metrics)
-        self._enabled = True
+        self.metrics = tuple(metrics)
+        self._is_shown = True
         self._bar: Any = None
         self._task: Any = None
-        self._refreshed = self._started = 0.0
+        self._refreshed = self._started = self._share_at_start = 0.0
         self._progress: Callable[[], float] = float
-        self._share_at_start = 0.0
 
     def disable(self) -> None:
-        self._enabled = False
+        self._is_shown = False
 
     def enable(self) -> None:
-        self._enabled = True
+        self._is_shown = True
 
     def print(self, *args: Any, **kwargs: Any) -> None:
         (self._bar.console.print if self._bar else print)(*args)
@@ -48,11 +50,9 @@ class Progress(ProgressBar):
         self._started, self._share_at_start = time.monotonic(), self._progress()
         self._open("training")
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         now = time.monotonic()
-        if self._bar is not None and now - self._refreshed >= self.refresh_seconds:
+        if self._bar is not None and now - self._refreshed >= REFRESH_SECONDS:
             self._refreshed = now
             self._show(trainer, outputs)
 
@@ -63,46 +63,32 @@ class Progress(ProgressBar):
             self._open("validating")
 
     def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, loader: int = 0
     ) -> None:
-        if trainer.state.fn == "validate":
-            self._show_share((batch_idx + 1) / trainer.num_val_batches[dataloader_idx])
+        if self._bar is not None and trainer.state.fn == "validate":
+            self._bar.update(self._task, completed=(batch_idx + 1) / trainer.num_val_batches[loader])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.sanity_checking or not self._enabled:
+        if trainer.sanity_checking or not self._is_shown:
             return
         if trainer.state.fn == "validate":
             self._close()
-            return
-        if self._bar is not None:
+        elif self._bar is not None:
             self._bar.update(self._task, description="training")
             self._show(trainer)
         elif trainer.is_global_zero:
-            share = min(self._progress(), 1.0)  # a run by the clock ends a moment late
-            text = "  ".join(f"{key} {value}" for key, value in self._values(trainer).items())
-            print(
-                f"step {trainer.global_step}  {share:4.0%}  left {_clock(self._time_left(share))}  {text}", flush=True
-            )
+            share = self._share()
+            values = "  ".join(self._values(trainer))
+            print(f"step {trainer.global_step}  {share:4.0%}  left {self._time_left(share)}  {values}", flush=True)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._open("testing")
 
     def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, loader: int = 0
     ) -> None:
-        self._show_share((batch_idx + 1) / trainer.num_test_batches[dataloader_idx])
+        if self._bar is not None:
+            self._bar.update(self._task, completed=(batch_idx + 1) / trainer.num_test_batches[loader])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._bar is not None:
@@ -116,22 +102,22 @@ class Progress(ProgressBar):
         self._close()
 
     def _open(self, description: str) -> None:
+        from rich import progress
         from rich.console import Console
-        from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bar
 
         console = Console()
-        if not (self._enabled and self.trainer.is_global_zero and console.is_terminal):
+        if not (self._is_shown and self.trainer.is_global_zero and console.is_terminal):
             return
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            TextColumn("[bold]{task.fields[values]}"),
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(bar_width=24),
+            progress.TaskProgressColumn(),
+            progress.TimeElapsedColumn(),
+            progress.TextColumn("{task.fields[left]}"),
+            progress.TextColumn("[bold]{task.fields[values]}"),
+            console=console,
+            refresh_per_second=4,
         )
-        self._bar = Bar(*columns, console=console, refresh_per_second=4)
         self._task = self._bar.add_task(description, total=1.0, left="", values="")
         self._bar.start()
 
@@ -141,37 +127,28 @@ class Progress(ProgressBar):
             self._bar = None
 
     def _show(self, trainer: Trainer, outputs: Any = None) -> None:
-        share = min(self._progress(), 1.0)
-        values = {"step": str(trainer.global_step), **self._values(trainer, outputs)}
-        self._bar.update(
-            self._task,
-            completed=share,
-            left=f"left {_clock(self._time_left(share))}",
-            values="  ".join(f"{key} {value}" for key, value in values.items()),
-        )
+        share = self._share()
+        values = "  ".join([f"step {trainer.global_step}", *self._values(trainer, outputs)])
+        self._bar.update(self._task, completed=share, left=f"left {self._time_left(share)}", values=values)
 
-    def _show_share(self, share: float) -> None:
-        if self._bar is not None:
-            self._bar.update(self._task, completed=share)
+    def _share(self) -> float:
+        return min(self._progress(), 1.0)  # a run by the clock ends a moment late
 
-    def _values(self, trainer: Trainer, outputs: Any = None) -> dict[str, str]:
+    def _values(self, trainer: Trainer, outputs: Any = None) -> list[str]:
         logged = trainer.callback_metrics
         loss = outputs["loss"] if isinstance(outputs, dict) and "loss" in outputs else logged.get("train/loss")
-        values = {} if loss is None else {"loss": f"{float(loss):.4f}"}
-        return values | {key: _short(float(logged[key])) for key in self.metrics if key in logged}
+        values = [] if loss is None else [f"loss {float(loss):.4f}"]
+        monitored = getattr(trainer.checkpoint_callback, "monitor", None)
+        names = self.metrics or ([monitored] if monitored else [key for key in logged if key.startswith("val")][:1])
+        found = {name: float(logged[name]) for name in names if name in logged}
+        return values + [f"{name} {value:.{2 if abs(value) >= 1 else 4}f}" for name, value in found.items()]
 
-    def _time_left(self, share: float) -> float | None:
+    def _time_left(self, share: float) -> str:
         done = share - self._share_at_start
-        return (time.monotonic() - self._started) * (1 - share) / done if done > 0 else None
+        return _clock((time.monotonic() - self._started) * (1 - share) / done) if done > 0 else "-:--"
 
 
-def _short(value: float) -> str:
-    return f"{value:.2f}" if abs(value) >= 1 else f"{value:.4f}"
-
-
-def _clock(seconds: float | None) -> str:
-    if seconds is None:
-        return "-:--"
+def _clock(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

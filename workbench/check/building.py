@@ -46,10 +46,10 @@ class _Halt(Callback):
         raise _Ready
 
 
-def halting_trainer(**settings: Any) -> Trainer:
+def halting_trainer(*callbacks: Callback, **settings: Any) -> Trainer:
     """A trainer whose ``fit`` sets everything up, and leaves no trace, up to the first step."""
     quiet = {"enable_progress_bar": False, "enable_checkpointing": False, "enable_model_summary": False}
-    return Trainer(**{**settings, **quiet, "logger": False, "callbacks": [_Halt()]})
+    return Trainer(**{**settings, **quiet, "logger": False, "callbacks": [_Halt(), *callbacks]})
 
 
 class Building(CommandLine):
@@ -68,7 +68,8 @@ class Building(CommandLine):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config[self.subcommand]
         settings = {key: value for key, value in config.trainer.items() if key not in UNUSED} | ONE_PROCESS
-        return make_trainer(lambda: halting_trainer(**settings), settings)
+        clipping = self.config_init[self.subcommand].gradient_clipping
+        return make_trainer(lambda: halting_trainer(clipping, **settings), settings)
 
     def open_run(self) -> Run:
         """The folder of this check: ``runs/NAME/VERSION-check``."""

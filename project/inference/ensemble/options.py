@@ -24,7 +24,9 @@ def parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     options = read(_parser(), own)
     options.ckpts = [path for word in options.ckpts for path in _found(word)]
     if not options.ckpts:
-        raise UserError("There is no checkpoint of that pattern; `fit --snapshots.keep best` keeps several of a run.")
+        raise UserError(
+            "There is no checkpoint of that pattern; `fit --checkpoint.snapshots best` keeps several of a run."
+        )
     if len(options.ckpts) < 2 and not options.turns:
         raise UserError(
             "One checkpoint is no ensemble: give several to --ckpts, or ask it in eight positions: --turns true"
@@ -64,7 +66,7 @@ def _parser() -> ArgumentParser:
         type=str,
         nargs="+",
         required=True,
-        help="checkpoints: of several runs, or the snapshots of one (fit --snapshots.keep)",
+        help="checkpoints: of several runs, or the snapshots of one (fit --checkpoint.snapshots)",
     )
     ways = "how: the mean; by validation score; at each pixel by how close a member is to the median"
     add("--average", type=Literal["plain", "score", "agreement"], default="plain", help=ways)

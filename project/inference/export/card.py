@@ -8,7 +8,7 @@ from pathlib import Path
 
 import yaml
 
-from workbench.callbacks.record import environment
+from workbench.callbacks.metadata import environment
 from workbench.checkpoint import Checkpoint
 
 SHOWN = ("psnr", "ssim", "loss", "acc_2", "acc_5", "lpips", "fid")

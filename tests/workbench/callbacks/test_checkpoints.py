@@ -6,9 +6,9 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import DataLoader
+from workbench.callbacks.place import ExactResume
 
 from workbench.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
-from workbench.callbacks.place import ExactResume
 from workbench.errors import UserError
 
 

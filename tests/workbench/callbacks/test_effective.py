@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-
 from workbench.callbacks.effective import check_epoch, describe
+
 from workbench.errors import UserError
 
 

@@ -9,7 +9,6 @@ import lightning.pytorch.loggers
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-
 from workbench.callbacks.logged import ClearStepMetrics, was_updated
 
 

@@ -5,7 +5,6 @@ import random
 
 import numpy as np
 import torch
-
 from workbench.callbacks.random_states import capture, part, restore
 
 CPU = torch.device("cpu")

@@ -11,13 +11,13 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, CyclicLR, OneCycleLR
 from torch.utils.data import DataLoader
+from workbench.callbacks.place import ExactResume
+from workbench.callbacks.random_states import RandomStates
+from workbench.callbacks.snapshots import Snapshots
 
 from project.__main__ import main
 from workbench.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from workbench.callbacks.ema import EMA
-from workbench.callbacks.place import ExactResume
-from workbench.callbacks.random_states import RandomStates
-from workbench.callbacks.snapshots import Snapshots
 from workbench.cli import CALLBACKS
 from workbench.errors import UserError
 

@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from workbench.callbacks.stopping import Patience
 
 from workbench.callbacks.checkpoints import BestCheckpoint
-from workbench.callbacks.stopping import Patience
 from workbench.errors import UserError
 
 

@@ -18,6 +18,7 @@ from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
 
 from project.data.batch import Batch
+from workbench.callbacks.clipping import GradientClipping
 
 FOREVER = 10**9
 """An epoch that never comes."""
@@ -131,15 +132,14 @@ def overfit(
         return confusion(model, pair) if adversary else error_of(answer_of(model, pair), pair.target)
 
     watch = _Watch(error, enough, seconds)
-    clipping = trainer.gradient_clip_val if model.automatic_optimization else None
+    clipping = [copy.copy(c) for c in trainer.callbacks if isinstance(c, GradientClipping)]
     with quiet():
         small = Trainer(
             accelerator="cpu" if pair.input.device.type == "cpu" else "auto",
             devices=1,
             precision=trainer.precision,
             max_steps=steps,
-            gradient_clip_val=clipping,
-            callbacks=[watch],
+            callbacks=[watch, *(clipping if model.automatic_optimization else [])],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -36,7 +36,7 @@ def config(folder: Path, root: Path, kind: str) -> Path:
         else {"class_path": "project.models.ImageRestorer", "init_args": {"network": unet}},
         "data": {"root": str(root), "crop": 24, "batch_size": 5, "num_workers": 0, "pairs": pairs},
         "trainer": {"accelerator": "cpu", "max_steps": 6, "check_val_every_n_epoch": 6},
-        "best_checkpoint": {"monitor": None},
+        "checkpoint": {"monitor": None},
     }
     path = folder / f"{kind}.yaml"
     path.write_text(yaml.safe_dump(whole))

@@ -80,7 +80,7 @@ def test_the_snapshots_of_one_run_answer_together(config, capsys):
         "class_path": "project.models.WarmupCosine",
         "init_args": {"cycles": 3, "warmup": 0},
     }
-    whole["snapshots"] = {"keep": "cycles"}
+    whole["checkpoint"] = {"snapshots": "cycles"}
     config.write_text(yaml.safe_dump(whole))
     assert main(["fit", "--config", str(config), "--wandb", "off", "--name", "cycles"]) == 0
     folder = Path("runs", "cycles", "latest").resolve() / "checkpoints"

@@ -8,9 +8,9 @@ import signal
 
 import pytest
 import torch
+from workbench.callbacks.resume import ExactResume
 
 from project.__main__ import main
-from workbench.callbacks.place import ExactResume
 from workbench.signals import STOP
 
 PLATEAU = ["--model.init_args.scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau"]
@@ -31,7 +31,7 @@ RUNS = {
     ),
     "checkpoints by validations alone": (
         [("on_train_batch_end", 6), ("on_train_batch_end", 17)],
-        ["--last_checkpoint.every_n_steps", "0", "--trainer.val_check_interval", "4"],
+        ["--checkpoint.every_n_steps", "0", "--trainer.val_check_interval", "4"],
     ),
     "accumulated batches": (
         [("on_train_batch_end", 7), ("on_train_end", 12)],
@@ -39,11 +39,11 @@ RUNS = {
     ),
     "a scheduler that Lightning steps after the validation": (
         [("on_train_batch_end", 9), ("on_train_batch_end", 17)],
-        [*EPOCHS, *PLATEAU, "--model.init_args.schedule_every", "epoch", "--last_checkpoint.every_n_steps", "0"],
+        [*EPOCHS, *PLATEAU, "--model.init_args.schedule_every", "epoch", "--checkpoint.every_n_steps", "0"],
     ),
     "stopped early": (
         [("on_train_batch_end", 6), ("on_train_end", 10)],
-        ["--early_stopping.patience", "1", "--early_stopping.mode", "min", *PLATEAU],
+        ["--early_stopping.monitor", "val/psnr", "--early_stopping.patience", "1", "--early_stopping.mode", "min", *PLATEAU],
     ),
 }
 
@@ -83,7 +83,7 @@ def test_a_resumed_run_may_be_made_longer(small, assert_same):
 )
 @pytest.mark.skipif(os.name == "nt", reason="has no such signals")
 def test_a_signal_saves_between_two_steps(hook, step, number, small, assert_same, monkeypatch, capsys):
-    words = ["--last_checkpoint.every_n_steps", "0", "--last_checkpoint.every_n_minutes", "0"]
+    words = ["--checkpoint.every_n_steps", "0", "--checkpoint.every_n_minutes", "0"]
     peace = small("peace", *words)
     with monkeypatch.context() as patch:
         original = getattr(ExactResume, hook)
