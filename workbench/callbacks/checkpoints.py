@@ -30,25 +30,23 @@ LOW = 0.1
 class Checkpoints(Checkpoint):
     """Keep ``best.ckpt``, ``last.ckpt`` and ``previous.ckpt``, and on request snapshots, in ``checkpoints/``.
 
-    Lightning's ModelCheckpoint does not fit exact resuming: its `save_last` skips validations without a new best,
-    `save_on_exception` overwrites the best weights, and it saves at the end of an epoch, before the epoch's metrics and
-    schedulers. `ExactResume` saves ``last.ckpt`` between two steps, when it `is_due`.
+    Lightning's ModelCheckpoint would lose the exact resume: its `save_last` skips validations without a new best,
+    `save_on_exception` overwrites the best weights, and at the end of an epoch it saves before the epoch's metrics and
+    schedulers. `ExactResume` saves ``last.ckpt`` between two steps when it `is_due`.
 
     A snapshot, ``snapshot-STEP.ckpt``, holds only what testing and predicting need. A cycle ends before the first step
     at a higher learning rate than that of the step before it, and at the end of a run with a low one. Source: Huang et
     al. 2017, "Snapshot Ensembles: Train 1, Get M for Free", arXiv:1704.00109.
 
-    Lightning calls checkpoint callbacks after all others. Hence each checkpoint holds the random states of all
-    processes after everything that a step draws, and before the next batch is fetched.
+    Each checkpoint holds the random states of all processes after everything that a step draws and before the next
+    batch is fetched, since Lightning calls checkpoint callbacks after all others.
 
     Args:
-        monitor: The logged metric that the best checkpoint and snapshots are chosen by; null keeps the newest as
-            ``best.ckpt``.
+        monitor: The logged metric that the best are chosen by; null keeps the newest as ``best.ckpt``.
         mode: min if lower is better, max if higher is.
         every_n_minutes: Save ``last.ckpt`` not only after validations: the most that a killed run loses; 0 for never.
         every_n_steps: The same in optimizer steps; 0 for never.
-        on_error: Save ``last.ckpt`` when an error occurs between two steps.
-        snapshots: none, the best by `monitor`, or the weights at the end of each cycle of the learning rate.
+        snapshots: none, best (by `monitor`), or cycles (the ends of the learning rate's cycles).
         most: How many snapshots are kept; of cycles the newest.
 
     Raises:
@@ -61,59 +59,48 @@ class Checkpoints(Checkpoint):
         mode: Literal["min", "max"] = "min",
         every_n_minutes: float = 5.0,
         every_n_steps: int = 0,
-        on_error: bool = True,
         snapshots: Literal["none", "best", "cycles"] = "none",
         most: int = 5,
     ) -> None:
-        for key, value, allowed in (
-            ("mode", mode, ("min", "max")),
-            ("snapshots", snapshots, ("none", "best", "cycles")),
+        for key, value, least in (
+            ("every_n_minutes", every_n_minutes, 0),
+            ("every_n_steps", every_n_steps, 0),
+            ("most", most, 1),
         ):
-            if value not in allowed:
-                raise UserError(f"checkpoint.{key} is {value!r}: it must be one of {', '.join(allowed)}.")
-        if every_n_minutes < 0 or every_n_steps < 0:
-            raise UserError(
-                "checkpoint.every_n_minutes and every_n_steps must be 0 (never) or more; "
-                f"they are {every_n_minutes} and {every_n_steps}."
-            )
-        if most < 1:
-            raise UserError(f"checkpoint.most is {most}: it must be at least 1. For none: --checkpoint.snapshots none")
+            if value < least:
+                raise UserError(f"checkpoint.{key} is {value}: it must be at least {least}.")
         if snapshots == "best" and monitor is None:
             raise UserError(
                 "checkpoint.snapshots is best, and checkpoint.monitor names no metric to choose by.\n"
-                "Name it: --checkpoint.monitor val/NAME --checkpoint.mode min (or max, if higher is better)"
+                "Name it: --checkpoint.monitor NAME --checkpoint.mode min (or max, if higher is better)"
             )
-        self.monitor, self.mode = monitor, mode
-        self.every_n_minutes, self.every_n_steps, self.on_error = every_n_minutes, every_n_steps, on_error
-        self.snapshots, self.most = snapshots, most
+        self.monitor, self.mode, self.snapshots, self.most = monitor, mode, snapshots, most
+        self.every_n_minutes, self.every_n_steps = every_n_minutes, every_n_steps
         self.folder = Path("checkpoints")
         self._best: dict[str, float] = {}  # file name -> score, higher is better
-        self._top: dict[str, float] = {}  # the same of snapshots
-        self._cycle_ends: list[str] = []
+        self._kept: dict[str, float] = {}  # the same for snapshots; for cycles the score is the step
         self._rate, self._peak, self._fell = 0.0, 0.0, False  # of the learning rate in the current cycle
-        self._saved_step, self._saved_at = 0, time.monotonic()  # of last.ckpt
+        self._saved_step: int | None = None  # of last.ckpt; until training starts nothing is worth saving
+        self._saved_at = time.monotonic()
         self._postponed = self._failed = self._is_snapshot = False
         self._rng: dict[str, Any] = {}
         self._loaded_rng: list[dict[str, Any]] | None = None
 
     @property
     def best_model_path(self) -> str:
-        """The best checkpoint, or "" as long as there is none; Lightning reads it too."""
+        """The best checkpoint, "" as long as there is none; Lightning reads it too."""
         return str(self.folder / "best.ckpt") if self._best else ""
 
     @property
     def snapshot_paths(self) -> list[Path]:
-        return [self.folder / name for name in sorted([*self._top, *self._cycle_ends])]
-
-    # Hooks
+        return [self.folder / name for name in sorted(self._kept)]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = trainer.log_dir or trainer.default_root_dir  # a broadcast: every process asks
         if stage == "fit":
-            self.folder = Path(folder).absolute() / "checkpoints"
+            self.folder, self._saved_step = Path(folder).absolute() / "checkpoints", None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Until here nothing is worth saving: a half-restored run must not overwrite what it resumes from."""
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
         if self.snapshots != "none" and not trainer.fast_dev_run and trainer.is_global_zero:
             for path in set(self.folder.glob(SNAPSHOTS)) - set(self.snapshot_paths):
@@ -126,7 +113,7 @@ class Checkpoints(Checkpoint):
                 f"The checkpoint was saved by {len(loaded)} processes, and now there are {trainer.world_size}: "
                 "training resumes, but not bit-identically."
             )
-        self._note_rng(trainer)
+        self._rng = get_rng_state(trainer.strategy.root_device)
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         if self.snapshots != "cycles":
@@ -139,31 +126,29 @@ class Checkpoints(Checkpoint):
         self._rate, self._peak = rate, max(self._peak, rate)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        self._note_rng(trainer)
+        self._rng = get_rng_state(trainer.strategy.root_device)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._note_rng(trainer)
+    on_validation_start = on_train_batch_end
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._note_rng(trainer)
+        self._rng = get_rng_state(trainer.strategy.root_device)
         if trainer.fast_dev_run or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         if self.monitor is not None:
             require_logged(trainer, "checkpoint.monitor", self.monitor)
         self._save_best(trainer)
-        if trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
-            return  # the end of the run saves the last one, with everything that belongs to it
+        if self.is_saved(trainer) or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
+            return  # at its end a run saves the last one, with everything that belongs to it
         # Accumulated gradients are in no checkpoint, and a resumed run would skip schedulers that Lightning steps after
         # this validation: then save after one of the next steps.
         stepped = trainer.lr_scheduler_configs if pl_module.automatic_optimization else []
         waiting = any(config.reduce_on_plateau and config.frequency != NEVER for config in stepped)
         if is_accumulating(trainer) or waiting:
             self._postponed = True
-        elif not self.is_saved(trainer):
+        else:
             self.save_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the steps since the last validation as well; snapshots before the last checkpoint, which lists them."""
         if trainer.fast_dev_run:
             return
         if self.monitor is None:
@@ -172,21 +157,19 @@ class Checkpoints(Checkpoint):
             rate = _learning_rate(trainer)
             if (self._fell and rate > self._rate) or rate <= LOW * self._peak:
                 self._save_cycle_end(trainer)
-        if not self.is_saved(trainer):
+        if not self.is_saved(trainer):  # after the snapshots, which it lists
             self.save_last(trainer)
-
-    # The last checkpoint
 
     def is_due(self, trainer: Trainer) -> bool:
         """Whether it is time to save ``last.ckpt``."""
         if trainer.fast_dev_run:
             return False
-        minutes, steps = (time.monotonic() - self._saved_at) / 60, trainer.global_step - self._saved_step
+        minutes, steps = (time.monotonic() - self._saved_at) / 60, trainer.global_step - (self._saved_step or 0)
         return self._postponed or (0 < self.every_n_minutes <= minutes and steps > 0) or 0 < self.every_n_steps <= steps
 
     def is_saved(self, trainer: Trainer) -> bool:
-        """Whether ``last.ckpt`` holds all steps so far."""
-        return bool(trainer.fast_dev_run) or trainer.global_step == self._saved_step
+        """Whether ``last.ckpt`` holds all steps so far; a half-restored run must not overwrite what it resumes from."""
+        return bool(trainer.fast_dev_run) or self._saved_step in (None, trainer.global_step)
 
     def save_last(self, trainer: Trainer) -> None:
         """Save ``last.ckpt``; called by all processes."""
@@ -197,14 +180,11 @@ class Checkpoints(Checkpoint):
 
     def save_on_error(self, trainer: Trainer) -> None:
         """Save, unless saving itself failed; a second error must not hide the first."""
-        if self._failed or self.is_saved(trainer):
-            return
-        try:
-            self.save_last(trainer)
-        except UserError as error:
-            rank_zero_warn(str(error))
-
-    # The best checkpoint and snapshots
+        if not (self._failed or self.is_saved(trainer)):
+            try:
+                self.save_last(trainer)
+            except UserError as error:
+                rank_zero_warn(str(error))
 
     def _save_best(self, trainer: Trainer) -> None:
         score = float(trainer.global_step if self.monitor is None else trainer.callback_metrics[self.monitor])
@@ -212,40 +192,27 @@ class Checkpoints(Checkpoint):
         score = -math.inf if math.isnan(score) else score
         self._keep(trainer, self._best, 1, "best.ckpt", score)
         if self.snapshots == "best":
-            self._keep(trainer, self._top, self.most, _snapshot_name(trainer), score)
-
-    def _keep(self, trainer: Trainer, kept: dict[str, float], most: int, name: str, score: float) -> None:
-        worst = min(kept, key=kept.__getitem__) if len(kept) == most else None
-        if not trainer.strategy.reduce_boolean_decision(worst is None or score > kept[worst]):
-            return
-        if worst is not None:
-            del kept[worst]
-        kept[name] = score
-        self._save(trainer, name)
-        if worst not in (None, name):
-            trainer.strategy.remove_checkpoint(self.folder / worst)
+            self._keep(trainer, self._kept, self.most, _snapshot_name(trainer), score)
 
     def _save_cycle_end(self, trainer: Trainer) -> None:
-        name = _snapshot_name(trainer)
-        if trainer.fast_dev_run or name in self._cycle_ends:
-            return
-        self._save(trainer, name)
-        self._cycle_ends.append(name)
-        while len(self._cycle_ends) > self.most:
-            trainer.strategy.remove_checkpoint(self.folder / self._cycle_ends.pop(0))
+        if not trainer.fast_dev_run and _snapshot_name(trainer) not in self._kept:
+            self._keep(trainer, self._kept, self.most, _snapshot_name(trainer), trainer.global_step)
 
-    def _save(self, trainer: Trainer, name: str) -> None:
+    def _keep(self, trainer: Trainer, kept: dict[str, float], most: int, name: str, score: float) -> None:
+        """Save a checkpoint among the `most` with the highest scores, in place of the lowest one."""
+        lowest = min(kept, key=kept.__getitem__) if len(kept) >= most else None
+        if not trainer.strategy.reduce_boolean_decision(lowest is None or score > kept[lowest]):
+            return
+        if lowest is not None:
+            del kept[lowest]
+        kept[name] = score
         self._is_snapshot = name != "best.ckpt"
         try:
             trainer.save_checkpoint(self.folder / name)
         finally:
             self._is_snapshot = False
-
-    # What a checkpoint holds
-
-    def _note_rng(self, trainer: Trainer) -> None:
-        if trainer.state.fn == TrainerFn.FITTING:
-            self._rng = get_rng_state(trainer.strategy.root_device)
+        if lowest not in (None, name):
+            trainer.strategy.remove_checkpoint(self.folder / lowest)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the random states of all processes (all call this, rank 0 writes); strip a snapshot."""
@@ -255,10 +222,9 @@ class Checkpoints(Checkpoint):
                 if not re.search(r"hyper_parameters$|hparams_(name|type)$", key):
                     del checkpoint[key]
             return
-        mine = self._rng or get_rng_state(trainer.strategy.root_device)
-        states = [mine] * trainer.world_size
+        states = [self._rng or get_rng_state(trainer.strategy.root_device)] * trainer.world_size
         if trainer.world_size > 1:
-            torch.distributed.all_gather_object(states, mine)
+            torch.distributed.all_gather_object(states, states[0])
         checkpoint["random_states"] = states
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -267,24 +233,23 @@ class Checkpoints(Checkpoint):
             self._loaded_rng = checkpoint.get("random_states")
 
     def state_dict(self) -> dict[str, Any]:
-        """Names of files, without the folder, which may be moved."""
-        cycle = {"ends": list(self._cycle_ends), "rate": self._rate, "peak": self._peak, "fell": self._fell}
-        return {
-            "monitor": self.monitor, "mode": self.mode, "best": dict(self._best), "top": dict(self._top), "cycle": cycle
-        }  # fmt: skip
+        """Names of files without the folder, which may be moved."""
+        chosen_by = [self.monitor, self.mode, self.snapshots]
+        cycle = [self._rate, self._peak, self._fell]
+        return {"chosen_by": chosen_by, "best": dict(self._best), "kept": dict(self._kept), "cycle": cycle}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep what lies in this run's folder (a checkpoint of another run brings none); scores by the same metric."""
-
-        def is_here(name: str) -> bool:
-            return (self.folder / name).is_file()
-
-        if (state_dict["monitor"], state_dict["mode"]) == (self.monitor, self.mode):
-            self._best = {name: score for name, score in state_dict["best"].items() if is_here(name)}
-            self._top = {name: score for name, score in state_dict["top"].items() if is_here(name)}
-        cycle = state_dict["cycle"]
-        self._cycle_ends = [name for name in cycle["ends"] if is_here(name)]
-        self._rate, self._peak, self._fell = cycle["rate"], cycle["peak"], cycle["fell"]
+        """Continue with the files in this run's folder (those of another run are not its own), if chosen alike."""
+        found = {
+            key: {name: score for name, score in state_dict[key].items() if (self.folder / name).is_file()}
+            for key in ("best", "kept")
+        }
+        monitor, mode, snapshots = state_dict["chosen_by"]
+        if (monitor, mode) == (self.monitor, self.mode):
+            self._best = found["best"]
+        if snapshots == self.snapshots and (snapshots == "cycles" or (monitor, mode) == (self.monitor, self.mode)):
+            self._kept = found["kept"]
+        self._rate, self._peak, self._fell = state_dict["cycle"]
 
 
 def _snapshot_name(trainer: Trainer) -> str:

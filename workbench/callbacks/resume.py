@@ -109,7 +109,7 @@ class ExactResume(Callback):
         STOP.waits = False
         checkpoints = _checkpoints(trainer)
         agreed = trainer.world_size == 1 or self._wanted > 1  # saving takes all processes
-        if checkpoints is None or not checkpoints.on_error or isinstance(exception, Stop) or not agreed:
+        if checkpoints is None or not isinstance(exception, Exception) or not agreed:
             return
         if trainer.state.fn == TrainerFn.FITTING and is_between_steps(trainer) and _is_clean(trainer):
             self._in_validation = trainer.state.stage == RunningStage.VALIDATING
