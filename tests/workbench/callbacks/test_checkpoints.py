@@ -292,7 +292,9 @@ def test_faulty_options_name_their_key(options, message):
         Checkpoints(**options)
 
 
-@pytest.mark.parametrize("callback", [Checkpoints("val/scrore"), EarlyStopping("val/scrore")], ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize(
+    "callback", [Checkpoints("val/scrore"), EarlyStopping("val/scrore")], ids=lambda c: type(c).__name__
+)
 def test_a_monitor_that_is_not_logged_is_an_error_that_lists_what_is(tmp_path, callback):
     key = "checkpoint" if isinstance(callback, Checkpoints) else "early_stopping"
     with pytest.raises(UserError, match=rf"{key}.monitor is 'val/scrore'.*\nLogged: val/score.\n.*--{key}.monitor"):
