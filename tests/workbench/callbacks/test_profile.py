@@ -94,7 +94,7 @@ def test_without_it_nothing_is_timed(capsys):
     ("action", "part"),
     [
         ("[_TrainingEpochLoop].train_dataloader_next", "data: waiting for the loader"),
-        ("[LightningDataModule]ImageDataModule.on_after_batch_transfer", "data: to the device, and pairs made there"),
+        ("[LightningDataModule]ImageDataModule.on_after_batch_transfer", "data: to the device, and what is made there"),
         ("[Strategy]DDPStrategy.training_step", "forward"),
         ("[LightningModule]GANColorizer.optimizer_zero_grad", "optimizer"),
         ("[Callback]EMA{'decay': 0.9}.on_train_batch_end", "callback EMA"),
