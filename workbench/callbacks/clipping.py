@@ -17,8 +17,6 @@ from workbench.errors import UserError
 from workbench.lightning_private import logs_now
 from workbench.sharding import is_sharded
 
-OWN = "model"
-"""Name of the parameters that belong to the module itself, not to a network in it."""
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -26,20 +24,16 @@ class GradientClipping(Callback):
     """Clip the gradients of each network, and log their norms.
 
     A network is a part of the module whose parameters an optimizer holds, such as ``generator`` and ``discriminator``.
-    Gradients are clipped right before the optimizer's step, where they are complete under automatic and manual
+    Its gradients are clipped right before the optimizer's step, where they are complete under automatic and manual
     optimization: accumulated, averaged over processes, and unscaled under 16-mixed. Lightning's own clipping knows no
     networks and refuses manual optimization. The host never waits for the device.
 
     A step whose gradients are not all finite would make every weight NaN. With a limit, all gradients of such a step
     become zero. (A gradient scaler skips such a step by itself.)
 
-    Logged every `trainer.log_every_n_steps`, for each network:
-
-    - ``grad/NETWORK_norm``: norm of all gradients, before clipping.
-    - ``grad/NETWORK_first_layer``, ``grad/NETWORK_last_layer``: the same of its first and last kernel alone, a weight
-      of two dimensions or more, in the order in which the network registers its layers.
-    - with a limit ``grad/NETWORK_clipped`` and ``grad/NETWORK_dropped``: shares of the steps since the last log that
-      were clipped, and whose gradients were not finite.
+    Logged every `trainer.log_every_n_steps`: ``grad/NETWORK_norm``, before clipping; with a limit also
+    ``grad/NETWORK_clipped`` and ``grad/NETWORK_dropped``, the shares of the steps since the last log that were clipped,
+    and whose gradients were not finite.
 
     Args:
         norm: Scale the gradients of a network down to this norm; null for no limit.
@@ -132,30 +126,23 @@ class _Network:
         self.name, self.limit, self.by_value = name, limit, by_value
         self.parameters: list[Parameter] = []
         self.measured_at = -math.inf
-        self._norms: dict[str, Tensor] = {}
+        self._metrics: dict[str, Tensor] = {}
         self._steps, self._clipped, self._dropped = 0, 0, 0
 
     @torch.no_grad()
     def measure_and_clip(self) -> None:
-        parameters = [parameter for parameter in self.parameters if parameter.grad is not None]
-        if not parameters:
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if not gradients:
             return
-        gradients = [parameter.grad for parameter in parameters]
-        norms = torch._foreach_norm(gradients)
-        norm = torch.linalg.vector_norm(torch.stack(norms))
-        kernels = [of_one for parameter, of_one in zip(parameters, norms, strict=True) if parameter.ndim > 1]
-        self._norms = {"norm": norm}
-        if kernels:
-            self._norms |= {"first_layer": kernels[0], "last_layer": kernels[-1]}
-        if self.limit is not None:
-            largest = torch.stack(torch._foreach_norm(gradients, math.inf)).max() if self.by_value else norm
-            finite = norm.isfinite()
-            self._clip(gradients, norm, finite)
-            self._steps += 1
-            self._clipped = self._clipped + ((largest > self.limit) & finite)
-            self._dropped = self._dropped + ~finite
-
-    def _clip(self, gradients: list[Tensor], norm: Tensor, finite: Tensor) -> None:
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        self._metrics = {"norm": norm}
+        if self.limit is None:
+            return
+        largest = torch.stack(torch._foreach_norm(gradients, math.inf)).max() if self.by_value else norm
+        finite = norm.isfinite()
+        self._steps += 1
+        self._clipped = self._clipped + ((largest > self.limit) & finite)
+        self._dropped = self._dropped + ~finite
         near = is_near(norm)  # then passes over all gradients that would change nothing are skipped
         if self.by_value:
             torch.nn.utils.clip_grad_value_(self.parameters, self.limit)
@@ -169,11 +156,11 @@ class _Network:
 
     def pop_metrics(self) -> dict[str, Tensor]:
         """What to log; empty if there was no step since the last time."""
-        values, self._norms = self._norms, {}
+        metrics, self._metrics = self._metrics, {}
         if self._steps:
-            values |= {"clipped": self._clipped / self._steps, "dropped": self._dropped / self._steps}
+            metrics |= {"clipped": self._clipped / self._steps, "dropped": self._dropped / self._steps}
         self._steps, self._clipped, self._dropped = 0, 0, 0
-        return {f"grad/{self.name}_{what}": value for what, value in values.items()}
+        return {f"grad/{self.name}_{what}": value for what, value in metrics.items()}
 
 
 def is_near(value: Tensor) -> bool:
@@ -182,13 +169,13 @@ def is_near(value: Tensor) -> bool:
 
 
 def _parts(pl_module: LightningModule, optimizer: Optimizer) -> dict[str, list[Parameter]]:
-    """Name -> parameters of each network that the optimizer holds, in the order in which they are registered."""
+    """Name -> parameters of each network that the optimizer holds; "model" for those of the module itself."""
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     parts: dict[str, list[Parameter]] = {}
     for name, parameter in pl_module.named_parameters():
         if id(parameter) in held:
             part, dot, _ = name.partition(".")
-            parts.setdefault(part if dot else OWN, []).append(parameter)
+            parts.setdefault(part if dot else "model", []).append(parameter)
     return parts
 
 
@@ -200,13 +187,13 @@ def _obstacle(trainer: Trainer) -> str | None:
     """Why gradients are not complete before the optimizer's step, where that is so."""
     if is_sharded(trainer):
         return (
-            f"gradient_clipping does not work under {type(trainer.strategy).__name__}, where each process holds only "
-            "a part of the gradients.\nUse --trainer.strategy ddp, or no limit: --gradient_clipping.norm null"
+            f"gradient_clipping does not work under {type(trainer.strategy).__name__}, where each process has a part of "
+            "the gradients.\nUse --trainer.strategy ddp, or no limit: --gradient_clipping.norm null"
         )
     scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
     if scaled and any(getattr(optimizer, "_step_supports_amp_scaling", False) for optimizer in trainer.optimizers):
         return (
-            "gradient_clipping under 16-mixed needs unscaled gradients, and a fused optimizer unscales them within its "
-            "step.\nSet fused: false in the optimizer's init_args, or --trainer.precision bf16-mixed"
+            "gradient_clipping does not work under 16-mixed with a fused optimizer: it unscales gradients too late.\n"
+            "Set fused: false in the optimizer's init_args, or --trainer.precision bf16-mixed"
         )
     return None
