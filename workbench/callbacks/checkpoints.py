@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
@@ -22,17 +23,15 @@ from workbench.run_progress import NEVER
 
 SNAPSHOTS = "snapshot-*.ckpt"
 FOR_INFERENCE = ("state_dict", "config", "epoch", "global_step", "pytorch-lightning_version")
-"""What testing and predicting read, besides hyperparameters and the data module's state."""
-LOW = 0.1
-"""Share of a cycle's peak learning rate: a run that ends at or below it has finished its last cycle."""
+LOW = 0.1  # share of a cycle's peak learning rate: a run that ends at or below it has finished its last cycle
 
 
 class Checkpoints(Checkpoint):
     """Keep ``best.ckpt``, ``last.ckpt`` and ``previous.ckpt``, and on request snapshots, in ``checkpoints/``.
 
-    Lightning's ModelCheckpoint would lose the exact resume: its `save_last` skips validations without a new best,
-    `save_on_exception` overwrites the best weights, and at the end of an epoch it saves before the epoch's metrics and
-    schedulers. `ExactResume` saves ``last.ckpt`` between two steps when it `is_due`.
+    Lightning's ModelCheckpoint would lose the exact resume: `save_last` skips validations without a new best,
+    `save_on_exception` overwrites the best, and the end of an epoch is saved before its metrics and schedulers.
+    `ExactResume` saves ``last.ckpt`` between two steps when it `is_due`.
 
     A snapshot, ``snapshot-STEP.ckpt``, holds only what testing and predicting need. A cycle ends before the first step
     at a higher learning rate than that of the step before it, and at the end of a run with a low one. Source: Huang et
@@ -50,25 +49,18 @@ class Checkpoints(Checkpoint):
         most: How many snapshots are kept; of cycles the newest.
 
     Raises:
-        UserError: An argument is out of range, or `monitor` is missing or not logged.
+        UserError: `monitor` is not logged, or missing where the best snapshots are asked for.
     """
 
     def __init__(
         self,
         monitor: str | None = None,
         mode: Literal["min", "max"] = "min",
-        every_n_minutes: float = 5.0,
-        every_n_steps: int = 0,
+        every_n_minutes: NonNegativeFloat = 5.0,
+        every_n_steps: NonNegativeInt = 0,
         snapshots: Literal["none", "best", "cycles"] = "none",
-        most: int = 5,
+        most: PositiveInt = 5,
     ) -> None:
-        for key, value, least in (
-            ("every_n_minutes", every_n_minutes, 0),
-            ("every_n_steps", every_n_steps, 0),
-            ("most", most, 1),
-        ):
-            if value < least:
-                raise UserError(f"checkpoint.{key} is {value}: it must be at least {least}.")
         if snapshots == "best" and monitor is None:
             raise UserError(
                 "checkpoint.snapshots is best, and checkpoint.monitor names no metric to choose by.\n"

@@ -187,8 +187,8 @@ def _obstacle(trainer: Trainer) -> str | None:
     """Why gradients are not complete before the optimizer's step, where that is so."""
     if is_sharded(trainer):
         return (
-            f"gradient_clipping does not work under {type(trainer.strategy).__name__}, where each process has a part of "
-            "the gradients.\nUse --trainer.strategy ddp, or no limit: --gradient_clipping.norm null"
+            f"gradient_clipping does not work under {type(trainer.strategy).__name__}, where each process has a part "
+            "of the gradients.\nUse --trainer.strategy ddp, or no limit: --gradient_clipping.norm null"
         )
     scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
     if scaled and any(getattr(optimizer, "_step_supports_amp_scaling", False) for optimizer in trainer.optimizers):

@@ -18,13 +18,12 @@ class EMA(Callback):
     """Average the weights after each optimizer step; validate, test and save with the average.
 
     The decay warms up as min(decay, (1 + n) / (10 + n)) after n updates, so that a short run forgets its random start.
-    Buffers are not averaged: BatchNorm's running statistics are averages already, the statistics of the data constants.
-    A module may say what is averaged in `averaged`, a tuple of prefixes of parameters' names: of a GAN the generator,
-    since the discriminator plays against the current one. In a checkpoint `state_dict` holds the average, and
-    `current_model_state` the weights that a resumed run trains on.
+    Only parameters are averaged, those whose names start with a prefix in the module's tuple `averaged`, if it has one:
+    of a GAN the generator. In a checkpoint `state_dict` holds the average, and `current_model_state` the weights that a
+    resumed run trains on.
 
-    Lightning's EMAWeightAveraging would lose the exact resume and the statistics: it copies the module before it has
-    them, averages buffers and the discriminator, and has no warm-up.
+    Lightning's EMAWeightAveraging copies the module before it has the statistics of the data, averages buffers and
+    discriminators too, and has no warm-up.
 
     Args:
         decay: Share of the average that is kept at each step: 0.999 averages over about 1,000; 0 switches it off.

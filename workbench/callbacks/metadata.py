@@ -7,7 +7,7 @@ import math
 import platform
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,10 @@ PACKAGES = ("lightning", "torch", "torchvision", "torchmetrics", "albumentations
 
 
 class RunMetadata(SaveConfigCallback):
-    """Write ``config.yaml`` and ``environment.json`` into the run's folder, and both to every logger.
+    """Write ``config.yaml`` and ``environment.json`` into the run's folder and to every logger, and the configuration
+    into each checkpoint (key ``config``, YAML), so that a checkpoint alone is enough to test and to predict.
 
-    The configuration is in each checkpoint too (key ``config``, YAML), so that a checkpoint alone is enough to test and
-    to predict. Where several processes or accumulation make a step's batch larger, its size is printed; no learning
-    rate is scaled. On Lightning's own way the existing file of a resumed run is an error, and W&B gets another folder.
+    With Lightning's own callback a resumed run fails on the existing file, and with W&B it goes into another folder.
     """
 
     def __init__(self, parser: Any, config: Any, run: Run | None = None, **kwargs: Any) -> None:
@@ -116,18 +115,12 @@ def describe_batch(batch: int, processes: int, accumulated: int, batches: float,
 
 def environment() -> dict[str, Any]:
     """Versions, platform, command and git commit (``-dirty`` behind it if there are uncommitted changes)."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
     return {
         "command": " ".join(["python -m project", *sys.argv[1:]]),
         "commit": _commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": versions,
+        "packages": {found.name: found.version for found in distributions() if found.name.lower() in PACKAGES},
     }
 
 

@@ -8,13 +8,11 @@ from collections import defaultdict
 from pathlib import Path
 
 import torch
+from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.profilers import Profiler
 
-from workbench.errors import UserError
-
-SKIPPED = 5
-"""First steps, which are slower: memory is allocated, kernels are chosen."""
+SKIPPED = 5  # first steps, which are slower: memory is allocated, kernels are chosen
 PARTS = (
     (r"dataloader_next", "data: waiting for the loader"),
     (r"batch_to_device|batch_transfer", "data: to the device, and what is made there"),
@@ -25,19 +23,16 @@ PARTS = (
 
 
 class StepProfile(Callback):
-    """Time the parts of a step, and print them, the slowest first: data, forward, backward, optimizer, each callback,
-    and the rest, which is logging and Lightning's own work. Also written to ``profile.txt`` in the run's folder.
+    """Time the parts of a step, print them, and write them to ``profile.txt`` in the run's folder.
 
-    Each part is without what is timed inside it; Lightning's profilers count nested actions twice. On an accelerator
-    each part waits for the device, which makes the timed steps slower.
+    Lightning's profilers count nested actions twice; here each part is without what is timed inside it. On an
+    accelerator each part waits for the device, which makes the timed steps slower.
 
     Args:
         steps: Time so many steps, after the first five, then train on as usual; 0 for none. --profile alone: 50.
     """
 
-    def __init__(self, steps: int = 0) -> None:
-        if steps < 0:
-            raise UserError(f"profile.steps is {steps}: it must be 0 or more.")
+    def __init__(self, steps: NonNegativeInt = 0) -> None:
         self.steps = steps
         self._timer: _Timer | None = None
         self._before: Profiler | None = None
@@ -65,11 +60,11 @@ class StepProfile(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._finish(trainer)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, *_: object) -> None:
         if self._timer is not None:
             self._timer.pause(True)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, *_: object) -> None:
         if self._timer is not None:
             self._timer.pause(False)
 
@@ -119,7 +114,6 @@ class _Timer(Profiler):
         self._paused = paused
 
     def parts(self) -> dict[str, float]:
-        """Seconds of each part of the steps."""
         self._count()
         found: dict[str, float] = defaultdict(float)
         for action, seconds in self._own.items():
@@ -128,14 +122,12 @@ class _Timer(Profiler):
 
 
 def part_of(action: str) -> str:
-    """The part of a step that one of Lightning's actions belongs to."""
     if callback := re.match(r"\[Callback\](\w+)", action):
         return f"callback {callback[1]}"
     return next((part for pattern, part in PARTS if re.search(pattern, action)), "rest: logging, Lightning")
 
 
 def table(parts: dict[str, float], steps: int) -> str:
-    """The parts, slowest first, in milliseconds a step."""
     total = max(sum(parts.values()), 1e-12)
     lines = [f"A step takes {total / steps * 1000:.1f} ms (mean of {steps}):"]
     for part, seconds in sorted(parts.items(), key=lambda entry: -entry[1]):

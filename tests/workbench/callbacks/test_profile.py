@@ -10,7 +10,6 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from workbench.callbacks.profile import StepProfile, part_of, table
-from workbench.errors import UserError
 
 
 class Clock:
@@ -109,8 +108,3 @@ def test_the_table_is_sorted():
     lines = table({"a": 0.01, "b": 0.03}, 2).splitlines()
     assert "20.0 ms (mean of 2)" in lines[0]
     assert lines[1].split()[0] == "b" and "75.0%" in lines[1]
-
-
-def test_a_negative_number_is_told():
-    with pytest.raises(UserError, match=r"profile\.steps"):
-        StepProfile(-1)
