@@ -166,7 +166,7 @@ class Checkpoints(Checkpoint):
     def save_last(self, trainer: Trainer) -> None:
         """Save ``last.ckpt``; called by all processes."""
         self._failed = True
-        trainer.save_checkpoint(self.folder / "last.ckpt")
+        trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
         self._postponed = self._failed = False
 
@@ -200,7 +200,7 @@ class Checkpoints(Checkpoint):
         kept[name] = score
         self._is_snapshot = name != "best.ckpt"
         try:
-            trainer.save_checkpoint(self.folder / name)
+            trainer.save_checkpoint(self.folder / name, weights_only=False)
         finally:
             self._is_snapshot = False
         if lowest not in (None, name):
