@@ -17,6 +17,7 @@ from workbench.errors import UserError
 from workbench.lightning_private import logs_now
 from workbench.sharding import is_sharded
 
+MEASURED = ("measured_at", "_metrics", "_steps", "_clipped", "_dropped")
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -60,8 +61,9 @@ class GradientClipping(Callback):
         self.limit = norm if value is None else value
         self.by_value = value is not None
         self.limits = dict(networks or {})
-        self._networks: dict[int, dict[str, _Network]] = {}  # of each optimizer
-        self._counts: dict[int, int] = {}
+        self._networks: list[dict[str, _Network]] = []  # of each optimizer
+        self._counts: list[int] = []  # of its parameters
+        self._loaded: list[dict[str, Any]] = []
         self._complete = True
         self._stepped = False
 
@@ -78,9 +80,16 @@ class GradientClipping(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._networks, self._counts, self._stepped = {}, {}, False
+        self._networks, self._counts, self._stepped = [], [], False
         names = [name for optimizer in trainer.optimizers for name in _parts(pl_module, optimizer)]
         self.limits = {choose("gradient_clipping.networks", name, names): at for name, at in self.limits.items()}
+        for number, optimizer in enumerate(trainer.optimizers):
+            self._networks.append({})
+            self._counts.append(-1)
+            found = self._networks_of(pl_module, number, optimizer)
+            for network in found if number < len(self._loaded) else []:
+                vars(network).update(self._loaded[number].get(network.name, {}))
+        self._loaded = []
         obstacle = _obstacle(trainer)
         self._complete = obstacle is None
         if obstacle is not None and self.clips:
@@ -90,7 +99,8 @@ class GradientClipping(Callback):
         if not self._complete:
             return
         self._stepped = True
-        for network in self._networks_of(pl_module, optimizer):
+        number = next(n for n, known in enumerate(trainer.optimizers) if known is optimizer)
+        for network in self._networks_of(pl_module, number, optimizer):
             # A network that is not trained in every batch may never be in one that is logged.
             overdue = trainer.global_step - network.measured_at >= (trainer.log_every_n_steps or math.inf)
             if network.limit is not None or overdue or _logs_now(trainer):
@@ -99,20 +109,27 @@ class GradientClipping(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if self._stepped and _logs_now(trainer):  # a batch that only accumulates is not logged
-            for networks in self._networks.values():
+            for networks in self._networks:
                 for network in networks.values():
                     pl_module.log_dict(network.pop_metrics())
         self._stepped = False
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Release the parameters."""
-        self._networks, self._counts = {}, {}
+        self._networks = []
 
-    def _networks_of(self, pl_module: LightningModule, optimizer: Optimizer) -> Iterable[_Network]:
-        networks = self._networks.setdefault(id(optimizer), {})
+    def state_dict(self) -> dict[str, Any]:
+        """What was measured since the last log."""
+        return {"networks": [{name: found.state() for name, found in networks.items()} for networks in self._networks]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._loaded = state_dict["networks"]
+
+    def _networks_of(self, pl_module: LightningModule, number: int, optimizer: Optimizer) -> Iterable[_Network]:
+        networks = self._networks[number]
         count = sum(len(group["params"]) for group in optimizer.param_groups)
-        if self._counts.get(id(optimizer)) != count:  # the first step, or layers were unfrozen
-            self._counts[id(optimizer)] = count
+        if self._counts[number] != count:  # at first, or layers were unfrozen
+            self._counts[number] = count
             for name, parameters in _parts(pl_module, optimizer).items():
                 limit = self.limits.get(name, self.limit)
                 networks.setdefault(name, _Network(name, limit, self.by_value)).parameters = parameters
@@ -128,6 +145,9 @@ class _Network:
         self.measured_at = -math.inf
         self._metrics: dict[str, Tensor] = {}
         self._steps, self._clipped, self._dropped = 0, 0, 0
+
+    def state(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key in MEASURED}
 
     @torch.no_grad()
     def measure_and_clip(self) -> None:

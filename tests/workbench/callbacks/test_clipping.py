@@ -269,6 +269,24 @@ def test_a_network_that_never_steps_in_a_logged_batch_is_logged():
     assert set(trainer.logger.column("grad/generator_norm")) == {1, 3, 5, 7, 9, 11}
 
 
+def test_a_resumed_run_logs_what_was_measured_before(tmp_path):
+    """The discriminator steps in even batches, odd ones are logged; a checkpoint comes between the two."""
+
+    class Resume(L.Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch_idx == 3:
+                torch.save(trainer.callbacks[1].state_dict(), tmp_path / "state")
+                trainer.callbacks[1] = GradientClipping(norm=0.8)
+                trainer.callbacks[1].load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+                trainer.callbacks[1].on_train_start(trainer, pl_module)
+
+    rows = [
+        fit(Two(discriminator_every=2), first, GradientClipping(norm=0.8), log_every_n_steps=2).logger.rows
+        for first in (L.Callback(), Resume())
+    ]
+    assert rows[0] == rows[1] and rows[0][3]["grad/discriminator_norm"] > 0
+
+
 def test_parameters_outside_any_network_and_frozen_ones():
     class Own(One):
         def __init__(self):
