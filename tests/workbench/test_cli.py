@@ -60,6 +60,7 @@ def config(tmp_path: Path, make_images) -> Path:
                     "val_check_interval": 10,
                     "log_every_n_steps": 1,
                 },
+                "checkpoint": {"monitor": "val/psnr", "mode": "max"},
             }
         )
     )
