@@ -93,7 +93,7 @@ class Facts:
     later: dict[str, Parameter] = field(default_factory=dict)
     activations: dict[str, Activation] = field(default_factory=dict)
     learning_rate: dict[str, Knob] = field(default_factory=dict)
-    clipping: Knob = field(default_factory=lambda: Knob("trainer.gradient_clip_val"))
+    clipping: Knob = field(default_factory=lambda: Knob("gradient_clipping.norm"))
     weight_decay: dict[str, Knob] = field(default_factory=dict)
     decoupled: frozenset[str] = frozenset()
     penalties: dict[str, Knob] = field(default_factory=dict)

@@ -28,8 +28,6 @@ def gather(trainer: Trainer, model: LightningModule) -> Facts:
     facts.batch_size = getattr(getattr(trainer.datamodule, "hparams", None), "batch_size", None)
     for optimizer in trainer.optimizers:
         _take_optimizer(facts, network_name(model, optimizer), optimizer, arguments)
-    if not model.automatic_optimization:
-        facts.clipping = Knob("gradient_clipping.norm")
     for name in ("l1", "l2"):
         if getattr(model, name, 0) > 0:
             facts.penalties[f"train/{name}_penalty"] = Knob(f"model.init_args.{name}", getattr(model, name))

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from workbench.callbacks.gradients import leave, measure
 from workbench.watch.facts import network_name
 from workbench.watch.monitor import Monitor
 from workbench.watch.recorder import steps_done
@@ -101,9 +100,7 @@ class GradientFlow(Monitor):
         for name, parameter in zip(names, parameters, strict=True):
             if parameter.grad is None:
                 self.recorder.history.add_row("missing", name, step, 1.0)
-        found = measure([p for _, p in present])
-        leave(optimizer, [p for _, p in present], found)
-        norms = torch.stack(found).float()
+        norms = torch.stack(torch._foreach_norm([p.grad for _, p in present])).float()
         self.recorder.put([name for name, _ in present], norms, step, table="gradient")
         kernels = [n for n, (_, p) in enumerate(present) if p.ndim > 1]
         self.recorder.put([f"gradient/{network}"], torch.linalg.vector_norm(norms), step)

@@ -9,9 +9,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
-from workbench.callbacks.logged import was_updated
 from workbench.errors import UserError
 from workbench.findings import Finding, Knob, RuleEngine, training_rules
+from workbench.lightning_private import is_accumulating, was_updated
 from workbench.watch.facts import PENALTY, note_later
 from workbench.watch.monitor import DENSE, Monitor
 from workbench.watch.recorder import steps_done
@@ -68,7 +68,7 @@ class Health(Monitor):
         if trainer.is_global_zero:
             self._take_losses(trainer, outputs, step)
         done = step + 1
-        if not trainer.fit_loop._should_accumulate() and (done in EARLY or done % self.every_n_steps == 0):
+        if not is_accumulating(trainer) and (done in EARLY or done % self.every_n_steps == 0):
             self.look(trainer)
 
     def _take_losses(self, trainer: Trainer, outputs: Any, step: int) -> None:

@@ -8,9 +8,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from workbench.errors import UserError
+from workbench.lightning_private import logs_now
 from workbench.sharding import is_sharded
 from workbench.watch.facts import gather
-from workbench.watch.recorder import Recorder, logs_now, recorder_of, steps_done
+from workbench.watch.recorder import Recorder, recorder_of, steps_done
 
 KEY = "monitors"
 """Where a checkpoint holds what was measured."""

@@ -14,8 +14,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from project.data.batch import Batch
-from workbench.callbacks.random_states import capture, restore
 from workbench.findings import Activation
+from workbench.random_states import get_rng_state, set_rng_state
 from workbench.watch.recorder import Recorder, recorder_of, steps_done
 from workbench.watch.taps import Seen, listening
 
@@ -172,12 +172,12 @@ def untouched(model: nn.Module) -> Iterator[None]:
     """Within this context the model is in eval mode; afterwards its modes and all random numbers are as before."""
     modes = [(module, module.training) for module in model.modules()]
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    states = capture(device)
+    states = get_rng_state(device)
     model.eval()
     try:
         yield
     finally:
-        restore(states, device)
+        set_rng_state(states, device)
         for module, mode in modes:
             module.training = mode
 

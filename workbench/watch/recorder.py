@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from workbench.findings import Facts, History
+from workbench.lightning_private import steps_done
 from workbench.watch.files import RunFiles
 from workbench.watch.state import pack, unpack, unpack_facts
 
@@ -122,16 +123,6 @@ def recorder_of(trainer: Trainer, model: LightningModule) -> Recorder:
     if recorder is None or recorder.model() is not model:
         recorder = _RECORDERS[trainer] = Recorder(model)
     return recorder
-
-
-def steps_done(trainer: Trainer) -> int:
-    """Optimizer steps so far, one a batch also where several optimizers step in it: what loggers count by."""
-    return trainer.fit_loop.epoch_loop._batches_that_stepped
-
-
-def logs_now(trainer: Trainer) -> bool:
-    """Whether Lightning fetches values for the loggers after this batch: fetching more costs no further wait."""
-    return bool(trainer._logger_connector.should_update_logs)
 
 
 def log_values(trainer: Trainer, values: dict[str, Any]) -> None:

@@ -13,9 +13,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
+from workbench.lightning_private import logs_now, steps_done
 from workbench.loggers import log_image
 from workbench.watch.monitor import Monitor
-from workbench.watch.recorder import logs_now, steps_done
 
 FILE = "throughput.csv"
 HEADER = "step,minutes,pictures_per_second,host_mib,device_mib"

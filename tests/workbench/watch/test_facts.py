@@ -37,7 +37,7 @@ def test_a_restorer_s_tensors_and_keys():
     assert facts.weight_decay["network"].value == 0.1 and facts.decoupled == {"network"}
     assert facts.penalties["train/l2_penalty"].key == "model.init_args.l2"
     assert facts.higher_is_better == {"psnr": True, "ssim": True}
-    assert facts.clipping.key == "trainer.gradient_clip_val" and not facts.adversarial
+    assert facts.clipping.key == "gradient_clipping.norm" and not facts.adversarial
 
 
 def test_a_game_is_known_by_its_networks():
