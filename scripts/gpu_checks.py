@@ -136,9 +136,7 @@ def words(model: str, precision: str, options: argparse.Namespace, runs: str) ->
     given += ["--trainer.log_every_n_steps=1", "--gradient_clipping.norm=0.5", "--watch.throughput=false"]
     given += [f"--data.batch_size={options.batch}", "--checkpoint.monitor=null"]
     given += ["--samples.count=0"]
-    if model == "UNet":
-        given += ["--trainer.gradient_clip_val=null"]
-    else:  # both networks train from the first step on
+    if model != "UNet":  # both networks train from the first step on
         given += ["--model.init_args.generator_epochs=0", "--model.init_args.critic_epochs=0"]
     if options.device == "cpu":
         given += ["--trainer.limit_val_batches=2", "--data.num_workers=0", "--data.eval_crop=32", "--data.crop=32"]

@@ -99,9 +99,13 @@ def write_config(folder: Path, options: argparse.Namespace) -> Path:
                 "trainer": {"check_val_every_n_epoch": None, "val_check_interval": 23, "log_every_n_steps": 3},
                 "gradient_clipping": {"norm": 0.5},
                 "ema": {"decay": 0.9},
-                "checkpoint": {"monitor": "val/psnr", "mode": "max"},
                 "early_stopping": {"monitor": "val/psnr", "mode": "max", "patience": 1000},
-                "snapshots": {"keep": "cycles" if options.model == "unet" else "best", "most": 3},
+                "checkpoint": {
+                    "monitor": "val/psnr",
+                    "mode": "max",
+                    "snapshots": "cycles" if options.model == "unet" else "best",
+                    "most": 3,
+                },
             }
         )
     )
@@ -138,7 +142,7 @@ def command(config: Path, name: str, options: argparse.Namespace, resume: bool) 
     words = [sys.executable, "-m", "project", "fit", "--name", name, "--wandb", "off"]
     words += ["--resume", "latest"] if resume else ["--config", str(config)]
     words += ["--trainer.accelerator", "cpu", "--trainer.max_steps", str(options.steps), "--trainer.max_time", "null"]
-    words += ["--last_checkpoint.every_n_steps", str(options.every), "--trainer.devices", str(options.processes)]
+    words += ["--checkpoint.every_n_steps", str(options.every), "--trainer.devices", str(options.processes)]
     if options.processes > 1:
         words += ["--trainer.strategy", "ddp"]
     return words
@@ -236,15 +240,11 @@ def compare(one: Path, other: Path) -> list[str]:
             for run in (one, other)
         )
         for content in (first, second):
-            # How often a validation was begun does not matter, nor what the folder is called, nor Lightning's note of
-            # the score that was looked at last, which it does not load.
+            # How often a validation was begun does not matter, nor what the folder is called.
             content["loops"]["fit_loop"].pop("epoch_loop.val_loop.batch_progress")
-            for state in content["callbacks"].values():
-                for path in [key for key in state if key.endswith(("_path", "_models", "dirpath", "current_score"))]:
-                    del state[path]
         for key in ("global_step", "state_dict", "current_model_state", "optimizer_states", "lr_schedulers"):
             faults += [f"{name}.ckpt: {found}" for found in different(first.get(key), second.get(key), key)]
-        for key in ("loops", "random_states", "place", "callbacks"):
+        for key in ("loops", "random_states", "exact_resume", "callbacks"):
             faults += [f"{name}.ckpt: {found}" for found in different(first[key], second[key], key)]
     kept = [{path.name: path for path in (run / "checkpoints").glob("snapshot-*.ckpt")} for run in (one, other)]
     if kept[0].keys() != kept[1].keys():

@@ -8,22 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, EarlyStopping, LearningRateMonitor, ModelCheckpoint, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from workbench.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from workbench.callbacks.checkpoints import Checkpoints
 from workbench.callbacks.clipping import GradientClipping
-from workbench.callbacks.effective import EffectiveBatch
+from workbench.callbacks.early_stopping import EarlyStopping as Patience
 from workbench.callbacks.ema import EMA
-from workbench.callbacks.logged import ClearStepMetrics
-from workbench.callbacks.place import ExactResume
+from workbench.callbacks.metadata import RunMetadata
 from workbench.callbacks.profile import StepProfile
 from workbench.callbacks.progress import Progress
-from workbench.callbacks.random_states import RandomStates
-from workbench.callbacks.record import Record
-from workbench.callbacks.snapshots import Snapshots
-from workbench.callbacks.stopping import Patience
+from workbench.callbacks.resume import ExactResume
 from workbench.checkpoint import read_checkpoint
 from workbench.console import print_scores, resume_command, short_path, silence_warnings
 from workbench.distributed import explain_failure, make_trainer, terminate_children
@@ -40,9 +36,7 @@ from workbench.watch import Watch
 # Each has a key of its own, so that `--early_stopping.patience 5` works. They are called in this order, between FIRST
 # and LAST; Lightning calls what saves checkpoints behind all others.
 CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
-    "checkpoint": (BestCheckpoint, {}),
-    "snapshots": (Snapshots, {}),  # before the last checkpoint, which knows which there are
-    "last_checkpoint": (LastCheckpoint, {}),
+    "checkpoint": (Checkpoints, {}),
     "early_stopping": (Patience, {}),
     "ema": (EMA, {}),  # restores the weights after a validation before they are measured
     "watch": (Watch, {}),  # before what clips
@@ -51,12 +45,12 @@ CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
     "learning_rate": (LearningRateMonitor, {"logging_interval": "step"}),
     "progress": (Progress, {}),
 }
-FIRST: list[type[Callback]] = [ExactResume, ClearStepMetrics]
-LAST: list[type[Callback]] = [EffectiveBatch, RandomStates]
+FIRST: list[type[Callback]] = [ExactResume]
+LAST: list[type[Callback]] = []
 
 SWITCHES = {"early_stopping": ("monitor",), "ema": ("decay",), "profile": ("steps",)}
 """Key -> arguments: a callback all of whose arguments here are null or 0 is not added to the trainer."""
-TRAINER_SWITCHES = {"enable_progress_bar": ProgressBar, "enable_checkpointing": ModelCheckpoint}
+TRAINER_SWITCHES = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
 
 
 class CommandLine(LightningCLI):
@@ -73,7 +67,7 @@ class CommandLine(LightningCLI):
         Parser.words = [command or argv[0], *argv[1:]]
         super().__init__(
             LightningModule,
-            save_config_callback=Record,
+            save_config_callback=RunMetadata,
             parser_class=Parser,
             subclass_mode_model=True,
             seed_everything_default=42,
@@ -217,7 +211,7 @@ class CommandLine(LightningCLI):
         if run is None:
             return
         scores = {key: float(value) for key, value in trainer.callback_metrics.items()}
-        keeper = next((c for c in trainer.callbacks if isinstance(c, BestCheckpoint) and c.best_model_path), None)
+        keeper = next((c for c in trainer.callbacks if isinstance(c, Checkpoints) and c.best_model_path), None)
         sharded = is_sharded(trainer)  # Lightning cannot wrap sharded weights once more, to evaluate them
         if keeper is not None and not sharded:
             options = {"datamodule": self.datamodule, "ckpt_path": keeper.best_model_path, "verbose": False}
@@ -230,7 +224,7 @@ class CommandLine(LightningCLI):
         if trainer.is_global_zero:
             self._summarize(scores, keeper, sharded)
 
-    def _summarize(self, scores: dict[str, float], keeper: BestCheckpoint | None, sharded: bool) -> None:
+    def _summarize(self, scores: dict[str, float], keeper: Checkpoints | None, sharded: bool) -> None:
         run, trainer = self.run, self.trainer
         kind = "best" if keeper is not None and keeper.monitor else "newest"
         stops = [c.stopping_reason_message for c in trainer.callbacks if isinstance(c, EarlyStopping)]

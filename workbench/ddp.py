@@ -6,6 +6,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
 from workbench.errors import UserError
+from workbench.lightning_private import ddp_options
 
 
 def allow_unused_parameters(trainer: Trainer, because: str) -> None:
@@ -18,7 +19,7 @@ def allow_unused_parameters(trainer: Trainer, because: str) -> None:
     """
     if not isinstance(trainer.strategy, DDPStrategy):
         return
-    options = trainer.strategy._ddp_kwargs
+    options = ddp_options(trainer.strategy)
     if not options.setdefault("find_unused_parameters", True) or options.get("static_graph"):
         key = "static_graph: true" if options.get("static_graph") else "find_unused_parameters: false"
         raise UserError(

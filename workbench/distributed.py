@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from workbench.checkpoint import weights_mismatch
 from workbench.checkpoint_io import AtomicCheckpointIO
 from workbench.errors import UserError
+from workbench.lightning_private import cluster_environment
 
 RUN_VERSION = "WORKBENCH_RUN_VERSION"
 """Lightning's ddp starts the other processes by running the same command again: they inherit the folder's name."""
@@ -170,7 +171,7 @@ def make_trainer(make: Callable[..., Trainer], section: Mapping[str, Any], **opt
             f"trainer.precision {section['precision']} needs a GPU: a CPU computes nothing in float16.\n"
             "Use --trainer.precision bf16-mixed, or 32."
         )
-    environment = trainer._accelerator_connector.cluster_environment
+    environment = cluster_environment(trainer)
     if trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
         raise UserError(  # else it silently waits for the others, for half an hour
             f"trainer.num_nodes is {trainer.num_nodes}, but nothing says where the other machines are.\n"

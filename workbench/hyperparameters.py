@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from lightning.pytorch import LightningModule
-from lightning.pytorch.core.mixins.hparams_mixin import _given_hyperparameters
+
+from workbench.lightning_private import given_hyperparameters
 
 
 def is_plain(value: object) -> bool:
@@ -25,7 +26,7 @@ def save_plain_hyperparameters(module: LightningModule, arguments: dict[str, obj
         module: The one under construction, after ``super().__init__()``.
         arguments: Name -> value of the constructor's arguments: ``locals()`` will do.
     """
-    if _given_hyperparameters.get() is not None:
+    if given_hyperparameters() is not None:
         module.save_hyperparameters()
         return
     module.save_hyperparameters({k: v for k, v in arguments.items() if k not in ("self", "__class__") and is_plain(v)})

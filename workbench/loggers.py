@@ -183,7 +183,7 @@ def _wandb_logger(run: Run, mode: str) -> Logger:
         save_dir=run.folder,
         mode=mode,
     )
-    logger._wandb_init.pop("anonymous", None)  # wandb warns about the mere presence of this setting
+    wandb_options(logger).pop("anonymous", None)  # wandb warns about the mere presence of this setting
     return logger
 
 

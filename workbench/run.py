@@ -174,7 +174,7 @@ def latest_valid_checkpoint(run: Run) -> ResumePoint:
                 if archive.testzip() is not None:  # torch itself does not look at the checksums
                     raise ValueError("its checksum differs")
             content = torch.load(path, map_location="cpu", weights_only=True)
-            found = ResumePoint(path, content["global_step"], content.get("place", {}).get("rows"))
+            found = ResumePoint(path, content["global_step"], content.get("exact_resume", {}).get("rows"))
         except Exception as error:  # the reader fails on damaged files in any way: IndexError, EOFError, ...
             faults.append(f"{path} cannot be read, it is damaged or cut short ({one_line(error, 120)}).")
             continue

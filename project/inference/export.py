@@ -27,7 +27,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from project.inference.common import input_channels, main_network
-from workbench.callbacks.record import environment
+from workbench.callbacks.metadata import environment
 from workbench.checkpoint import Checkpoint, load_model, read_checkpoint
 from workbench.console import silence_warnings
 from workbench.errors import UserError

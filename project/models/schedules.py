@@ -46,7 +46,7 @@ class WarmupCosine(LRScheduler):
         final: Share of the learning rate that is left at the end.
         total_steps: Length of the run in steps; null inside a Trainer, which knows it.
         cycles: How often the rate falls, each time from its maximum: the end of each is a good model of its own, see
-            ``--snapshots.keep cycles``.
+            ``--checkpoint.snapshots cycles``.
 
     Raises:
         UserError: When ``warmup`` is not in [0, 1) or ``cycles`` below 1, or at the first step when the run's length is

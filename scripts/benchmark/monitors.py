@@ -60,6 +60,6 @@ def compare_monitors(config: str, steps: int, rounds: int, rest: list[str]) -> N
     with tempfile.TemporaryDirectory() as runs:
         words = ["fit", "--config", config, "--runs_dir", runs, f"--trainer.max_steps={steps * len(order) + 1}"]
         words += [f"--trainer.val_check_interval={steps}", "--trainer.check_val_every_n_epoch=null", "--wandb=off"]
-        words += ["--trainer.max_time=null", "--trainer.max_epochs=-1", "--last_checkpoint.every_n_minutes=0", *rest]
+        words += ["--trainer.max_time=null", "--trainer.max_epochs=-1", "--checkpoint.every_n_minutes=0", *rest]
         Timed(expand_args(words))
     print_comparison(f"a step of {config}", {ON: turns[ON], OFF: turns[OFF]}, "ms", 1000)

@@ -78,9 +78,8 @@ def small(tmp_path: Path, make_images: Callable[..., Path], small_model: dict[st
                     "log_every_n_steps": 1,
                 },
                 "ema": {"decay": 0.9},
-                "checkpoint": {"monitor": "val/psnr", "mode": "max"},
+                "checkpoint": {"monitor": "val/psnr", "mode": "max", "every_n_steps": 2},
                 "early_stopping": {"monitor": "val/psnr", "mode": "max"},
-                "last_checkpoint": {"every_n_steps": 2, "on_error": False},
                 "samples": {"count": 1, "size": 24, "every_n_validations": 2},
             }
         )

@@ -112,7 +112,7 @@ def saved(tmp_path) -> Run:
     run = Run(tmp_path, "denoise", "1", resumed=True)
     run.last_checkpoint.parent.mkdir(parents=True)
     for name, step in (("previous", 20), ("last", 30)):
-        content = {"global_step": step, "state_dict": {"w": torch.zeros(5000)}, "place": {"rows": step + 3}}
+        content = {"global_step": step, "state_dict": {"w": torch.zeros(5000)}, "exact_resume": {"rows": step + 3}}
         torch.save(content, run.last_checkpoint.with_name(f"{name}.ckpt"))
     return run
 

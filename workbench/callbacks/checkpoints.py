@@ -1,146 +1,253 @@
-"""The two checkpoints of a run: the best by a validation score, and the last, to go on from."""
+"""What a run saves and when: its best checkpoint, its last ones, and snapshots for an ensemble."""
 
 from __future__ import annotations
 
+import math
+import re
 import time
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
-from workbench.callbacks.stopping import require_logged
+from workbench.callbacks.early_stopping import require_logged
 from workbench.errors import UserError
+from workbench.lightning_private import is_accumulating
+from workbench.random_states import get_rng_state, set_rng_state
 from workbench.run_progress import NEVER
 
-# One ModelCheckpoint cannot do both: its `save_last` leaves out validations that bring no new best, and its
-# `save_on_exception` writes the interrupted weights over the best ones. Neither saves at the end of a training epoch,
-# where Lightning would: the epoch's figures and schedulers come after that, and a resumed run would leave them out.
+SNAPSHOTS = "snapshot-*.ckpt"
+FOR_INFERENCE = ("state_dict", "config", "epoch", "global_step", "pytorch-lightning_version")
+LOW = 0.1  # share of a cycle's peak learning rate: a run that ends at or below it has finished its last cycle
 
 
-class BestCheckpoint(ModelCheckpoint):
-    """Keeps ``checkpoints/best.ckpt``.
+class Checkpoints(Checkpoint):
+    """Keep ``best.ckpt``, ``last.ckpt`` and ``previous.ckpt``, and on request snapshots, in ``checkpoints/``.
 
-    Args:
-        monitor: Logged value to choose by; null keeps the newest, as for a GAN, whose PSNR falls while its images get
-            better.
-        mode: max where higher is better, min where lower is.
-    """
+    Lightning's ModelCheckpoint would lose the exact resume: `save_last` skips validations without a new best,
+    `save_on_exception` overwrites the best, and the end of an epoch is saved before its metrics and schedulers.
+    `ExactResume` saves ``last.ckpt`` between two steps when it `is_due`.
 
-    def __init__(self, monitor: str | None = None, mode: Literal["max", "min"] = "max") -> None:
-        super().__init__(
-            filename="best",
-            monitor=monitor,
-            mode=mode,
-            auto_insert_metric_name=False,
-            enable_version_counter=False,
-            save_on_train_epoch_end=False,
-        )
+    A snapshot, ``snapshot-STEP.ckpt``, holds only what testing and predicting need. A cycle ends before the first step
+    at a higher learning rate than that of the step before it, and at the end of a run with a low one. Source: Huang et
+    al. 2017, "Snapshot Ensembles: Train 1, Get M for Free", arXiv:1704.00109.
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the best so far, also where the folder is named from elsewhere; another run has none so far."""
-        if not (Path(self.dirpath) / "best.ckpt").is_file():
-            return
-        paths = {key: self._here(path) for key, path in state_dict.items() if key.endswith("_path")}
-        known = {self._here(path): score for path, score in state_dict["best_k_models"].items()}
-        super().load_state_dict({**state_dict, **paths, "best_k_models": known, "dirpath": self.dirpath})
-
-    def _here(self, path: str) -> str:
-        return str(Path(self.dirpath) / Path(path).name) if path else ""
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save when this validation was the best one."""
-        if not trainer.sanity_checking and self.monitor is not None:
-            require_logged(trainer, "checkpoint", self.monitor)
-        super().on_validation_end(trainer, pl_module)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Of the newest, keep the steps since the last validation as well."""
-        if self.monitor is None and not trainer.fast_dev_run and trainer.global_step > self._last_global_step_saved:
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
-
-
-class LastCheckpoint(ModelCheckpoint):
-    """Keeps ``checkpoints/last.ckpt``, from which a run goes on as if it had never stopped, and the one before it.
-
-    Written after every validation, at the end, when a signal or an error ends the run between two steps, and every
-    few minutes.
+    Each checkpoint holds the random states of all processes after everything that a step draws and before the next
+    batch is fetched, since Lightning calls checkpoint callbacks after all others.
 
     Args:
-        every_n_minutes: Save also when the last one is that old: what a killed run loses at most; 0 for never.
-        every_n_steps: Save also every so many steps; 0 for never.
-        on_error: Save as well when an error comes between two steps; in the middle of one, half is done.
+        monitor: The logged metric that the best are chosen by; null keeps the newest as ``best.ckpt``.
+        mode: min if lower is better, max if higher is.
+        every_n_minutes: Save ``last.ckpt`` not only after validations: the most that a killed run loses; 0 for never.
+        every_n_steps: The same in optimizer steps; 0 for never.
+        snapshots: none, best (by `monitor`), or cycles (the ends of the learning rate's cycles).
+        most: How many snapshots are kept; of cycles the newest.
+
+    Raises:
+        UserError: `monitor` is not logged, or missing where the best snapshots are asked for.
     """
 
-    def __init__(self, every_n_minutes: float = 5.0, every_n_steps: int = 0, on_error: bool = True) -> None:
-        if every_n_minutes < 0 or every_n_steps < 0:
+    def __init__(
+        self,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] = "min",
+        every_n_minutes: NonNegativeFloat = 5.0,
+        every_n_steps: NonNegativeInt = 0,
+        snapshots: Literal["none", "best", "cycles"] = "none",
+        most: PositiveInt = 5,
+    ) -> None:
+        if snapshots == "best" and monitor is None:
             raise UserError(
-                "last_checkpoint.every_n_minutes and every_n_steps must not be negative (0 is never); "
-                f"they are {every_n_minutes} and {every_n_steps}."
+                "checkpoint.snapshots is best, and checkpoint.monitor names no metric to choose by.\n"
+                "Name it: --checkpoint.monitor NAME --checkpoint.mode min (or max, if higher is better)"
             )
-        super().__init__(filename="last", save_top_k=1, enable_version_counter=False, save_on_train_epoch_end=False)
-        self.every_n_minutes, self.every_n_steps, self.on_error = every_n_minutes, every_n_steps, on_error
+        self.monitor, self.mode, self.snapshots, self.most = monitor, mode, snapshots, most
+        self.every_n_minutes, self.every_n_steps = every_n_minutes, every_n_steps
+        self.folder = Path("checkpoints")
+        self._best: dict[str, float] = {}  # file name -> score, higher is better
+        self._kept: dict[str, float] = {}  # the same for snapshots; for cycles the score is the step
+        self._rate, self._peak, self._fell = 0.0, 0.0, False  # of the learning rate in the current cycle
+        self._saved_step: int | None = None  # of last.ckpt; until training starts nothing is worth saving
         self._saved_at = time.monotonic()
-        self._postponed = self._failed = False
+        self._postponed = self._failed = self._is_snapshot = False
+        self._rng: dict[str, Any] = {}
+        self._loaded_rng: list[dict[str, Any]] | None = None
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing: the paths of another run are no business of this one."""
+    @property
+    def best_model_path(self) -> str:
+        """The best checkpoint, "" as long as there is none; Lightning reads it too."""
+        return str(self.folder / "best.ckpt") if self._best else ""
+
+    @property
+    def snapshot_paths(self) -> list[Path]:
+        return [self.folder / name for name in sorted(self._kept)]
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        folder = trainer.log_dir or trainer.default_root_dir  # a broadcast: every process asks
+        if stage == "fit":
+            self.folder, self._saved_step = Path(folder).absolute() / "checkpoints", None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Until here nothing is worth saving, and a half-restored run must not overwrite what it resumes from."""
-        super().on_train_start(trainer, pl_module)
-        self._last_global_step_saved, self._saved_at = trainer.global_step, time.monotonic()
+        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        if self.snapshots != "none" and not trainer.fast_dev_run and trainer.is_global_zero:
+            for path in set(self.folder.glob(SNAPSHOTS)) - set(self.snapshot_paths):
+                path.unlink()  # of a killed run, after the checkpoint that this one resumes from: it comes again
+        loaded, self._loaded_rng = self._loaded_rng, None
+        if loaded is not None and len(loaded) == trainer.world_size:
+            set_rng_state(loaded[trainer.global_rank], trainer.strategy.root_device)
+        elif loaded is not None and trainer.is_global_zero:
+            print(
+                f"The checkpoint was saved by {len(loaded)} processes, and now there are {trainer.world_size}: "
+                "training resumes, but not bit-identically."
+            )
+        self._rng = get_rng_state(trainer.strategy.root_device)
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if self.snapshots != "cycles":
+            return
+        rate = _learning_rate(trainer)
+        if self._fell and rate > self._rate:
+            self._save_cycle_end(trainer)
+            self._peak, self._fell = 0.0, False
+        self._fell = self._fell or rate < self._rate
+        self._rate, self._peak = rate, max(self._peak, rate)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Nothing: see `workbench.callbacks.place.ExactResume`, which saves before the next step."""
+        self._rng = get_rng_state(trainer.strategy.root_device)
+
+    on_validation_start = on_train_batch_end
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save, unless this was the run's last validation: the end is saved with all that belongs to it."""
-        if self._should_skip_saving_checkpoint(trainer) or trainer.should_stop:
+        self._rng = get_rng_state(trainer.strategy.root_device)
+        if trainer.fast_dev_run or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        if trainer.max_steps != -1 and trainer.global_step >= trainer.max_steps:
-            return
-        # Gradients that are still collected are in no checkpoint, and schedulers that wait for Lightning to step them
-        # after this validation are left out by a resumed run: then after one of the next steps.
+        if self.monitor is not None:
+            require_logged(trainer, "checkpoint.monitor", self.monitor)
+        self._save_best(trainer)
+        if self.is_saved(trainer) or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
+            return  # at its end a run saves the last one, with everything that belongs to it
+        # Accumulated gradients are in no checkpoint, and a resumed run would skip schedulers that Lightning steps after
+        # this validation: then save after one of the next steps.
         stepped = trainer.lr_scheduler_configs if pl_module.automatic_optimization else []
         waiting = any(config.reduce_on_plateau and config.frequency != NEVER for config in stepped)
-        if trainer.fit_loop._should_accumulate() or waiting:
+        if is_accumulating(trainer) or waiting:
             self._postponed = True
         else:
-            self.save(trainer)
+            self.save_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the steps since the last validation as well."""
-        if not trainer.fast_dev_run and trainer.global_step > self._last_global_step_saved:
-            self.save(trainer)
+        if trainer.fast_dev_run:
+            return
+        if self.monitor is None:
+            self._save_best(trainer)
+        if self.snapshots == "cycles":
+            rate = _learning_rate(trainer)
+            if (self._fell and rate > self._rate) or rate <= LOW * self._peak:
+                self._save_cycle_end(trainer)
+        if not self.is_saved(trainer):  # after the snapshots, which it lists
+            self.save_last(trainer)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Nothing: see `workbench.callbacks.place.ExactResume`, which knows whether something is half done."""
-
-    def due(self, trainer: Trainer) -> bool:
-        """Whether it is time for one."""
+    def is_due(self, trainer: Trainer) -> bool:
+        """Whether it is time to save ``last.ckpt``."""
         if trainer.fast_dev_run:
             return False
-        minutes = (time.monotonic() - self._saved_at) / 60
-        steps = trainer.global_step - self._last_global_step_saved
+        minutes, steps = (time.monotonic() - self._saved_at) / 60, trainer.global_step - (self._saved_step or 0)
         return self._postponed or (0 < self.every_n_minutes <= minutes and steps > 0) or 0 < self.every_n_steps <= steps
 
     def is_saved(self, trainer: Trainer) -> bool:
-        """Whether nothing was trained since the last one."""
-        return bool(trainer.fast_dev_run) or trainer.global_step == self._last_global_step_saved
+        """Whether ``last.ckpt`` holds all steps so far; a half-restored run must not overwrite what it resumes from."""
+        return bool(trainer.fast_dev_run) or self._saved_step in (None, trainer.global_step)
 
-    def save(self, trainer: Trainer) -> None:
-        """Save; takes all processes."""
+    def save_last(self, trainer: Trainer) -> None:
+        """Save ``last.ckpt``; called by all processes."""
         self._failed = True
-        self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
-        self._saved_at, self._postponed, self._failed = time.monotonic(), False, False
+        trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
+        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        self._postponed = self._failed = False
 
     def save_on_error(self, trainer: Trainer) -> None:
-        """Save, but not where saving itself was the error, and let no second error hide the first."""
-        if self._failed or self.is_saved(trainer):
+        """Save, unless saving itself failed; a second error must not hide the first."""
+        if not (self._failed or self.is_saved(trainer)):
+            try:
+                self.save_last(trainer)
+            except UserError as error:
+                rank_zero_warn(str(error))
+
+    def _save_best(self, trainer: Trainer) -> None:
+        score = float(trainer.global_step if self.monitor is None else trainer.callback_metrics[self.monitor])
+        score = -score if self.monitor is not None and self.mode == "min" else score
+        score = -math.inf if math.isnan(score) else score
+        self._keep(trainer, self._best, 1, "best.ckpt", score)
+        if self.snapshots == "best":
+            self._keep(trainer, self._kept, self.most, _snapshot_name(trainer), score)
+
+    def _save_cycle_end(self, trainer: Trainer) -> None:
+        if not trainer.fast_dev_run and _snapshot_name(trainer) not in self._kept:
+            self._keep(trainer, self._kept, self.most, _snapshot_name(trainer), trainer.global_step)
+
+    def _keep(self, trainer: Trainer, kept: dict[str, float], most: int, name: str, score: float) -> None:
+        """Save a checkpoint among the `most` with the highest scores, in place of the lowest one."""
+        lowest = min(kept, key=kept.__getitem__) if len(kept) >= most else None
+        if not trainer.strategy.reduce_boolean_decision(lowest is None or score > kept[lowest]):
             return
+        if lowest is not None:
+            del kept[lowest]
+        kept[name] = score
+        self._is_snapshot = name != "best.ckpt"
         try:
-            self.save(trainer)
-        except UserError as error:
-            rank_zero_warn(str(error))
+            trainer.save_checkpoint(self.folder / name, weights_only=False)
+        finally:
+            self._is_snapshot = False
+        if lowest not in (None, name):
+            trainer.strategy.remove_checkpoint(self.folder / lowest)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the random states of all processes (all call this, rank 0 writes); strip a snapshot."""
+        if self._is_snapshot:
+            data = type(getattr(trainer, "datamodule", None)).__qualname__
+            for key in set(checkpoint) - {*FOR_INFERENCE, data}:
+                if not re.search(r"hyper_parameters$|hparams_(name|type)$", key):
+                    del checkpoint[key]
+            return
+        states = [self._rng or get_rng_state(trainer.strategy.root_device)] * trainer.world_size
+        if trainer.world_size > 1:
+            torch.distributed.all_gather_object(states, states[0])
+        checkpoint["random_states"] = states
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the random states until training starts: building model and loaders draws numbers."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._loaded_rng = checkpoint.get("random_states")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Names of files without the folder, which may be moved."""
+        chosen_by = [self.monitor, self.mode, self.snapshots]
+        cycle = [self._rate, self._peak, self._fell]
+        return {"chosen_by": chosen_by, "best": dict(self._best), "kept": dict(self._kept), "cycle": cycle}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue with the files in this run's folder (those of another run are not its own), if chosen alike."""
+        found = {
+            key: {name: score for name, score in state_dict[key].items() if (self.folder / name).is_file()}
+            for key in ("best", "kept")
+        }
+        monitor, mode, snapshots = state_dict["chosen_by"]
+        if (monitor, mode) == (self.monitor, self.mode):
+            self._best = found["best"]
+        if snapshots == self.snapshots and (snapshots == "cycles" or (monitor, mode) == (self.monitor, self.mode)):
+            self._kept = found["kept"]
+        self._rate, self._peak, self._fell = state_dict["cycle"]
+
+
+def _snapshot_name(trainer: Trainer) -> str:
+    return f"snapshot-{trainer.global_step:06d}.ckpt"
+
+
+def _learning_rate(trainer: Trainer) -> float:
+    """That of the next step: of the first optimizer, a GAN's generator, in its fastest group."""
+    return max((float(group["lr"]) for group in trainer.optimizers[0].param_groups), default=0.0)

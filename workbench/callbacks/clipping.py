@@ -1,4 +1,4 @@
-"""Gradient clipping, network by network, and how large the gradients are that reach its first and its last layer."""
+"""Gradient clipping, network by network, and the norms of the gradients."""
 
 from __future__ import annotations
 
@@ -12,43 +12,37 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from workbench.callbacks.gradients import found_or_measured, take
 from workbench.errors import UserError, choose
+from workbench.lightning_private import logs_now
 from workbench.sharding import is_sharded
 
-OWN = "model"
-"""Name for the parameters that belong to the model itself, not to a network in it."""
+MEASURED = ("measured_at", "_metrics", "_steps", "_clipped", "_dropped")
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 class GradientClipping(Callback):
-    """Clip the gradients of each network, and log how large they were.
+    """Clip the gradients of each network, and log their norms.
 
-    A network is a part of the model whose parameters an optimizer holds: ``network`` of a restorer, ``generator`` and
-    ``discriminator`` of a GAN. Its gradients are clipped right before its optimizer's step, where they are whole in
-    automatic and in manual optimization: accumulated, averaged over the processes, and unscaled under 16-mixed.
-    Without any limit nothing is clipped, and gradients are only measured on the steps that are logged.
+    A network is a part of the module whose parameters an optimizer holds, such as ``generator`` and ``discriminator``.
+    Its gradients are clipped right before the optimizer's step, where they are complete under automatic and manual
+    optimization: accumulated, averaged over processes, and unscaled under 16-mixed. Lightning's own clipping knows no
+    networks and refuses manual optimization. The host never waits for the device.
 
-    A step whose gradients are not all finite would make every weight NaN, since their norm is NaN too. Where there is a
-    limit, all gradients of such a step count as zero. (A gradient scaler leaves such a step out by itself.)
+    A step whose gradients are not all finite would make every weight NaN. With a limit, all gradients of such a step
+    become zero. (A gradient scaler skips such a step by itself.)
 
-    Logged every ``trainer.log_every_n_steps``, for each network:
-
-    - ``grad/NETWORK_norm``: norm of all gradients, before clipping.
-    - ``grad/NETWORK_first_layer``, ``grad/NETWORK_last_layer``: the same of the first and of the last kernel alone.
-      Compare a UNet's with ``skip: concat`` and ``skip: none`` to see what skip connections do for the first layer.
-      A kernel is a weight of two dimensions or more; first and last are meant in the order in which the network
-      registers its layers. In this project's networks that is the order in which ``forward`` uses them.
-    - with a limit ``grad/NETWORK_clipped`` and ``grad/NETWORK_dropped``: the shares of the steps since the last log
-      that were clipped, and whose gradients were not finite.
+    Logged every `trainer.log_every_n_steps`: ``grad/NETWORK_norm``, before clipping; with a limit also
+    ``grad/NETWORK_clipped`` and ``grad/NETWORK_dropped``, the shares of the steps since the last log that were clipped,
+    and whose gradients were not finite.
 
     Args:
-        norm: Gradients of a network with a larger norm are scaled down to it; null for no limit.
-        value: Each single gradient is cut off at plus and minus this; null for no limit. Instead of norm.
-        networks: Own limit of a network by its name, such as {discriminator: 1.0}; null for none.
+        norm: Scale the gradients of a network down to this norm; null for no limit.
+        value: Cut each gradient to plus and minus this; null for no limit. Instead of `norm`.
+        networks: Another limit for a network by its name, such as {discriminator: 1.0}; null for none.
 
     Raises:
-        UserError: A limit is not above 0, or both norm and value are given.
+        UserError: A limit is not above 0, both norm and value are given, a network is unknown, the trainer clips as
+            well, or the strategy or the optimizer does not allow it.
     """
 
     def __init__(
@@ -60,15 +54,16 @@ class GradientClipping(Callback):
         limits = {"norm": norm, "value": value} | {f"networks.{name}": at for name, at in (networks or {}).items()}
         for key, limit in limits.items():
             if limit is not None and not limit > 0:
-                raise UserError(f"gradient_clipping.{key} must be above 0, or null for no limit; it is {limit}.")
+                raise UserError(f"gradient_clipping.{key} is {limit}: it must be above 0, or null for no limit.")
         if norm is not None and value is not None:
-            raise UserError("gradient_clipping: norm and value are two ways to clip; set one of them to null.")
+            raise UserError("gradient_clipping: norm and value exclude each other; set one of them to null.")
         self.limit = norm if value is None else value
         self.by_value = value is not None
         self.limits = dict(networks or {})
-        self._networks: dict[int, dict[str, _Network]] = {}  # of each optimizer
-        self._counts: dict[int, int] = {}
-        self._whole = True
+        self._networks: list[dict[str, _Network]] = []  # of each optimizer
+        self._counts: list[int] = []  # of its parameters
+        self._loaded: list[dict[str, Any]] = []
+        self._complete = True
         self._stepped = False
 
     @property
@@ -77,63 +72,63 @@ class GradientClipping(Callback):
         return self.limit is not None or any(limit is not None for limit in self.limits.values())
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse what would clip twice.
-
-        Raises:
-            UserError: ``trainer.gradient_clip_val`` is set as well.
-        """
         if stage == "fit" and self.clips and trainer.gradient_clip_val:
             raise UserError(
                 f"trainer.gradient_clip_val is {trainer.gradient_clip_val}, and gradient_clipping has a limit as well: "
-                "gradients would be clipped twice.\n"
-                "Leave the clipping to one of them: --trainer.gradient_clip_val null"
+                "gradients would be clipped twice.\nUse gradient_clipping alone: --trainer.gradient_clip_val null"
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Find the networks.
-
-        Raises:
-            UserError: No network has a name that ``networks`` gives; or gradients cannot be clipped under the
-                trainer's strategy or by its optimizer.
-        """
-        self._networks, self._counts, self._stepped = {}, {}, False
+        self._networks, self._counts, self._stepped = [], [], False
         names = [name for optimizer in trainer.optimizers for name in _parts(pl_module, optimizer)]
         self.limits = {choose("gradient_clipping.networks", name, names): at for name, at in self.limits.items()}
+        for number, optimizer in enumerate(trainer.optimizers):
+            self._networks.append({})
+            self._counts.append(-1)
+            found = self._networks_of(pl_module, number, optimizer)
+            for network in found if number < len(self._loaded) else []:
+                vars(network).update(self._loaded[number].get(network.name, {}))
+        self._loaded = []
         obstacle = _obstacle(trainer)
-        self._whole = obstacle is None
+        self._complete = obstacle is None
         if obstacle is not None and self.clips:
             raise UserError(obstacle)
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        """Measure and clip the gradients that this optimizer is about to use."""
-        if not self._whole:
+        if not self._complete:
             return
         self._stepped = True
-        left = take(optimizer)
-        for network in self._of(pl_module, optimizer):
+        number = next(n for n, known in enumerate(trainer.optimizers) if known is optimizer)
+        for network in self._networks_of(pl_module, number, optimizer):
             # A network that is not trained in every batch may never be in one that is logged.
-            overdue = trainer.global_step - network.looked >= (trainer.log_every_n_steps or math.inf)
+            overdue = trainer.global_step - network.measured_at >= (trainer.log_every_n_steps or math.inf)
             if network.limit is not None or overdue or _logs_now(trainer):
-                network.look(left)
-                network.looked = trainer.global_step
+                network.measure_and_clip()
+                network.measured_at = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Log what was seen since the last log."""
-        if self._stepped and _logs_now(trainer):  # a batch that is only accumulated is not logged
-            for networks in self._networks.values():
+        if self._stepped and _logs_now(trainer):  # a batch that only accumulates is not logged
+            for networks in self._networks:
                 for network in networks.values():
-                    pl_module.log_dict(network.take())
+                    pl_module.log_dict(network.pop_metrics())
         self._stepped = False
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Let go of the parameters."""
-        self._networks, self._counts = {}, {}
+        """Release the parameters."""
+        self._networks = []
 
-    def _of(self, pl_module: LightningModule, optimizer: Optimizer) -> Iterable[_Network]:
-        networks = self._networks.setdefault(id(optimizer), {})
+    def state_dict(self) -> dict[str, Any]:
+        """What was measured since the last log."""
+        return {"networks": [{name: found.state() for name, found in networks.items()} for networks in self._networks]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._loaded = state_dict["networks"]
+
+    def _networks_of(self, pl_module: LightningModule, number: int, optimizer: Optimizer) -> Iterable[_Network]:
+        networks = self._networks[number]
         count = sum(len(group["params"]) for group in optimizer.param_groups)
-        if self._counts.get(id(optimizer)) != count:  # the first step, or layers were unfrozen
-            self._counts[id(optimizer)] = count
+        if self._counts[number] != count:  # at first, or layers were unfrozen
+            self._counts[number] = count
             for name, parameters in _parts(pl_module, optimizer).items():
                 limit = self.limits.get(name, self.limit)
                 networks.setdefault(name, _Network(name, limit, self.by_value)).parameters = parameters
@@ -141,48 +136,33 @@ class GradientClipping(Callback):
 
 
 class _Network:
-    """The gradients of one network, and what was seen of them since they were last logged."""
+    """The gradients of one network, and what was measured since it was last logged."""
 
     def __init__(self, name: str, limit: float | None, by_value: bool) -> None:
         self.name, self.limit, self.by_value = name, limit, by_value
         self.parameters: list[Parameter] = []
-        self.looked = -math.inf
-        self._norms: dict[str, Tensor] = {}
-        self._forget()
+        self.measured_at = -math.inf
+        self._metrics: dict[str, Tensor] = {}
+        self._steps, self._clipped, self._dropped = 0, 0, 0
 
-    def _forget(self) -> None:
-        self._steps = 0
-        self._clipped: Tensor | int = 0
-        self._dropped: Tensor | int = 0
+    def state(self) -> dict[str, Any]:
+        return {key: value for key, value in vars(self).items() if key in MEASURED}
 
     @torch.no_grad()
-    def look(self, left: dict[int, tuple[int, int, Tensor]]) -> None:
-        """Measure the gradients, unless it is done, and clip them where there is a limit; nothing waits for the device.
-
-        Args:
-            left: Norms that another callback has measured in this step.
-        """
-        parameters = [parameter for parameter in self.parameters if parameter.grad is not None]
-        if not parameters:
+    def measure_and_clip(self) -> None:
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        if not gradients:
             return
-        gradients = [parameter.grad for parameter in parameters]
-        norms = found_or_measured(parameters, left)
-        norm = torch.linalg.vector_norm(torch.stack(norms))
-        kernels = [of_one for parameter, of_one in zip(parameters, norms, strict=True) if parameter.ndim > 1]
-        self._norms = {"norm": norm}
-        if kernels:
-            self._norms |= {"first_layer": kernels[0], "last_layer": kernels[-1]}
-        if self.limit is not None:
-            largest = torch.stack(torch._foreach_norm(gradients, math.inf)).max() if self.by_value else norm
-            finite = norm.isfinite()
-            self._clip(gradients, norm, finite)
-            self._steps += 1
-            self._clipped = self._clipped + ((largest > self.limit) & finite)
-            self._dropped = self._dropped + ~finite
-
-    def _clip(self, gradients: list[Tensor], norm: Tensor, finite: Tensor) -> None:
-        # Passes over all gradients take time; where asking makes nobody wait, those that change nothing are left out.
-        near = is_near(norm)
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+        self._metrics = {"norm": norm}
+        if self.limit is None:
+            return
+        largest = torch.stack(torch._foreach_norm(gradients, math.inf)).max() if self.by_value else norm
+        finite = norm.isfinite()
+        self._steps += 1
+        self._clipped = self._clipped + ((largest > self.limit) & finite)
+        self._dropped = self._dropped + ~finite
+        near = is_near(norm)  # then passes over all gradients that would change nothing are skipped
         if self.by_value:
             torch.nn.utils.clip_grad_value_(self.parameters, self.limit)
         else:
@@ -190,56 +170,49 @@ class _Network:
             if not (near and (scale >= 1).numpy()):
                 torch._foreach_mul_(gradients, scale)
         if not (near and finite.numpy()):
-            _zero_unless(finite, gradients)
+            # A NaN times 0 is NaN; but its bits, taken for an integer, times 0 are 0, and times 1 unchanged.
+            torch._foreach_mul_([g.view(INTEGERS[g.element_size()]) for g in gradients], finite.to(torch.int32))
 
-    def take(self) -> dict[str, Tensor]:
-        """What to log; then start anew. Empty when there was no step since the last time."""
-        values, self._norms = self._norms, {}
+    def pop_metrics(self) -> dict[str, Tensor]:
+        """What to log; empty if there was no step since the last time."""
+        metrics, self._metrics = self._metrics, {}
         if self._steps:
-            values |= {"clipped": self._clipped / self._steps, "dropped": self._dropped / self._steps}
-        self._forget()
-        return {f"grad/{self.name}_{what}": value for what, value in values.items()}
+            metrics |= {"clipped": self._clipped / self._steps, "dropped": self._dropped / self._steps}
+        self._steps, self._clipped, self._dropped = 0, 0, 0
+        return {f"grad/{self.name}_{what}": value for what, value in metrics.items()}
 
 
 def is_near(value: Tensor) -> bool:
-    """Whether a value lies in memory that can be read at once; all others are behind a device's queue."""
+    """Whether reading a value waits for no device."""
     return value.device.type == "cpu"
 
 
 def _parts(pl_module: LightningModule, optimizer: Optimizer) -> dict[str, list[Parameter]]:
-    """Name -> parameters of each network that the optimizer holds, in the order in which they are registered."""
+    """Name -> parameters of each network that the optimizer holds; "model" for those of the module itself."""
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     parts: dict[str, list[Parameter]] = {}
     for name, parameter in pl_module.named_parameters():
         if id(parameter) in held:
             part, dot, _ = name.partition(".")
-            parts.setdefault(part if dot else OWN, []).append(parameter)
+            parts.setdefault(part if dot else "model", []).append(parameter)
     return parts
 
 
 def _logs_now(trainer: Trainer) -> bool:
-    return bool(trainer._logger_connector.should_update_logs or trainer.fast_dev_run)
+    return logs_now(trainer) or bool(trainer.fast_dev_run)
 
 
 def _obstacle(trainer: Trainer) -> str | None:
-    """Why gradients are not whole before the optimizer's step, where that is so."""
+    """Why gradients are not complete before the optimizer's step, where that is so."""
     if is_sharded(trainer):
         return (
-            f"gradient_clipping does not work under {type(trainer.strategy).__name__}, where each process holds only "
-            "a part of the gradients.\n"
-            "Use --trainer.strategy ddp, or no limit: --gradient_clipping.norm null"
+            f"gradient_clipping does not work under {type(trainer.strategy).__name__}, where each process has a part "
+            "of the gradients.\nUse --trainer.strategy ddp, or no limit: --gradient_clipping.norm null"
         )
     scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
     if scaled and any(getattr(optimizer, "_step_supports_amp_scaling", False) for optimizer in trainer.optimizers):
         return (
-            "gradient_clipping under 16-mixed needs gradients that are unscaled before the optimizer's step, and a "
-            "fused optimizer unscales them within it.\n"
+            "gradient_clipping does not work under 16-mixed with a fused optimizer: it unscales gradients too late.\n"
             "Set fused: false in the optimizer's init_args, or --trainer.precision bf16-mixed"
         )
     return None
-
-
-def _zero_unless(finite: Tensor, gradients: list[Tensor]) -> None:
-    """Set the gradients to zero where ``finite`` is False, without waiting for the device to tell."""
-    # A NaN times 0 is NaN; but its bits, taken for an integer, times 0 are 0, and times 1 unchanged.
-    torch._foreach_mul_([g.view(INTEGERS[g.element_size()]) for g in gradients], finite.to(torch.int32))

@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights: steadier images than those of the last step, nearly for free."""
+"""An exponential moving average of the weights: smoother outputs than those of the last step, nearly for free."""
 
 from __future__ import annotations
 
@@ -15,32 +15,29 @@ from workbench.sharding import is_sharded
 
 
 class EMA(Callback):
-    """Average the weights over the last steps; validate, test, predict and save with the average.
+    """Average the weights after each optimizer step; validate, test and save with the average.
 
     The decay warms up as min(decay, (1 + n) / (10 + n)) after n updates, so that a short run forgets its random start.
-    Buffers are not averaged: BatchNorm's running statistics are averages already, and the data's statistics constants.
-    Of a model with an attribute ``averaged``, a tuple of prefixes, only parameters whose names start with one of them
-    are averaged: of a GAN the generator, since the discriminator plays against what the generator is now.
-    In a checkpoint ``state_dict`` holds the average, and ``current_model_state`` what a resumed run trains on.
+    Only parameters are averaged, those whose names start with a prefix in the module's tuple `averaged`, if it has one:
+    of a GAN the generator. In a checkpoint `state_dict` holds the average, and `current_model_state` the weights that a
+    resumed run trains on.
 
-    Lightning's own ``EMAWeightAveraging`` copies the module before it has its statistics and its device, averages
-    buffers, and has no warm-up of the decay.
+    Lightning's EMAWeightAveraging copies the module before it has the statistics of the data, averages buffers and
+    discriminators too, and has no warm-up.
 
     Args:
-        decay: Share of the average that stays at each update: 0.999 averages over some 1000 updates; 0 switches it off.
-        every_n_steps: Optimizer steps between two updates.
+        decay: Share of the average that is kept at each step: 0.999 averages over about 1,000; 0 switches it off.
 
     Raises:
-        UserError: When ``decay`` is not in [0, 1) or ``every_n_steps`` is below 1.
+        UserError: `decay` is not in [0, 1), or each process holds only a part of the weights.
     """
 
-    def __init__(self, decay: float = 0.999, every_n_steps: int = 1) -> None:
+    order = -1  # after a validation the weights are back before Watch, behind it, measures them; see ExactResume
+
+    def __init__(self, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
-            raise UserError(f"EMA: decay must be in [0, 1), 0 for none, not {decay}.")
-        if every_n_steps < 1:
-            raise UserError(f"EMA: every_n_steps must be at least 1, not {every_n_steps}.")
+            raise UserError(f"ema.decay is {decay}: it must be in [0, 1); 0 switches it off.")
         self.decay = decay
-        self.every_n_steps = every_n_steps
         self.updates = 0
         self._average: dict[str, Tensor] = {}
         self._loaded: dict[str, Tensor] = {}
@@ -48,19 +45,19 @@ class EMA(Callback):
         self._swapped = False
         self._latest_step = 0
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start from the weights as they are by now: initialized or loaded, on their device.
+    @property
+    def enabled(self) -> bool:
+        return self.decay > 0
 
-        Raises:
-            UserError: Each process holds only a part of the weights.
-        """
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start from the weights as they are by now: initialized or loaded, on their device."""
         self._latest_step = trainer.global_step
-        if self.decay == 0:
+        if not self.enabled:
             return
         if is_sharded(trainer):
             raise UserError(
-                f"The average of weights needs all of them, and {type(trainer.strategy).__name__} gives each process a "
-                "part.\nSwitch it off: --ema.decay 0"
+                f"ema needs all weights, and {type(trainer.strategy).__name__} gives each process a part.\n"
+                "Switch it off: --ema.decay 0"
             )
         if not self._loaded:
             self.updates = 0
@@ -73,16 +70,11 @@ class EMA(Callback):
         self._average = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
         for name, average in self._average.items():
             average.copy_(self._loaded.get(name, average))
-        self._loaded = {}
-        self._swapped = False
+        self._loaded, self._swapped = {}, False
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Move the average towards the weights, after every optimizer step that counts."""
-        step = trainer.global_step
-        # Manual optimization may count several steps a batch, so a multiple can be jumped over.
-        due = step // self.every_n_steps > self._latest_step // self.every_n_steps
-        self._latest_step = step
-        if not self._average or not due:
+        stepped, self._latest_step = trainer.global_step > self._latest_step, trainer.global_step
+        if not self._average or not stepped:  # a batch may only accumulate gradients
             return
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
@@ -90,54 +82,47 @@ class EMA(Callback):
             torch._foreach_lerp_(list(self._average.values()), list(self._parameters.values()), 1 - decay)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the average into the module."""
-        if self._average and not self._swapped:
-            self._swap()
+        self._swap(to_average=True)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the weights back."""
-        if self._swapped:
-            self._swap()
+        self._swap(to_average=False)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the average in the module."""
-        if self._average and not self._swapped:
-            self._swap()
+        self._swap(to_average=True)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget the run: the module holds its average, and validating it again must not swap."""
+        """Forget the run: the module keeps its average, and validating it later must not swap."""
         self._average, self._parameters, self._swapped = {}, {}, False
 
     @torch.no_grad()
-    def _swap(self) -> None:
+    def _swap(self, to_average: bool) -> None:
+        if self._swapped == to_average:
+            return
         for name, parameter in self._parameters.items():
             kept = parameter.detach().clone()
             parameter.copy_(self._average[name])
             self._average[name].copy_(kept)
-        self._swapped = not self._swapped
+        self._swapped = to_average and bool(self._average)
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the warm-up of the decay is."""
         return {"updates": self.updates}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with the warm-up of the decay."""
         self.updates = state_dict["updates"]
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """The average goes into ``state_dict``, the weights under training into ``current_model_state``."""
         if not self._average:
             return
-        other = {**checkpoint["state_dict"], **self._average}
-        current, average = (other, checkpoint["state_dict"]) if self._swapped else (checkpoint["state_dict"], other)
-        checkpoint["current_model_state"] = current
-        checkpoint["state_dict"] = average
+        current, average = checkpoint["state_dict"], {**checkpoint["state_dict"], **self._average}
+        if self._swapped:
+            current, average = average, current
+        checkpoint |= {"current_model_state": current, "state_dict": average}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """On resuming: the average from ``state_dict``, the module's weights from ``current_model_state``."""
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        if self.decay > 0:
+        if self.enabled:
             self._loaded = {name: value.clone() for name, value in checkpoint["state_dict"].items()}
         if "current_model_state" in checkpoint:
             pl_module.load_state_dict(checkpoint["current_model_state"])

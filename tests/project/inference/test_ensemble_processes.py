@@ -55,7 +55,7 @@ def test_two_processes_keep_the_same_snapshots_of_the_same_pictures(tmp_path, ma
         "model": {"class_path": "project.models.ImageRestorer", "init_args": options},
         "data": {**data, "crops_per_image": 4, "num_workers": 0},
         "trainer": {"accelerator": "cpu", "max_steps": 9},
-        "snapshots": {"keep": "cycles", "most": 2},
+        "checkpoint": {"snapshots": "cycles", "most": 2},
         "wandb": "off",
     }
     config = tmp_path / "tiny.yaml"

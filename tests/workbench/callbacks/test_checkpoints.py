@@ -1,77 +1,122 @@
+"""What a run saves: the best, the last, and snapshots; and that a killed and resumed run ends with the same files."""
+
 from __future__ import annotations
+
+import math
+from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, CyclicLR, OneCycleLR
+from torch.utils.data import DataLoader, Dataset
 
-from workbench.callbacks.checkpoints import BestCheckpoint, LastCheckpoint
-from workbench.callbacks.place import ExactResume
+from project.__main__ import main
+from workbench.callbacks.checkpoints import Checkpoints
+from workbench.callbacks.early_stopping import EarlyStopping
+from workbench.callbacks.ema import EMA
+from workbench.callbacks.resume import ExactResume
 from workbench.errors import UserError
+from workbench.lightning_private import batches_done
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+SCORES = (1.0, 5.0, 2.0, 4.0, 3.0, 0.0)
 
 
 class Model(L.LightningModule):
-    """Its weight counts the steps; the score rises and falls again."""
+    """Its weight counts the steps, whatever the learning rate; the scores of its validations are given."""
 
-    def __init__(self):
+    def __init__(self, scheduler=None, interval="step", scores=SCORES, every=2):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(2, 3))
-        self.scores = iter([1.0, 3.0, 2.0, 1.0, 0.0])
+        self.make_scheduler, self.interval, self.scores, self.every = scheduler, interval, scores, every
 
     def training_step(self, batch, batch_idx):
-        return -self.weight.sum()
+        return -(self.weight / self.trainer.optimizers[0].param_groups[0]["lr"]).sum()
 
     def validation_step(self, batch, batch_idx):
-        self.log("val/psnr", next(self.scores))
+        self.log("val/score", self.scores[self.trainer.global_step // self.every - 1])
 
     def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=1.0)
+        optimizer = torch.optim.SGD(self.parameters(), lr=1.0)
+        if self.make_scheduler is None:
+            return optimizer
+        return [optimizer], [{"scheduler": self.make_scheduler(optimizer), "interval": self.interval}]
 
 
-class FailAt(Callback):
-    def __init__(self, step: int):
-        self.step = step
+class Killed(BaseException):
+    """As SIGKILL would: nothing is saved, nothing is cleaned up."""
+
+
+class RaiseAt(Callback):
+    def __init__(self, step: int, error: type[BaseException] = Killed):
+        self.step, self.error = step, error
 
     def on_train_batch_end(self, trainer, *_):
         if trainer.global_step == self.step:
-            raise ZeroDivisionError
+            raise self.error
 
 
-def _fit(folder, *callbacks, steps=7, ckpt_path=None, model=None, data=None, last=None, best=None, **options):
+def checkpoints(monitor="val/score", mode="max", **options):
+    return Checkpoints(monitor, mode, **options)
+
+
+def fit(folder, callback=None, *others, model=None, steps=12, ckpt_path=None, data=50, **options):
     trainer = L.Trainer(
         max_steps=steps,
-        check_val_every_n_epoch=None,
         default_root_dir=folder,
-        callbacks=[*callbacks, best or BestCheckpoint(), last or LastCheckpoint()],
+        callbacks=[ExactResume(), *others, callback or checkpoints()],
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        **{"val_check_interval": 2, **options},
+        **{"check_val_every_n_epoch": None, "val_check_interval": 2, **options},
     )
-    data = data or DataLoader(torch.zeros(20, 1))
-    trainer.fit(
-        model or Model(), data, DataLoader(torch.zeros(1, 1)), ckpt_path=ckpt_path, weights_only=bool(ckpt_path) or None
-    )
+    training = DataLoader(torch.zeros(data, 1) if isinstance(data, int) else data)
+    validation = DataLoader(torch.zeros(1, 1))
+    trainer.fit(model or Model(), training, validation, ckpt_path=ckpt_path, weights_only=bool(ckpt_path) or None)
+    return trainer
 
 
-def _saved(folder, name) -> tuple[int, float]:
+def saved(folder: Path, name: str) -> tuple[int, float]:
+    """The step and the weight in a checkpoint; both count the steps."""
     content = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
     return content["global_step"], float(content["state_dict"]["weight"][0, 0])
 
 
-def test_best_is_by_the_score_and_last_is_the_last_step(tmp_path):
-    _fit(tmp_path)
-    assert _saved(tmp_path, "best") == (4, 4.0)
-    assert _saved(tmp_path, "last") == (7, 7.0), "later than the last validation, at step 6"
-    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+def snapshots(folder: Path) -> set[int]:
+    """Steps in the names of the snapshots."""
+    found = {int(path.stem.removeprefix("snapshot-")) for path in (folder / "checkpoints").glob("snapshot-*.ckpt")}
+    assert all(saved(folder, f"snapshot-{step:06d}") == (step, step) for step in found)
+    return found
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", 4), ("min", 12)])
+def test_best_is_by_the_metric_and_last_is_the_last_step(tmp_path, mode, best):
+    trainer = fit(tmp_path, checkpoints(mode=mode), steps=13)
+    assert saved(tmp_path, "best") == (best, best)
+    assert saved(tmp_path, "last") == (13, 13), "later than the last validation, at step 12"
+    folder = tmp_path / "checkpoints"
+    assert {path.name for path in folder.iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert trainer.checkpoint_callback.best_model_path == str(folder / "best.ckpt")
+
+
+def test_without_a_metric_the_newest_is_kept_the_end_included(tmp_path):
+    fit(tmp_path, Checkpoints(), steps=7)
+    assert saved(tmp_path, "best") == (7, 7)
+
+
+@pytest.mark.parametrize("mode", ["max", "min"])
+def test_nan_never_replaces_a_good_checkpoint(tmp_path, mode):
+    fit(tmp_path, checkpoints(mode=mode), model=Model(scores=(math.nan, 3.0, math.nan, 3.0)), steps=8)
+    assert saved(tmp_path, "best") == (4, 4)
 
 
 def test_an_error_between_two_steps_saves_what_was_done(tmp_path):
-    class Broken(torch.utils.data.Dataset):
+    class Broken(Dataset):
         def __len__(self):
             return 20
 
@@ -81,47 +126,36 @@ def test_an_error_between_two_steps_saves_what_was_done(tmp_path):
             return torch.zeros(1)
 
     with pytest.raises(ZeroDivisionError):
-        _fit(tmp_path, ExactResume(), data=DataLoader(Broken()))
-    assert _saved(tmp_path, "best") == (4, 4.0)
-    assert _saved(tmp_path, "last") == (5, 5.0)
+        fit(tmp_path, data=Broken())
+    assert (saved(tmp_path, "best")[0], saved(tmp_path, "last")[0]) == (4, 5)
 
 
-def test_an_error_within_a_step_leaves_the_last_whole_one(tmp_path):
+def test_an_error_within_a_step_leaves_the_last_complete_one(tmp_path):
     with pytest.raises(ZeroDivisionError):
-        _fit(tmp_path, ExactResume(), FailAt(5))
-    assert _saved(tmp_path, "last") == (4, 4.0)
+        fit(tmp_path, None, RaiseAt(5, ZeroDivisionError))
+    assert saved(tmp_path, "last") == (4, 4)
 
 
-def test_saved_also_every_so_many_steps_and_minutes(tmp_path, monkeypatch):
-    saved = []
-    save = LastCheckpoint.save
+@pytest.mark.parametrize(
+    ("given", "options", "expected"),
+    [
+        ({"every_n_steps": 3}, {"steps": 8, "val_check_interval": 50}, [3, 6, 8]),
+        ({"every_n_minutes": 1e-9}, {"steps": 4, "val_check_interval": 50}, [1, 2, 3, 4]),
+        # Batches, not steps: validated after 4 and 8, stepped after 3, 6, 9 and 12.
+        ({}, {"steps": 4, "val_check_interval": 4, "accumulate_grad_batches": 3}, [6, 12]),
+    ],
+)
+def test_when_the_last_one_is_saved(tmp_path, monkeypatch, given, options, expected):
+    found, save = [], Checkpoints.save_last
     monkeypatch.setattr(
-        LastCheckpoint, "save", lambda self, trainer: (saved.append(trainer.global_step), save(self, trainer))
+        Checkpoints, "save_last", lambda self, trainer: (found.append(batches_done(trainer)), save(self, trainer))
     )
-    _fit(tmp_path / "steps", ExactResume(), last=LastCheckpoint(every_n_steps=3), steps=8, val_check_interval=50)
-    assert saved == [3, 6, 8]
-    saved.clear()
-    _fit(tmp_path / "minutes", ExactResume(), last=LastCheckpoint(every_n_minutes=1e-9), steps=4, val_check_interval=50)
-    assert saved == [1, 2, 3, 4]
-    with pytest.raises(UserError, match="last_checkpoint"):
-        LastCheckpoint(every_n_steps=-1)
-
-
-def test_gradients_that_are_still_collected_are_waited_for(tmp_path, monkeypatch):
-    saved = []
-    save = LastCheckpoint.save
-
-    def note(self, trainer):
-        saved.append(trainer.fit_loop.epoch_loop.batch_progress.current.completed)
-        save(self, trainer)
-
-    monkeypatch.setattr(LastCheckpoint, "save", note)
-    _fit(tmp_path, ExactResume(), steps=4, val_check_interval=4, accumulate_grad_batches=3)
-    assert saved == [6, 12], "validated after 4 and 8 batches, stepped after 3, 6, 9 and 12"
+    fit(tmp_path, Checkpoints(**given), model=Model(scores=SCORES * 2, every=1), **options)
+    assert found == expected
 
 
 def test_a_run_that_cannot_be_resumed_leaves_its_checkpoint_as_it_was(tmp_path):
-    _fit(tmp_path, steps=4)
+    fit(tmp_path, steps=4)
     last = tmp_path / "checkpoints" / "last.ckpt"
     before = last.read_bytes()
 
@@ -131,30 +165,147 @@ def test_a_run_that_cannot_be_resumed_leaves_its_checkpoint_as_it_was(tmp_path):
             return torch.optim.SGD(groups, lr=1.0)
 
     with pytest.raises(ValueError, match="parameter groups"):
-        _fit(tmp_path, ckpt_path=last, model=Twice())
+        fit(tmp_path, ckpt_path=last, model=Twice())
     assert last.read_bytes() == before
 
 
 def test_a_resumed_run_knows_its_best_also_where_the_folder_has_moved(tmp_path):
-    _fit(tmp_path / "before", steps=4)
+    fit(tmp_path / "before", steps=4)
     (tmp_path / "before").rename(tmp_path / "after")
-    model = Model()
-    model.scores = iter([2.0, 1.0])
-    _fit(tmp_path / "after", steps=8, ckpt_path=tmp_path / "after" / "checkpoints" / "last.ckpt", model=model)
-    assert _saved(tmp_path / "after", "best")[0] == 4
-    assert _saved(tmp_path / "after", "last")[0] == 8
+    fit(tmp_path / "after", steps=8, ckpt_path=tmp_path / "after" / "checkpoints" / "last.ckpt")
+    assert (saved(tmp_path / "after", "best")[0], saved(tmp_path / "after", "last")[0]) == (4, 8)
 
 
-def test_a_new_run_from_another_ones_checkpoint_has_a_best_of_its_own(tmp_path):
-    _fit(tmp_path / "one", steps=4)
-    model = Model()
-    model.scores = iter([2.0, 1.0])
-    _fit(tmp_path / "two", steps=8, ckpt_path=tmp_path / "one" / "checkpoints" / "last.ckpt", model=model)
-    assert _saved(tmp_path / "two", "best")[0] == 6
-    assert _saved(tmp_path / "one", "last")[0] == 4
+def test_a_new_run_from_another_ones_checkpoint_has_files_of_its_own(tmp_path):
+    fit(tmp_path / "a", checkpoints(snapshots="best", most=2), steps=4)
+    last = tmp_path / "a" / "checkpoints" / "last.ckpt"
+    fit(tmp_path / "b", checkpoints(snapshots="best", most=2), ckpt_path=last)
+    assert (saved(tmp_path / "b", "best")[0], saved(tmp_path / "a", "best")[0]) == (8, 4)
+    assert (snapshots(tmp_path / "b"), snapshots(tmp_path / "a")) == ({8, 10}, {2, 4})
 
 
-def test_without_a_score_to_choose_by_the_newest_is_kept_the_end_included(tmp_path):
-    _fit(tmp_path, steps=7, best=BestCheckpoint(monitor=None))
-    kept = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
-    assert kept["global_step"] == 7
+def test_another_metric_starts_a_new_comparison(tmp_path):
+    fit(tmp_path, steps=4)
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    fit(tmp_path, checkpoints(mode="min"), steps=6, ckpt_path=last)
+    assert saved(tmp_path, "best")[0] == 6, "a score of 2, which is worse than 5 by the old mode"
+
+
+def restarts(length: int, **options):
+    return lambda optimizer: CosineAnnealingWarmRestarts(optimizer, length, eta_min=0.001, **options)
+
+
+@pytest.mark.parametrize(("mode", "most", "steps"), [("max", 3, {4, 8, 10}), ("min", 2, {2, 12})])
+def test_the_best_snapshots_are_kept(tmp_path, mode, most, steps):
+    fit(tmp_path, checkpoints(mode=mode, snapshots="best", most=most))
+    assert snapshots(tmp_path) == steps
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "interval", "ends"),
+    [
+        (restarts(4), "step", {4, 8, 12}),
+        (restarts(2, T_mult=2), "step", {2, 6}),  # and one that the run breaks off at step 12 of 14
+        (restarts(1), "epoch", set()),  # never falls
+        (restarts(2), "epoch", {6, 12}),  # of three steps each
+        # Lowest at steps 1, 5, 9, and next at 13.
+        (lambda o: CyclicLR(o, 0.05, 1.0, step_size_up=2, cycle_momentum=False), "step", {5, 9, 12}),
+        (lambda o: OneCycleLR(o, 1.0, total_steps=13, cycle_momentum=False), "step", {12}),  # rises first, ends low
+        (lambda o: OneCycleLR(o, 1.0, total_steps=20, cycle_momentum=False), "step", set()),  # broken off
+        (None, "step", set()),
+    ],
+)
+def test_a_cycle_ends_before_the_first_step_at_a_higher_rate(tmp_path, scheduler, interval, ends):
+    data = 3 if interval == "epoch" else 50
+    fit(tmp_path, checkpoints(snapshots="cycles"), model=Model(scheduler, interval), data=data)
+    assert snapshots(tmp_path) == ends
+
+
+def test_of_the_cycles_the_newest_are_kept(tmp_path):
+    fit(tmp_path, Checkpoints(snapshots="cycles", most=2), model=Model(restarts(3)))
+    assert snapshots(tmp_path) == {9, 12}
+
+
+def test_a_snapshot_holds_the_average_and_nothing_to_train_with(tmp_path):
+    fit(tmp_path, checkpoints(snapshots="cycles"), EMA(0.5), model=Model(restarts(6)))
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert {"optimizer_states", "current_model_state", "random_states", "loops", "callbacks"} <= last.keys()
+    snapshot = torch.load(tmp_path / "checkpoints" / "snapshot-000012.ckpt", weights_only=True)
+    assert snapshot.keys() == {"epoch", "global_step", "pytorch-lightning_version", "state_dict"}
+    assert torch.equal(snapshot["state_dict"]["weight"], last["state_dict"]["weight"])
+    assert not torch.equal(last["state_dict"]["weight"], last["current_model_state"]["weight"])
+
+
+class SaveUntil(Checkpoints):
+    """Saves the last checkpoint after every step up to one: snapshots are younger than it when the run is killed."""
+
+    until, state_key = 0, "Checkpoints"
+
+    def save_last(self, trainer):
+        if trainer.global_step <= self.until:
+            super().save_last(trainer)
+
+
+@pytest.mark.parametrize(("killed", "last"), [(9, 8), (9, 6), (9, 3), (8, 7), (5, 4), (11, 9)])
+@pytest.mark.parametrize(("kind", "steps"), [("best", {4, 8}), ("cycles", {8, 12})])
+def test_a_killed_and_resumed_run_ends_with_the_same_snapshots(tmp_path, kind, steps, killed, last):
+    options = {"monitor": "val/score", "mode": "max", "snapshots": kind, "most": 2}
+    fit(tmp_path / "uninterrupted", Checkpoints(**options), model=Model(restarts(4)))
+    saves = SaveUntil(**options, every_n_steps=1)
+    saves.until = last
+    with pytest.raises(Killed):
+        fit(tmp_path / "killed", saves, RaiseAt(killed), model=Model(restarts(4)))
+    path = tmp_path / "killed" / "checkpoints" / "last.ckpt"
+    fit(tmp_path / "killed", Checkpoints(**options), model=Model(restarts(4)), ckpt_path=path)
+    assert snapshots(tmp_path / "killed") == snapshots(tmp_path / "uninterrupted") == steps
+
+
+def test_what_came_after_the_checkpoint_is_removed_and_comes_again(tmp_path):
+    options = {"snapshots": "best", "most": 2}
+    fit(tmp_path, checkpoints(**options), steps=4)
+    folder = tmp_path / "checkpoints"
+    (folder / "snapshot-000099.ckpt").write_bytes(b"of a run that was killed later")
+    (folder / "snapshot-000002.ckpt").unlink()
+    fit(tmp_path, checkpoints(**options), ckpt_path=folder / "last.ckpt")
+    assert snapshots(tmp_path) == {4, 8}
+
+
+@pytest.mark.parametrize(("config", "part"), [("denoise", "cycles"), ("colorize_cifar", "best")])
+def test_the_shipped_parts_go_behind_a_configuration(config, part, make_images):
+    words = ["--trainer.fast_dev_run", "1", "--data.root", str(make_images(10, 70, 66)), "--data.batch_size", "2"]
+    configs = [CONFIGS / f"{config}.yaml", CONFIGS / "snapshots" / f"{part}.yaml"]
+    options = [word for path in configs for word in ("--config", str(path))]
+    assert main(["fit", *options, *words, "--trainer.accelerator", "cpu", "--data.eval_crop", "32"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--checkpoint.every_n_steps=-1", "checkpoint.every_n_steps"),
+        ("--checkpoint.most=0", "checkpoint.most"),
+        ("--checkpoint.snapshots=top", "checkpoint.snapshots"),
+        ("--checkpoint.snapshots=best", "--checkpoint.monitor"),
+    ],
+)
+def test_faulty_options_name_their_key(word, message, capsys):
+    assert main(["fit", "--config", str(CONFIGS / "lineart.yaml"), word]) == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "callback", [Checkpoints("val/scrore"), EarlyStopping("val/scrore")], ids=lambda c: type(c).__name__
+)
+def test_a_monitor_that_is_not_logged_is_an_error_that_lists_what_is(tmp_path, callback):
+    key = "checkpoint" if isinstance(callback, Checkpoints) else "early_stopping"
+    with pytest.raises(UserError, match=rf"{key}.monitor is 'val/scrore'.*\nLogged: val/score.\n.*--{key}.monitor"):
+        fit(tmp_path, *([callback] if key == "checkpoint" else [None, callback]))
+
+
+def test_early_stopping_counts_on_after_a_resume_and_takes_more_patience(tmp_path):
+    """The best is at step 4; without a monitor the run is not stopped at all."""
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert fit(tmp_path / "off", None, EarlyStopping()).global_step == 12
+    assert fit(tmp_path, None, EarlyStopping("val/score", "max", patience=2), steps=6).global_step == 6
+    assert fit(tmp_path, None, EarlyStopping("val/score", "max", patience=2), ckpt_path=last).global_step == 8
+    assert fit(tmp_path, None, EarlyStopping("val/score", "max", patience=2), ckpt_path=last).global_step <= 9
+    assert fit(tmp_path, None, EarlyStopping("val/score", "max", patience=4), ckpt_path=last).global_step == 12

@@ -10,7 +10,6 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
 from workbench.callbacks.profile import StepProfile, part_of, table
-from workbench.errors import UserError
 
 
 class Clock:
@@ -94,7 +93,7 @@ def test_without_it_nothing_is_timed(capsys):
     ("action", "part"),
     [
         ("[_TrainingEpochLoop].train_dataloader_next", "data: waiting for the loader"),
-        ("[LightningDataModule]ImageDataModule.on_after_batch_transfer", "data: to the device, and pairs made there"),
+        ("[LightningDataModule]ImageDataModule.on_after_batch_transfer", "data: to the device, and what is made there"),
         ("[Strategy]DDPStrategy.training_step", "forward"),
         ("[LightningModule]GANColorizer.optimizer_zero_grad", "optimizer"),
         ("[Callback]EMA{'decay': 0.9}.on_train_batch_end", "callback EMA"),
@@ -109,8 +108,3 @@ def test_the_table_is_sorted():
     lines = table({"a": 0.01, "b": 0.03}, 2).splitlines()
     assert "20.0 ms (mean of 2)" in lines[0]
     assert lines[1].split()[0] == "b" and "75.0%" in lines[1]
-
-
-def test_a_negative_number_is_told():
-    with pytest.raises(UserError, match=r"profile\.steps"):
-        StepProfile(-1)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from project.data.loader import TrainingSampler
 from torch import nn
 
-from project.data.loader import ResumableLoader
+from project.data.loader import ResumableLoader, TrainingSampler
 from project.data.pairs import GaussianNoise
 from project.networks.normalize import Normalize
 

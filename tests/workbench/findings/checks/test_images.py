@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from project.data.checks import StatisticsNotFromTrain
-from project.data.pairs import PairedInput, GrayToColor, LinesToColor, SpatialHints
+from project.data.pairs import GrayToColor, LinesToColor, PairedInput, SpatialHints
 from project.data.statistics import Statistics
 from project.networks import BackboneUNet, Normalized, UNet
 from workbench.findings.checks import Passed, Skipped

@@ -1,37 +1,45 @@
-"""Several processes on one machine, through the real command: gloo on the CPU."""
+"""Several processes through the real command: gloo on the CPU, launchers, signals, two hosts, sharded weights."""
 
 from __future__ import annotations
 
 import csv
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.strategies import FSDPStrategy
 from PIL import Image
+from torch import nn
+
+from project.models import GANColorizer
+from project.networks import PatchGAN, UNet
+from workbench.callbacks.ema import EMA
+from workbench.errors import UserError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no signals, and no gloo in every build")
 FIT = ["-m", "project", "fit"]
 
 
-UNET = {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 6], "norm": "none"}}
+NETWORK = {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 6], "norm": "none"}}
 SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05}}
 MODELS = {
-    "unet": {"class_path": "project.models.ImageRestorer", "init_args": {"network": UNET, "optimizer": SGD}},
+    "unet": {"class_path": "project.models.ImageRestorer", "init_args": {"network": NETWORK, "optimizer": SGD}},
     "gan": {
         "class_path": "project.models.GANColorizer",
         "init_args": {
             "space": "rgb",
-            "generator": UNET,
+            "generator": NETWORK,
             "discriminator": {
                 "class_path": "project.networks.PatchGAN",
                 "init_args": {"in_channels": 6, "width": 4, "layers": 2, "norm": "none", "spectral_norm": True},
@@ -62,45 +70,29 @@ def config(tmp_path: Path, make_images: Callable[..., Path], kind: str) -> Path:
     inputs, targets = make_images(30, width=52, height=41), tmp_path / "targets"
     targets.mkdir()
     for number, path in enumerate(sorted(inputs.iterdir())):
-        picture = np.asarray(Image.open(path)).astype(int)
-        Image.fromarray(np.uint8(np.clip(picture * 0.8 + number, 0, 255))).save(targets / path.name)
+        Image.open(path).point(lambda value, number=number: value * 0.8 + number).save(targets / path.name)
+    data = {
+        "root": str(inputs),
+        "target_root": str(targets),
+        "fractions": [0.7, 0.17, 0.13],  # 21, 5, 4: some processes have an image more than others
+        "crop": 16,
+        "batch_size": 12,
+        "crops_per_image": 4,  # 84 crops, 7 batches
+        "num_workers": 0,
+    }
+    trainer = {"accelerator": "cpu", "max_steps": STEPS[kind], "check_val_every_n_epoch": None}
+    trainer |= {"val_check_interval": 5, "log_every_n_steps": 1}
+    tree = {"model": MODELS[kind], "data": data, "trainer": trainer}
+    tree |= {"gradient_clipping": {"norm": 0.5}, "ema": {"decay": 0.5}}
     path = tmp_path / "tiny.yaml"
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "model": MODELS[kind],
-                "data": {
-                    "root": str(inputs),
-                    "target_root": str(targets),
-                    "fractions": [0.7, 0.17, 0.13],  # 21, 5, 4: some processes have an image more than others
-                    "crop": 16,
-                    "batch_size": 12,
-                    "crops_per_image": 4,  # 84 crops, 7 batches
-                    "num_workers": 0,
-                },
-                "trainer": {
-                    "accelerator": "cpu",
-                    "max_steps": STEPS[kind],
-                    "check_val_every_n_epoch": None,
-                    "val_check_interval": 5,
-                    "log_every_n_steps": 1,
-                },
-                "gradient_clipping": {"norm": 0.5},
-                "ema": {"decay": 0.5},
-            }
-        )
-    )
+    path.write_text(yaml.safe_dump(tree))
     return path
 
 
-def _environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", **more}
-
-
-def _start(words: list[str], **environment: str) -> subprocess.Popen:
+def _start(words: list[str], host: str | None = None, **environment: str) -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, *words],
-        env=_environment(**environment),
+        [*(["ip", "netns", "exec", host] if host else []), sys.executable, *words],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -138,12 +130,8 @@ def _checkpoint(run: Path, name: str = "last") -> dict:
     return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
 
 
-def _rows(run: Path) -> list[dict[str, str]]:
-    return _rows_of(run / "metrics.csv")
-
-
-def _rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
+def _rows(run: Path, name: str = "metrics.csv") -> list[dict[str, str]]:
+    with (run / name).open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -178,20 +166,18 @@ def alone(config: Path) -> Path:
 @pytest.mark.slow
 @both
 @pytest.mark.parametrize("count", [2, 3])
-def test_several_processes_learn_and_score_as_one(alone, config, count):
+def test_several_processes_train_and_score_as_one(alone, config, count):
     out, _ = _finish(_start([*FIT, *_words(config, count, "--wandb", "offline")]))
     several = _run()
     assert several != alone
     assert len([path for path in several.parent.iterdir() if not path.is_symlink()]) == 2, "one folder a run"
     assert len(list(several.glob("wandb/offline-run-*"))) == 1
-    assert out.count("Batch:") == 1 and f"= 12 images a step, {count} times those of one device" in out
+    assert out.count("Batch:") == 1 and f"= 12 samples a step, {count} times those of one device" in out
     assert out.count("Images: 21 train, 5 val, 4 test") == 1
 
-    states = [_checkpoint(run) for run in (alone, several)]
     for key in ("current_model_state", "state_dict"):  # what is trained, and its average
-        for name, value in states[0][key].items():
-            torch.testing.assert_close(states[1][key][name], value, rtol=0, atol=1e-5)
-    _assert_one_set_of_figures(alone, several)
+        _assert_close(alone, several, key)
+    _assert_the_same_metrics(alone, several)
 
     for command in ("validate", "test"):  # the very same weights
         scores = []
@@ -205,7 +191,7 @@ def test_several_processes_learn_and_score_as_one(alone, config, count):
 
 
 @pytest.mark.parametrize("kind", ["unet", pytest.param("gan", marks=pytest.mark.slow)], indirect=True)
-def test_more_processes_than_pictures(config, kind):
+def test_more_processes_than_images(config, kind):
     """One validation image, one test image: the second process has none, and neither hangs nor counts one twice."""
     few = ["--data.fractions", "[0.94, 0.03, 0.03]", "--trainer.max_steps", "4", "--trainer.val_check_interval", "2"]
     out, told = _finish(_start([*FIT, *_words(config, 2, *few)]))
@@ -220,8 +206,14 @@ def test_more_processes_than_pictures(config, kind):
         assert float(scored[key]) == pytest.approx(float(again[key]), rel=1e-6)
 
 
-def _assert_one_set_of_figures(alone: Path, several: Path) -> None:
-    """Gradients, scores and findings of several processes are those of the whole, told once."""
+def _assert_close(one: Path, other: Path, key: str = "state_dict", atol: float = 1e-5) -> None:
+    states = [_checkpoint(run)[key] for run in (one, other)]
+    for name, value in states[0].items():
+        torch.testing.assert_close(states[1][name], value, rtol=0, atol=atol, msg=name)
+
+
+def _assert_the_same_metrics(alone: Path, several: Path) -> None:
+    """Gradients, scores and findings of several processes are those of all together, logged once."""
     rows = [_rows(run) for run in (alone, several)]
     assert [(row["step"], row["epoch"]) for row in rows[0]] == [(row["step"], row["epoch"]) for row in rows[1]]
     compared = 0
@@ -239,7 +231,7 @@ def _assert_one_set_of_figures(alone: Path, several: Path) -> None:
     assert len(lines) == len(set(lines))
     tables = []
     for run in (alone, several):
-        found = _rows_of(run / "measurements.csv")
+        found = _rows(run, "measurements.csv")
         tables.append({(row["step"], row["measure"], row["layer"]): float(row["value"]) for row in found})
         assert len(tables[-1]) == len(found), "each row once"
     gradients = {key: value for key, value in tables[0].items() if key[1] in ("gradient", "update")}
@@ -270,11 +262,11 @@ def _free_port() -> int:
     [("unet", "lightning", 2), ("unet", "torchrun", 0), ("gan", "lightning", 0), ("gan", "torchrun", 2)],
     indirect=["kind"],
 )
-def test_two_killed_processes_end_as_two_left_in_peace(config, kind, launcher, workers, assert_same):
+def test_two_killed_processes_end_as_two_uninterrupted_ones(config, kind, launcher, workers, assert_same):
     noise = ["--data.target_root", "null", "--data.pairs", "project.data.pairs.GaussianNoise"]
-    words = _words(config, 2, *noise, "--last_checkpoint.every_n_steps", "3", "--data.num_workers", str(workers))
+    words = _words(config, 2, *noise, "--checkpoint.every_n_steps", "3", "--data.num_workers", str(workers))
     _finish(_launched(launcher, [*FIT, *words]))
-    peace = _run()
+    uninterrupted = _run()
     process = _launched(launcher, [*FIT, *words, "--name", "killed", "--trainer.max_steps", "2000"])
     last = Path("runs/killed/latest/checkpoints/last.ckpt")
     _wait_for(last.is_file, process)
@@ -287,7 +279,7 @@ def test_two_killed_processes_end_as_two_left_in_peace(config, kind, launcher, w
     longer = ["--trainer.max_steps", str(STEPS[kind])]
     _finish(_launched(launcher, [*FIT, "--name", "killed", "--resume", "latest", *longer]))
     (killed,) = [path for path in Path("runs/killed").iterdir() if not path.is_symlink()]
-    assert_same(peace, killed.resolve())
+    assert_same(uninterrupted, killed.resolve())
 
 
 @pytest.mark.slow
@@ -314,16 +306,16 @@ def _wait_until_gone(number: int, seconds: float = 60) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [["--standalone"], ["--master-port", "PORT"]], ids=["standalone", "plain"])
 def test_torchrun_starts_lost_processes_again_from_the_last_checkpoint(config, how, assert_same):
-    words = _words(config, 2, "--last_checkpoint.every_n_steps", "2", "--trainer.max_steps", "60")
+    words = _words(config, 2, "--checkpoint.every_n_steps", "2", "--trainer.max_steps", "60")
     _finish(_start([*FIT, *words]))
-    peace = _run()
+    uninterrupted = _run()
     LAUNCHERS["again"] = ["-m", "torch.distributed.run", *how, "--nproc-per-node", "2", "--max-restarts", "1"]
     process = _launched("again", [*FIT, *words, "--name", "again"])
     _wait_for(Path("runs/again/latest/checkpoints/previous.ckpt").is_file, process)
     os.kill(_ranks(process.pid)[1], signal.SIGKILL)
     _finish(process)
     (again,) = [path for path in Path("runs/again").iterdir() if not path.is_symlink()]
-    assert_same(peace, again)
+    assert_same(uninterrupted, again)
 
 
 @pytest.mark.slow
@@ -396,10 +388,150 @@ def test_slurm_requeues_and_the_job_goes_on_in_its_folder(config, tmp_path):
     ],
 )
 @pytest.mark.slow
-def test_processes_that_were_not_asked_for_are_told(config, words, expected):
+def test_processes_that_were_not_asked_for_are_an_error(config, words, expected):
     process = _launched("torchrun", [*FIT, "--config", str(config), "--wandb", "off", *words])
     _, told = _finish(process, code=1)
     for part in expected:
         assert part in told, told
     assert "/project/" not in told, "torchrun shows its own trace, and none of ours"
     assert not list(Path("runs").glob("*/*"))
+
+
+ADDRESSES = ("10.231.7.1", "10.231.7.2")
+PORT = "29531"
+
+
+def _ip(*words: str) -> bool:
+    return subprocess.run(["ip", *words], capture_output=True).returncode == 0
+
+
+@pytest.fixture
+def hosts() -> Iterator[tuple[str, str]]:
+    """The names of two namespaces that reach each other, and nothing else."""
+    if sys.platform != "linux" or shutil.which("ip") is None:
+        pytest.skip("network namespaces are Linux's")
+    names = (f"host{os.getpid()}a", f"host{os.getpid()}b")
+    try:
+        made = all(_ip("netns", "add", name) for name in names)
+        cable = (f"c{os.getpid()}a", f"c{os.getpid()}b")
+        made = made and _ip("link", "add", cable[0], "type", "veth", "peer", "name", cable[1])
+        for name, end, address in zip(names, cable, ADDRESSES, strict=True):
+            made = made and _ip("link", "set", end, "netns", name, "name", "cable0")
+            made = made and _ip("-n", name, "addr", "add", f"{address}/24", "dev", "cable0")
+            made = (
+                made and _ip("-n", name, "link", "set", "cable0", "up") and _ip("-n", name, "link", "set", "lo", "up")
+            )
+        if not made:
+            pytest.skip("making network namespaces takes more rights than there are")
+        yield names
+    finally:
+        for name in names:
+            _ip("netns", "del", name)
+
+
+def _on_hosts(hosts: tuple[str, str], launcher: str, words: list[str]) -> list[subprocess.Popen]:
+    """The command that is given on each of the two machines."""
+    words = [*FIT, *words, "--trainer.num_nodes", "2", "--trainer.devices", "1", "--trainer.strategy", "ddp"]
+    started = []
+    for number, host in enumerate(hosts):
+        launch, environment = [], {"GLOO_SOCKET_IFNAME": "cable0"}
+        if launcher == "torchrun":
+            launch = ["-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d"]
+            launch += ["--rdzv-endpoint", f"{ADDRESSES[0]}:{PORT}", "--rdzv-id", "job"]
+            # By name torchrun would not find out which of the two it is on: both have this machine's.
+            launch += ["--local-addr", ADDRESSES[number], "--rdzv-conf", f"is_host={number == 0}"]
+        else:
+            environment |= {"MASTER_ADDR": ADDRESSES[0], "MASTER_PORT": PORT, "NODE_RANK": str(number)}
+        started.append(_start([*launch, *words], host, **environment))
+    return started
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_two_hosts_train_as_one(hosts, alone, config, launcher):
+    words = ["--config", str(config), "--wandb", "off", "--data.batch_size", "6", "--name", "hosts"]
+    started = _on_hosts(hosts, launcher, words)
+    (out, _), _ = (_finish(process) for process in started)
+    assert "6 x 2 processes = 12 samples a step" in out
+    (several,) = [path for path in Path("runs/hosts").iterdir() if not path.is_symlink()]
+    _assert_close(alone, several, "current_model_state")
+    _assert_the_same_metrics(alone, several)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_host_that_is_lost_ends_the_other_one(hosts, config, launcher):
+    words = ["--config", str(config), "--wandb", "off", "--name", "hosts", "--trainer.max_steps", "5000"]
+    started = _on_hosts(hosts, launcher, words)
+    _wait_for(Path("runs/hosts/latest/checkpoints/last.ckpt").is_file, started[0])
+    lost = subprocess.run(["ip", "netns", "pids", hosts[1]], capture_output=True, text=True).stdout.split()
+    for process_id in lost:
+        os.kill(int(process_id), signal.SIGKILL)
+    _, told = _finish(started[0], code=None, seconds=60)
+    assert started[0].returncode != 0 and lost
+    assert "Process 1 of 2 has ended" in told, told
+    assert "--resume latest" in told, told
+
+
+ON_THE_CPU = '''
+import torch
+import torch.distributed.fsdp.fully_sharded_data_parallel as fsdp
+from lightning.pytorch.strategies import FSDPStrategy
+from PIL import Image
+from torch.distributed.fsdp._common_utils import _FSDPDeviceHandle
+
+
+class OnTheCPU(FSDPStrategy):
+    """PyTorch's FSDP, without its refusal to work on the CPU."""
+
+    root_device = torch.device("cpu")
+
+
+def _handle(state, *_):
+    state._device_handle = _FSDPDeviceHandle(torch.device("cpu"), torch.cpu)
+    return state
+
+
+fsdp._init_device_handle = _handle
+'''
+
+
+@pytest.mark.slow
+def test_sharded_weights_train_and_test_as_one_process_does(tmp_path, config):
+    """FSDP on two processes; a CPU stands in for each GPU."""
+    (tmp_path / "on_the_cpu.py").write_text(ON_THE_CPU)
+    path = {"PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], str(tmp_path)])}
+    plain = ["--ema.decay", "0", "--gradient_clipping.norm", "null", "--trainer.max_steps", "8"]
+    words = ["--config", str(config), "--wandb", "off", *plain]
+    words += ["--model.init_args.optimizer.init_args.momentum", "0.9"]
+    sharded = [
+        "--trainer.devices",
+        "2",
+        "--trainer.strategy.class_path",
+        "on_the_cpu.OnTheCPU",
+        "--data.batch_size",
+        "6",
+    ]
+    _finish(_start([*FIT, *words, "--name", "one"]))
+    out, _ = _finish(_start([*FIT, *words, "--name", "two", *sharded], **path))
+    one, two = Path("runs/one/latest"), Path("runs/two/latest")
+    assert "two after 8 steps (last validation)" in out
+    _assert_close(one, two)
+    assert (two / "samples" / "latest.png").stat().st_size > 1000
+    (line,) = [line for line in out.splitlines() if line.startswith("Test ")]
+    tested, _ = _finish(_start(["-m", "project", *line.split("-m project ")[1].split(), "--wandb", "off"], **path))
+    assert "PSNR" in tested
+    start = ["--model.init_args.init_from", str(two / "checkpoints" / "last.ckpt"), "--trainer.max_steps", "1"]
+    start += ["--model.optimizer.init_args.lr", "1e-9"]
+    _finish(_start([*FIT, *words, "--name", "three", *sharded, *start], **path))
+    _assert_close(two, Path("runs/three/latest"), atol=1e-6)
+
+
+def test_what_needs_all_weights_says_so():
+    trainer = SimpleNamespace(strategy=FSDPStrategy(), global_step=0)
+    with pytest.raises(UserError, match=r"FSDPStrategy gives each process a part.\n.*--ema.decay 0"):
+        EMA().on_train_start(trainer, nn.Linear(1, 1))
+    model = GANColorizer(UNet(widths=[4, 6]), PatchGAN(in_channels=4, width=4, layers=2), space="rgb")
+    model._trainer = trainer
+    with pytest.raises(UserError, match=r"GANColorizer steps several.*\n.*configs/trainer/ddp.yaml"):
+        model.setup("fit")

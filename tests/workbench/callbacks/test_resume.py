@@ -1,0 +1,211 @@
+"""A killed run, resumed, ends as an uninterrupted one: weights, metrics, images, to the last bit."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+
+from project.__main__ import main
+from workbench.callbacks.checkpoints import Checkpoints
+from workbench.callbacks.resume import ExactResume
+from workbench.signals import STOP, Stop
+
+PLATEAU = ["--model.init_args.scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau"]
+STEP_LR = ["--model.init_args.scheduler", "torch.optim.lr_scheduler.StepLR"]
+STEP_LR += ["--model.init_args.scheduler.init_args.step_size", "1"]
+EPOCHS = ["--trainer.max_steps", "-1", "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "1"]
+EPOCHS += ["--trainer.val_check_interval", "null"]
+STOPPING = ["--early_stopping.monitor", "val/psnr", "--early_stopping.patience", "1", "--early_stopping.mode", "min"]
+RARELY = ["--checkpoint.every_n_steps", "0"]
+
+RUNS = {
+    # A checkpoint in the middle of an epoch; one killed between a validation and its checkpoint; one after training.
+    "validation by steps": (
+        [("on_train_batch_end", 10), ("on_validation_end", 15), ("on_test_start", 18)],
+        [],
+    ),
+    "validation by epochs": (
+        [("on_train_batch_end", 9), ("on_train_batch_end", 15)],
+        [*EPOCHS, *STEP_LR],
+    ),
+    "checkpoints by validations alone": (
+        [("on_train_batch_end", 6), ("on_train_batch_end", 17)],
+        [*RARELY, "--trainer.val_check_interval", "4"],
+    ),
+    "accumulated batches": (
+        [("on_train_batch_end", 7), ("on_train_end", 12)],
+        ["--trainer.accumulate_grad_batches", "2", "--trainer.max_steps", "12"],
+    ),
+    "a scheduler that Lightning steps after the validation": (
+        [("on_train_batch_end", 9), ("on_train_batch_end", 17)],
+        [*EPOCHS, *PLATEAU, "--model.init_args.schedule_every", "epoch", *RARELY],
+    ),
+    "stopped early": (
+        [("on_train_batch_end", 6), ("on_train_end", 10)],
+        [*STOPPING, *PLATEAU],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", RUNS)
+def test_a_killed_run_ends_as_an_uninterrupted_one(case, small, killed, assert_same):
+    moments, words = RUNS[case]
+    assert_same(small("uninterrupted", *words), killed("killed", moments, *words))
+
+
+def test_a_resumed_run_may_be_made_longer(small):
+    """As if it had been that long from the beginning, where nothing else follows its length."""
+    constant = ["--model.init_args.scheduler", "null", "--trainer.max_steps"]
+    runs = [small("long", *constant, "16")]
+    small("longer", *constant, "9")
+    small("longer", *constant, "16", resume=True)
+    runs.append(small("longer", *constant, "16", resume=True))  # once more: over, it only tests again
+    first, second = (
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["current_model_state"] for run in runs
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    rows = []
+    for run in runs:
+        with (run / "metrics.csv").open(newline="") as file:
+            found = [(row["step"], row["epoch"], row["train/loss"]) for row in csv.DictReader(file)]
+            rows.append([row for row in found if row[2]])
+    assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize(
+    ("hook", "step", "number"),
+    [
+        ("on_train_batch_end", 8, signal.SIGTERM),
+        ("on_before_backward", 7, signal.SIGINT),  # the first batch of an epoch
+        ("on_validation_batch_start", 10, signal.SIGTERM),
+    ],
+)
+@pytest.mark.skipif(os.name == "nt", reason="has no such signals")
+def test_a_signal_saves_between_two_steps(hook, step, number, small, assert_same, monkeypatch, capsys):
+    words = [*RARELY, "--checkpoint.every_n_minutes", "0"]
+    uninterrupted = small("uninterrupted", *words)
+    with monkeypatch.context() as patch:
+        original = getattr(ExactResume, hook)
+
+        def signaled(self, trainer, *rest, **more):
+            if trainer.global_step == step and not STOP.received:
+                os.kill(os.getpid(), number)
+            original(self, trainer, *rest, **more)
+
+        patch.setattr(ExactResume, hook, signaled)
+        with pytest.raises(AssertionError):
+            small("stopped", *words)
+    assert "--name stopped --resume 2" in capsys.readouterr().err
+    assert_same(uninterrupted, small("stopped", *words, resume=True))
+
+
+def test_the_exit_code_names_the_signal(monkeypatch):
+    def stop(argv):
+        raise Stop(signal.SIGTERM)
+
+    monkeypatch.setattr("project.__main__._find", lambda command: stop)
+    assert main(["fit"]) == 143
+
+
+class Noisy(L.LightningModule):
+    """Its weight is the sum of what is drawn in its steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+
+    def training_step(self, batch, batch_idx):
+        return self.weight * torch.randn((), dtype=torch.float64)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+class Draws(L.Callback):
+    """Draws numbers wherever a callback may; is registered in front of everything."""
+
+    def on_train_start(self, *_):
+        torch.rand(3)
+
+    def on_train_batch_start(self, *_):
+        torch.rand(1)
+
+    def on_train_batch_end(self, *_):
+        torch.rand(2)
+
+
+def test_callbacks_that_draw_do_not_break_the_exact_resume(tmp_path):
+    weights = []
+    for steps in ((9,), (4, 9)):
+        L.seed_everything(7)
+        last = None
+        for stop in steps:
+            model = Noisy()
+            trainer = L.Trainer(
+                max_steps=stop, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+                default_root_dir=tmp_path / str(steps), callbacks=[Draws(), Checkpoints(), ExactResume()],
+            )  # fmt: skip
+            trainer.fit(model, DataLoader(torch.zeros(20, 1)), ckpt_path=last, weights_only=last and True)
+            assert [type(c) for c in trainer.callbacks] == [ExactResume, Draws, Checkpoints]
+            last = trainer.checkpoint_callback.folder / "last.ckpt"
+        weights.append(float(model.weight))
+    assert weights[0] == weights[1]
+
+
+GAN = "34"  # steps; an epoch has 7: two of each stage, and the last one cut short
+MOMENTS = {
+    "generator alone": [("on_train_batch_end", 5), ("on_train_batch_end", 12)],
+    "critic alone": [("on_train_batch_end", 15), ("on_validation_end", 20)],
+    "both": [("on_train_batch_end", 24), ("on_train_batch_end", 27), ("on_train_end", 34)],
+    # Between a step that logs the discriminator, which then rests, and the one in which its values are recorded.
+    "between two looks": [("on_train_batch_end", 25)],
+    "every stage": [("on_train_batch_end", 10), ("on_train_batch_end", 19), ("on_validation_batch_start", 30)],
+}
+PENALTY = ["--model.init_args.adversarial", "project.models.adversarial.WassersteinGP"]
+PENALTY += ["--model.init_args.discriminator.init_args.norm", "instance"]
+PATIENCE = ["--model.init_args.generator_scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau"]
+PATIENCE += ["--model.init_args.generator_scheduler.init_args.patience", "0"]
+WORDS = {"both": PENALTY, "every stage": PATIENCE, "between two looks": ["--trainer.log_every_n_steps", "3"]}
+
+
+@pytest.mark.slow
+class TestGAN:
+    @pytest.fixture
+    def small_model(self) -> dict[str, Any]:
+        """Two optimizers with moments, two schedules of other kinds, norms with statistics, dropout, a rhythm."""
+        judge = {"in_channels": 6, "width": 4, "layers": 2, "norm": "batch", "spectral_norm": True}
+        adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.005, "betas": [0.5, 0.9]}}
+        unet = {"widths": [4, 6], "norm": "batch", "dropout": 0.1}
+        options = {
+            "space": "rgb",
+            "generator": {"class_path": "project.networks.UNet", "init_args": unet},
+            "discriminator": {"class_path": "project.networks.PatchGAN", "init_args": judge},
+            "adversarial": {"class_path": "project.models.adversarial.Hinge"},
+            "reconstruction_weight": 5.0,
+            "feature_matching_weight": 1.0,
+            "generator_optimizer": adam,
+            "discriminator_optimizer": adam,
+            "generator_scheduler": {"class_path": "project.models.schedules.WarmupCosine"},
+            "discriminator_scheduler": {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 1}},
+            "generator_steps": 2,
+            "generator_epochs": 2,
+            "critic_epochs": 1,
+        }
+        return {"class_path": "project.models.GANColorizer", "init_args": options}
+
+    @pytest.mark.parametrize("case", MOMENTS)
+    def test_killed_it_ends_as_an_uninterrupted_one(self, case, small, killed, assert_same):
+        words = ["--trainer.max_steps", GAN, "--gradient_clipping.norm", "0.5", *WORDS.get(case, [])]
+        uninterrupted = small("uninterrupted", *words)
+        assert_same(uninterrupted, killed("killed", MOMENTS[case], *words))
+        content = torch.load(uninterrupted / "checkpoints" / "last.ckpt", weights_only=True)
+        moments = [state["state"][0]["step"] for state in content["optimizer_states"]]
+        assert moments == [27, 7 + 7], "the generator rests in one epoch, the critic in two and at every other step"

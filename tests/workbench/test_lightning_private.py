@@ -1,0 +1,142 @@
+"""Fails first when a new version of Lightning changes what workbench uses of its insides."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+from pathlib import Path
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
+from torch import nn
+from torch.utils.data import DataLoader
+
+from workbench import lightning_private as private
+from workbench.callbacks.resume import ExactResume
+
+
+class Model(L.LightningModule):
+    """Logs the same number in every third batch; may step two optimizers in each."""
+
+    def __init__(self, optimizers: int = 1) -> None:
+        super().__init__()
+        self.automatic_optimization = optimizers == 1
+        self.weight = nn.Parameter(torch.zeros(optimizers))
+
+    def training_step(self, batch, batch_idx):
+        if batch_idx % 3 == 0:
+            self.log("now_and_then", torch.tensor(2.0))
+        if self.automatic_optimization:
+            return self.weight.sum()
+        for optimizer in self.optimizers():
+            optimizer.step()
+        return None
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(self.parameters(), lr=0.1) for _ in self.weight]
+
+
+class Look(L.Callback):
+    """What the functions say in each batch."""
+
+    def __init__(self) -> None:
+        self.known, self.rows = None, []
+
+    def on_train_batch_start(self, trainer, *_):
+        self.between = private.is_between_steps(trainer)
+
+    def on_train_batch_end(self, trainer, *_):
+        value = trainer.callback_metrics["now_and_then"]
+        self.rows.append(
+            {
+                "steps": private.steps_done(trainer),
+                "batches": private.batches_done(trainer),
+                "accumulating": private.is_accumulating(trainer),
+                "logs": private.logs_now(trainer),
+                "new": private.was_updated(value, self.known),
+            }
+        )
+        self.known = value
+        assert not private.is_between_steps(trainer)
+
+    def column(self, name):
+        return [row[name] for row in self.rows]
+
+
+def fit(model, *callbacks, logger=False, **options):
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = L.Trainer(callbacks=list(callbacks), logger=logger, accelerator="cpu", **quiet, **options)
+    trainer.fit(model, DataLoader([torch.zeros(1)] * 8, batch_size=None))
+    return trainer
+
+
+def test_steps_and_batches():
+    look = Look()
+    trainer = fit(Model(), look, max_epochs=2, log_every_n_steps=4)
+    assert look.column("steps") == list(range(16)) and private.steps_done(trainer) == 16
+    assert look.column("batches") == [*range(8), *range(8)]
+    assert look.column("logs") == [False, False, False, True] * 4
+    assert look.column("new") == [n % 8 % 3 == 0 for n in range(16)], "logged, not merely shown again"
+
+
+def test_accumulated_batches():
+    look = Look()
+    fit(Model(), look, max_epochs=1, accumulate_grad_batches=3)
+    assert look.column("accumulating") == [True, True, False, True, True, False, True, False]
+    assert look.column("steps") == [0, 0, 0, 1, 1, 1, 2, 2]
+
+
+def test_a_batch_with_two_optimizers_is_one_step():
+    look = Look()
+    trainer = fit(Model(2), look, max_epochs=1)
+    assert (private.steps_done(trainer), trainer.global_step) == (8, 16)
+
+
+def test_between_two_steps(tmp_path):
+    class Between(L.LightningDataModule):
+        def train_dataloader(self):
+            return DataLoader([torch.zeros(1)] * 4, batch_size=None)
+
+        def on_before_batch_transfer(self, batch, dataloader_idx):
+            found.append(private.is_between_steps(self.trainer))
+            return batch
+
+    found = []
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    L.Trainer(max_epochs=1, logger=False, accelerator="cpu", default_root_dir=tmp_path, **quiet).fit(Model(), Between())
+    assert found == [True] * 4
+
+
+@pytest.mark.parametrize(("callbacks", "steps"), [([], [*range(8)]), ([ExactResume()], [0, 3, 6])])
+def test_a_step_writes_only_what_it_has_logged_itself(tmp_path, callbacks, steps):
+    """Lightning alone repeats the value of step 0 in the rows of steps 1 and 2."""
+    fit(Model(), *callbacks, logger=CSVLogger(tmp_path, name="", version=""), log_every_n_steps=1, max_epochs=1)
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open(newline="")))
+    assert [int(row["step"]) for row in rows if row["now_and_then"]] == steps
+
+
+def test_updates_of_values_of_other_kinds():
+    assert private.was_updated(1.0, None) and not private.was_updated(None, None)
+    value = torch.tensor(1.0)
+    assert private.was_updated(value, None) and private.was_updated(value.clone(), value)
+    assert not private.was_updated(value.detach(), value)
+
+
+def test_options_and_environments(tmp_path):
+    strategy = DDPStrategy(find_unused_parameters=True)
+    assert private.ddp_options(strategy)["find_unused_parameters"] is True
+    trainer = L.Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
+    assert isinstance(private.cluster_environment(trainer), LightningEnvironment)
+    assert private.given_hyperparameters() is None
+    assert "anonymous" in private.wandb_options(WandbLogger(offline=True, save_dir=tmp_path))
+
+
+def test_nothing_else_uses_private_names_of_lightning():
+    pattern = r"(trainer|fit_loop|epoch_loop|strategy|logger)\._[a-z]|_connector\.|hparams_mixin"
+    command = ["git", "grep", "-nE", pattern, "--", "workbench", "project", ":!workbench/lightning_private.py"]
+    found = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert found.stdout == ""

@@ -1,0 +1,134 @@
+"""What is recorded about a run before its first step: configuration, versions, commit, batch size, parameters."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import subprocess
+import sys
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+
+from workbench.checkpoint_io import atomic_write_text
+from workbench.errors import UserError
+from workbench.run import Run, point_latest_at
+
+PACKAGES = ("lightning", "torch", "torchvision", "torchmetrics", "albumentations", "wandb", "numpy", "pillow")
+
+
+class RunMetadata(SaveConfigCallback):
+    """Write ``config.yaml`` and ``environment.json`` into the run's folder and to every logger, and the configuration
+    into each checkpoint (key ``config``, YAML), so that a checkpoint alone is enough to test and to predict.
+
+    With Lightning's own callback a resumed run fails on the existing file, and with W&B it goes into another folder.
+    """
+
+    def __init__(self, parser: Any, config: Any, run: Run | None = None, **kwargs: Any) -> None:
+        super().__init__(parser, config, save_to_log_dir=False, **kwargs)
+        self.run = run
+        kept = config.clone()
+        for key in ("resume", "ckpt_path"):
+            if key in kept:
+                kept[key] = None
+        self.text = parser.dump(kept, skip_none=False, skip_link_targets=False)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Nothing yet: an error while data and model are set up leaves no trace of a run."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.save_config(trainer, pl_module, "fit")
+        if self.run is not None and trainer.is_global_zero:
+            point_latest_at(self.run)
+        report_batch_size(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == "validate":
+            self.save_config(trainer, pl_module, "validate")
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.save_config(trainer, pl_module, "test")
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        log_dir = trainer.log_dir  # a broadcast: every process asks, and as often as the others
+        if self.already_saved or log_dir is None:
+            return
+        self.already_saved = True
+        if not trainer.is_global_zero:
+            return
+        facts = environment()
+        atomic_write_text(Path(log_dir) / "config.yaml", self.text)
+        atomic_write_text(Path(log_dir) / "environment.json", json.dumps(facts, indent=2) + "\n")
+        parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
+        for logger in trainer.loggers:
+            logger.log_hyperparams({**yaml.safe_load(self.text), "parameters": parameters, "environment": facts})
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self.text
+
+
+def report_batch_size(trainer: Trainer) -> None:
+    """Print what a step's batch is made of, if it is more than the loader's; nothing without a known batch size.
+
+    Raises:
+        UserError: An epoch has less than a batch for each process.
+    """
+    loader, processes, accumulated = trainer.train_dataloader, trainer.world_size, trainer.accumulate_grad_batches
+    batch = getattr(loader, "batch_size", None) or getattr(trainer.datamodule, "batch_size", None)
+    if batch is None or processes * accumulated == 1:
+        return
+    sampler = getattr(loader, "sampler", None)
+    samples = len(sampler) if hasattr(sampler, "__len__") else math.inf
+    if processes > 1 and samples < batch:
+        raise UserError(
+            f"An epoch has {samples} samples for each of the {processes} processes, less than a batch of {batch}.\n"
+            f"Use --data.batch_size {max(1, samples)}, fewer processes, or more samples in an epoch."
+        )
+    if trainer.is_global_zero:
+        rates = {group.get("initial_lr", group["lr"]) for o in trainer.optimizers for group in o.param_groups}
+        print(describe_batch(batch, processes, accumulated, trainer.num_training_batches, sorted(rates)))
+
+
+def describe_batch(batch: int, processes: int, accumulated: int, batches: float, rates: list[float]) -> str:
+    """The lines that are printed; `batches` are those of one process in an epoch, and may be infinite."""
+    factor = processes * accumulated
+    text = f"Batch: {batch}"
+    text += f" x {processes} processes" if processes > 1 else ""
+    text += f" x {accumulated} accumulated" if accumulated > 1 else ""
+    text += f" = {batch * factor} samples a step, {factor} times those of one device"
+    if math.isfinite(batches):
+        text += f"; {math.ceil(batches / accumulated)} steps an epoch instead of about {batches * processes}"
+    given, linear, root = (
+        ", ".join(f"{rate * by:{form}}" for rate in rates)
+        for by, form in ((1, "g"), (factor, "g"), (math.sqrt(factor), ".3g"))
+    )
+    return (
+        f"{text}.\nLearning rate: {given}, as configured, not scaled; the linear rule would say {linear}, "
+        f"the square-root rule {root}."
+    )
+
+
+def environment() -> dict[str, Any]:
+    """Versions, platform, command and git commit (``-dirty`` behind it if there are uncommitted changes)."""
+    return {
+        "command": " ".join(["python -m project", *sys.argv[1:]]),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "packages": {found.name: found.version for found in distributions() if found.name.lower() in PACKAGES},
+    }
+
+
+def _commit() -> str | None:
+    options = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "timeout": 10}
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, **options)
+        changes = subprocess.run(["git", "status", "--porcelain", "-uno"], **options)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() + ("-dirty" if changes.stdout.strip() else "")
