@@ -133,7 +133,7 @@ def words(model: str, precision: str, options: argparse.Namespace, runs: str) ->
     given += [f"--trainer.precision={precision}", f"--trainer.accelerator={accelerator}", "--trainer.devices=1"]
     given += [f"--trainer.max_steps={options.steps}", "--trainer.max_epochs=-1", "--trainer.max_time=null"]
     given += [f"--trainer.val_check_interval={options.steps}", "--trainer.check_val_every_n_epoch=null"]
-    given += ["--trainer.log_every_n_steps=1", "--gradient_clipping.norm=0.5", "--throughput.enabled=false"]
+    given += ["--trainer.log_every_n_steps=1", "--gradient_clipping.norm=0.5", "--watch.throughput=false"]
     given += [f"--data.batch_size={options.batch}", "--checkpoint.monitor=null"]
     given += ["--samples.count=0"]
     if model != "UNet":  # both networks train from the first step on

@@ -244,7 +244,7 @@ def compare(one: Path, other: Path) -> list[str]:
             content["loops"]["fit_loop"].pop("epoch_loop.val_loop.batch_progress")
         for key in ("global_step", "state_dict", "current_model_state", "optimizer_states", "lr_schedulers"):
             faults += [f"{name}.ckpt: {found}" for found in different(first.get(key), second.get(key), key)]
-        for key in ("loops", "random_states", "exact_resume", "monitors", "probe", "callbacks"):
+        for key in ("loops", "random_states", "exact_resume", "callbacks"):
             faults += [f"{name}.ckpt: {found}" for found in different(first[key], second[key], key)]
     kept = [{path.name: path for path in (run / "checkpoints").glob("snapshot-*.ckpt")} for run in (one, other)]
     if kept[0].keys() != kept[1].keys():

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, LearningRateMonitor, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from workbench.callbacks.checkpoints import Checkpoints
 from workbench.callbacks.clipping import GradientClipping
-from workbench.callbacks.early_stopping import EarlyStopping as Patience
+from workbench.callbacks.early_stopping import EarlyStopping
 from workbench.callbacks.ema import EMA
 from workbench.callbacks.metadata import RunMetadata
 from workbench.callbacks.profile import StepProfile
@@ -31,28 +31,16 @@ from workbench.pretrained import skip_pretrained_download
 from workbench.run import Run, compare_configs, find_run, latest_valid_checkpoint, start_run
 from workbench.sharding import is_sharded
 from workbench.signals import STOP, Stop
-from workbench.watch.activations import Activations
-from workbench.watch.dead_units import DeadUnits
-from workbench.watch.gan import GANMonitor
-from workbench.watch.gradient_flow import GradientFlow
-from workbench.watch.health import Health
-from workbench.watch.throughput import Throughput
-from workbench.watch.update_ratio import UpdateRatio
+from workbench.watch import Watch
 
 # Each has a key of its own, so that `--early_stopping.patience 5` works. They are called in this order, between FIRST
 # and LAST; Lightning calls what saves checkpoints behind all others.
 CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
     "checkpoint": (Checkpoints, {}),
-    "early_stopping": (Patience, {}),
-    "gradient_flow": (GradientFlow, {}),  # before what clips
+    "early_stopping": (EarlyStopping, {}),
+    "ema": (EMA, {}),  # restores the weights after a validation before they are measured
+    "watch": (Watch, {}),  # before what clips
     "gradient_clipping": (GradientClipping, {}),
-    "ema": (EMA, {}),
-    "dead_units": (DeadUnits, {}),
-    "activations": (Activations, {}),
-    "update_ratio": (UpdateRatio, {}),
-    "game": (GANMonitor, {}),
-    "throughput": (Throughput, {}),
-    "health": (Health, {}),  # behind what measures
     "profile": (StepProfile, {}),
     "learning_rate": (LearningRateMonitor, {"logging_interval": "step"}),
     "progress": (Progress, {}),

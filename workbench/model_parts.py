@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from torch import nn
 
@@ -26,7 +27,7 @@ def networks_of(model: nn.Module) -> dict[str, nn.Module]:
     return (others if len(others) == 1 else {"model": model}) | {name: children[name] for name in critics}
 
 
-def discriminators_of(model: nn.Module, names: dict[str, nn.Module]) -> list[str]:
+def discriminators_of(model: nn.Module, names: Iterable[str]) -> list[str]:
     """Those of the names that ``model.discriminators`` lists, or else that look like a discriminator's."""
     listed = getattr(model, "discriminators", None)
     return [name for name in names if (DISCRIMINATOR.search(name) if listed is None else name in listed)]

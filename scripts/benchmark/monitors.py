@@ -25,7 +25,7 @@ def compare_monitors(config: str, steps: int, rounds: int, rest: list[str]) -> N
     import project.__main__  # noqa: F401 its data and callbacks are the defaults
     from workbench.cli import CommandLine, silence_warnings
     from workbench.parser import expand_args
-    from workbench.watch.monitor import Monitor
+    from workbench.watch import Watch
 
     silence_warnings()
     order = [ON] + [name for number in range(rounds) for name in ((ON, OFF), (OFF, ON))[number % 2]]
@@ -36,7 +36,7 @@ def compare_monitors(config: str, steps: int, rounds: int, rest: list[str]) -> N
 
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             self.all = list(trainer.callbacks)
-            self.none = [callback for callback in self.all if not isinstance(callback, Monitor)]
+            self.none = [callback for callback in self.all if not isinstance(callback, Watch)]
             self.done = 0
 
         def on_train_batch_start(self, trainer: Any, *_: Any) -> None:

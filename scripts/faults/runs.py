@@ -18,12 +18,7 @@ from project.data.batch import Batch
 from project.models import GANColorizer, ImageRestorer
 from project.networks import PatchGAN, UNet
 from workbench.findings import Finding
-from workbench.watch.activations import Activations
-from workbench.watch.dead_units import DeadUnits
-from workbench.watch.gan import GANMonitor
-from workbench.watch.gradient_flow import GradientFlow
-from workbench.watch.health import Health
-from workbench.watch.update_ratio import UpdateRatio
+from workbench.watch import Watch
 
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
 SIDE, BATCH = 24, 4
@@ -166,11 +161,10 @@ def _watch(
     model: L.LightningModule, data: Waves, every: int, callbacks: Sequence[L.Callback], more: dict[str, Any]
 ) -> list[Finding]:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    health = Health()
-    monitors = [GradientFlow(), UpdateRatio(), DeadUnits(), Activations(), GANMonitor(), *callbacks, health]
+    watch = Watch(throughput=False)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0, "logger": False}
     quiet |= {"accelerator": "cpu", "max_epochs": 1, "enable_checkpointing": False, "val_check_interval": every}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # what is found is told in the table
         warnings.simplefilter("ignore")
-        L.Trainer(callbacks=monitors, **{**quiet, **more}).fit(model, data)
-    return health.findings
+        L.Trainer(callbacks=[watch, *callbacks], **{**quiet, **more}).fit(model, data)
+    return watch.findings

@@ -1,21 +1,23 @@
 """Rules that turn measurements into named findings; they know nothing of Lightning, and need no torch."""
 
 from workbench.findings.engine import Level, Rule, RuleEngine
-from workbench.findings.finding import Finding
-from workbench.findings.history import Activation, Facts, History, Knob, Parameter
+from workbench.findings.finding import Finding, append_findings, read_findings
+from workbench.findings.history import Activation, History, ModelInfo, Parameter, Setting
 from workbench.findings.rules import training_rules
 from workbench.findings.series import Series
 
 __all__ = [
     "Activation",
-    "Facts",
     "Finding",
     "History",
-    "Knob",
     "Level",
+    "ModelInfo",
     "Parameter",
     "Rule",
     "RuleEngine",
     "Series",
+    "Setting",
+    "append_findings",
+    "read_findings",
     "training_rules",
 ]

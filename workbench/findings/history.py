@@ -1,4 +1,4 @@
-"""All that the monitors have measured in a run: plain numbers over steps, and what the network is made of."""
+"""What a run has measured, as plain numbers over steps, and what is known of its model without measuring."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ from typing import Any, Literal
 
 from workbench.findings.series import Series
 
-ROW = 64
-"""Values that are kept one by one of each layer, of which there may be hundreds."""
+KEPT_PER_LAYER = 64  # values kept one by one of each layer, of which there may be hundreds
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A tensor that is meant to be trained.
+    """A trainable tensor.
 
     Attributes:
-        network: What it is trained with: the name of the part of the model that its optimizer holds.
+        network: The part of the model that its optimizer holds.
         role: weight (two dimensions or more), bias, or gain (all else: norms, slopes).
         fan_in: Values that one output of its layer sums up; 0 where it is no weight.
         optimizer: Number of the optimizer that holds it; None: no optimizer does.
@@ -54,64 +53,66 @@ class Activation:
 
 
 @dataclass(frozen=True)
-class Knob:
-    """A setting of the run: its key on the command line, and its value."""
+class Setting:
+    """A setting of the run: how to write it, such as ``--trainer.gradient_clip_val {}``, and its value."""
 
-    key: str
+    form: str
     value: float | None = None
 
     def set(self, value: float) -> str:
-        """How to write it: ``--key value``."""
-        return f"--{self.key} {value:.2g}"
+        """How to set it to another value."""
+        return self.form.format(f"{value:.2g}")
 
 
 @dataclass
-class Facts:
-    """What is known without measuring.
+class ModelInfo:
+    """What is known without measuring. Dictionaries of settings are by network, by loss or by the logged name.
 
     Attributes:
         parameters: Trainable tensors by name, in the order in which the network uses them.
-        later: Tensors that were frozen at first and have been let learn since; what a network starts with says nothing
-            of them.
+        unfrozen: Tensors that were frozen at first and are trained now; rules on initial values leave them out.
         activations: Places of non-linearities by name, in the order in which the network uses them.
-        learning_rate: Learning rate of each network, by its name.
-        clipping: The limit on gradients.
-        weight_decay: Decay of each network, by its name.
         decoupled: Networks whose optimizer keeps the decay apart from the gradient (AdamW).
         penalties: Weights of the penalties on the size of the weights, by the name of what is logged.
-        adversarial: Whether there is a discriminator.
-        discriminators: Names of the networks that are discriminators.
-        losses: Weights of the generator's losses.
+        losses: Weights of a generator's losses.
         color: Whether outputs are to be judged by their colors alone, as those of a colorizer.
         higher_is_better: Direction of each metric, by its name.
         pretrained: Whether training starts from weights that were trained before.
         arguments: Names that the model's class takes.
-        batch_size: Images in a batch.
+        command_line: Whether settings are keys of the command line, and not a script's own.
     """
 
     parameters: dict[str, Parameter] = field(default_factory=dict)
-    later: dict[str, Parameter] = field(default_factory=dict)
+    unfrozen: dict[str, Parameter] = field(default_factory=dict)
     activations: dict[str, Activation] = field(default_factory=dict)
-    learning_rate: dict[str, Knob] = field(default_factory=dict)
-    clipping: Knob = field(default_factory=lambda: Knob("gradient_clipping.norm"))
-    weight_decay: dict[str, Knob] = field(default_factory=dict)
+    learning_rate: dict[str, Setting] = field(default_factory=dict)
+    clipping: Setting = field(default_factory=lambda: Setting("gradient clipping at {}"))
+    weight_decay: dict[str, Setting] = field(default_factory=dict)
     decoupled: frozenset[str] = frozenset()
-    penalties: dict[str, Knob] = field(default_factory=dict)
-    adversarial: bool = False
+    penalties: dict[str, Setting] = field(default_factory=dict)
     discriminators: frozenset[str] = frozenset()
-    losses: dict[str, Knob] = field(default_factory=dict)
+    losses: dict[str, Setting] = field(default_factory=dict)
     color: bool = False
     higher_is_better: dict[str, bool] = field(default_factory=dict)
     pretrained: bool = False
     arguments: frozenset[str] = frozenset()
     batch_size: int | None = None
+    command_line: bool = False
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether there is a discriminator."""
+        return bool(self.discriminators)
 
     def networks(self) -> list[str]:
         """The networks that an optimizer trains, in order."""
-        held = (p.network for p in self.parameters.values() if p.optimizer is not None)
-        return list(dict.fromkeys(held))
+        return list(dict.fromkeys(p.network for p in self.parameters.values() if p.optimizer is not None))
 
-    def of(self, network: str, role: str | None = None) -> list[str]:
+    def main_network(self) -> str:
+        """The first one that is no discriminator."""
+        return next((name for name in self.networks() if name not in self.discriminators), "network")
+
+    def tensors_of(self, network: str, role: str | None = None) -> list[str]:
         """Names of a network's trained tensors, in order."""
         return [
             name
@@ -119,71 +120,76 @@ class Facts:
             if p.network == network and p.optimizer is not None and (role is None or p.role == role)
         ]
 
+    # Advice: keys where there is a command line, plain words in a script
+
+    def key(self, text: str) -> str:
+        """``text``, which names keys of the command line, in brackets; nothing in a script, which has none."""
+        return f" ({text})" if self.command_line else ""
+
     def option(self, network: str, name: str, value: object) -> str:
-        """How to set an argument of a network's class: ``--key value``."""
-        if network in self.arguments:
-            return f"--model.init_args.{network}.init_args.{name} {value}"
-        return f"{name}: {value} in the network's init_args"
+        """How to set an argument of a network's class, in brackets; nothing where it has no key."""
+        known = network in self.arguments
+        return self.key(f"--model.init_args.{network}.init_args.{name} {value}") if known else ""
 
     def larger_batches(self) -> str:
-        """How to take batches of twice the size."""
-        return f"--data.batch_size {2 * (self.batch_size or 16)}"
+        """Batches of twice the size."""
+        size = 2 * (self.batch_size or 16)
+        return f"--data.batch_size {size}" if self.command_line else f"a batch size of {size}"
 
     def lower_rate(self, network: str, by: float = 10.0) -> str:
         """How to lower (or with ``by`` below 1 raise) a network's learning rate."""
-        knob = next((knob for name, knob in self.learning_rate.items() if network in (name, *name.split("+"))), None)
-        if knob is None:
+        rates = self.learning_rate
+        found = next((rate for name, rate in rates.items() if network in (name, *name.split("+"))), None)
+        found = next(iter(rates.values())) if found is None and len(rates) == 1 else found
+        if found is None or found.value is None:
             return f"the learning rate of {network} {'divided' if by >= 1 else 'multiplied'} by {max(by, 1 / by):g}"
-        if knob.value is None:
-            return f"--{knob.key}, {'divided' if by >= 1 else 'multiplied'} by {max(by, 1 / by):g}"
-        return knob.set(knob.value / by)
+        return found.set(found.value / by)
 
 
 class History:
     """What was measured, by name.
 
-    Scalars: ``loss`` (the training loss, every step); whatever the model logs, under its own name (``train/…``,
-    ``val/…``); ``lr/NETWORK``; ``probe/error``, ``probe/nothing``, ``probe/mean`` (mean squared error on the probe: of
-    the network, of doing nothing, of the mean target).
+    Scalars: ``loss`` (the training loss, every step); whatever the model logs (``train/...``, ``val/...``);
+    ``lr/NETWORK``, ``update/NETWORK``, ``gradient/NETWORK``, ``decay/NETWORK``; ``game/...``; ``probe/error``,
+    ``probe/nothing``, ``probe/mean`` (mean squared error on the probe: of the network, of doing nothing, of the mean).
     Tables hold a series for each layer: ``gradient``, ``missing``, ``update``, ``moved``, ``scale`` by parameter;
     ``dead``, ``saturated``, ``off_center``, ``offset`` by activation; ``carried``, ``leaked`` by network.
 
     Attributes:
         step: Optimizer steps done.
-        cache: What was worked out from the measurements; forgotten with the next one.
-        nonfinite: Step, name and detail of the first loss that was no number.
+        first: The first ten values of each scalar.
+        nonfinite: Step and name of the first loss that was not finite.
+        nonfinite_gradient: Step and tensor of the first gradient that was not finite.
+        cache: What was derived from the measurements; cleared by the next one.
     """
 
-    def __init__(self, facts: Facts | None = None) -> None:
-        self.facts = facts or Facts()
+    def __init__(self, model: ModelInfo | None = None) -> None:
+        self.model = model or ModelInfo()
         self.step = 0
         self.scalars: dict[str, Series] = {}
         self.tables: dict[str, dict[str, Series]] = {}
         self.first: dict[str, list[float]] = {}
-        self.cache: dict[str, Any] = {}
         self.nonfinite: tuple[int, str] | None = None
         self.nonfinite_gradient: tuple[int, str] | None = None
+        self.cache: dict[str, Any] = {}
 
-    def add(self, name: str, step: int, value: float) -> None:
-        """Append to a scalar."""
+    def add(self, name: str, step: int, value: float, table: str | None = None) -> None:
+        """Append to a scalar, or to one layer's series of a table."""
         self.step = max(self.step, step)
-        self.scalars.setdefault(name, Series()).add(step, value)
         self.cache.clear()
+        if table is not None:
+            rows = self.tables.setdefault(table, {})
+            if name not in rows:
+                rows[name] = Series(kept=KEPT_PER_LAYER)
+            rows[name].add(step, value)
+            return
+        self.scalars.setdefault(name, Series()).add(step, value)
         first = self.first.setdefault(name, [])
         if len(first) < 10:
             first.append(value)
         is_loss = name == "loss" or name.startswith("train/")
         if is_loss and not math.isfinite(value) and (self.nonfinite is None or step < self.nonfinite[0]):
             self.nonfinite = (step, name)
-
-    def add_row(self, table: str, name: str, step: int, value: float) -> None:
-        """Append to one layer's series of a table."""
-        self.step = max(self.step, step)
-        rows = self.tables.setdefault(table, {})
-        if name not in rows:
-            rows[name] = Series(kept=ROW)
-        rows[name].add(step, value)
-        self.cache.clear()
 
     def __getitem__(self, name: str) -> Series:
         """A scalar; empty when it was never measured."""
@@ -193,22 +199,20 @@ class History:
         """A table; empty when it was never measured."""
         return self.tables.get(name, {})
 
+    def latest(self, table: str) -> dict[str, float]:
+        """The last value of each layer."""
+        return {name: series.last for name, series in self.table(table).items()}
+
     def start(self, name: str, count: int = 10) -> float:
-        """The level at which a scalar began: the median of its first values; of fewer, where it shot up at once.
-
-        Args:
-            name: Of the scalar.
-            count: Values to take, at most 10.
-
-        Returns:
-            NaN when none of them is a number.
+        """The level at which a scalar began: the median of its first ``count`` values (at most 10), or of fewer where
+        it shot up at once; NaN when none is finite.
         """
         values = [value for value in self.first.get(name, []) if math.isfinite(value)][:count]
         if not values:
             return math.nan
         level = median(values)
-        for count in (3, 1):
-            earlier = median(values[:count])
+        for fewer in (3, 1):
+            earlier = median(values[:fewer])
             if level - earlier > 2 * abs(earlier):
                 level = earlier
         return level

@@ -6,154 +6,136 @@ import math
 from functools import cached_property
 
 from workbench.findings.history import History
-from workbench.findings.series import Series, error_of_median
+from workbench.findings.series import Series
 
-BETTER = 0.98
-"""Share of the trivial answers' error below which a network has learned something."""
+BETTER = 0.98  # share of the trivial outputs' error below which a network has learned something
 FALL = 0.02
 """Share of its level by which a loss has to fall, from one third of the run to the next, to count as falling."""
-IMPROVED = 0.03
-"""Share by which the error on the probe has to fall to count as improving."""
-LEARNT = 0.1
-"""Share of its first level by which a loss has to have fallen where nothing is known of trivial answers."""
+IMPROVED = 0.03  # share by which the error on the probe has to fall to count as improving
+LEARNED = 0.1  # share of its first level by which a loss has to have fallen where no trivial error is known
 FAR_OFF = 30.0
-"""Error before the first step against the worse of the trivial answers, from which on the start is to blame."""
-PATIENCE = 30
-"""Steps before which nobody can tell."""
+"""Error before the first step against the worse of the trivial outputs, from which on the start is to blame."""
+TOO_EARLY = 30  # steps before which nothing is called poor
 
 
-def progress_of(seen: History) -> Progress:
-    """How far a run has come by now; worked out once for all rules that ask."""
-    if "progress" not in seen.cache:
-        seen.cache["progress"] = Progress(seen)
-    return seen.cache["progress"]
+def progress_of(history: History) -> Progress:
+    """How far a run has come by now; computed once for all rules."""
+    if "progress" not in history.cache:
+        history.cache["progress"] = Progress(history)
+    return history.cache["progress"]
 
 
 class Progress:
-    """How far the run has come, from its training loss and from the trivial answers' error on the probe.
-
-    Args:
-        seen: The measurements.
+    """How far a run has come, from its training loss and from the error on the probe against trivial outputs: the
+    do-nothing output, and the mean target.
     """
 
-    def __init__(self, seen: History) -> None:
-        self.seen = seen
-        self.loss = main_loss(seen)
-        self.start = seen.start(self.loss)
-        self.now = level(seen[self.loss])
-
-    @property
-    def steps(self) -> int:
-        return self.seen.step
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.steps = history.step
+        self.loss = main_loss(history)  # the loss that says how well the task is done
+        self.start = history.start(self.loss)
+        self.now = level(history[self.loss])
 
     @property
     def finite(self) -> bool:
-        return math.isfinite(self.seen["loss"].last) or not len(self.seen["loss"])
+        return math.isfinite(self.history["loss"].last) or not len(self.history["loss"])
+
+    def trivial_errors(self) -> list[float]:
+        """Errors on the probe of the outputs that need no network, as far as they are known."""
+        values = [self.history[name].last for name in ("probe/nothing", "probe/mean")]
+        return [value for value in values if math.isfinite(value)]
 
     @property
     def beats_trivial(self) -> bool | None:
         """Whether the network beats doing nothing and the mean target; None: unknown."""
-        error, trivial = self.seen["probe/error"], trivial_error(self.seen)
-        if not len(error) or math.isnan(trivial):
-            return None
-        return bool(error.last < BETTER * trivial)
+        error, trivial = self.history["probe/error"], self.trivial_errors()
+        return error.last < BETTER * min(trivial) if len(error) and trivial else None
+
+    @property
+    def first_error(self) -> float:
+        """The error before the first step over that of the worse of the trivial outputs; NaN: unknown."""
+        error, trivial = self.history["probe/error"], self.trivial_errors()
+        if not len(error) or error.steps[0] > 1 or not trivial:
+            return math.nan
+        return error.values[0] / max([*trivial, 1e-12]) if math.isfinite(error.values[0]) else math.inf
 
     @property
     def far_off(self) -> bool:
         """Whether the outputs were far off before the first step: then no rate is to blame for what the loss does."""
-        return self.first_error > FAR_OFF or self.first_error == math.inf
+        return self.first_error > FAR_OFF
 
     @property
     def still_off(self) -> bool:
         """Whether they were far off before the first step, and have not come near since."""
-        now = self.seen["probe/error"].last / max(self.worst_trivial, 1e-12)
+        now = self.history["probe/error"].last / max([*self.trivial_errors(), 1e-12])
         return self.far_off and not (self.finite and now < FAR_OFF / 3)
 
     @property
-    def first_error(self) -> float:
-        """The outputs' error before the first step over that of the worse of two trivial answers; NaN: unknown."""
-        error, worst = self.seen["probe/error"], self.worst_trivial
-        if not len(error) or error.steps[0] > 1 or math.isnan(worst):
-            return math.nan
-        return error.values[0] / max(worst, 1e-12) if math.isfinite(error.values[0]) else math.inf
-
-    @property
-    def worst_trivial(self) -> float:
-        """The probe's error of the worse of two answers that need no network; NaN: unknown."""
-        known = [self.seen[name].last for name in ("probe/nothing", "probe/mean") if len(self.seen[name])]
-        return max((value for value in known if math.isfinite(value)), default=math.nan)
-
-    @property
     def blown_up(self) -> bool:
-        """Whether the loss is far above where it began, or no number at all."""
-        # What a game alone is worth may drift anywhere.
-        return not self.finite or (not self.game_alone and rise(self.start, self.now) > 1)
+        """Whether the loss is far above where it began, or not finite. An adversarial loss alone may drift anywhere."""
+        return not self.finite or (not self.adversarial_only and rise(self.start, self.now) > 1)
 
     @property
-    def game_alone(self) -> bool:
-        """Whether nothing but an adversary tells how well the task is done."""
-        return self.seen.facts.adversarial and self.loss == "loss"
+    def adversarial_only(self) -> bool:
+        """Whether nothing but a discriminator says how well the task is done."""
+        return self.history.model.adversarial and self.loss == "loss"
 
     @cached_property
     def falling(self) -> bool:
         """Whether the loss still falls by more than its own noise."""
-        series = self.seen[self.loss].finite()
+        series = self.history[self.loss].finite()
         if len(series) < 6:
             return False
         _, before, after = series.parts(3)
         if len(before) < 2 or len(after) < 2:
             return False
         fall = before.median() - after.median()
-        noise = 2 * math.hypot(error_of_median(before), error_of_median(after))
+        noise = 2 * math.hypot(before.error_of_median(), after.error_of_median())
         return fall > max(FALL * abs(before.median()), noise)
 
     @cached_property
     def improving(self) -> bool:
-        """Whether the error on the probe, whose images stay the same, is below that of the first two thirds."""
-        ratios = error_ratios(self.seen)
+        """Whether the error on the probe, whose samples stay the same, is below that of the first two thirds."""
+        ratios = error_ratios(self.history)
         before = ratios.until(round(self.steps * 2 / 3))
         return len(before) > 0 and ratios.last < (1 - IMPROVED) * min(before.values)
 
     @property
     def fallen(self) -> float:
-        """By which share of its first level the loss has fallen; below 0 when it has risen."""
+        """The share of its first level by which the loss has fallen; below 0 when it has risen."""
         return -rise(self.start, self.now)
 
     @property
     def poor(self) -> bool:
-        """Whether the run gets nowhere: no better than the trivial answers, and not on its way there."""
+        """Whether the run gets nowhere: no better than the trivial outputs, and not on its way there."""
         if self.blown_up:
             return True
-        if self.steps < PATIENCE or self.falling or self.improving:
+        if self.steps < TOO_EARLY or self.falling or self.improving:
             return False
         beats = self.beats_trivial
         # A colorizer may well be further from the truth than gray, and still be right: there the loss decides.
-        if beats is None or (self.seen.facts.adversarial and not beats):
-            return not self.game_alone and self.fallen < LEARNT
+        if beats is None or (self.history.model.adversarial and not beats):
+            return not self.adversarial_only and self.fallen < LEARNED
         return not beats
 
 
-def main_loss(seen: History) -> str:
-    """The loss that tells how well the task is done: of a GAN its reconstruction, beside penalties that of the data."""
-    if seen.facts.adversarial:
-        weight = seen.facts.losses.get("reconstruction")
-        alone = not len(seen["train/reconstruction"]) or (weight is not None and weight.value == 0)
+def main_loss(history: History) -> str:
+    """The loss that says how well the task is done: a GAN's reconstruction; that of the data beside penalties."""
+    model = history.model
+    if model.adversarial:
+        weight = model.losses.get("reconstruction")
+        alone = not len(history["train/reconstruction"]) or (weight is not None and weight.value == 0)
         return "loss" if alone else "train/reconstruction"
-    return "train/loss" if seen.facts.penalties and len(seen["train/loss"]) else "loss"
+    return "train/loss" if model.penalties and len(history["train/loss"]) else "loss"
 
 
-def trivial_error(seen: History) -> float:
-    """The probe's error of the better of two answers that need no network; NaN: unknown."""
-    values = [seen[name].last for name in ("probe/nothing", "probe/mean") if len(seen[name])]
-    return min((value for value in values if math.isfinite(value)), default=math.nan)
-
-
-def error_ratios(seen: History) -> Series:
-    """The probe's error over that of the better of two answers that need no network, at each look."""
-    trivial = dict(seen["probe/nothing"])
-    for step, value in seen["probe/mean"]:
+def error_ratios(history: History) -> Series:
+    """The error on the probe over that of the better of the trivial outputs, at each measurement."""
+    trivial = dict(history["probe/nothing"])
+    for step, value in history["probe/mean"]:
         trivial[step] = min(value, trivial.get(step, value))
-    found = [(step, value / trivial[step]) for step, value in seen["probe/error"] if trivial.get(step, 0) > 0]
+    found = [(step, value / trivial[step]) for step, value in history["probe/error"] if trivial.get(step, 0) > 0]
     return Series([step for step, _ in found], [value for _, value in found]).finite()
 
 
@@ -163,5 +145,5 @@ def level(series: Series) -> float:
 
 
 def rise(before: float, after: float) -> float:
-    """By which share of its size a value has risen; 1 is twice as much."""
+    """The share of its size by which a value has risen; 1 is twice as much."""
     return (after - before) / max(abs(before), 1e-12)

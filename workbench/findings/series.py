@@ -1,4 +1,4 @@
-"""A figure over the steps of a run."""
+"""A measured value over the steps of a run."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from statistics import median
 
 
 class Series:
-    """Values over steps, oldest first; the latest one by one, those of long ago as means of several.
+    """Values over steps, oldest first; recent ones are kept one by one, older ones as means of several.
 
     Args:
-        steps: To begin with; rising.
+        steps: Initial steps, ascending.
         values: One for each.
-        kept: At least so many are kept one by one, and at most so many means of all before; an even number.
+        kept: Values kept one by one at least, and means of older ones at most; an even number.
     """
 
     def __init__(self, steps: list[int] | None = None, values: list[float] | None = None, kept: int = 512) -> None:
@@ -37,9 +37,14 @@ class Series:
             self._means -= self.kept // 2
             self._each *= 2
 
+    def _merge(self, start: int, end: int, count: int) -> None:
+        parts = [self.values[at : at + count] for at in range(start, end, count)]
+        self.values[start:end] = [sum(part) / count for part in parts]
+        self.steps[start:end] = self.steps[start + count - 1 : end : count]
+
     @property
     def shape(self) -> tuple[int, int, int]:
-        """What a series is beside its values: ``kept``, how many means it begins with, and of how many values each."""
+        """``kept``, the number of means that the series begins with, and how many values each stands for."""
         return self.kept, self._means, self._each
 
     @classmethod
@@ -48,12 +53,6 @@ class Series:
         series = cls(steps, values)
         series.kept, series._means, series._each = shape
         return series
-
-    def _merge(self, start: int, end: int, count: int) -> None:
-        """Put the mean in the place of each ``count`` values from ``start`` to ``end``."""
-        parts = [self.values[at : at + count] for at in range(start, end, count)]
-        self.values[start:end] = [sum(part) / count for part in parts]
-        self.steps[start:end] = self.steps[start + count - 1 : end : count]
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -70,8 +69,8 @@ class Series:
         return self.steps[-1] if self.steps else -1
 
     def finite(self) -> Series:
-        """Without NaN and infinities; itself, where there are none."""
-        if math.isfinite(sum(self.values)):  # what rules call most, of series without any most of the time
+        """Without NaN and infinities."""
+        if math.isfinite(sum(self.values)):  # the usual case, and what rules call most
             return self
         kept = [(step, value) for step, value in self if math.isfinite(value)]
         return Series([step for step, _ in kept], [value for _, value in kept])
@@ -90,27 +89,33 @@ class Series:
         """The last ``count`` values."""
         return Series(self.steps[-count:], self.values[-count:]) if count else Series()
 
-    def median(self) -> float:
-        """NaN when there is nothing."""
-        return median(self.values) if self.values else math.nan
-
     def parts(self, count: int) -> list[Series]:
-        """The series cut into ``count`` parts that span as many steps each; some may be empty."""
+        """Cut into ``count`` parts that span as many steps each; some may be empty."""
         if not self.steps:
             return [Series() for _ in range(count)]
         first, length = self.steps[0], (self.steps[-1] + 1 - self.steps[0]) / count
         edges = [first + math.ceil(length * part) for part in range(count)] + [self.steps[-1] + 1]
         return [self.since(start).until(end) for start, end in itertools.pairwise(edges)]
 
+    def chunks(self, length: int) -> list[Series]:
+        """Cut into parts of ``length`` values each; the oldest values, too few for a part, are left out."""
+        start = len(self) % length
+        return [
+            Series(self.steps[at : at + length], self.values[at : at + length])
+            for at in range(start, len(self), length)
+        ]
 
-def spread(series: Series) -> float:
-    """A robust standard deviation: 1.48 times the median distance from the median."""
-    if len(series) < 2:
-        return 0.0
-    middle = series.median()
-    return 1.4826 * median(abs(value - middle) for value in series.values)
+    def median(self) -> float:
+        """NaN when there is nothing."""
+        return median(self.values) if self.values else math.nan
 
+    def spread(self) -> float:
+        """A robust standard deviation: 1.48 times the median distance from the median."""
+        if len(self) < 2:
+            return 0.0
+        middle = self.median()
+        return 1.4826 * median(abs(value - middle) for value in self.values)
 
-def error_of_median(series: Series) -> float:
-    """About how far the median would move from one drawing of such values to another (1.25 sigma / sqrt(n))."""
-    return 1.25 * spread(series) / math.sqrt(len(series)) if len(series) else 0.0
+    def error_of_median(self) -> float:
+        """How far the median would move from one drawing of such values to another: 1.25 sigma / sqrt(n)."""
+        return 1.25 * self.spread() / math.sqrt(len(self)) if len(self) else 0.0

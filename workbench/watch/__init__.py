@@ -1,1 +1,5 @@
-"""Monitors: each measures one thing while a model trains, for the loggers and for the rules of workbench.findings."""
+"""What is measured while a model trains, and which faults follow from it: the callback `Watch` and its parts."""
+
+from workbench.watch.watch import Watch
+
+__all__ = ["Watch"]

@@ -1,106 +1,227 @@
-"""What goes into the non-linearities, what comes out, and how far off the answers are."""
+"""Non-linearities of a forward pass: recorded wherever they are applied, and measured: dead, saturated, off center."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from torch import Tensor
+from lightning.pytorch import Trainer
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from project.data.batch import Batch
-from workbench.watch.looking import ProbeMonitor
-from workbench.watch.probe import Probe
-from workbench.watch.tables import Histogram, histogram, log_histograms, shows_histograms, tell_layers
-from workbench.watch.taps import Seen
+from workbench.watch.histograms import Histogram, histogram, log_histograms, shows_histograms
+from workbench.watch.recorder import Recorder
 
-MEASURES = ("before_mean", "before_std", "after_mean", "after_std", "off_center", "offset")
+NAMES = (
+    "relu clamp_min hardtanh leaky_relu elu gelu silu mish hardswish softplus tanh sigmoid hardsigmoid _prelu_kernel"
+)
+aten = torch.ops.aten
+KINDS = {getattr(aten, name): name for name in NAMES.split()}
+KINDS |= {getattr(aten, f"{name}_"): name for name in NAMES.split() if hasattr(aten, f"{name}_")}
+CAN_DIE = {"relu": 0.0, "relu6": 0.0, "clamp_min": 0.0, "hardswish": 0.0, "gelu": 1e-6, "silu": 1e-6, "mish": 1e-6}
+"""Non-linearities that give nothing, and no gradient, below some input; and up to which output that is so."""
+ENDS = {"tanh": (-0.99, 0.99), "hardtanh": (-1.0, 1.0), "sigmoid": (0.01, 0.99), "hardsigmoid": (0.0, 1.0)}
+"""Where the ends of a bounded non-linearity begin: there its slope is below a fiftieth of that in the middle."""
+AT_ITS_END = 0.7  # share of a channel's values at an end from which it counts as saturated
+MOMENTS = ("before_mean", "before_std", "after_mean", "after_std", "off_center", "offset")
+WITH_WEIGHTS = (nn.Linear, nn.modules.conv._ConvNd)
 
 
-class Activations(ProbeMonitor):
-    """Measures the values before and after each non-linearity on the probe: mean, standard deviation, histogram, and
-    how far the channels' means are off 0 against their spread. Where the model answers with images, it also measures
-    their mean squared error, beside that of doing nothing and of the targets' mean.
+class ActivationEvent(NamedTuple):
+    """One non-linearity at work.
 
-    The mean and the standard deviation of each layer go to measurements.csv at validations, the histograms to Weights &
-    Biases and TensorBoard. Logged: ``probe/error``, ``probe/nothing``, ``probe/mean``.
+    Attributes:
+        name: The module's name, or that of the module in whose forward a function was called.
+        kind: Such as relu.
+        before: Its input, (B, C, ...) or (..., C).
+        after: Its output, of the same shape.
+        dim: The dimension of the channels.
+        normed: Whether a norm came right before it.
+        trained: Whether the layer before it has weights that are trained.
+    """
+
+    name: str
+    kind: str
+    before: Tensor
+    after: Tensor
+    dim: int
+    normed: bool
+    trained: bool
+
+    def others(self) -> list[int]:
+        """The dimensions that are not the channels'."""
+        return [d for d in range(self.before.ndim) if d != self.dim]
+
+
+class _Mode(TorchDispatchMode):
+    # Hooks on modules would miss F.relu in a forward, and see an in-place ReLU's input when it is overwritten already.
+    def __init__(self, on_activation: Callable[[str, Tensor, Tensor], None]) -> None:
+        super().__init__()
+        self.on_activation = on_activation
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kind = KINDS.get(getattr(func, "overloadpacket", None))
+        if kind is None or not args or not isinstance(args[0], Tensor):
+            return func(*args, **(kwargs or {}))
+        if kind == "hardtanh" and len(args) > 1 and args[1] >= 0:
+            kind = "relu6"
+        elif kind == "clamp_min" and not (isinstance(args[1], int | float) and args[1] == 0):
+            return func(*args, **(kwargs or {}))
+        before = args[0].clone() if func._schema.is_mutable else args[0]
+        after = func(*args, **(kwargs or {}))
+        self.on_activation(kind.removeprefix("_").removesuffix("_kernel"), before, after)
+        return after
+
+
+@contextlib.contextmanager
+def record_activations(
+    model: nn.Module,
+    on_activation: Callable[[ActivationEvent], None],
+    order: list[str] | None = None,
+    outputs: dict[str, Any] | None = None,
+) -> Iterator[None]:
+    """Within this context every non-linearity in a forward pass of ``model`` is reported.
 
     Args:
-        every_n_validations: Look at every n-th validation; 0 switches it off.
+        model: Its modules give the places their names; hooks are there only within the context.
+        on_activation: Called with each, right after it is computed; must not keep the tensors.
+        order: Filled with the names of modules that have parameters of their own, in the order in which they run.
+        outputs: Filled with the last output of each direct child of the model: its networks, not their layers.
+    """
+    stack: list[str] = []
+    last: nn.Module | None = None  # layer with weights
+    normed = False
+    counts: dict[tuple[str, str], int] = {}
+
+    def leave(name: str, module: nn.Module, output: Any) -> None:
+        nonlocal last, normed
+        if stack and stack[-1] == name:
+            stack.pop()
+        if outputs is not None and name and "." not in name:
+            outputs[name] = output
+        if order is not None and name not in order and any(True for _ in module.parameters(recurse=False)):
+            order.append(name)
+        if isinstance(module, WITH_WEIGHTS):
+            last, normed = module, False
+        elif "Norm" in type(module).__name__:
+            normed = True
+
+    def report(kind: str, before: Tensor, after: Tensor) -> None:
+        name = stack[-1] if stack else "model"
+        module = model.get_submodule(name) if stack and name else model
+        if any(True for _ in module.children()) or not stack:
+            name = f"{name}.{kind}" if name else kind
+        counts[name, kind] = number = counts.get((name, kind), 0) + 1
+        trained = last is None or any(p.requires_grad for p in last.parameters(recurse=False))
+        linear = isinstance(last, nn.Linear) and before.shape[-1] == last.out_features
+        dim = before.ndim - 1 if linear else min(1, before.ndim - 1)
+        name = name if number == 1 else f"{name}#{number}"
+        on_activation(ActivationEvent(name, kind, before, after, dim, normed, trained))
+
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda module, args, name=name: stack.append(name)))
+        handles.append(
+            module.register_forward_hook(lambda module, args, output, name=name: leave(name, module, output))
+        )
+    try:
+        with _Mode(report):
+            yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class Activations:
+    """Measures every non-linearity on the probe.
+
+    - ``dead``: the share of channels behind a ReLU that are zero for every sample, on all processes. A healthy ReLU is
+      zero half of the time, but in no channel always; leaky non-linearities cannot die.
+    - ``saturated``: the share of channels behind a tanh or a sigmoid that are at an end of its range nearly everywhere.
+    - Mean and standard deviation before and after it, and how far the channels' means are off 0 against their spread.
+
+    Logged: ``dead_units/worst`` and ``saturated_units/worst``, the largest share of any layer.
     """
 
-    def __init__(self, every_n_validations: int = 1) -> None:
-        super().__init__("activations", every_n_validations)
-        self._draws = False
-        self._found: dict[str, Tensor] = {}
-        self._histograms: dict[str, Histogram] = {}
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.histograms: dict[str, Histogram] = {}
+        self._draws = shows_histograms(recorder.trainer)
+        self._reset()
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        self._draws = shows_histograms(trainer)
+    def _reset(self) -> None:
+        self._largest: dict[str, Tensor] = {}
+        self._thresholds: dict[str, float] = {}
+        self._at_end: dict[str, Tensor] = {}
+        self._moments: dict[str, Tensor] = {}
 
-    def hear(self, seen: Seen) -> None:
+    def on_activation(self, event: ActivationEvent) -> None:
         """Measure on both sides."""
-        if not torch.is_floating_point(seen.before):
+        if not torch.is_floating_point(event.before):
             return
-        before, after = seen.before.float(), seen.after.float()
-        variance, mean = torch.var_mean(before, seen.others(), correction=0)
-        far = _offsets(before, seen)
+        before, after = event.before.float(), event.after.float()
+        if event.kind in CAN_DIE:
+            self._largest[event.name] = event.after.abs().amax(event.others()).float()
+            self._thresholds[event.name] = CAN_DIE[event.kind]
+        elif event.kind in ENDS:
+            low, high = ENDS[event.kind]
+            at_end = (event.after <= low) | (event.after >= high)
+            self._at_end[event.name] = at_end.float().mean(event.others())
+        variance, mean = torch.var_mean(before, event.others(), correction=0)
+        offset = _offsets(before, event)
         after_variance, after_mean = torch.var_mean(after, correction=0)
-        self._found[seen.name] = torch.stack(
-            [
-                mean.mean(),
-                # The spread of all values: that within the channels, and that of their means.
-                (variance.mean() + mean.var(correction=0)).sqrt(),
-                after_mean,
-                after_variance.sqrt(),
-                (far > 1).float().mean(),
-                far.median(),
-            ]
-        )
+        # The spread of all values: that within the channels, and that of their means.
+        spread = (variance.mean() + mean.var(correction=0)).sqrt()
+        off_center = (offset > 1).float().mean()
+        moments = [mean.mean(), spread, after_mean, after_variance.sqrt(), off_center, offset.median()]
+        self._moments[event.name] = torch.stack(moments)
         if self._draws:
-            self._histograms[f"before/{seen.name}"] = histogram(before)
-            self._histograms[f"after/{seen.name}"] = histogram(after)
+            self.histograms |= {f"before/{event.name}": histogram(before), f"after/{event.name}": histogram(after)}
 
-    def finish(self, trainer: Trainer, model: LightningModule, probe: Probe, output: Tensor) -> None:
-        """Hand over what was measured."""
-        found, self._found = self._found, {}
+    def finish(self, step: int) -> None:
+        """Count over all processes; every one has to call it."""
+        trainer = self.recorder.trainer
+        largest, at_end = _reduced(trainer, self._largest, "max"), _reduced(trainer, self._at_end, "mean")
+        dead = {name: (values <= self._thresholds[name]).float().mean() for name, values in largest.items()}
+        saturated = {name: (values > AT_ITS_END).float().mean() for name, values in at_end.items()}
         if trainer.is_global_zero:
-            if found:
-                for position, table in enumerate(MEASURES):
-                    column = torch.stack([values[position] for values in found.values()])
-                    self.recorder.put(list(found), column, probe.step, table=table)
-            self._judge(probe, output)
+            for table, shares in (("dead", dead), ("saturated", saturated)):
+                if shares:
+                    values = torch.stack(list(shares.values()))
+                    self.recorder.put(list(shares), values, step, table=table)
+                    self.recorder.put([f"{table}_units/worst"], values.max(), step, log=True)
+            for position, table in enumerate(MOMENTS if self._moments else ()):
+                values = torch.stack([moments[position] for moments in self._moments.values()])
+                self.recorder.put(list(self._moments), values, step, table=table)
+        self._reset()
 
-    def _judge(self, probe: Probe, output: Tensor) -> None:
-        """The answers against the targets, in any space that both are in."""
-        batch = probe.batch
-        if not isinstance(batch, Batch) or not isinstance(output, Tensor) or output.shape != batch.target.shape:
-            return
-        target = batch.target.float()
-        mean = target.mean(dim=(0, 2, 3), keepdim=True)
-        for name, answer in (("error", output.float()), ("nothing", batch.baseline.float()), ("mean", mean)):
-            self.recorder.put([f"probe/{name}"], (answer - target).square().mean(), probe.step, log=True)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look, write the figures, and draw the histograms."""
-        super().on_validation_end(trainer, pl_module)
-        histograms, self._histograms = self._histograms, {}
-        if self.recorder is None or trainer.sanity_checking or not trainer.is_global_zero:
-            return
-        self.recorder.flush(trainer)
-        tables = {table: self.recorder.history.table(table) for table in MEASURES}
-        latest = {table: {name: series.last for name, series in rows.items()} for table, rows in tables.items()}
-        tell_layers(trainer, self.recorder, latest)
-        log_histograms(trainer, histograms)
+    def latest(self) -> dict[str, dict[str, float]]:
+        """The newest measurements of each layer, the worst first; logs the histograms of the last pass."""
+        histograms, self.histograms = self.histograms, {}
+        log_histograms(self.recorder.trainer, histograms)
+        history = self.recorder.history
+        worst = {t: dict(sorted(history.latest(t).items(), key=lambda entry: -entry[1])) for t in ("dead", "saturated")}
+        return {**worst, **{table: history.latest(table) for table in MOMENTS}}
 
 
-def _offsets(before: Tensor, seen: Seen) -> Tensor:
+def _reduced(trainer: Trainer, vectors: dict[str, Tensor], how: str) -> dict[str, Tensor]:
+    """Vectors reduced over all processes, in one transfer: max or mean."""
+    if trainer.world_size == 1 or not vectors:
+        return vectors
+    flat = trainer.strategy.reduce(torch.cat(list(vectors.values())), reduce_op=how)
+    return dict(zip(vectors, torch.split(flat, [len(v) for v in vectors.values()]), strict=True))
+
+
+def _offsets(before: Tensor, event: ActivationEvent) -> Tensor:
     """|mean| / standard deviation of each channel, away from the borders: padding with 0 is a spread of its own.
 
-    0 for a channel without any spread: what is constant is not off the middle, it does not see its input.
+    0 for a channel without any spread: what is constant is not off center, it does not see its input.
     """
-    if before.ndim == 4 and seen.dim == 1 and min(before.shape[2:]) >= 8:
+    if before.ndim == 4 and event.dim == 1 and min(before.shape[2:]) >= 8:
         height, width = before.shape[2:]
         before = before[..., height // 8 : height - height // 8, width // 8 : width - width // 8]
-    variance, mean = torch.var_mean(before, seen.others(), correction=0)
+    variance, mean = torch.var_mean(before, event.others(), correction=0)
     spread = variance.sqrt()
     return torch.where(spread > 1e-5 * mean.abs(), mean.abs() / spread, 0.0)

@@ -1,255 +1,217 @@
-"""A fixed set of validation images that a model is shown now and then, to look at its inside and its answers."""
+"""A fixed set of validation samples that a model is shown now and then, to measure its inside and its outputs."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any, Protocol
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from project.data.batch import Batch
-from workbench.findings import Activation
-from workbench.random_states import get_rng_state, set_rng_state
-from workbench.watch.recorder import Recorder, recorder_of, steps_done
-from workbench.watch.taps import Seen, listening
+from workbench.batch import baseline_of, input_of, is_padding, target_of
+from workbench.findings import Activation, Parameter
+from workbench.lightning_private import steps_done
+from workbench.watch.activations import ActivationEvent, Activations, record_activations
+from workbench.watch.gan import GANMonitor
+from workbench.watch.recorder import Recorder
 
-KEY = "probe"
-"""Where a checkpoint holds it."""
-PICTURES = 16
-"""At most so many; of large ones fewer, so that a look costs no more than a step or two."""
+SAMPLES = 16  # at most so many; of large images fewer, so that a pass costs no more than a step or two
 PIXELS = 16 * 64 * 64
 FEWEST = 4
 EARLY = (0, 20, 50, 100, 200, 500, 1000)
-"""Steps at which to look before the first validation; until then a training batch stands in for its images."""
-
-
-class Reader(Protocol):
-    """Who wants to hear what happens in a look at the probe; all methods are called without gradients."""
-
-    def hear(self, seen: Seen) -> None:
-        """A non-linearity at work; the tensors are gone afterwards."""
-
-    def finish(self, trainer: Trainer, model: LightningModule, probe: Probe, output: Tensor) -> None:
-        """The whole pass is over; called on every process."""
+"""Steps of a pass before the first validation; until then a training batch stands in for its samples."""
 
 
 class Probe:
-    """The images, and who listens. One for all monitors of a run, so that one forward pass serves them all."""
+    """The samples, and one forward pass for everything that is measured on them.
 
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
-        self.readers: list[Reader] = []
-        self.validation: Any = None
-        self.settled = False
-        """Whether the first validation is over; of a resumed run it may be so before the images are there again."""
+    Logged: ``probe/error``, the mean squared error of the output, beside ``probe/nothing`` and ``probe/mean``, those of
+    the do-nothing output and of the mean target; where batches have a ``baseline``.
+
+    Attributes:
+        training: The first samples of the first training batch.
+        validation: Samples of the first validation, of the size of ``training``; None before, or where none fit.
+        outputs: During a pass, the last output of each network of the model.
+    """
+
+    def __init__(self, recorder: Recorder, model: LightningModule, state: dict[str, Any] | None = None) -> None:
+        self.recorder, self.model = recorder, model
+        self.activations = Activations(recorder)
+        gan = isinstance(getattr(model, "discriminator", None), nn.Module)
+        self.gan = GANMonitor(recorder) if gan else None
         self.training: Any = None
-        self._tiles: list[list[Batch]] = []
-        self._collected = False
-        self.looked_at = -1
-        self.answers: dict[str, Any] = {}
-        """During a look, what each network of the model gave in it, by its name."""
-        self.step = 0
-        self.broken = False
+        self.validation: Any = None
+        self.outputs: dict[str, Any] = {}
+        state = state or {}
+        # Whether the first validation is over; of a resumed run it may be so before its samples are there again.
+        self._settled: bool = state.get("settled", False)
+        self._ran_at: int = state.get("ran_at", -1)
+        self._saved: list[Any] | None = state.get("training")
+        self._chosen: list[list[Any]] = []
+        self._collected = self._broken = False
 
     @property
     def batch(self) -> Any:
-        """The images: of the validation split where they are known, else those of the first training batch."""
+        """The samples: of the validation split where they are known, else those of the first training batch."""
         return self.training if self.validation is None else self.validation
 
-    @property
-    def unseen(self) -> bool:
-        """Whether the images are ones that the model does not train on."""
-        return self.validation is not None
+    def on_train_batch_start(self, trainer: Trainer, batch: Any) -> None:
+        """Keep the first samples; before the first validation, run early and often: most faults show there."""
+        self._take_training(batch)
+        if steps_done(trainer) in EARLY and not self._settled:
+            self.run(trainer)
 
-    # Collecting
-
-    def take_training(self, batch: Any) -> None:
-        """Keep the first training batch: its size is one that the model is made for."""
+    def _take_training(self, batch: Any) -> None:
+        if self._saved is not None:
+            leaves, spec = tree_flatten(batch)
+            if len(leaves) == len(self._saved):
+                parts = [x.to(self.model.device) if isinstance(x, Tensor) else x for x in self._saved]
+                self.training = tree_unflatten(parts, spec)
+            self._saved = None
         if self.training is None:
-            self.training = _first(batch, self.count(batch.input.shape[-2:]) if isinstance(batch, Batch) else PICTURES)
+            self.training = _samples(batch, 0, _count(batch))
 
-    def collect(self, batch: Any) -> None:
-        """Take of each image of a validation batch the middle, and keep some corners in case there are few."""
-        if self._collected or not isinstance(batch, Batch) or not isinstance(self.training, Batch):
+    def on_validation_batch_end(self, batch: Any) -> None:
+        """Collect the samples of the first validation."""
+        if self._collected or is_padding(batch) or (self.training is None and self._saved is None):
             return
-        size = self.training.input.shape[-2:]
-        for number in range(len(batch.input)):
-            if len(self._tiles) >= self.count(size):
+        self._take_training(batch)
+        inputs = input_of(batch)
+        for number in range(len(inputs) if isinstance(inputs, Tensor) and inputs.ndim else 0):
+            if len(self._chosen) == _count(self.training):
                 return
-            tiles = _tiles(_one(batch, number), size)
-            if tiles:
-                self._tiles.append(tiles)
+            cuts = _cuts(_samples(batch, number, number + 1), input_of(self.training))
+            self._chosen += [cuts] if cuts else []
 
-    def settle(self) -> None:
-        """After a validation: from the first one on these are the images."""
-        if self._tiles and not self._collected:
-            corners = [tile for tiles in self._tiles for tile in tiles[1:]]
-            chosen = [tiles[0] for tiles in self._tiles] + corners
-            self.validation = _join(chosen[: self.count(self.training.input.shape[-2:])])
-        self._tiles, self.settled, self._collected = [], True, True
-
-    def count(self, size: tuple[int, int]) -> int:
-        """How many images of that size to look at."""
-        return max(FEWEST, min(PICTURES, PIXELS // (size[0] * size[1])))
-
-    # Stopping and going on
+    def on_validation_end(self) -> None:
+        """From the first validation on its samples are used: the middle of each image, corners where there are few."""
+        if self._chosen and not self._collected:
+            corners = [cut for cuts in self._chosen for cut in cuts[1:]]
+            chosen = ([cuts[0] for cuts in self._chosen] + corners)[: _count(self.training)]
+            columns = zip(*(tree_flatten(part)[0] for part in chosen), strict=True)
+            joined = [torch.cat(c) if isinstance(c[0], Tensor) and c[0].ndim else c[0] for c in columns]
+            self.validation = tree_unflatten(joined, tree_flatten(chosen[0])[1])
+        self._chosen, self._settled, self._collected = [], True, True
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run cannot find again: images of the first batch. Those of the validation come again."""
-        pictures = self.training._asdict() if isinstance(self.training, Batch) else None
-        return {"settled": self.settled, "looked_at": self.looked_at, "pictures": pictures}
+        """With what a resumed run cannot find again: samples of the first batch. Those of the validation come again."""
+        leaves = self._saved if self.training is None else tree_flatten(self.training)[0]
+        plain = leaves and [leaf if isinstance(leaf, Tensor | int | float | str) else None for leaf in leaves]
+        return {"settled": self._settled, "ran_at": self._ran_at, "training": plain}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with the images of the first batch."""
-        self.settled, self.looked_at = state["settled"], state["looked_at"]
-        self.training = None if state["pictures"] is None else Batch(**state["pictures"])
-
-    def move(self, device: torch.device) -> None:
-        """Bring what was loaded to the device, which is not known at once."""
-        if isinstance(self.training, Batch):
-            self.training = Batch(*(part if part is None else part.to(device) for part in self.training))
-
-    # ProbeMonitor
-
-    def look(self, trainer: Trainer, model: LightningModule) -> None:
+    def run(self, trainer: Trainer) -> None:
         """One forward pass in eval mode, unless there was one at this step; every process has to call it.
 
         What the model computes with, and the random numbers that follow, are the same afterwards.
         """
-        self.step = steps_done(trainer)
-        if self.looked_at == self.step or self.broken or not self._everyone_has_pictures(trainer, model):
+        step = steps_done(trainer)
+        if self._ran_at == step or self._broken or not self._everyone_has_samples(trainer):
             return
-        self.looked_at = self.step
-        facts = self.recorder.history.facts
-        places: dict[str, tuple[Seen, int]] = {}
+        self._ran_at = step
+        info = self.recorder.history.model
+        places: dict[str, Activation] = {}
         order: list[str] = []
 
-        def hear(seen: Seen) -> None:
-            places[seen.name] = seen._replace(before=None, after=None), seen.before.shape[seen.dim]
-            for reader in self.readers:
-                reader.hear(seen)
+        def on_activation(event: ActivationEvent) -> None:
+            network, channels = event.name.split(".")[0], event.before.shape[event.dim]
+            places[event.name] = Activation(event.kind, channels, event.normed, event.trained, network)
+            self.activations.on_activation(event)
 
-        try:
-            with _looking(trainer, model), _eager(), listening(model, hear, order, self.answers):
-                output = model(_input(self.batch))
-            if not facts.activations:
-                facts.activations = _describe(places)
-                facts.parameters = _in_order(facts.parameters, order)
-            with _looking(trainer, model):
-                for reader in self.readers:
-                    reader.finish(trainer, model, self, output)
-        except Exception as error:  # a look must never end a run
-            self.broken = True
-            warnings.warn(f"The monitors cannot look into this model, and go without: {error!r}", stacklevel=2)
-        finally:
-            self.answers = {}
+        with unchanged(self.model), torch.no_grad(), _eager(), trainer.precision_plugin.forward_context():
+            try:
+                with record_activations(self.model, on_activation, order, self.outputs):
+                    output = self.model(input_of(self.batch))
+                if not info.activations:
+                    last = {name.split(".")[0]: name for name in places}.values()
+                    info.activations = {n: Activation(**{**vars(a), "last": n in last}) for n, a in places.items()}
+                    info.parameters = _in_order(info.parameters, order)
+                self.activations.finish(step)
+                if trainer.is_global_zero:
+                    self._put_errors(output, step)
+                    if self.gan is not None:
+                        self.gan.measure(self, output, step)
+            except Exception as error:  # measuring must never end a run
+                self._broken = True
+                warnings.warn(f"Watch cannot measure activations of this model: {error!r}", stacklevel=2)
+        self.outputs = {}
 
-    def _everyone_has_pictures(self, trainer: Trainer, model: LightningModule) -> bool:
-        """A split smaller than the number of processes leaves some without; then nobody looks at it."""
-        have = torch.tensor(float(self.batch is not None), device=model.device)
+    def _put_errors(self, output: Any, step: int) -> None:
+        target, baseline = target_of(self.batch), baseline_of(self.batch)
+        if not all(isinstance(x, Tensor) for x in (output, target, baseline)) or output.shape != target.shape:
+            return
+        target = target.float()
+        mean = target.mean(dim=[d for d in range(target.ndim) if d != 1], keepdim=True)
+        for name, guess in (("error", output), ("nothing", baseline), ("mean", mean)):
+            self.recorder.put([f"probe/{name}"], (guess.float() - target).square().mean(), step, log=True)
+
+    def _everyone_has_samples(self, trainer: Trainer) -> bool:
+        """A split smaller than the number of processes leaves some without; then none runs."""
+        have = torch.tensor(float(self.batch is not None), device=self.model.device)
         return bool(trainer.strategy.reduce(have, reduce_op="min") > 0) if trainer.world_size > 1 else bool(have)
 
 
-_PROBES: WeakKeyDictionary[Trainer, Probe] = WeakKeyDictionary()
-
-
-def probe_of(trainer: Trainer, model: LightningModule) -> Probe:
-    """The one probe that all monitors of a run share."""
-    recorder, probe = recorder_of(trainer, model), _PROBES.get(trainer)
-    if probe is None or probe.recorder is not recorder:
-        probe = _PROBES[trainer] = Probe(recorder)
-    return probe
-
-
 @contextlib.contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
+def unchanged(model: nn.Module) -> Iterator[None]:
     """Within this context the model is in eval mode; afterwards its modes and all random numbers are as before."""
     modes = [(module, module.training) for module in model.modules()]
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    states = get_rng_state(device)
     model.eval()
     try:
-        yield
+        with isolate_rng():
+            yield
     finally:
-        set_rng_state(states, device)
         for module, mode in modes:
             module.training = mode
 
 
-@contextlib.contextmanager
-def _looking(trainer: Trainer, model: nn.Module) -> Iterator[None]:
-    with untouched(model), torch.no_grad(), trainer.precision_plugin.forward_context():
-        yield
-
-
 def _eager() -> contextlib.AbstractContextManager[Any]:
-    """What a user has compiled runs uncompiled; importing dynamo only to say so would take a second."""
+    """What is compiled runs uncompiled; importing dynamo only for that would take a second."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
 
 
-def _describe(places: dict[str, tuple[Seen, int]]) -> dict[str, Activation]:
-    last = {name.split(".")[0]: name for name in places}
-    return {
-        name: Activation(seen.kind, channels, seen.normed, seen.trained, name.split(".")[0], name in last.values())
-        for name, (seen, channels) in places.items()
-    }
-
-
-def _in_order(parameters: dict[str, Any], order: list[str]) -> dict[str, Any]:
-    """Tensors of what the pass went through in its order; all others where they were."""
+def _in_order(parameters: dict[str, Parameter], order: list[str]) -> dict[str, Parameter]:
+    """Tensors of modules that the pass went through in its order; all others where they were."""
     known = {name: order.index(name.rpartition(".")[0]) for name in parameters if name.rpartition(".")[0] in order}
     ordered = iter(sorted(known, key=known.__getitem__))
-    names = [next(ordered) if name in known else name for name in parameters]
-    return {name: parameters[name] for name in names}
+    return {name: parameters[name] for name in [next(ordered) if n in known else n for n in parameters]}
 
 
-def _input(batch: Any) -> Any:
-    if isinstance(batch, Batch):
-        return batch.input
-    if isinstance(batch, dict):
-        return next(iter(batch.values()))
-    return batch[0] if isinstance(batch, list | tuple) else batch
+def _count(batch: Any) -> int:
+    """How many samples of that size to use."""
+    inputs = input_of(batch)
+    pixels = math.prod(inputs.shape[-2:]) if isinstance(inputs, Tensor) and inputs.ndim == 4 else 1
+    return max(FEWEST, min(SAMPLES, PIXELS // max(pixels, 1)))
 
 
-def _first(batch: Any, count: int) -> Any:
-    if isinstance(batch, Tensor):
-        return batch.detach()[:count].clone()
-    if isinstance(batch, dict):
-        return {key: _first(value, count) for key, value in batch.items()}
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_first(value, count) for value in batch))
-    return type(batch)(_first(value, count) for value in batch) if isinstance(batch, list | tuple) else batch
+def _samples(batch: Any, start: int, end: int) -> Any:
+    """Some samples of a batch, copied."""
+    return tree_map(lambda x: x.detach()[start:end].clone() if isinstance(x, Tensor) and x.ndim else x, batch)
 
 
-def _one(batch: Batch, number: int) -> Batch:
-    return Batch(*(None if part is None else part.detach()[number : number + 1] for part in batch))
-
-
-def _tiles(picture: Batch, size: tuple[int, int]) -> list[Batch]:
-    """The middle, then the corners that do not overlap it by much; none where the image is smaller."""
-    height, width = picture.input.shape[-2:]
-    if height < size[0] or width < size[1] or picture.target.shape[-2:] != picture.input.shape[-2:]:
+def _cuts(sample: Any, like: Tensor) -> list[Any]:
+    """A sample cut to the size of other inputs: the middle, then the corners that do not overlap it by much; nothing
+    where it cannot be cut.
+    """
+    inputs, target = input_of(sample), target_of(sample)
+    if not isinstance(like, Tensor) or inputs.shape[1:] == like.shape[1:]:
+        return [sample]
+    if inputs.ndim != 4 or like.ndim != 4:
         return []
-    corners = [((height - size[0]) // 2, (width - size[1]) // 2)]
-    if height >= 2 * size[0] and width >= 2 * size[1]:
-        corners += [(0, 0), (0, width - size[1]), (height - size[0], 0), (height - size[0], width - size[1])]
-    return [_cut(picture, top, left, size) for top, left in corners]
+    (height, width), (h, w) = inputs.shape[-2:], like.shape[-2:]
+    fits = not isinstance(target, Tensor) or target.ndim != 4 or target.shape[-2:] == (height, width)
+    if height < h or width < w or not fits:
+        return []
+    places = [((height - h) // 2, (width - w) // 2)]
+    if height >= 2 * h and width >= 2 * w:
+        places += [(0, 0), (0, width - w), (height - h, 0), (height - h, width - w)]
 
+    def cut(x: Any, top: int, left: int) -> Any:
+        return x[..., top : top + h, left : left + w].clone() if isinstance(x, Tensor) and x.ndim == 4 else x
 
-def _cut(picture: Batch, top: int, left: int, size: tuple[int, int]) -> Batch:
-    def cut(part: Tensor | None) -> Tensor | None:
-        if part is None or part.ndim < 4:
-            return part
-        return part[..., top : top + size[0], left : left + size[1]].clone()
-
-    return Batch(*(cut(part) for part in picture))
-
-
-def _join(parts: list[Batch]) -> Batch:
-    return Batch(*(None if part[0] is None else torch.cat(part) for part in zip(*parts, strict=True)))
+    return [tree_map(lambda x, place=place: cut(x, *place), sample) for place in places]

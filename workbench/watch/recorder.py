@@ -1,103 +1,137 @@
-"""What the monitors measure: kept on the device, fetched all at once, and told to loggers, files and rules."""
+"""Measurements: kept on the device, fetched together, and handed to the loggers, the run's files and the rules."""
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary, ref
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
-from workbench.findings import Facts, History
+from workbench.checkpoint_io import atomic_write_text
+from workbench.findings import Activation, History, ModelInfo, Series, Setting
 from workbench.lightning_private import steps_done
-from workbench.watch.files import RunFiles
-from workbench.watch.state import pack, unpack, unpack_facts
+
+LAYERS = "measurements.csv"
+
+
+class RunFiles:
+    """Text files in the run's folder. A resumed run cuts off the lines that were written after its checkpoint, since
+    it writes them once more.
+
+    Attributes:
+        folder: None where nothing is to be written: without a logger, and on all ranks but the first.
+        lines: Number of lines in each file.
+    """
+
+    def __init__(self, trainer: Trainer, lines: dict[str, int] | None = None) -> None:
+        folder = trainer.log_dir if trainer.loggers and not trainer.fast_dev_run else None  # all ranks have to ask
+        self.folder = Path(folder) if folder is not None and trainer.is_global_zero else None
+        self.lines = dict(lines or {})
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name, count in self.lines.items():
+            found = self.read(name)
+            self.lines[name] = min(count, len(found))
+            if len(found) > count:
+                atomic_write_text(self.folder / name, "".join(found[:count]))
+
+    def read(self, name: str) -> list[str]:
+        """The lines of a file, each with its end; none where there is no file."""
+        path = self.folder / name if self.folder is not None else None
+        return path.read_text(encoding="utf-8").splitlines(keepends=True) if path and path.is_file() else []
+
+    def append(self, name: str, lines: list[str], header: str | None = None) -> None:
+        """Add lines, given without their ends; creates the file, with its header, even when there are none."""
+        if self.folder is None:
+            return
+        if name not in self.lines:
+            self.lines[name] = len(self.read(name))
+        if header is not None and self.lines[name] == 0:
+            lines = [header, *lines]
+        with (self.folder / name).open("a", encoding="utf-8", newline="") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        self.lines[name] += len(lines)
 
 
 class Recorder:
-    """The measurements of one run.
+    """The measurements of one run. ``put`` never waits for the device; ``flush`` fetches everything in one transfer.
 
-    A monitor puts tensors in without waiting for the device; ``flush`` fetches them together, in one transfer.
-
-    Attributes:
-        history: What was fetched so far.
-        files: Of the run's folder.
-        was_updated: Whether it waits to be opened.
+    Args:
+        trainer: The running trainer.
+        model: What is known of the model.
+        state: Of an earlier part of the run, as ``state_dict`` returned it.
     """
 
-    def __init__(self, model: LightningModule) -> None:
-        self.model = ref(model)
-        self.history = History()
-        self.files = RunFiles()
-        self.was_updated = True
+    def __init__(self, trainer: Trainer, model: ModelInfo, state: dict[str, Any] | None = None) -> None:
+        self.trainer = trainer
+        self.history = History(model)
         self._pending: list[tuple[str | None, Sequence[str], int, Tensor, bool]] = []
         self._unlogged: dict[str, float] = {}
-        self._loaded: dict[str, Any] | None = None
-
-    def open(self, trainer: Trainer, facts: Facts) -> None:
-        """Be ready for training; of a resumed run, go on where it was. Takes all processes, once.
-
-        Args:
-            trainer: The running trainer.
-            facts: What is known of the model.
-        """
-        self.was_updated = False
-        self.history.facts = facts
-        if self._loaded is not None:
-            unpack_facts(self.history, self._loaded["history"])
-            self._loaded = None
-        self.files.open(trainer)
+        if state is not None:
+            unpack(self.history, state["history"])
+            self._unlogged = dict(state["unlogged"])
+        self.files = RunFiles(trainer, state and state["lines"])
 
     def put(self, names: Sequence[str], values: Tensor, step: int, table: str | None = None, log: bool = False) -> None:
         """Keep values for later.
 
         Args:
             names: One for each value: of scalars, or of a table's rows.
-            values: (len(names),) or a scalar for a single name, on any device.
+            values: (len(names),), or a scalar for a single name, on any device.
             step: Optimizer steps done before the one that is measured.
             table: Name of the table; None: scalars.
-            log: Send them to the loggers as well when they are fetched.
+            log: Whether to send them to the loggers as well when they are fetched.
         """
         self._pending.append((table, names, step, values.detach().reshape(-1), log))
 
-    def flush(self, trainer: Trainer | None = None) -> None:
-        """Fetch everything, add it to the history, and log what is to be logged: the newest value of each name.
-
-        Args:
-            trainer: Whose loggers to tell; None: log nothing yet.
-        """
+    def flush(self, log: bool = True) -> None:
+        """Fetch everything into the history, and log the newest value of each name, now or at the next flush."""
         pending, self._pending = self._pending, []
-        fetched = _fetch([p[3] for p in pending])
-        for (table, names, step, _, log), values in zip(pending, fetched, strict=True):
+        fetched = _fetch([entry[3] for entry in pending])
+        for (table, names, step, _, logged), values in zip(pending, fetched, strict=True):
             if table == "gradient" and self.history.nonfinite_gradient is None:
-                # A backward pass comes from the last layer: there it went wrong first.
+                # A backward pass starts at the last layer: there it went wrong first.
                 bad = [name for name, value in zip(names, values, strict=True) if not math.isfinite(value)]
                 self.history.nonfinite_gradient = (step, bad[-1]) if bad else None
             for name, value in zip(names, values, strict=True):
-                if table is None:
-                    self.history.add(name, step, value)
-                else:
-                    self.history.add_row(table, name, step, value)
-                if log:
-                    self._unlogged[name if table is None else f"{table}/{name}"] = value
-        if trainer is not None:
+                self.history.add(name, step, value, table)
+                if logged:
+                    self._unlogged[name] = value
+        if log:
             newest, self._unlogged = self._unlogged, {}
-            log_values(trainer, newest)
+            self.log(newest)
+
+    def log(self, values: dict[str, Any], to_csv: bool = True) -> None:
+        """Send values to the loggers, at the step that the loss is logged at; in a CSV each name is a column."""
+        for logger in self.trainer.loggers if values and self.trainer.is_global_zero else ():
+            if to_csv or not isinstance(logger, CSVLogger):
+                logger.log_metrics(values, step=steps_done(self.trainer))
+
+    def write_layers(self, values: dict[str, dict[str, float]], charts: tuple[str, ...]) -> None:
+        """Write values of single layers into ``measurements.csv``, and send some to the loggers as MEASURE/LAYER.
+
+        Args:
+            values: Measure -> layer -> value.
+            charts: The measures that loggers get.
+        """
+        step, text = steps_done(self.trainer), io.StringIO()
+        rows = [(m, layer, value) for m, found in values.items() for layer, value in found.items()]
+        csv.writer(text, lineterminator="\n").writerows((step, m, layer, f"{value:.6g}") for m, layer, value in rows)
+        self.files.append(LAYERS, text.getvalue().splitlines(), "step,measure,layer,value")
+        self.log({f"{m}/{layer}": value for m, layer, value in rows if m in charts}, to_csv=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything measured so far; nothing is logged by it, so that a run does not show where it was saved."""
-        self.flush()
+        """Everything measured so far; logs nothing, so that a run does not show where it was saved."""
+        self.flush(log=False)
         return {"history": pack(self.history), "unlogged": dict(self._unlogged), "lines": dict(self.files.lines)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on with what an earlier part of the run has measured; all monitors share it, so the first one loads it."""
-        if self._loaded is None:
-            self._loaded = state
-            unpack(self.history, state["history"])
-            self._unlogged, self.files.lines = dict(state["unlogged"]), dict(state["lines"])
 
 
 def _fetch(tensors: list[Tensor]) -> list[list[float]]:
@@ -114,20 +148,44 @@ def _fetch(tensors: list[Tensor]) -> list[list[float]]:
     return found
 
 
-_RECORDERS: WeakKeyDictionary[Trainer, Recorder] = WeakKeyDictionary()
+def pack(history: History) -> dict[str, Any]:
+    """A history as plain values, for checkpoints: some 10 KB for each scalar, 1.5 KB for each layer of a table, however
+    long the run; with what was learned of the model on the way.
+    """
+    series = {(None, name): values for name, values in history.scalars.items()}
+    series |= {(table, name): values for table, rows in history.tables.items() for name, values in rows.items()}
+    model = history.model
+    return {
+        "names": [list(key) for key in series],
+        "shapes": torch.tensor([[len(s), *s.shape] for s in series.values()]),
+        "steps": torch.tensor([step for s in series.values() for step in s.steps], dtype=torch.int32),
+        "values": torch.tensor([value for s in series.values() for value in s.values], dtype=torch.float64),
+        "step": history.step,
+        "first": {name: list(values) for name, values in history.first.items()},
+        "nonfinite": [history.nonfinite, history.nonfinite_gradient],
+        "model": {
+            "pretrained": model.pretrained,
+            "order": list(model.parameters),
+            "activations": {name: list(vars(place).values()) for name, place in model.activations.items()},
+            "penalties": list(model.penalties),
+        },
+    }
 
 
-def recorder_of(trainer: Trainer, model: LightningModule) -> Recorder:
-    """The one recorder that all monitors of a run share."""
-    recorder = _RECORDERS.get(trainer)
-    if recorder is None or recorder.model() is not model:
-        recorder = _RECORDERS[trainer] = Recorder(model)
-    return recorder
-
-
-def log_values(trainer: Trainer, values: dict[str, Any]) -> None:
-    """Send values to all loggers, at the step that the loss is logged at."""
-    if not values or not trainer.is_global_zero:
-        return
-    for logger in trainer.loggers:
-        logger.log_metrics(values, step=steps_done(trainer))
+def unpack(history: History, state: dict[str, Any]) -> None:
+    """Put everything back; a setting that has been changed since then stays changed."""
+    steps, values = iter(state["steps"].tolist()), iter(state["values"].tolist())
+    for (table, name), (length, *shape) in zip(state["names"], state["shapes"].tolist(), strict=True):
+        series = Series.restored([next(steps) for _ in range(length)], [next(values) for _ in range(length)], shape)
+        rows = history.scalars if table is None else history.tables.setdefault(table, {})
+        rows[name] = series
+    history.step = state["step"]
+    history.first = {name: list(found) for name, found in state["first"].items()}
+    history.nonfinite, history.nonfinite_gradient = (found and tuple(found) for found in state["nonfinite"])
+    found, model = state["model"], history.model
+    model.pretrained = found["pretrained"]
+    model.activations = {name: Activation(*values) for name, values in found["activations"].items()}
+    known = [name for name in found["order"] if name in model.parameters]
+    model.parameters = {name: model.parameters[name] for name in [*known, *model.parameters]}
+    for name in found["penalties"]:
+        model.penalties.setdefault(name, Setting(f"a smaller weight of {name}"))

@@ -1,159 +1,139 @@
-"""The course of the training loss: up, flat, or to and fro."""
+"""The course of the loss and of the metrics: up, flat, to and fro, or apart from each other."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
+from statistics import median
 
+from workbench.findings.engine import Level, Rule
 from workbench.findings.finding import Finding
 from workbench.findings.history import History
 from workbench.findings.progress import Progress, error_ratios, progress_of, rise
-from workbench.findings.rule import Level, Rule
-from workbench.findings.series import Series, error_of_median, spread
 
 
 class LossSurge(Rule[History]):
     """The loss leaves a level that it had reached, and does not come back."""
 
     code = "loss-surge"
-    floor = Level.SYMPTOM
-    follows = frozenset({"loss-oscillates"})
+    level = Level.SYMPTOM
+    implied_by = frozenset({"loss-oscillates"})
     limit = 2.0
-    lost = 0.5
-    """Share of what had been gained that has to be lost again."""
-    looks = 3
-    length = 15
-    """Steps of which one look takes the median."""
+    lost = 0.5  # share of what had been gained that has to be lost again
+    count = 3
+    length = 15  # steps whose median is one value of the smoothed loss
 
-    def look(self, seen: History) -> Finding | None:
-        progress = progress_of(seen)
-        if seen.facts.adversarial and progress.loss == "loss":
+    def evaluate(self, history: History) -> Finding | None:
+        progress, model = progress_of(history), history.model
+        if progress.adversarial_only:
             return None
-        loss = seen[progress.loss].finite()
+        loss = history[progress.loss].finite()
         length = self.length if progress.loss == "loss" else 5
-        if len(loss) < length * 2 * self.looks:
+        if len(loss) < length * 2 * self.count:
             return None
-        levels = _levels(loss, length)
-        lowest = min(levels[: -self.looks])
-        latest = min(levels[-self.looks :])
-        gained = progress.start - lowest
+        levels = [chunk.median() for chunk in loss.chunks(length)]
+        lowest, latest = min(levels[: -self.count]), min(levels[-self.count :])
         surged = latest > self.limit * lowest if lowest > 0 else latest - lowest > abs(lowest)
         # Where next to nothing had been gained, a rise is measured against the level itself.
-        surged = surged and latest - lowest > self.lost * max(gained, 0)
-        if not surged or latest - lowest < 4 * spread(loss.tail(self.looks * length)) / math.sqrt(length):
+        surged = surged and latest - lowest > self.lost * max(progress.start - lowest, 0)
+        if not surged or latest - lowest < 4 * loss.tail(self.count * length).spread() / math.sqrt(length):
             return None
-        network = next(iter(seen.facts.networks()), "network")
-        return self.fault(
-            seen.step,
-            progress.loss,
-            latest / lowest if lowest > 0 else latest - lowest,
-            self.limit,
-            f"It had come down to {lowest:.3g} and is at {latest:.3g}. Go back to checkpoints/best.ckpt with a smaller "
-            f"rate, {seen.facts.lower_rate(network, 3)}, and clip: {seen.facts.clipping.set(0.1)}.",
+        value = latest / lowest if lowest > 0 else latest - lowest
+        advice = (
+            f"It had come down to {lowest:.3g} and is at {latest:.3g}. Return to an earlier "
+            f"checkpoint{model.key('checkpoints/best.ckpt')} with a smaller rate, "
+            f"{model.lower_rate(model.main_network(), 3)}, and clip: {model.clipping.set(0.1)}."
         )
+        return self.fault(history.step, progress.loss, value, self.limit, advice)
 
 
 class LossFlat(Rule[History]):
-    """After a fair number of steps the network is no better than an answer that needs no network."""
+    """After a fair number of steps the network is no better than an output that needs no network."""
 
     code = "loss-flat"
-    floor = Level.SYMPTOM
+    level = Level.SYMPTOM
     steps = 150
-    mean = 0.8
-    """Share of the mean answer's error above which nothing but the mean has been learned."""
-    nothing = 0.02
-    """How near, as a share, the error is to that of doing nothing, when that is all that was learned."""
-    once = 0.9
-    """Error of any look, against the better trivial answer, below which the network had learned something."""
-    long = 1000
-    """Steps after which any error above that of doing nothing counts."""
+    mean = 0.8  # share of the mean target's error above which nothing but the mean has been learned
+    nothing = 0.02  # how near, as a share, the error is to that of doing nothing, when that is all that was learned
+    once = 0.9  # error at any time, against the better trivial output, below which the network had learned something
+    long = 1000  # steps after which any error above that of doing nothing counts
 
-    def look(self, seen: History) -> Finding | None:
-        progress = progress_of(seen)
-        rates = [seen[f"lr/{name}"] for name in seen.facts.networks()]
+    def evaluate(self, history: History) -> Finding | None:
+        progress, model = progress_of(history), history.model
+        if model.adversarial:
+            return self._of_gan(history, progress)
+        rates = [history[f"lr/{name}"] for name in model.networks()]
         warming = any(len(r) > 10 and r.last == max(r.values) and r.last > r.values[-10] for r in rates)
-        if seen.step < self.steps or warming or not progress.poor or seen.facts.adversarial:
-            return self._of_game(seen, progress)
-        error, nothing, mean = (seen[f"probe/{name}"].last for name in ("error", "nothing", "mean"))
+        if history.step < self.steps or warming or not progress.poor:
+            return None
         if progress.beats_trivial is None:
-            return self._unknown(seen, progress)
-        if min(error_ratios(seen).values, default=1.0) < self.once:
+            if progress.fallen > self.nothing:
+                return None
+            report = self.note if model.pretrained else self.fault
+            return self._finding_of(report, history, 1 - progress.fallen, 0.98, "The loss is where it began")
+        if min(error_ratios(history).values, default=1.0) < self.once:
             return None  # it had been better: whatever happened since, it was not flat
-        stuck = error > self.mean * mean or abs(error / nothing - 1) < self.nothing or seen.step >= self.long
-        say = self.fault if stuck else self.note
-        return self._name(
-            say, seen, error / min(nothing, mean), 1.0, "It does no better than an answer without a network"
-        )
+        error, nothing, mean = (history[f"probe/{name}"].last for name in ("error", "nothing", "mean"))
+        copies = abs(rise(nothing, error)) < self.nothing
+        report = self.fault if error > self.mean * mean or copies or history.step >= self.long else self.note
+        value = error / max(min(progress.trivial_errors()), 1e-12)
+        return self._finding_of(report, history, value, 1.0, "It does no better than an output without a network")
 
-    def _of_game(self, seen: History, progress: Progress) -> Finding | None:
-        if not seen.facts.adversarial or progress.loss == "loss" or seen.step < 2 * self.steps:
+    def _of_gan(self, history: History, progress: Progress) -> Finding | None:
+        if progress.adversarial_only or history.step < 2 * self.steps:
             return None
         if progress.beats_trivial or progress.falling or progress.fallen > self.nothing:
             return None
-        return self._name(self.note, seen, 1 - progress.fallen, 0.98, "The reconstruction has not become better")
+        return self._finding_of(self.note, history, 1 - progress.fallen, 0.98, "The reconstruction has not improved")
 
-    def _unknown(self, seen: History, progress: Progress) -> Finding | None:
-        if progress.fallen > self.nothing:
-            return None
-        say = self.note if seen.facts.pretrained else self.fault
-        return self._name(say, seen, 1 - progress.fallen, 0.98, "The loss is where it began")
-
-    def _name(self, say, seen: History, value: float, limit: float, what: str) -> Finding:
-        network = next(iter(seen.facts.networks()), "network")
-        return say(
-            seen.step,
-            "training",
-            value,
-            limit,
-            f"{what} after {seen.step} steps. See that input and target belong together (look at samples/latest.png), "
-            f"try another rate ({seen.facts.lower_rate(network, 0.3)} or {seen.facts.lower_rate(network, 3)}), and a "
-            f"larger network: {seen.facts.option(network, 'width', 64)}.",
+    @staticmethod
+    def _finding_of(report: Callable[..., Finding], history: History, value: float, limit: float, what: str) -> Finding:
+        model = history.model
+        network = model.main_network()
+        advice = (
+            f"{what} after {history.step} steps. See that input and target belong together"
+            f"{model.key('look at samples/latest.png')}, try another rate ({model.lower_rate(network, 0.3)} or "
+            f"{model.lower_rate(network, 3)}), and a larger network{model.option(network, 'width', 64)}."
         )
+        return report(history.step, "training", value, limit, advice)
 
 
 class LossOscillates(Rule[History]):
     """The smoothed loss swings to and fro, far beyond the noise of single batches."""
 
     code = "loss-oscillates"
-    floor = Level.SYMPTOM
-    limit = 0.5
-    """Share of the looks at which the smoothed loss turns round."""
-    swing = 0.5
-    """Size of a swing, as a share of the loss's level."""
-    sure = 5.0
-    """The same, in standard errors of a look."""
-    looks = 12
-    lengths = (4, 10, 25)
-    """Steps of which one look takes the median: a swing shows only where its period is longer."""
+    level = Level.SYMPTOM
+    limit = 0.5  # share of its values at which the smoothed loss turns round
+    swing = 0.5  # size of a swing, as a share of the loss's level
+    significance = 5.0  # the same, in standard errors of a value
+    count = 12
+    lengths = (4, 10, 25)  # steps whose median is one value: a swing shows only where its period is longer
 
-    def look(self, seen: History) -> Finding | None:
-        progress = progress_of(seen)
-        if seen.facts.adversarial:
+    def evaluate(self, history: History) -> Finding | None:
+        progress, model = progress_of(history), history.model
+        if model.adversarial:
             return None
-        loss = seen["loss"].finite()
+        loss = history["loss"].finite()
         for length in self.lengths:
-            parts = _parts(loss.tail(length * self.looks), length)
-            if len(parts) < self.looks:
+            chunks = loss.tail(length * self.count).chunks(length)
+            if len(chunks) < self.count:
                 return None
-            levels = [part.median() for part in parts]
+            levels = [chunk.median() for chunk in chunks]
             moves = [after - before for before, after in itertools.pairwise(levels)]
-            noise = max(Series([0] * len(parts), [error_of_median(part) for part in parts]).median(), 1e-12)
-            middle = Series([0] * len(levels), levels).median()
-            turns = sum(a * b < 0 and min(abs(a), abs(b)) > self.sure * noise for a, b in itertools.pairwise(moves))
+            noise = max(median(chunk.error_of_median() for chunk in chunks), 1e-12)
+            sure = self.significance * noise
+            turns = sum(a * b < 0 and min(abs(a), abs(b)) > sure for a, b in itertools.pairwise(moves))
             share = turns / (len(moves) - 1)
-            size = Series([0] * len(moves), [abs(move) for move in moves]).median() / max(abs(middle), 1e-12)
+            size = median(abs(move) for move in moves) / max(abs(median(levels)), 1e-12)
             if share > self.limit and size > self.swing:
-                network = next(iter(seen.facts.networks()), "network")
-                say = self.fault if progress.poor else self.note
-                return say(
-                    seen.step,
-                    "loss",
-                    share,
-                    self.limit,
-                    f"It swings by {size:.0%} of its level at every other look. Lower the rate, "
-                    f"{seen.facts.lower_rate(network, 3)}, take larger batches, {seen.facts.larger_batches()}, and see "
-                    "that batches are shuffled.",
+                report = self.fault if progress.poor else self.note
+                advice = (
+                    f"It swings by {size:.0%} of its level every other time. Lower the rate, "
+                    f"{model.lower_rate(model.main_network(), 3)}, take larger batches, "
+                    f"{model.larger_batches()}, and see that batches are shuffled."
                 )
+                return report(history.step, "loss", share, self.limit, advice)
         return None
 
 
@@ -161,84 +141,60 @@ class Overfitting(Rule[History]):
     """The validation loss rises while the training loss falls."""
 
     code = "overfitting"
-    floor = Level.SYMPTOM
+    level = Level.SYMPTOM
     limit = 1.2
-    looks = 3
-    """Validations in a row above the limit."""
+    count = 3  # validations in a row above the limit
 
-    def look(self, seen: History) -> Finding | None:
-        held = seen["val/loss"].finite()
-        if len(held) < self.looks + 1:
+    def evaluate(self, history: History) -> Finding | None:
+        held_out, model = history["val/loss"].finite(), history.model
+        if len(held_out) < self.count + 1:
             return None
-        lowest = min(held.values[: -self.looks])
-        at = held.steps[held.values.index(lowest)]
-        latest = min(held.tail(self.looks).values)
-        scale = max(abs(lowest), 1e-12)
-        if (latest - lowest) / scale <= self.limit - 1:
+        lowest = min(held_out.values[: -self.count])
+        at = held_out.steps[held_out.values.index(lowest)]
+        above = rise(lowest, min(held_out.tail(self.count).values))
+        if above <= self.limit - 1:
             return None
-        train = seen[progress_of(seen).loss].finite()
+        train = history[progress_of(history).loss].finite()
         before, after = train.until(max(at, 10) + 1).tail(50), train.tail(50)
         if len(before) < 3 or len(after) < 3 or not rise(before.median(), after.median()) < -0.02:
             return None
-        say = self.note if seen.facts.adversarial else self.fault
-        return say(
-            seen.step,
-            "val/loss",
-            1 + (latest - lowest) / scale,
-            self.limit,
-            f"The validation loss was lowest at step {at} and is {(latest - lowest) / scale:.0%} above that, while the "
-            "training loss falls. checkpoints/best.ckpt holds the best; use more images, more augmentation "
-            "(--data.augment.rotate_degrees 15), --model.init_args.l2 1e-5 or a smaller network, or stop earlier: "
-            "--early_stopping.patience 5.",
+        report = self.note if model.adversarial else self.fault
+        advice = (
+            f"The validation loss was lowest at step {at} and is {above:.0%} above that, while the training loss "
+            f"falls. Use the best checkpoint{model.key('checkpoints/best.ckpt')}, more data, more augmentation"
+            f"{model.key('--data.augment.rotate_degrees 15')}, weight decay{model.key('--model.init_args.l2 1e-5')} or "
+            f"a smaller network, or stop earlier{model.key('--early_stopping.patience 5')}."
         )
+        return report(history.step, "val/loss", 1 + above, self.limit, advice)
 
 
 class MetricDisagrees(Rule[History]):
-    """The validation loss falls, and a metric on the same images gets worse."""
+    """The validation loss falls, and a metric on the same samples gets worse."""
 
     code = "metric-disagrees"
-    floor = Level.SYMPTOM
-    limit = 0.1
-    """Fall of the loss, as a share of its level."""
-    worse = 0.03
-    """Worsening of the metric, as a share of its level."""
-    looks = 3
+    level = Level.SYMPTOM
+    limit = 0.1  # fall of the loss, as a share of its level
+    worse = 0.03  # worsening of the metric, as a share of its level
+    count = 3
 
-    def look(self, seen: History) -> Finding | None:
-        losses = dict(seen["val/loss"].finite())
-        for name, higher in seen.facts.higher_is_better.items():
-            metric = seen[f"val/{name}"].finite()
-            if len(metric) < self.looks or metric.last_step not in losses:
+    def evaluate(self, history: History) -> Finding | None:
+        losses, model = dict(history["val/loss"].finite()), history.model
+        for name, higher in model.higher_is_better.items():
+            metric = history[f"val/{name}"].finite()
+            if len(metric) < self.count or metric.last_step not in losses:
                 continue
             sign = 1 if higher else -1
             # What both were when the metric was best, against the better of the last two validations.
             best, at = max((sign * value, step) for step, value in list(metric)[:-2])
-            now = max(sign * value for value in metric.tail(2).values)
-            change = (now - best) / max(abs(best), 1e-12)
+            change = rise(best, max(sign * value for value in metric.tail(2).values))
             latest = max(losses.get(step, math.inf) for step in metric.tail(2).steps)
             fall = -rise(losses.get(at, latest), latest)
             if change < -self.worse and fall > self.limit:
-                say = self.note if seen.facts.adversarial else self.fault
-                return say(
-                    seen.step,
-                    f"val/{name}",
-                    change,
-                    -self.worse,
+                report = self.note if model.adversarial else self.fault
+                advice = (
                     f"val/loss fell by {fall:.0%} while val/{name} got worse by {-change:.0%}: one of them does not "
-                    f"measure what it is meant to. Check the metric's direction and range, and take a loss that is "
-                    "nearer to it: --model.init_args.loss torch.nn.L1Loss.",
+                    "measure what it is meant to. Check the metric's direction and range, and take a loss that is "
+                    f"nearer to it{model.key('--model.init_args.loss torch.nn.L1Loss')}."
                 )
+                return report(history.step, f"val/{name}", change, -self.worse, advice)
         return None
-
-
-def _parts(series: Series, length: int) -> list[Series]:
-    count = len(series) // length
-    whole = series.tail(count * length)
-    return [
-        Series(whole.steps[i * length : (i + 1) * length], whole.values[i * length : (i + 1) * length])
-        for i in range(count)
-    ]
-
-
-def _levels(series: Series, length: int) -> list[float]:
-    return [part.median() for part in _parts(series, length)]

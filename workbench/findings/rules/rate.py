@@ -5,106 +5,97 @@ from __future__ import annotations
 import itertools
 import math
 
+from workbench.findings.engine import Level, Rule
 from workbench.findings.finding import Finding
 from workbench.findings.history import History
 from workbench.findings.progress import Progress, level, progress_of, rise
-from workbench.findings.rule import Level, Rule
-from workbench.findings.rules.weights import swells
-from workbench.findings.series import Series, error_of_median
+from workbench.findings.rules.weights import outgrows_its_steps
+from workbench.findings.series import Series
 
 
-def update_ratio(seen: History, network: str) -> Series:
+def update_ratio(history: History, network: str) -> Series:
     """The median over a network's weights of |step| / |weight|, at each measured step."""
-    return seen[f"update/{network}"].finite()
+    return history[f"update/{network}"].finite()
 
 
 class LearningRateHigh(Rule[History]):
     """Each step throws the weights about, or the loss climbs."""
 
     code = "learning-rate-high"
-    floor = Level.RATE
+    level = Level.RATE
     limit = 0.1
-    wild = 2.0
-    """A step larger than the weights themselves, even a single one: nothing of what they were is left."""
-    looks = 10
+    wild = 2.0  # A step larger than the weights themselves, even a single one: nothing of what they were is left
+    count = 10
     settled = 10
     steps = 20
-    climb = 2.0
-    """Rise of the loss, as a share of where it began, that counts as climbing."""
-    burst = 10.0
-    """The same of the last figures before the loss became no number."""
-    jump = 5.0
-    """Factor on the rate from one step to a later one that explains a loss which goes off right after it."""
+    climb = 2.0  # rise of the loss, as a share of where it began, that counts as climbing
+    burst = 10.0  # the same of the last values before the loss was not finite
+    jump = 5.0  # factor on the rate from one step to a later one that explains a loss which goes off right after it
+    faint = 1e-4
 
-    def look(self, seen: History) -> Finding | None:
-        progress = progress_of(seen)
-        for network in seen.facts.networks():
-            ratio = update_ratio(seen, network).tail(self.looks)
-            if network in seen.facts.discriminators:
-                finding = self._of_discriminator(seen, progress, network)
-            else:
-                finding = self._of(seen, progress, network, ratio)
+    def evaluate(self, history: History) -> Finding | None:
+        progress, model = progress_of(history), history.model
+        for network in model.networks():
+            of = self._of_discriminator if network in model.discriminators else self._of_network
+            finding = of(history, progress, network)
             if finding is not None:
                 return finding
         return None
 
-    def _of_discriminator(self, seen: History, progress: Progress, network: str) -> Finding | None:
-        """How a game goes says little about a rate; only steps as large as the weights are no matter of taste."""
-        wildest = self._wildest(seen, network)
+    def _of_discriminator(self, history: History, progress: Progress, network: str) -> Finding | None:
+        """A GAN's losses say little about a rate; only steps as large as the weights are clearly too large."""
+        wildest = self._wildest(history, network)
         if wildest < self.wild:
             return None
-        # It may find its way back, as a network that starts anew with whatever weights the wild steps have left.
-        highest = max(seen["train/discriminator"].finite().values, default=math.nan)
-        off = rise(seen.start("train/discriminator", 3), highest) > self.climb
-        if off or progress.poor:
-            return self._name(seen, network, wildest, self.limit)
-        return None
+        # It may recover, as a network that starts anew with whatever weights the wild steps have left.
+        highest = max(history["train/discriminator"].finite().values, default=math.nan)
+        off = rise(history.start("train/discriminator", 3), highest) > self.climb
+        return self._name(history, network, wildest, self.limit) if off or progress.poor else None
 
-    def _of(self, seen: History, progress: Progress, network: str, ratio: Series) -> Finding | None:
+    def _of_network(self, history: History, progress: Progress, network: str) -> Finding | None:
         if progress.far_off:
             return None
-        harmed = progress.blown_up or (progress.now > progress.start and not progress.falling)
-        steady = ratio.median()
-        wildest = self._wildest(seen, network)
-        if wildest > self.wild and (harmed or progress.poor):
-            return self._name(seen, network, wildest, self.limit)
+        ratio = update_ratio(history, network).tail(self.count)
+        harmed = progress.blown_up or (progress.now > progress.start and not progress.falling) or progress.poor
+        wildest = self._wildest(history, network)
+        highest = max(history[progress.loss].finite().values, default=math.nan)
+        went_off = rise(progress.start, highest) > self.burst  # an easy task may be learned in spite of it
+        if wildest > self.wild and (harmed or went_off):
+            return self._name(history, network, wildest, self.limit)
         settled = ratio.since(self.settled)  # Adam's first steps are as large as its rate, whatever the gradients
-        if len(settled) >= 5 and settled.median() > self.limit and (harmed or progress.poor):
-            return self._name(seen, network, settled.median(), self.limit)
-        jump = self._jumped(seen, network)
+        if len(settled) >= 5 and settled.median() > self.limit and harmed:
+            return self._name(history, network, settled.median(), self.limit)
+        jump = self._jump(history, network)
         if jump is not None and progress.blown_up:
-            return self._name(seen, network, jump, self.jump)
-        if self._climbs(seen, progress) and not self._faint(steady) and not swells(seen, network):
-            return self._name(seen, network, self._peak(seen, progress) / max(abs(progress.start), 1e-12), self.climb)
-        if len(settled) >= self.looks and steady > self.limit:
-            return self.note(
-                seen.step,
-                network,
-                steady,
-                self.limit,
-                f"Steps are large against the weights, and yet it learns; a smaller rate may end better: "
-                f"{seen.facts.lower_rate(network, 3)}.",
+            return self._name(history, network, jump, self.jump)
+        faint = ratio.median() < self.faint
+        if self._climbs(history, progress) and not faint and not outgrows_its_steps(history, network):
+            value = self._peak(history, progress) / max(abs(progress.start), 1e-12)
+            return self._name(history, network, value, self.climb)
+        if len(settled) >= self.count and ratio.median() > self.limit:
+            advice = (
+                "Steps are large against the weights, and yet it learns; a smaller rate may end better: "
+                f"{history.model.lower_rate(network, 3)}."
             )
+            return self.note(history.step, network, ratio.median(), self.limit, advice)
         return None
 
-    def _name(self, seen: History, network: str, value: float, limit: float) -> Finding:
-        return self.fault(
-            seen.step,
-            network,
-            value,
-            limit,
-            f"The steps are too large for the weights (1e-3 of them is healthy): "
-            f"{seen.facts.lower_rate(network)}. A warm-up helps too, and clipping: {seen.facts.clipping.set(0.1)}.",
+    def _name(self, history: History, network: str, value: float, limit: float) -> Finding:
+        model = history.model
+        advice = (
+            "The steps are too large for the weights (1e-3 of them is healthy): "
+            f"{model.lower_rate(network)}. A warm-up helps too, and clipping: {model.clipping.set(0.1)}."
         )
+        return self.fault(history.step, network, value, limit, advice)
 
-    def _climbs(self, seen: History, progress: Progress) -> bool:
-        """Whether the loss rises from part to part of the run, or went off before it became no number."""
-        loss = seen[progress.loss].finite()
-        if math.isnan(progress.start) or (seen.facts.adversarial and progress.loss == "loss"):
+    def _climbs(self, history: History, progress: Progress) -> bool:
+        """Whether the loss rises from part to part of the run, or went off before it was not finite."""
+        loss = history[progress.loss].finite()
+        if math.isnan(progress.start) or progress.adversarial_only:
             return False
         if not progress.finite and len(loss):
-            return rise(progress.start, self._peak(seen, progress)) > (self.burst if progress.start > 0 else 1)
-        if seen["game/gradient_ratio"].last > 1:
+            return rise(progress.start, self._peak(history, progress)) > (self.burst if progress.start > 0 else 1)
+        if history["game/gradient_ratio"].last > 1:
             return False  # the adversary pulls harder than the reconstruction, and that is what it costs
         if len(loss) < self.steps:
             return False
@@ -113,87 +104,78 @@ class LearningRateHigh(Rule[History]):
         return rising and rise(progress.start, level(loss)) > self.climb
 
     @staticmethod
-    def _wildest(seen: History, network: str) -> float:
+    def _wildest(history: History, network: str) -> float:
         """Of all steps so far: weights that were replaced once are large from then on, and steps small against them."""
-        return max(update_ratio(seen, network).values, default=0.0)
+        return max(update_ratio(history, network).values, default=0.0)
 
     @staticmethod
-    def _peak(seen: History, progress: Progress) -> float:
-        return max(seen[progress.loss].finite().tail(10).values, default=math.nan)
+    def _peak(history: History, progress: Progress) -> float:
+        return max(history[progress.loss].finite().tail(10).values, default=math.nan)
 
-    def _faint(self, ratio: float) -> bool:
-        return ratio < 1e-4
-
-    def _jumped(self, seen: History, network: str) -> float | None:
-        rates = seen[f"lr/{network}"]
-        lately = rates.tail(100)
-        if len(lately) < 20:
+    def _jump(self, history: History, network: str) -> float | None:
+        rates = history[f"lr/{network}"].tail(100)
+        if len(rates) < 20:
             return None
         # Warm-up climbs as well, but from far below what the run then uses.
-        usual, now = lately.tail(100).median(), max(lately.values)
-        return now / usual if usual > 0 and now > self.jump * usual else None
+        usual, highest = rates.median(), max(rates.values)
+        return highest / usual if usual > 0 and highest > self.jump * usual else None
 
 
 class LearningRateLow(Rule[History]):
-    """The weights hardly move, and so does the loss."""
+    """The weights hardly move, and neither does the loss."""
 
     code = "learning-rate-low"
-    floor = Level.RATE
+    level = Level.RATE
     limit = 1e-4
-    looks = 5
-    steps = 50
-    """Enough where the ratio is below a third of the limit; else four times as many."""
-    moved = 0.05
-    """Share of its first level by which the loss has to have moved to be on its way."""
+    count = 5
+    steps = 50  # enough where the ratio is below a third of the limit; else four times as many
+    moved = 0.05  # share of its first level by which the loss has to have moved to be on its way
 
-    def look(self, seen: History) -> Finding | None:
-        progress = progress_of(seen)
-        for network in seen.facts.networks():
-            since = self._warm_since(seen, network)
-            if since is None or network in seen.facts.discriminators:
+    def evaluate(self, history: History) -> Finding | None:
+        progress, model = progress_of(history), history.model
+        for network in model.networks():
+            since = self._warm_since(history, network)
+            if since is None or network in model.discriminators:
                 continue
-            ratio = update_ratio(seen, network).tail(20).since(since)
-            if len(ratio) < self.looks or ratio.median() >= self.limit:
+            measured = update_ratio(history, network).tail(20).since(since)
+            ratio = measured.median()
+            if len(measured) < self.count or ratio >= self.limit:
                 continue
-            needed = self.steps if ratio.median() < self.limit / 3 else 4 * self.steps
-            if seen.step - since < needed or self._moves(seen, progress) or progress.blown_up:
+            clearly = ratio < self.limit / 3
+            needed = self.steps if clearly else 4 * self.steps
+            if history.step - since < needed or self._moves(history, progress) or progress.blown_up:
                 continue
-            if progress.beats_trivial or self._vanishes(seen, network):
+            if progress.beats_trivial or self._some_layers_move(history, network):
                 continue
-            if progress.beats_trivial is None and (seen.facts.pretrained or ratio.median() > self.limit / 3):
+            if progress.beats_trivial is None and (model.pretrained or ratio > self.limit / 3):
                 continue
-            return self.fault(
-                seen.step,
-                network,
-                ratio.median(),
-                self.limit,
-                f"The weights move by less than a ten-thousandth a step, and the loss stays where it was: "
-                f"{seen.facts.lower_rate(network, min(max(ratio.median() / 1e-3, 1e-4), 0.1))}.",
+            advice = (
+                "The weights move by less than a ten-thousandth a step, and the loss stays where it was: "
+                f"{model.lower_rate(network, min(max(ratio / 1e-3, 1e-4), 0.1))}."
             )
+            return self.fault(history.step, network, ratio, self.limit, advice)
         return None
 
-    def _moves(self, seen: History, progress: Progress) -> bool:
+    def _moves(self, history: History, progress: Progress) -> bool:
         """Whether the loss has moved by more than its own noise."""
-        first, *_, last = seen[progress.loss].finite().parts(4)
-        fall = first.median() - last.median()
-        noise = 2 * math.hypot(error_of_median(first), error_of_median(last))
-        return fall > max(self.moved * abs(first.median()), noise)
+        first, *_, last = history[progress.loss].finite().parts(4)
+        noise = 2 * math.hypot(first.error_of_median(), last.error_of_median())
+        return first.median() - last.median() > max(self.moved * abs(first.median()), noise)
 
     @staticmethod
-    def _warm_since(seen: History, network: str) -> int | None:
-        """The step from which on the rate was at half its maximum or more; None while it still climbs."""
-        rates = seen[f"lr/{network}"]
-        if not len(rates) or max(rates.values) == 0:
-            return None if len(rates) else 0
+    def _warm_since(history: History, network: str) -> int | None:
+        """The step from which on the rate was at half its maximum or more; None while it still climbs, or is 0."""
+        rates = history[f"lr/{network}"]
+        if not len(rates):
+            return 0
         top = max(rates.values)
-        since = next(step for step, value in rates if value >= top / 2)
         climbing = len(rates) > 10 and rates.last > rates.values[-10] and rates.last == top
-        return None if climbing else since
+        return None if climbing or top == 0 else next((step for step, value in rates if value >= top / 2), None)
 
     @staticmethod
-    def _vanishes(seen: History, network: str) -> bool:
-        """Whether some layers do move: then it is not the rate that keeps the others still."""
-        table = seen.table("update")
-        ratios = [table[n].finite().tail(10).median() for n in seen.facts.of(network, "weight") if n in table]
-        ratios = [ratio for ratio in ratios if math.isfinite(ratio)]
-        return bool(ratios) and max(ratios) > 1e-3
+    def _some_layers_move(history: History, network: str) -> bool:
+        """Then it is not the rate that keeps the others still."""
+        table = history.table("update")
+        names = [name for name in history.model.tensors_of(network, "weight") if name in table]
+        ratios = [table[name].finite().tail(10).median() for name in names]
+        return max((ratio for ratio in ratios if math.isfinite(ratio)), default=0.0) > 1e-3

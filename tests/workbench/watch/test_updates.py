@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from workbench.watch.tables import histogram, sample
-from workbench.watch.update_ratio import UpdateRatio
+from workbench.watch.histograms import histogram, sample
 
 
 def plain_ratios(network, batches, lr):
@@ -20,23 +19,24 @@ def plain_ratios(network, batches, lr):
         (network(batch.input) - batch.target).square().mean().backward()
         optimizer.step()
         for name, p in network.named_parameters():
-            moved = np.linalg.norm(p.detach().numpy() - before[name])
-            found[name].append(moved / np.linalg.norm(before[name]))
+            found[name].append(np.linalg.norm(p.detach().numpy() - before[name]) / np.linalg.norm(before[name]))
     return found
 
 
 def test_ratios_are_those_of_a_plain_loop(fit, make_restorer, make_loader, convs):
-    history = fit(make_restorer(convs(), lr=1e-3, optimizer=torch.optim.Adam), UpdateRatio(6))
+    history = fit(make_restorer(convs(), lr=1e-3, optimizer=torch.optim.Adam), every_n_steps=6)
     expected = plain_ratios(convs(), make_loader(0, 12).dataset, 1e-3)
     steps = [*range(10), 11]
     for name, ratios in expected.items():
         series = history.table("update")[f"network.{name}"]
         assert series.steps == steps
         assert series.values == pytest.approx([ratios[s] for s in steps], rel=1e-3)
-    pairs = [sorted((expected["0.weight"][s], expected["2.weight"][s])) for s in steps]
-    assert history["update/network"].values == pytest.approx([lower for lower, _ in pairs], rel=1e-3)
+    lower = [min(expected["0.weight"][s], expected["2.weight"][s]) for s in steps]
+    assert history["update/network"].values == pytest.approx(lower, rel=1e-3)
     assert all(history.table("moved")["network.0.weight"].values)
     assert history["lr/network"].values == [1e-3] * 12
+    size = convs()[0].weight.abs().mean().item()
+    assert history.table("scale")["network.0.weight"].values[0] == pytest.approx(size, rel=1e-5)
 
 
 def test_what_stays_is_seen_to_stay(fit, make_restorer, convs):
@@ -44,29 +44,23 @@ def test_what_stays_is_seen_to_stay(fit, make_restorer, convs):
         def step(self, closure=None):
             return closure()
 
-    history = fit(make_restorer(convs(), optimizer=Stubborn), UpdateRatio(1))
+    history = fit(make_restorer(convs(), optimizer=Stubborn))
     assert not any(value for series in history.table("moved").values() for value in series.values)
-    assert fit(make_restorer(convs(), lr=0.0), UpdateRatio(1)).table("moved") == {}
+    assert fit(make_restorer(convs(), lr=0.0)).table("moved") == {}, "a rate of 0 moves nothing"
 
 
 def test_a_tensor_of_zeros_has_no_ratio(fit, make_restorer, convs):
     network = convs()
     nn.init.zeros_(network[2].weight)
-    series = fit(make_restorer(network), UpdateRatio(1)).table("update")["network.2.weight"]
+    series = fit(make_restorer(network)).table("update")["network.2.weight"]
     assert np.isnan(series.values[0]) and np.isfinite(series.values[1:]).all()
-
-
-def test_sizes_of_weights(fit, make_restorer, convs):
-    history = fit(make_restorer(convs(), lr=0.0), UpdateRatio(1))
-    expected = convs()[0].weight.abs().mean().item()
-    assert history.table("scale")["network.0.weight"].values == pytest.approx([expected] * 12, rel=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
 def test_decay_against_the_data(fit, make_restorer, make_loader, convs, optimizer):
     """After one step, by hand: the pull is decay x weight; the data asks for its gradient, or Adam's step."""
     decay, lr = 0.3, 1e-3
-    history = fit(make_restorer(convs(), lr=lr, optimizer=optimizer, weight_decay=decay), UpdateRatio(1))
+    history = fit(make_restorer(convs(), lr=lr, optimizer=optimizer, weight_decay=decay))
     network, batch = convs(), make_loader(0, 1).dataset[0]
     (network(batch.input) - batch.target).square().mean().backward()
     pull = decay * torch.cat([p.detach().flatten() for p in network.parameters()]).norm()
@@ -79,31 +73,31 @@ def test_decay_against_the_data(fit, make_restorer, make_loader, convs, optimize
 
 def test_statistics_of_every_tensor_are_written_at_validations(fit, make_restorer, convs):
     network = convs()
-    fit(make_restorer(network, lr=0.0), UpdateRatio(1))
+    fit(make_restorer(network, lr=0.0))
     with (fit.folder / "measurements.csv").open() as file:
         rows = {(row["measure"], row["layer"]): float(row["value"]) for row in csv.DictReader(file)}
     values = network[0].weight.detach().numpy()
     for name in ("mean", "std", "min", "max"):
-        expected = getattr(values, name)()
-        assert rows[f"weight_{name}", "network.0.weight"] == pytest.approx(float(expected), rel=1e-4, abs=1e-6)
-    assert ("update", "network.2.bias") in rows
+        expected = float(getattr(values, name)())
+        assert rows[f"weight_{name}", "network.0.weight"] == pytest.approx(expected, rel=1e-4, abs=1e-6)
+    assert ("update", "network.2.bias") in rows and ("gradient", "network.2.bias") in rows
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 def test_a_sample_is_a_view_spread_over_the_whole(memory_format):
-    weight = torch.randn(64, 32, 3, 3).to(memory_format=memory_format)
+    weight = torch.randn(64, 32, 3, 3, generator=torch.Generator().manual_seed(0)).to(memory_format=memory_format)
     values = sample(weight, 100)
     assert 100 <= len(values) <= 110
     assert values.data_ptr() == weight.data_ptr()
     assert set(values.tolist()) <= set(weight.flatten().tolist())
-    assert sample(weight, 10**6) is not None and sample(weight, 10**6).shape == weight.shape
+    assert sample(weight, 10**6).shape == weight.shape
     weight[0, 0, 0, 0] = 77.0
     assert values[0] == 77.0
     assert sample(weight[:, ::2], 100).shape == weight[:, ::2].shape, "no dense block of memory"
 
 
 def test_a_histogram_counts_like_numpy():
-    values = torch.randn(5, 7, 11) * 3 + 1
+    values = torch.randn(5, 7, 11, generator=torch.Generator().manual_seed(0)) * 3 + 1
     counts, low, high = histogram(values, 16)
     expected, edges = np.histogram(values.numpy(), bins=16)
     assert np.abs(counts.numpy() - expected).sum() <= 2  # a value on an edge may go to either side

@@ -5,8 +5,6 @@ import pytest
 import torch
 from torch import nn
 
-from workbench.watch.gradient_flow import GradientFlow
-
 
 def plain_gradients(network, batches):
     """What a loop of plain PyTorch finds: the norm of each tensor's gradient, before each step."""
@@ -22,7 +20,7 @@ def plain_gradients(network, batches):
 
 
 def test_norms_are_those_of_a_plain_loop(fit, make_restorer, make_loader, convs):
-    history = fit(make_restorer(convs()), GradientFlow(4))
+    history = fit(make_restorer(convs()), every_n_steps=4)
     expected = plain_gradients(convs(), make_loader(0, 12).dataset)
     steps = [*range(10), 11]  # the first ten, then every fourth, counted from 1: the twelfth
     for name, norms in expected.items():
@@ -36,56 +34,66 @@ def test_norms_are_those_of_a_plain_loop(fit, make_restorer, make_loader, convs)
 
 
 def test_norms_are_those_before_clipping_and_of_whole_accumulated_steps(fit, make_restorer, convs):
-    history = fit(make_restorer(convs(), lr=0.0), GradientFlow(1), gradient_clip_val=1e-6, accumulate_grad_batches=3)
+    history = fit(make_restorer(convs(), lr=0.0), gradient_clip_val=1e-6, accumulate_grad_batches=3)
     series = history["gradient/network"]
     assert series.steps == [0, 1, 2, 3] and min(series.values) > 1e-3
 
 
-def test_cleared_gradients_are_known_as_such(fit, make_restorer, convs):
-    for options in ({}, {"accumulate_grad_batches": 2}):
-        carried = fit(make_restorer(convs()), GradientFlow(1), **options).table("carried")["network"]
-        assert len(carried) >= 4 and not any(carried.values)
+def test_the_callback_that_clips_gets_the_gradients_as_they_were(fit, make_restorer, convs):
+    from workbench.callbacks.clipping import GradientClipping
+
+    networks = [convs() for _ in range(2)]
+    for network, measured in zip(networks, (1, 0), strict=True):
+        fit(make_restorer(network), (GradientClipping(0.01),), every_n_steps=measured, every_n_validations=0)
+    assert all(torch.equal(*pair) for pair in zip(*(network.parameters() for network in networks), strict=True))
 
 
-def test_uncleared_gradients_are_seen(fit, make_restorer, convs):
-    class Forgetful(make_restorer):
-        def optimizer_zero_grad(self, epoch, batch_idx, optimizer):
-            pass
-
-    carried = fit(Forgetful(convs()), GradientFlow(1), limit_val_batches=0).table("carried")["network"]
-    assert len(carried) >= 8 and all(value > 0 for value in carried.values)
+class Forgetful:
+    def optimizer_zero_grad(self, epoch, batch_idx, optimizer):
+        pass
 
 
-def test_cleared_in_place_counts_as_cleared(fit, make_restorer, convs):
-    class InPlace(make_restorer):
-        def optimizer_zero_grad(self, epoch, batch_idx, optimizer):
-            optimizer.zero_grad(set_to_none=False)
+class InPlace:
+    def optimizer_zero_grad(self, epoch, batch_idx, optimizer):
+        optimizer.zero_grad(set_to_none=False)
 
-    assert not any(fit(InPlace(convs()), GradientFlow(1)).table("carried")["network"].values)
+
+@pytest.mark.parametrize(
+    ("mixin", "options", "expected"),
+    [
+        ((), {}, False),
+        ((), {"accumulate_grad_batches": 2}, False),
+        ((InPlace,), {}, False),
+        ((Forgetful,), {"limit_val_batches": 0}, True),
+    ],
+)
+def test_gradients_that_are_not_cleared_are_seen(fit, make_restorer, convs, mixin, options, expected):
+    model = type("Model", (*mixin, make_restorer), {})(convs())
+    carried = fit(model, **options).table("carried")["network"]
+    assert len(carried) >= 4 and all((value > 0) == expected for value in carried.values)
 
 
 def test_tensors_without_a_gradient_are_listed(fit, make_restorer, convs):
     network = convs()
     network.spare = nn.Linear(2, 2)
     network.forward = lambda x: network[2](network[1](network[0](x)))
-    history = fit(make_restorer(network), GradientFlow(1))
+    history = fit(make_restorer(network))
     assert set(history.table("missing")) == {"network.spare.weight", "network.spare.bias"}
     assert "network.spare.weight" not in history.table("gradient")
 
 
-def test_where_a_gradient_is_no_number_first(fit, make_restorer, convs):
-    """The root of 0 between two layers: what comes before it in the network has no number for a gradient."""
+def test_where_a_gradient_is_not_finite_first(fit, make_restorer, convs):
+    """The root of 0 between two layers: what comes before it in the network has NaN for a gradient."""
 
     class Root(nn.Module):
         def forward(self, x):
             return (x * 0).sqrt() + x
 
-    history = fit(make_restorer(convs(Root())), GradientFlow(1))
-    assert history.nonfinite_gradient[0] == 0
-    assert history.nonfinite_gradient[1].startswith("network.0.")
+    step, name = fit(make_restorer(convs(Root()))).nonfinite_gradient
+    assert step == 0 and name.startswith("network.0.")
 
 
-class GANMonitor(L.LightningModule):
+class GAN(L.LightningModule):
     def __init__(self, convs, leak=False, joint=False, clear=True):
         super().__init__()
         self.automatic_optimization = False
@@ -117,21 +125,12 @@ class GANMonitor(L.LightningModule):
         return [torch.optim.SGD(part.parameters(), lr=0.01) for part in (self.generator, self.discriminator)]
 
 
-@pytest.mark.parametrize("joint", [False, True])
-def test_a_healthy_game_neither_leaks_nor_carries(fit, convs, joint):
-    history = fit(GANMonitor(convs, joint=joint), GradientFlow(1), limit_val_batches=0)
-    assert not any(value for series in history.table("leaked").values() for value in series.values)
-    assert set(history.table("carried")) == {"generator", "discriminator"}
-    assert not any(value for series in history.table("carried").values() for value in series.values)
-
-
-def test_a_leak_is_seen_in_the_generator_alone(fit, convs):
-    leaked = fit(GANMonitor(convs, leak=True), GradientFlow(1), limit_val_batches=0).table("leaked")
-    assert list(leaked) == ["generator"]
-    assert len(leaked["generator"]) >= 10 and all(value > 0 for value in leaked["generator"].values)
-
-
-def test_a_discriminator_whose_gradients_are_never_cleared(fit, convs):
-    carried = fit(GANMonitor(convs, clear=False), GradientFlow(1), limit_val_batches=0).table("carried")
-    assert all(value > 0 for value in carried["discriminator"].values)
+@pytest.mark.parametrize("options", [{}, {"joint": True}, {"leak": True}, {"clear": False}])
+def test_gradients_that_leak_or_stay_in_a_gan(fit, convs, options):
+    history = fit(GAN(convs, **options), limit_val_batches=0, every_n_validations=0)
+    carried, leaked = history.table("carried"), history.table("leaked").get("generator", ())
+    assert set(carried) == {"generator", "discriminator"} and set(history.table("leaked")) <= {"generator"}
     assert not any(carried["generator"].values)
+    assert all((value > 0) == ("clear" in options) for value in carried["discriminator"].values)
+    assert all((value > 0) == ("leak" in options) for _, value in leaked)
+    assert len(leaked) >= 10 or "joint" in options

@@ -1,0 +1,174 @@
+"""Findings, the engine that suppresses what follows from a fault, and the series that rules read."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+from workbench.errors import UserError
+from workbench.findings import (
+    Finding,
+    Level,
+    Rule,
+    RuleEngine,
+    Series,
+    append_findings,
+    read_findings,
+    training_rules,
+)
+from workbench.findings.engine import Passed, Skipped
+
+PAGE = Path(__file__).parents[3] / "docs" / "faults.md"
+
+
+def finding_of(**more) -> Finding:
+    given = {"code": "dead-units", "severity": "fault", "step": 7, "where": "a.b", "value": 0.75, "limit": 0.5}
+    return Finding(**{**given, "advice": "Do this.", **more})
+
+
+def test_a_finding_is_one_line_of_json_and_one_for_people():
+    line = finding_of(advice="Änder\n das", value=math.nan, limit=math.inf).line()
+    assert "\n" not in line
+    found = json.loads(line, parse_constant=lambda name: 1 / 0)
+    assert list(found) == ["code", "severity", "step", "where", "value", "limit", "advice"]
+    assert (found["value"], found["limit"], found["advice"]) == ("nan", "inf", "Änder\n das")
+    assert finding_of().message() == "FAULT dead-units at step 7, a.b: 0.75 (limit 0.5). Do this."
+
+
+def test_a_file_is_there_without_findings_and_grows(tmp_path):
+    path = tmp_path / "findings.jsonl"
+    append_findings(path, [])
+    assert read_findings(path) == []
+    append_findings(path, [finding_of()])
+    append_findings(path, [finding_of(severity="note")])
+    assert [finding.severity for finding in read_findings(path)] == ["fault", "note"]
+
+
+def rule(name: str, where: Level, results: dict[int, str], **attributes) -> Rule[int]:
+    class Made(Rule[int]):
+        code = name
+        level = where
+
+        def evaluate(self, subject: int):
+            result = results.get(subject)
+            if isinstance(result, Exception):
+                raise result
+            reports = {"fault": self.fault, "note": self.note}
+            return reports[result](subject, "x", 1.0, 0.5, "Fix it.") if result in reports else None
+
+    for key, value in attributes.items():
+        setattr(Made, key, value)
+    return Made()
+
+
+def new(engine: RuleEngine[int], subject: int) -> list[tuple[str, str]]:
+    return [(finding.code, finding.severity) for finding in engine.evaluate(subject)]
+
+
+def test_causes_come_first_and_suppress_what_follows():
+    engine = RuleEngine([
+        rule("flat", Level.SYMPTOM, {1: "fault"}),
+        rule("rate", Level.RATE, {1: "fault"}),
+        rule("wiring", Level.WIRING, {2: "fault"}),
+    ])  # fmt: skip
+    assert new(engine, 1) == [("rate", "fault")]
+    assert new(engine, 2) == [("wiring", "fault")]
+
+
+def test_faults_of_one_level_do_not_suppress_each_other_but_symptoms_those_behind_them():
+    assert len(new(RuleEngine([rule(n, Level.WIRING, {1: "fault"}) for n in "ab"]), 1)) == 2
+    engine = RuleEngine([rule("a", Level.SYMPTOM, {2: "fault"}), rule("b", Level.SYMPTOM, {1: "fault"})])
+    assert (new(engine, 1), new(engine, 2)) == ([("b", "fault")], [("a", "fault")])
+    assert new(RuleEngine([rule(n, Level.SYMPTOM, {1: "fault"}) for n in "ab"]), 1) == [("a", "fault")]
+
+
+def test_a_rule_is_suppressed_by_the_faults_that_imply_it():
+    late = rule("unchanged", Level.WIRING, {1: "note", 2: "fault"}, implied_by=frozenset({"rate"}))
+    engine = RuleEngine([late, rule("rate", Level.RATE, {1: "fault"})])
+    assert new(engine, 1) == [("unchanged", "note"), ("rate", "fault")]
+    assert new(engine, 2) == []
+
+
+def test_everything_is_reported_once_and_a_note_may_become_a_fault():
+    engine = RuleEngine([rule("a", Level.SYMPTOM, {1: "note", 2: "note", 3: "fault", 4: "fault"})])
+    assert [new(engine, n) for n in range(1, 5)] == [[("a", "note")], [], [("a", "fault")], []]
+
+
+def test_notes_suppress_nothing():
+    engine = RuleEngine([rule("a", Level.DATA, {1: "note"}), rule("b", Level.SYMPTOM, {1: "fault"})])
+    assert new(engine, 1) == [("a", "note"), ("b", "fault")]
+
+
+def test_a_rule_that_fails_is_left_out_and_ends_nothing():
+    engine = RuleEngine([rule("a", Level.DATA, {1: ZeroDivisionError("x")}), rule("b", Level.DATA, {1: "note"})])
+    with pytest.warns(UserWarning, match="The rule a failed"):
+        assert new(engine, 1) == [("b", "note")]
+
+
+def test_checks_run_once_each_with_an_outcome_for_all():
+    checks = [
+        rule("symptom", Level.SYMPTOM, {1: "fault"}),
+        rule("wiring", Level.WIRING, {1: "fault"}),
+        rule("data", Level.DATA, {1: "fault"}),
+        rule("broken", Level.DATA, {1: ValueError("no  such\nlayer")}),
+        rule("fine", Level.DATA, {}),
+    ]
+    called = []
+    outcomes = {outcome.code: outcome for outcome in RuleEngine(checks).run(1, lambda check: called.append(check.code))}
+    assert called == ["data", "broken", "fine", "wiring"]
+    assert outcomes["wiring"].is_fault, "data suppresses no wiring"
+    assert outcomes["symptom"] == Skipped("symptom", "would follow from data")
+    assert outcomes["broken"] == Skipped("broken", "could not be checked: ValueError: no such layer")
+    harmless = rule("data", Level.DATA, {1: "fault"}, harms_learning=False)
+    assert [outcome.is_fault for outcome in RuleEngine([harmless, checks[0]]).run(1)] == [True, True]
+    assert harmless.passed(1.0, 2.0) == Passed("data", 1.0, 2.0)
+    with pytest.raises(UserError):
+        list(RuleEngine([rule("a", Level.DATA, {1: UserError("no data")})]).run(1))
+
+
+def test_every_training_rule_has_a_code_of_its_own_with_a_section_that_its_advice_points_to():
+    codes = [rule.code for rule in training_rules()]
+    assert len(set(codes)) == len(codes) == 24
+    sections = re.findall(r"^### (\S+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(codes) <= set(sections)
+    assert rule("a", Level.DATA, {1: "note"}).evaluate(1).advice == "Fix it. See docs/faults.md#a."
+
+
+# Series
+
+
+def series_of(values) -> Series:
+    return Series(list(range(len(values))), list(values))
+
+
+def test_a_long_series_stays_short_keeps_its_course_and_its_latest_values():
+    series = Series()
+    for step in range(20_000):
+        series.add(step, float(step))
+    assert len(series) <= 1200 and series.steps == sorted(series.steps)
+    assert series.values[-100:] == [float(s) for s in range(19_900, 20_000)]
+    assert all(abs(value - step) <= 40 for step, value in series) and series.values[0] < 40
+
+
+def test_cuts():
+    series = Series([0, 1, 5, 9], [1.0, 2.0, 3.0, 4.0])
+    assert series.since(1).values == [2.0, 3.0, 4.0] and series.until(5).values == [1.0, 2.0]
+    assert series.tail(2).values == [3.0, 4.0]
+    assert [part.values for part in series.parts(2)] == [[1.0, 2.0], [3.0, 4.0]]
+    assert [chunk.values for chunk in series_of(range(7)).chunks(3)] == [[1, 2, 3], [4, 5, 6]]
+    assert sum(len(part) for part in series_of(range(17)).parts(5)) == 17
+    assert [len(part) for part in Series().parts(3)] == [0, 0, 0]
+    assert Series([0, 1, 2], [1.0, math.nan, math.inf]).finite().values == [1.0]
+    assert math.isnan(Series().median()) and math.isnan(Series().last)
+
+
+def test_spread_is_that_of_a_normal_distribution_and_ignores_outliers():
+    values = [statistics.NormalDist(3, 2).inv_cdf((k + 0.5) / 1000) for k in range(1000)]
+    assert series_of(values).spread() == pytest.approx(2, rel=0.01)
+    assert series_of([*values, *[1e9] * 20]).spread() == pytest.approx(2, rel=0.05)
+    assert series_of(values).error_of_median() == pytest.approx(1.25 * 2 / math.sqrt(1000), rel=0.02)

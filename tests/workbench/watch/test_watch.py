@@ -1,0 +1,324 @@
+"""The whole callback: healthy runs have no fault, planted faults are named, in any script and by the real command."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import WandbLogger
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader
+
+import workbench
+from project.data.batch import Batch
+from project.models import FineTuning, ImageRestorer
+from project.models.finetune import stages_of
+from project.networks import UNet
+from workbench.errors import UserError
+from workbench.findings import ModelInfo, read_findings
+from workbench.watch import throughput
+from workbench.watch.model_info import PENALTY, collect
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ("none", "none"),
+        ("dead", "dead-units"),
+        ("rate", "learning-rate-high"),
+        ("frozen", "parameters-unchanged"),
+        ("nan", "nonfinite-loss"),
+    ],
+)
+def test_a_script_of_ones_own_names_its_fault_and_no_key_of_a_command_line(fault, code):
+    command = [sys.executable, str(REPOSITORY / "examples" / "watch_any_model.py"), "--fault", fault]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert f"Faults: {code}" in done.stdout
+    assert not any("--" in line for line in done.stdout.splitlines() if line.startswith("FAULT"))
+
+
+class Classifier(L.LightningModule):
+    """Batches are tuples or dicts of images and integer labels."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x)
+
+    def training_step(self, batch, batch_idx):
+        images, labels = batch.values() if isinstance(batch, dict) else batch
+        return nn.functional.cross_entropy(self(images), labels)
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val_loss", self.training_step(batch, batch_idx))
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+
+@pytest.mark.parametrize("as_dict", [False, True])
+def test_classes_as_targets_and_any_batch(fit, convs, as_dict):
+    network = nn.Sequential(*convs(), nn.Flatten(), nn.Linear(64, 3))
+    nn.init.constant_(network[0].bias, -50.0)
+
+    def loader(count, first):
+        generator = torch.Generator().manual_seed(first)
+        images, labels = torch.rand(count, 4, 1, 8, 8, generator=generator), torch.arange(4) % 3
+        batches = [{"image": x, "label": labels} if as_dict else (x, labels) for x in images]
+        return DataLoader(batches, batch_size=None)
+
+    history = fit(Classifier(network), data=(loader(60, 1), loader(4, 2)), val_check_interval=15)
+    assert [finding.code for finding in fit.watch.findings if finding.is_fault] == ["dead-units"]
+    assert len(fit.batch["image"] if as_dict else fit.batch[0]) == 16, "samples of the validation split"
+    assert len(history["loss"]) == 60 and len(history["val/loss"]) == 4
+
+
+# The project's models
+
+
+class Waves(L.LightningDataModule):
+    """Smooth waves of three colors, and noise: a small network learns something in some dozens of steps."""
+
+    normalization = {"input": ([0.5] * 3, [0.25] * 3), "target": ([0.5] * 3, [0.25] * 3)}  # noqa: RUF012
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def _pair(self, seed: int, count: int = 4, size: int = 24) -> Batch:
+        generator = torch.Generator().manual_seed(seed)
+        angle, phase = torch.rand(2, count, 3, 1, 1, generator=generator) * 6.28
+        place = torch.arange(size) / size * 6.28
+        target = 0.5 + 0.4 * torch.sin(place[:, None] * angle.cos() + place * angle.sin() + phase)
+        noisy = target + 0.1 * torch.randn(target.shape, generator=generator)
+        return Batch(noisy, target, noisy, *[torch.arange(count)] * 2)
+
+    def train_dataloader(self):
+        return DataLoader([self._pair(n) for n in range(self.steps)], batch_size=None)
+
+    def val_dataloader(self):
+        return DataLoader([self._pair(10**6 + n) for n in range(4)], batch_size=None)
+
+
+def unet(**more):
+    torch.manual_seed(1)
+    return UNet(**{"widths": [8, 16], "norm": "none", "skip": "add", "stage_residual": True, "residual": True, **more})
+
+
+def restorer(network=None, lr=2e-3, **more):
+    return ImageRestorer(network or unet(), optimizer=lambda p: torch.optim.Adam(p, lr=lr), **more)
+
+
+@pytest.fixture
+def watched(fit):
+    """Train, and return the codes of the faults as they stand in findings.jsonl."""
+
+    def run(model, steps=80, callbacks=(), **options):
+        given = {"every_n_steps": 10, "val_check_interval": 40, "log_every_n_steps": 50, **options}
+        fit(model, callbacks, (Waves(steps),), **given)
+        run.findings = read_findings(fit.folder / "findings.jsonl")
+        return [finding.code for finding in run.findings if finding.is_fault]
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        {"norm": "batch", "residual": False, "stage_residual": False, "skip": "concat"},
+        {"activation": "gelu", "widths": [6, 12, 24]},
+    ],
+)
+def test_a_network_that_learns_has_no_faults(watched, network):
+    assert watched(restorer(unet(**network))) == []
+
+
+def test_nor_has_one_with_frozen_layers_a_tail_of_zeros_accumulation_and_bfloat16(watched):
+    network = unet()
+    network.head.requires_grad_(False)
+    nn.init.zeros_(network.tail.weight)
+    assert watched(restorer(network), precision="bf16-mixed", accumulate_grad_batches=2) == []
+
+
+class DecoderOnly(ImageRestorer):
+    """Its encoder is unfrozen in the second epoch, and its optimizer does not hold it."""
+
+    def configure_optimizers(self):
+        encoder = {id(p) for stage in stages_of(self.network) for part in stage for p in part.parameters()}
+        return torch.optim.Adam([p for p in self.network.parameters() if id(p) not in encoder], lr=2e-3)
+
+
+def test_a_part_that_no_optimizer_holds_once_it_is_unfrozen(watched):
+    model = DecoderOnly(unet(), finetune=FineTuning("all", unfreeze={1: 1}))
+    assert watched(model, steps=40, max_epochs=2) == ["parameters-unchanged"]
+    (finding,) = watched.findings
+    assert finding.step >= 40 and "no optimizer holds it" in finding.advice
+    assert finding.where.startswith(("encoder.1.", "down.", "middle."), len("network."))
+
+
+@pytest.mark.parametrize("unfreeze", [{1: 1, 2: 2}, {2: 0}])
+def test_what_is_unfrozen_or_frozen_again_is_no_fault(watched, unfreeze):
+    model = restorer(finetune=FineTuning("all", unfreeze=unfreeze))
+    assert watched(model, steps=15, max_epochs=4, val_check_interval=15) == []
+
+
+# What is done about a fault
+
+
+def test_stop_ends_the_run_and_keeps_a_checkpoint(watched, fit, capsys):
+    watched(restorer(lr=2.0), on_fault="stop")
+    assert fit.trainer.global_step in (10, 20)
+    assert (fit.folder / "checkpoints" / "last.ckpt").is_file()
+    out = capsys.readouterr().out
+    assert out.count("FAULT learning-rate-high") == 1
+    assert "The run ends at step" in out and "docs/faults.md#learning-rate-high" in out
+
+
+def test_a_checkpoint_callback_saves_the_stopped_run_itself(watched, fit, tmp_path):
+    saving = ModelCheckpoint(tmp_path / "own", save_top_k=1, every_n_train_steps=1)
+    watched(restorer(lr=2.0), on_fault="stop", callbacks=(saving,), enable_checkpointing=True)
+    assert list((tmp_path / "own").glob("*.ckpt"))
+    assert not (fit.folder / "checkpoints" / "last.ckpt").exists()
+
+
+def test_an_alert_goes_to_weights_and_biases(monkeypatch):
+    alerts = []
+    logger = object.__new__(WandbLogger)
+    monkeypatch.setattr(WandbLogger, "experiment", SimpleNamespace(alert=lambda **given: alerts.append(given)))
+    watch = workbench.Watch()
+    watch.recorder = SimpleNamespace(files=SimpleNamespace(append=lambda *_: None))
+    finding = watch.engine.rules[0].fault(3, "network", 1.0, 0.0, "Fix it.")
+    watch._report(SimpleNamespace(loggers=[logger], progress_bar_callback=None), [finding])
+    assert alerts == [{"title": finding.code, "text": finding.message(), "level": "WARN"}]
+
+
+def test_switched_off_it_measures_and_writes_nothing(fit, make_restorer, convs):
+    history = fit(make_restorer(convs()), every_n_steps=0, every_n_validations=0)
+    assert history.tables == {} and not (fit.folder / "findings.jsonl").exists()
+
+
+@pytest.mark.parametrize("options", [{"on_fault": "explode"}, {"every_n_steps": -1}, {"every_n_validations": -1}])
+def test_impossible_options_are_errors(options):
+    with pytest.raises(UserError, match=f"watch.{next(iter(options))}"):
+        workbench.Watch(**options)
+
+
+def test_the_command_stops_at_a_fault_with_everything_kept(small, capsys):
+    run = small("stopped", "--model.init_args.optimizer.init_args.lr", "30", "--watch.on_fault", "stop")
+    out = capsys.readouterr().out
+    assert out.count("FAULT ") == 1 and "FAULT learning-rate-high" in out
+    assert "--model.init_args.optimizer.init_args.lr 3" in out
+    step = int(re.search(r"The run ends at step (\d+) because of that fault", out)[1])
+    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == step < 18
+    assert [finding.code for finding in read_findings(run / "findings.jsonl")] == ["learning-rate-high"]
+
+
+# What is known of a model
+
+
+def info_of(model: L.LightningModule, *optimizers, command_line=True) -> ModelInfo:
+    from lightning.pytorch.cli import SaveConfigCallback
+
+    callbacks = [object.__new__(SaveConfigCallback)] if command_line else []
+    trainer = SimpleNamespace(optimizers=list(optimizers), datamodule=None, ckpt_path=None, callbacks=callbacks)
+    return collect(trainer, model)
+
+
+def test_tensors_and_settings_of_a_restorer():
+    network = UNet(widths=[4, 8], norm="batch")
+    network.head.requires_grad_(False)
+    model = ImageRestorer(network, l2=1e-4)
+    model.perceptual = nn.Conv2d(3, 4, 3)
+    model.backbone = nn.Conv2d(3, 4, 3).eval()
+    held = [p for n, p in network.named_parameters() if "tail" not in n and p.requires_grad]
+    info = info_of(model, torch.optim.AdamW(held, lr=3e-4, weight_decay=0.1))
+    parameters = info.parameters
+    assert "network.head.weight" not in parameters
+    body = parameters["network.encoder.0.0.body.0.weight"]
+    assert (body.network, body.role, body.fan_in, body.optimizer, body.helper) == ("network", "weight", 36, 0, False)
+    assert parameters["network.up.0.weight"].fan_in == 8, "each output pixel sees one tap of a 2x2 kernel of stride 2"
+    assert parameters["network.encoder.0.0.body.1.bias"].role == "gain"
+    assert parameters["network.up.0.bias"].role == "bias"
+    assert parameters["network.tail.weight"].optimizer is None
+    assert parameters["perceptual.weight"].helper and parameters["backbone.weight"].helper
+    assert info.networks() == ["network"] and not info.adversarial
+    assert info.lower_rate("network") == "--model.init_args.optimizer.init_args.lr 3e-05"
+    assert info.weight_decay["network"].value == 0.1 and info.decoupled == {"network"}
+    assert info.penalties["train/l2_penalty"].set(1e-6) == "--model.init_args.l2 1e-06"
+    assert info.higher_is_better == {"psnr": True, "ssim": True}
+
+
+def test_networks_and_settings_of_a_gan_with_and_without_a_command_line():
+    class GAN(L.LightningModule):
+        def __init__(self, generator_optimizer=None, discriminator_optimizer=None):
+            super().__init__()
+            self.automatic_optimization = False
+            self.generator, self.discriminator = nn.Linear(2, 2), nn.Linear(2, 1)
+            self.adversarial_weight = 2.0
+
+    model = GAN()
+    optimizers = [torch.optim.Adam(part.parameters(), lr=2e-4) for part in (model.generator, model.discriminator)]
+    info = info_of(model, *optimizers)
+    assert info.adversarial and info.discriminators == {"discriminator"}
+    assert info.lower_rate("discriminator", 2) == "--model.init_args.discriminator_optimizer.init_args.lr 0.0001"
+    assert info.losses["adversarial"].set(0.5) == "--model.init_args.adversarial_weight 0.5"
+    assert info.clipping.set(0.1) == "--gradient_clipping.norm 0.1"
+    info = info_of(model, *optimizers, command_line=False)
+    assert info.lower_rate("discriminator", 2) == "the optimizer's lr = 0.0001"
+    assert info.losses["adversarial"].set(0.5) == "adversarial_weight = 0.5"
+    model.discriminators = {"generator"}
+    assert info_of(model, *optimizers).discriminators == {"generator"}, "named by the module itself"
+
+
+def test_penalties_are_known_by_their_names():
+    for name in ("train/l1_penalty", "train/weight_decay", "train/kernel_regularization"):
+        assert PENALTY.search(name)
+    for name in ("train/gradient_penalty", "train/loss", "val/l1_penalty"):
+        assert not PENALTY.search(name)
+
+
+# Throughput
+
+
+def test_samples_a_second_without_the_time_of_validations(fit, make_restorer, convs, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+
+    class Slow(make_restorer):
+        def training_step(self, batch, batch_idx):
+            clock.now += 0.02
+            return super().training_step(batch, batch_idx)
+
+        def validation_step(self, batch, batch_idx):
+            clock.now += 0.3
+
+    fit(Slow(convs()), throughput=True, val_check_interval=4)
+    with (fit.folder / "throughput.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    speeds = [float(row["pictures_per_second"]) for row in rows]
+    assert speeds == pytest.approx([100.0] * 4)  # two images in 20 ms
+    assert throughput.host_memory() is None or float(rows[-1]["host_mib"]) > 50
+    assert Image.open(fit.folder / "throughput.png").size[0] > 500
+
+
+def test_samples_of_a_batch_are_counted(make_pair):
+    assert throughput.batch_length(make_pair(0, count=5)) == 5
+    assert throughput.batch_length({"a": [None, make_pair(0).input]}) == 2
+    assert throughput.batch_length(torch.tensor(math.pi)) == 1
+    assert throughput.batch_length("text") == 0

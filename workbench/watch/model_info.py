@@ -1,0 +1,119 @@
+"""What the rules have to know of a model beforehand: its tensors, who trains them, and which setting is what."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from torch import nn
+from torch.nn.modules.conv import _ConvTransposeNd
+from torch.optim import Optimizer
+
+from workbench.findings import ModelInfo, Parameter, Setting
+from workbench.model_parts import HELPER, discriminators_of
+
+PENALTY = re.compile(r"^train/(?!gradient)\w*(penalty|regulari[sz]ation|weight_decay|_reg$)")
+
+
+def collect(trainer: Trainer, model: LightningModule) -> ModelInfo:
+    """Everything that the rules want to know of a model, at the start of its training."""
+    arguments = inspect.signature(type(model).__init__).parameters
+    info = ModelInfo(
+        parameters=trainable_parameters(trainer, model),
+        higher_is_better=_directions(model),
+        color=hasattr(model, "space"),
+        arguments=frozenset(arguments),
+        batch_size=getattr(getattr(trainer.datamodule, "hparams", None), "batch_size", None),
+        command_line=any(isinstance(callback, SaveConfigCallback) for callback in trainer.callbacks),
+    )
+    info.discriminators = frozenset(discriminators_of(model, info.networks()))
+    script = "Trainer(gradient_clip_val={})" if model.automatic_optimization else "self.clip_gradients(optimizer, {})"
+    info.clipping = Setting("--gradient_clipping.norm {}" if info.command_line else script)
+    for optimizer in trainer.optimizers:
+        _add_optimizer(info, network_name(model, optimizer), optimizer)
+    weights = {f"train/{name}_penalty": name for name in ("l1", "l2") if getattr(model, name, 0) > 0}
+    info.penalties = {name: _setting(info, key, getattr(model, key)) for name, key in weights.items()}
+    for name in ("adversarial", "reconstruction", "perceptual", "feature_matching"):
+        weight = getattr(model, f"{name}_weight", None)
+        if isinstance(weight, int | float):
+            info.losses[name] = _setting(info, f"{name}_weight", weight)
+    built_so = any(getattr(module, "pretrained", False) for module in model.modules())
+    info.pretrained = bool(model.hparams.get("init_from") or trainer.ckpt_path or built_so)
+    return info
+
+
+def trainable_parameters(trainer: Trainer, model: LightningModule) -> dict[str, Parameter]:
+    """Every tensor with ``requires_grad``, by its name."""
+    holders = {
+        id(parameter): number
+        for number, optimizer in enumerate(trainer.optimizers)
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    networks = [network_name(model, optimizer) for optimizer in trainer.optimizers]
+    all_in_eval = not any(module.training for module in model.modules())
+    found: dict[str, Parameter] = {}
+    for path, module in model.named_modules():
+        for own, parameter in module.named_parameters(recurse=False):
+            name = f"{path}.{own}" if path else own
+            if not parameter.requires_grad:
+                continue
+            helper = bool(HELPER.search(path)) or (not module.training and not all_in_eval)
+            role, fan_in = _role(module, own, parameter)
+            holder = holders.get(id(parameter))
+            network = name.split(".")[0] if holder is None else networks[holder]
+            found[name] = Parameter(network, role, fan_in, holder, helper)
+    return found
+
+
+def network_name(model: LightningModule, optimizer: Optimizer) -> str:
+    """What an optimizer trains: the model's part whose parameters it holds, or several, as ``encoder+decoder``; of many
+    parts, ``model``.
+    """
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    parts = dict.fromkeys(name.split(".")[0] for name, p in model.named_parameters() if id(p) in held)
+    return "+".join(parts) if 0 < len(parts) < 4 else "model"
+
+
+def _setting(info: ModelInfo, argument: str, value: Any) -> Setting:
+    """An argument of the model's class."""
+    form = f"--model.init_args.{argument} {{}}" if info.command_line else f"{argument} = {{}}"
+    return Setting(form, float(value))
+
+
+def _add_optimizer(info: ModelInfo, network: str, optimizer: Optimizer) -> None:
+    group = optimizer.param_groups[0]
+    key = next((key for key in (f"{network}_optimizer", "optimizer") if key in info.arguments), None)
+
+    def setting(name: str, value: float) -> Setting:
+        if info.command_line and (key or name in info.arguments):
+            return _setting(info, f"{key}.init_args.{name}" if key else name, value)
+        return Setting(f"the optimizer's {name} = {{}}", float(value))
+
+    if "lr" in group:
+        info.learning_rate[network] = setting("lr", group.get("initial_lr", group["lr"]))
+    if group.get("weight_decay", 0) > 0:
+        info.weight_decay[network] = setting("weight_decay", group["weight_decay"])
+    if group.get("decoupled_weight_decay") or type(optimizer).__name__ in ("AdamW", "Lion", "SGDW"):
+        info.decoupled |= {network}
+
+
+def _role(module: nn.Module, name: str, parameter: nn.Parameter) -> tuple[str, int]:
+    if parameter.ndim < 2:
+        return ("bias" if name == "bias" and "Norm" not in type(module).__name__ else "gain"), 0
+    if isinstance(module, _ConvTransposeNd):
+        taps = 1  # each output pixel sees kernel / stride of the taps
+        for kernel, stride in zip(module.kernel_size, module.stride, strict=True):
+            taps *= max(kernel // stride, 1)
+        return "weight", parameter.shape[0] // module.groups * taps
+    return "weight", parameter[0].numel()
+
+
+def _directions(model: LightningModule) -> dict[str, bool]:
+    """Of every metric that the model holds, by its own name."""
+    inner = [(path.rpartition(".")[2], module) for path, module in model.named_modules() if path]
+    found = {name: getattr(module, "higher_is_better", None) for name, module in inner}
+    return {name: direction for name, direction in found.items() if isinstance(direction, bool)}

@@ -1,0 +1,281 @@
+"""The callback that watches a model while it trains, and names what is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
+from torch import Tensor
+from torch.optim import Optimizer
+
+from workbench.errors import UserError
+from workbench.findings import Finding, RuleEngine, Setting, training_rules
+from workbench.lightning_private import is_accumulating, logs_now, steps_done, was_updated
+from workbench.sharding import is_sharded
+from workbench.watch.gradients import GradientFlow
+from workbench.watch.model_info import PENALTY, collect, trainable_parameters
+from workbench.watch.probe import Probe
+from workbench.watch.recorder import Recorder
+from workbench.watch.throughput import Throughput
+from workbench.watch.updates import Updates
+
+OnFault = Literal["continue", "stop"]
+FILE = "findings.jsonl"
+DENSE = 10
+"""The first steps are all measured: a run that goes wrong at once is over before the second measurement of others."""
+EVALUATE_EVERY = 50
+EARLY = (10, 20, 35, 50)  # steps after which rules are evaluated as well: most faults show at once
+RECORDED = 5  # what the model logs is recorded at every fifth step
+
+
+class Watch(Callback):
+    """Measures gradients, updates, activations, a GAN's balance and throughput, and applies rules to them, which name
+    faults with advice. Works with any LightningModule: ``Trainer(callbacks=[Watch()])``.
+
+    A fault is printed in one line, once a cause, written to ``findings.jsonl`` in the run's folder (if there is a
+    logger) and sent as an alert to Weights & Biases; a note is only written. docs/faults.md explains each code. Values
+    of single layers go to ``measurements.csv`` at validations, and as charts and histograms to Weights & Biases and
+    TensorBoard. Training is the same to the last bit with and without it; a resumed run finds what it would have found
+    without a break. Under FSDP it switches itself off: a process that holds a part of each tensor cannot measure it.
+
+    Args:
+        every_n_steps: Measure gradients and updates at every n-th step, and at each of the first ten; 0: never.
+        every_n_validations: Measure activations at every n-th validation, and a few times before the first; 0: never.
+        throughput: Whether to measure samples a second and memory.
+        on_fault: stop ends the run at the first fault, with its checkpoint saved.
+
+    Attributes:
+        findings: What was found so far, oldest first.
+
+    Raises:
+        UserError: For a negative number or an unknown ``on_fault``.
+    """
+
+    order = -1  # before a callback that clips gradients; see ExactResume
+
+    def __init__(
+        self,
+        every_n_steps: int = 10,
+        every_n_validations: int = 1,
+        throughput: bool = True,
+        on_fault: OnFault = "continue",
+    ) -> None:
+        for name, value in (("every_n_steps", every_n_steps), ("every_n_validations", every_n_validations)):
+            if value < 0:
+                raise UserError(f"watch.{name} is {value}; it must be at least 1, or 0 for never.")
+        if on_fault not in get_args(OnFault):
+            raise UserError(f"watch.on_fault is {on_fault!r}; it must be one of {', '.join(get_args(OnFault))}.")
+        self.every_n_steps, self.every_n_validations = every_n_steps, every_n_validations
+        self.measures_throughput, self.on_fault = throughput, on_fault
+        self.findings: list[Finding] = []
+        self.engine = RuleEngine(training_rules())
+        self._loaded: dict[str, Any] = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self.recorder: Recorder | None = None
+        self.gradients: GradientFlow | None = None
+        self.updates: Updates | None = None
+        self.probe: Probe | None = None
+        self.throughput: Throughput | None = None
+        self._logged: dict[str, Tensor] = {}
+        self._epoch = -1
+        self._validations = 0
+
+    @property
+    def _finds(self) -> bool:
+        return bool(self.every_n_steps or self.every_n_validations)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._forget()
+        state, self._loaded = self._loaded, {}
+        if is_sharded(trainer) or not (self._finds or self.measures_throughput):
+            return
+        recorder = self.recorder = Recorder(trainer, collect(trainer, pl_module), state.get("recorder"))
+        self.engine.faults, self.engine.notes = (list(state.get(name, [])) for name in ("faults", "notes"))
+        self._validations = state.get("validations", 0)
+        if self.every_n_steps:
+            self.gradients = GradientFlow(recorder, trainer, pl_module, state.get("gradients"))
+            self.updates = Updates(recorder, pl_module)
+        if self.every_n_validations:
+            self.probe = Probe(recorder, pl_module, state.get("probe"))
+        if self.measures_throughput:
+            self.throughput = Throughput(recorder)
+        if self._finds:
+            recorder.files.append(FILE, [])
+
+    def _due(self, trainer: Trainer) -> bool:
+        """Whether this step is to be measured; only the first process measures what is the same in all."""
+        step = steps_done(trainer)  # counted from 1 it is a multiple at the steps that loggers take as well
+        measured = step < DENSE or (step + 1) % self.every_n_steps == 0
+        return trainer.is_global_zero and measured
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self.recorder is None:
+            return
+        if trainer.current_epoch != self._epoch:  # by now the model has unfrozen what is trained from this epoch on
+            self._epoch, model = trainer.current_epoch, self.recorder.history.model
+            found = trainable_parameters(trainer, pl_module)
+            model.unfrozen = {name: p for name, p in found.items() if name not in model.parameters}
+        if self.probe is not None:
+            self.probe.on_train_batch_start(trainer, batch)
+
+    def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
+        if self.gradients is not None:
+            self.gradients.before_backward(self._due(trainer))
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.gradients is not None:
+            self.gradients.after_backward()
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        if self.gradients is not None and trainer.is_global_zero:
+            step, due = steps_done(trainer), self._due(trainer)
+            self.gradients.before_step(optimizer, step, due)
+            self.updates.before_step(optimizer, step, due)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.recorder is None:
+            return
+        step = steps_done(trainer)
+        if self.gradients is not None:
+            self.gradients.end_batch(step, self._due(trainer))
+            self.updates.end_batch(step)
+        if trainer.is_global_zero and self._finds:
+            self._take_losses(trainer, outputs, step)
+        if self.throughput is not None:
+            self.throughput.count(batch)
+        if logs_now(trainer):
+            self.recorder.flush()
+            if self.throughput is not None:
+                self.throughput.log(pl_module.device)
+        done = step + 1
+        if not is_accumulating(trainer) and (done in EARLY or done % EVALUATE_EVERY == 0):
+            self._evaluate(trainer)
+
+    def _take_losses(self, trainer: Trainer, outputs: Any, step: int) -> None:
+        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
+        if isinstance(loss, Tensor) and loss.numel() == 1:
+            accumulated = trainer.accumulate_grad_batches  # Lightning has divided by it
+            self.recorder.put(["loss"], loss if accumulated == 1 else loss * accumulated, step)
+        logged = self._newly_logged(trainer, "train")
+        if step < DENSE or (step + 1) % RECORDED == 0:  # others not even later: a resumed run would not have them
+            # A model that logs only now and then may return its values from every training_step.
+            given = outputs if isinstance(outputs, dict) else {}
+            self._take({**logged, **{f"train/{name}": value for name, value in given.items() if name != "loss"}}, step)
+
+    def _newly_logged(self, trainer: Trainer, split: str) -> dict[str, Any]:
+        """What was logged as SPLIT/NAME or SPLIT_NAME since the last time, as SPLIT/NAME."""
+        values = {n: v for n, v in trainer.callback_metrics.items() if n.startswith((f"{split}/", f"{split}_"))}
+        fresh = {name: value for name, value in values.items() if was_updated(value, self._logged.get(name))}
+        self._logged |= fresh
+        return {f"{split}/{name[len(split) + 1 :]}": value for name, value in fresh.items()}
+
+    def _take(self, values: dict[str, Any], step: int) -> None:
+        for name, value in values.items():
+            if isinstance(value, Tensor) and value.numel() == 1:
+                self.recorder.put([name], value, step)
+                if PENALTY.search(name):
+                    penalties = self.recorder.history.model.penalties
+                    penalties.setdefault(name, Setting(f"a smaller weight of {name}"))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.throughput is not None:
+            self.throughput.pause()
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
+    ) -> None:
+        if self.probe is not None and not trainer.sanity_checking:
+            self.probe.on_validation_batch_end(batch)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.recorder is None or trainer.sanity_checking:
+            return
+        if self.probe is not None:
+            self._validations += 1
+            self.probe.on_validation_end()
+            if (self._validations - 1) % self.every_n_validations == 0:
+                self.probe.run(trainer)
+        if trainer.is_global_zero and self._finds:
+            self._take(self._newly_logged(trainer, "val"), steps_done(trainer))
+            self.recorder.flush()
+            layers = {} if self.probe is None else self.probe.activations.latest()
+            if self.updates is not None:
+                latest = self.recorder.history.latest
+                layers |= {**self.updates.spread(), "gradient": latest("gradient"), "update": latest("update")}
+            self.recorder.write_layers(layers, charts=("dead", "saturated", "gradient", "update"))
+        self._evaluate(trainer)
+        if self.throughput is not None:
+            self.throughput.resume()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluate a last time, since a short run may not have been evaluated since its beginning; plot."""
+        if self.recorder is not None:
+            self._evaluate(trainer, may_stop=False)
+        if self.throughput is not None:
+            self.throughput.plot()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._forget()
+
+    def _evaluate(self, trainer: Trainer, may_stop: bool = True) -> None:
+        """Fetch what was measured and apply the rules; every process has to call it."""
+        if not self._finds:
+            return
+        found: list[Finding] = []
+        if trainer.is_global_zero:
+            self.recorder.flush()
+            found = self.engine.evaluate(self.recorder.history)
+            self._report(trainer, found)
+        if self.on_fault == "stop" and may_stop:
+            self._stop(trainer, any(finding.is_fault for finding in found))
+
+    def _report(self, trainer: Trainer, found: list[Finding]) -> None:
+        self.findings += found
+        self.recorder.files.append(FILE, [finding.line() for finding in found])
+        for finding in found:
+            if not finding.is_fault:
+                continue
+            _print(trainer, finding.message())
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.experiment.alert(title=finding.code, text=finding.message(), level="WARN")
+
+    def _stop(self, trainer: Trainer, stop: bool) -> None:
+        if trainer.world_size > 1:
+            stop = bool(trainer.strategy.broadcast(stop))
+        if not stop or trainer.should_stop:
+            return
+        trainer.should_stop = True
+        if not trainer.checkpoint_callbacks and trainer.log_dir is not None:  # else they save when the run ends
+            trainer.save_checkpoint(Path(trainer.log_dir) / "checkpoints" / "last.ckpt")
+        if trainer.is_global_zero:
+            key = self.recorder.history.model.key("continue despite faults: --watch.on_fault continue")
+            _print(trainer, f"The run ends at step {steps_done(trainer) + 1} because of that fault{key}.")
+
+    def state_dict(self) -> dict[str, Any]:
+        """All measurements, and what was reported, which a resumed run does not repeat."""
+        if self.recorder is None:
+            return self._loaded
+        return {
+            "recorder": self.recorder.state_dict(),
+            "gradients": self.gradients and self.gradients.state_dict(),
+            "probe": self.probe and self.probe.state_dict(),
+            "validations": self._validations,
+            "faults": list(self.engine.faults),
+            "notes": list(self.engine.notes),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state until training starts."""
+        self._loaded = state_dict
+
+
+def _print(trainer: Trainer, line: str) -> None:
+    bar = trainer.progress_bar_callback
+    (bar.print if bar is not None else print)(line)
