@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, EarlyStopping, LearningRateMonitor, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
 from workbench.callbacks.checkpoints import Checkpoints
 from workbench.callbacks.clipping import GradientClipping
-from workbench.callbacks.early_stopping import EarlyStopping as Patience
+from workbench.callbacks.early_stopping import EarlyStopping
 from workbench.callbacks.ema import EMA
 from workbench.callbacks.metadata import RunMetadata
 from workbench.callbacks.profile import StepProfile
@@ -37,7 +37,7 @@ from workbench.watch import Watch
 # and LAST; Lightning calls what saves checkpoints behind all others.
 CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
     "checkpoint": (Checkpoints, {}),
-    "early_stopping": (Patience, {}),
+    "early_stopping": (EarlyStopping, {}),
     "ema": (EMA, {}),  # restores the weights after a validation before they are measured
     "watch": (Watch, {}),  # before what clips
     "gradient_clipping": (GradientClipping, {}),

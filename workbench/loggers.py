@@ -21,6 +21,7 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from workbench.errors import UserError
+from workbench.lightning_private import wandb_options
 from workbench.run import Run
 
 WandbMode = Literal["auto", "online", "offline", "off"]

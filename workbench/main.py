@@ -20,7 +20,7 @@ COMMANDS = {
     "fit": ("workbench.cli", "train a model, then test its best checkpoint"),
     "validate": ("workbench.cli", "evaluate a checkpoint on the validation split"),
     "test": ("workbench.cli", "evaluate a checkpoint on the test split"),
-    "check": ("workbench.check.command", "check data and model of a configuration before the first step"),
+    "check": ("workbench.check", "check data and model of a configuration before the first step"),
 }
 
 HELP = """usage: python -m {name} COMMAND [options]
