@@ -13,25 +13,15 @@ FAULTS_PAGE = "docs/faults.md"
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of ``findings.jsonl``.
+    """One line of ``findings.jsonl``."""
 
-    Attributes:
-        code: What it is; a section of docs/faults.md.
-        severity: fault (training is being harmed) or note (worth a look).
-        step: Optimizer steps that were done when it was found; 0 before training.
-        where: The layer, file, split, loss or network.
-        value: What was measured.
-        limit: What it should have kept to.
-        advice: One or two sentences to act on, with the setting to change and a value to try.
-    """
-
-    code: str
-    severity: Literal["fault", "note"]
-    step: int
-    where: str
-    value: float | str
-    limit: float | str
-    advice: str
+    code: str  # a section of docs/faults.md
+    severity: Literal["fault", "note"]  # training is being harmed, or worth a look
+    step: int  # optimizer steps that were done when it was found; 0 before training
+    where: str  # the layer, file, split, loss or network
+    value: float | str  # what was measured
+    limit: float | str  # what it should have kept to
+    advice: str  # one or two sentences to act on, with the setting to change and a value to try
 
     @property
     def is_fault(self) -> bool:

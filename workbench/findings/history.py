@@ -14,42 +14,25 @@ KEPT_PER_LAYER = 64  # values kept one by one of each layer, of which there may 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A trainable tensor.
+    """A trainable tensor."""
 
-    Attributes:
-        network: The part of the model that its optimizer holds.
-        role: weight (two dimensions or more), bias, or gain (all else: norms, slopes).
-        fan_in: Values that one output of its layer sums up; 0 where it is no weight.
-        optimizer: Number of the optimizer that holds it; None: no optimizer does.
-        helper: Part of something that is not meant to be trained: a module in eval mode, a loss, a metric.
-    """
-
-    network: str
-    role: Literal["weight", "bias", "gain"]
-    fan_in: int = 0
-    optimizer: int | None = 0
-    helper: bool = False
+    network: str  # the part of the model that its optimizer holds
+    role: Literal["weight", "bias", "gain"]  # weight: two dimensions or more; gain: of norms and slopes
+    fan_in: int = 0  # values that one output of its layer sums up; 0 where it is no weight
+    optimizer: int | None = 0  # number of the optimizer that holds it; None: no optimizer does
+    helper: bool = False  # part of something that is not meant to be trained: a module in eval mode, a loss, a metric
 
 
 @dataclass(frozen=True)
 class Activation:
-    """A place where a non-linearity is applied.
+    """A place where a non-linearity is applied."""
 
-    Attributes:
-        kind: Such as relu, tanh, leaky_relu.
-        channels: How many.
-        normed: Whether a norm comes right before it.
-        trained: Whether the layer before it has weights that are trained.
-        network: The part of the model that it belongs to.
-        last: Whether it is the last one of its network, which shapes the output.
-    """
-
-    kind: str
+    kind: str  # such as relu, tanh, leaky_relu
     channels: int
-    normed: bool = False
-    trained: bool = True
+    normed: bool = False  # whether a norm comes right before it
+    trained: bool = True  # whether the layer before it has weights that are trained
     network: str = "network"
-    last: bool = False
+    last: bool = False  # whether it is the last one of its network, which shapes the output
 
 
 @dataclass(frozen=True)
@@ -66,38 +49,24 @@ class Setting:
 
 @dataclass
 class ModelInfo:
-    """What is known without measuring. Dictionaries of settings are by network, by loss or by the logged name.
+    """What is known without measuring. Settings are by network, by loss, or by the name that is logged."""
 
-    Attributes:
-        parameters: Trainable tensors by name, in the order in which the network uses them.
-        unfrozen: Tensors that were frozen at first and are trained now; rules on initial values leave them out.
-        activations: Places of non-linearities by name, in the order in which the network uses them.
-        decoupled: Networks whose optimizer keeps the decay apart from the gradient (AdamW).
-        penalties: Weights of the penalties on the size of the weights, by the name of what is logged.
-        losses: Weights of a generator's losses.
-        color: Whether outputs are to be judged by their colors alone, as those of a colorizer.
-        higher_is_better: Direction of each metric, by its name.
-        pretrained: Whether training starts from weights that were trained before.
-        arguments: Names that the model's class takes.
-        command_line: Whether settings are keys of the command line, and not a script's own.
-    """
-
-    parameters: dict[str, Parameter] = field(default_factory=dict)
-    unfrozen: dict[str, Parameter] = field(default_factory=dict)
-    activations: dict[str, Activation] = field(default_factory=dict)
+    parameters: dict[str, Parameter] = field(default_factory=dict)  # in the order in which the network uses them
+    unfrozen: dict[str, Parameter] = field(default_factory=dict)  # frozen at first, trained now
+    activations: dict[str, Activation] = field(default_factory=dict)  # in the order in which the network uses them
     learning_rate: dict[str, Setting] = field(default_factory=dict)
     clipping: Setting = field(default_factory=lambda: Setting("gradient clipping at {}"))
     weight_decay: dict[str, Setting] = field(default_factory=dict)
-    decoupled: frozenset[str] = frozenset()
-    penalties: dict[str, Setting] = field(default_factory=dict)
+    decoupled: frozenset[str] = frozenset()  # networks whose optimizer keeps decay and gradient apart (AdamW)
+    penalties: dict[str, Setting] = field(default_factory=dict)  # on the size of the weights
     discriminators: frozenset[str] = frozenset()
-    losses: dict[str, Setting] = field(default_factory=dict)
-    color: bool = False
-    higher_is_better: dict[str, bool] = field(default_factory=dict)
-    pretrained: bool = False
-    arguments: frozenset[str] = frozenset()
+    losses: dict[str, Setting] = field(default_factory=dict)  # weights of a generator's losses
+    color: bool = False  # whether outputs are judged by their colors alone, as those of a colorizer
+    higher_is_better: dict[str, bool] = field(default_factory=dict)  # of each metric, by its name
+    pretrained: bool = False  # whether training starts from weights that were trained before
+    arguments: frozenset[str] = frozenset()  # names that the model's class takes
     batch_size: int | None = None
-    command_line: bool = False
+    command_line: bool = False  # whether settings are keys of a command line, and not a script's own
 
     @property
     def adversarial(self) -> bool:

@@ -30,25 +30,15 @@ WITH_WEIGHTS = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 class ActivationEvent(NamedTuple):
-    """One non-linearity at work.
+    """One non-linearity at work."""
 
-    Attributes:
-        name: The module's name, or that of the module in whose forward a function was called.
-        kind: Such as relu.
-        before: Its input, (B, C, ...) or (..., C).
-        after: Its output, of the same shape.
-        dim: The dimension of the channels.
-        normed: Whether a norm came right before it.
-        trained: Whether the layer before it has weights that are trained.
-    """
-
-    name: str
-    kind: str
-    before: Tensor
-    after: Tensor
-    dim: int
-    normed: bool
-    trained: bool
+    name: str  # the module's name, or that of the module in whose forward a function was called
+    kind: str  # such as relu
+    before: Tensor  # its input, (B, C, ...) or (..., C)
+    after: Tensor  # its output, of the same shape
+    dim: int  # the dimension of the channels
+    normed: bool  # whether a norm came right before it
+    trained: bool  # whether the layer before it has weights that are trained
 
     def others(self) -> list[int]:
         """The dimensions that are not the channels'."""
