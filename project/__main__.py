@@ -46,7 +46,6 @@ configure(
     commands=COMMANDS,
     data="project.data.ImageDataModule",
     callbacks=CALLBACKS,
-    switches={"samples": ("count",)},
     headings=HEADINGS,
     next_steps=next_steps,
 )

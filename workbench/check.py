@@ -71,10 +71,10 @@ class _Halt(Callback):
         raise _Ready
 
 
-def halting_trainer(**settings: Any) -> Trainer:
+def halting_trainer(*callbacks: Callback, **settings: Any) -> Trainer:
     """A trainer whose ``fit`` sets everything up, writes nothing, and stops before the first step."""
     silent = dict.fromkeys(("enable_progress_bar", "enable_checkpointing", "enable_model_summary", "logger"), False)
-    return Trainer(**{**settings, **silent, "callbacks": [_Halt()]})
+    return Trainer(**{**settings, **silent, "callbacks": [_Halt(), *callbacks]})
 
 
 class Builder(CommandLine):
@@ -92,7 +92,8 @@ class Builder(CommandLine):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         settings = {key: value for key, value in self.config[self.subcommand].trainer.items() if key not in NOT_CHECKED}
         settings |= {"devices": 1, "num_nodes": 1, "strategy": "auto"}
-        return make_trainer(lambda: halting_trainer(**settings), settings)
+        clipping = self.config_init[self.subcommand].gradient_clipping  # which the trial steps need
+        return make_trainer(lambda: halting_trainer(clipping, **settings), settings)
 
     def open_run(self) -> Run:
         """The folder of this check: ``runs/NAME/VERSION-check``."""

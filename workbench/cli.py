@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback, Checkpoint, LearningRateMonitor, ProgressBar
+from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
@@ -39,17 +39,14 @@ CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
     "checkpoint": (Checkpoints, {}),
     "early_stopping": (EarlyStopping, {}),
     "ema": (EMA, {}),  # restores the weights after a validation before they are measured
-    "watch": (Watch, {}),  # before what clips
+    "watch": (Watch, {}),
     "gradient_clipping": (GradientClipping, {}),
     "profile": (StepProfile, {}),
-    "learning_rate": (LearningRateMonitor, {"logging_interval": "step"}),
     "progress": (Progress, {}),
 }
 FIRST: list[type[Callback]] = [ExactResume]
 LAST: list[type[Callback]] = []
 
-SWITCHES = {"early_stopping": ("monitor",), "ema": ("decay",), "profile": ("steps",)}
-"""Key -> arguments: a callback all of whose arguments here are null or 0 is not added to the trainer."""
 TRAINER_SWITCHES = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
 
 
@@ -151,17 +148,15 @@ class CommandLine(LightningCLI):
             raise
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
-        """Add only the callbacks that are switched on, in their order."""
-        settings, switches = self.config[self.subcommand], SWITCHES | PROGRAM.switches
+        """Add only the callbacks that have something to do: `enabled`, and `applies` to the data module."""
         off = tuple(kind for key, kind in TRAINER_SWITCHES.items() if config.get(key) is False)
-        keys = self._parser(self.subcommand).callback_keys
-        if self.config_init[self.subcommand].ckpt_path:
-            switches.pop("ema", None)  # the checkpoint of a run that averaged is resumed through it
-        kept = []
-        for key, callback in zip(keys, callbacks, strict=True):
-            switched_on = key not in switches or any(settings[key][name] for name in switches[key])
-            if switched_on and not isinstance(callback, off):
-                kept.append(callback)
+        resumes = bool(self.config_init[self.subcommand].ckpt_path)  # of a run that averaged, through the callback
+
+        def has_work(callback: Callback) -> bool:
+            enabled = getattr(callback, "enabled", True) or (resumes and isinstance(callback, EMA))
+            return enabled and getattr(callback, "applies", lambda data: True)(self.datamodule)
+
+        kept = [callback for callback in callbacks if not isinstance(callback, off) and has_work(callback)]
         given = config.get("callbacks") or []
         given = given if isinstance(given, list) else [given]
         config["callbacks"] = [*(first() for first in FIRST), *given]

@@ -43,7 +43,6 @@ class Program:
     commands: dict[str, tuple[str, str]] = field(default_factory=dict)  # as COMMANDS
     data: str | None = None  # data module of configurations that name none
     callbacks: dict[str, str] = field(default_factory=dict)  # command-line key -> class path
-    switches: dict[str, tuple[str, ...]] = field(default_factory=dict)  # as workbench.cli.SWITCHES
     headings: dict[str, tuple[str, int]] = field(default_factory=dict)  # metric -> heading and decimals, in order
     # (run's folder, checkpoint) -> lines by their label, which follow the results of a training run
     next_steps: Callable[[Path, Path], dict[str, Any]] = lambda folder, checkpoint: {}

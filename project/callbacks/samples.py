@@ -51,6 +51,10 @@ class Samples(Callback):
         """How many validations there were: a resumed run draws at the ones that are due."""
         return {"validations": self._validations}
 
+    @property
+    def enabled(self) -> bool:
+        return self.count > 0
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume counting."""
         self._validations = state_dict["validations"]

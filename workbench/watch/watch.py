@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 from torch.optim import Optimizer
@@ -31,8 +32,8 @@ RECORDED = 5  # what the model logs is recorded at every fifth step
 
 
 class Watch(Callback):
-    """Measures gradients, updates, activations, a GAN's balance and throughput, and applies rules to them, which name
-    faults with advice. Works with any LightningModule: ``Trainer(callbacks=[Watch()])``.
+    """Measures gradients, updates, activations, a GAN's balance, learning rates and throughput, and applies rules to
+    them, which name faults with advice. Works with any LightningModule: ``Trainer(callbacks=[Watch()])``.
 
     A fault is printed in one line, once a cause, written to ``findings.jsonl`` in the run's folder (if there is a
     logger) and sent as an alert to Weights & Biases; a note is only written. docs/faults.md explains each code. Values
@@ -80,6 +81,7 @@ class Watch(Callback):
         self.updates: Updates | None = None
         self.probe: Probe | None = None
         self.throughput: Throughput | None = None
+        self.learning_rate: LearningRateMonitor | None = None
         self._logged: dict[str, Tensor] = {}
         self._epoch = -1
         self._validations = 0
@@ -91,6 +93,9 @@ class Watch(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._forget()
         state, self._loaded = self._loaded, {}
+        if trainer.loggers:
+            self.learning_rate = LearningRateMonitor("step")
+            self.learning_rate.on_train_start(trainer)
         if is_sharded(trainer) or not (self._finds or self.measures_throughput):
             return
         recorder = self.recorder = Recorder(trainer, collect(trainer, pl_module), state.get("recorder"))
@@ -113,6 +118,8 @@ class Watch(Callback):
         return trainer.is_global_zero and measured
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self.learning_rate is not None:
+            self.learning_rate.on_train_batch_start(trainer)
         if self.recorder is None:
             return
         if trainer.current_epoch != self._epoch:  # by now the model has unfrozen what is trained from this epoch on

@@ -88,6 +88,7 @@ def overfit(
     without_dropout(model)
     _simplify_optimizers(model, rate)
     result = OverfitResult()
+    clipping = [copy.copy(c) for c in trainer.callbacks if isinstance(c, GradientClipping)]
     silent = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     with quiet():
         small = Trainer(
@@ -95,8 +96,7 @@ def overfit(
             devices=1,
             precision=trainer.precision,
             max_steps=steps,
-            gradient_clip_val=trainer.gradient_clip_val if model.automatic_optimization else None,
-            callbacks=[_Measure(error and no_grad()(error), enough, seconds, result)],
+            callbacks=[_Measure(error and no_grad()(error), enough, seconds, result), *clipping],
             limit_val_batches=0,
             use_distributed_sampler=False,
             log_every_n_steps=10**9,
