@@ -16,6 +16,8 @@ from torch import Tensor, nn, no_grad
 from torch.optim import Adam, Optimizer
 from torch.utils.data import DataLoader
 
+from workbench.callbacks.clipping import GradientClipping
+
 EVERY = 10
 """Steps between two measurements."""
 
