@@ -13,7 +13,7 @@ READY := .venv/.ready
 ARGS ?=
 CONFIG ?= configs/denoise.yaml
 
-.PHONY: help setup check overfit train train-bsd colorize test test-all lint format benchmark bench-inference soak faults clean
+.PHONY: help setup check overfit train train-bsd colorize test test-all lint format benchmark bench-inference soak faults lines clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -34,22 +34,22 @@ $(READY): pyproject.toml constraints.txt
 	fi
 	@touch $(READY)
 
-check: $(READY) ## look at data and model before the first step (under 2 minutes): make check CONFIG=configs/colorize.yaml
+check: $(READY) ## check data and model before the first step (under 2 minutes): make check CONFIG=configs/colorize.yaml
 	@$(BIN)/python -m project check --config $(CONFIG) $(ARGS)
 
-overfit: $(READY) ## learn a few images by heart, to see the training loss go to nearly 0 (at most 3 minutes)
+overfit: $(READY) ## overfit a few images: the training loss goes to nearly 0 (at most 3 minutes)
 	@$(BIN)/python -m project fit --config $(CONFIG) --config configs/trainer/overfit.yaml --name overfit $(ARGS)
 
-train: $(READY) ## teach a UNet to denoise the embedded photographs (at most 5 minutes on 2 cores)
+train: $(READY) ## train a UNet to denoise the embedded photographs (at most 5 minutes on 2 cores)
 	@$(BIN)/python -m project fit --config configs/denoise.yaml $(ARGS)
 
 train-bsd: $(READY) ## the same on a folder of photographs: make train-bsd ARGS="--data.root FOLDER" (10 minutes)
 	@$(BIN)/python -m project fit --config configs/denoise_bsd.yaml $(ARGS)
 
-colorize: $(READY) ## teach a GAN to color drawings that the project makes itself (at most 8 minutes on 2 cores)
+colorize: $(READY) ## train a GAN to color line art of generated characters (at most 8 minutes on 2 cores)
 	@$(BIN)/python -m project fit --config configs/colorize.yaml $(ARGS)
 
-test: $(READY) ## run the tests but for the slow ones (under 10 minutes on 2 cores, no network)
+test: $(READY) ## run the tests except the slow ones (no network)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)
 
 test-all: $(READY) ## run every test
@@ -58,7 +58,7 @@ test-all: $(READY) ## run every test
 lint: $(READY) ## check style and likely mistakes with ruff
 	@$(BIN)/python -m ruff check . && $(BIN)/python -m ruff format --check .
 
-format: $(READY) ## put the code into the project's format
+format: $(READY) ## format the code
 	@$(BIN)/python -m ruff check --fix . && $(BIN)/python -m ruff format .
 
 benchmark: $(READY) ## time a step, the loader and the start, each against doing it by hand
@@ -72,6 +72,9 @@ soak: $(READY) ## kill a small run at 50 random moments, resume it, compare its 
 
 faults: $(READY) ## plant faults into small runs and print which are found, and the false alarms (ARGS="--seeds 1")
 	@$(BIN)/python scripts/faults $(ARGS)
+
+lines: ## count the lines of Python: project/, workbench/, tests/, scripts/
+	@for folder in project workbench tests scripts; do printf '%7d  %s/\n' $$(find $$folder -name '*.py' -exec cat {} + | wc -l) $$folder; done
 
 clean: ## remove the cache of indexed images and test leftovers (keeps runs/ and .venv/)
 	@rm -rf .cache .pytest_cache .ruff_cache build *.egg-info
