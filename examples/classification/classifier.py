@@ -11,18 +11,15 @@ from torchvision.models import get_model
 
 
 class Classifier(LightningModule):
-    """Predicts the class of an image.
-
-    Logs ``train/loss``; ``val/loss``, ``val/accuracy`` and ``val/accuracy_baseline``, the accuracy of always guessing
-    the most frequent training class; likewise ``test/``.
+    """Logs ``val/accuracy`` next to ``val/accuracy_baseline``, that of always guessing the most frequent training class.
 
     Args:
         classes: Number of classes.
         backbone: Name of a torchvision network with a layer ``fc``, such as resnet18.
         weights: DEFAULT downloads torchvision's; null starts from random weights.
-        unfreeze_epoch: Until this epoch only the last layer is trained; 0 for pretraining nothing.
-        lr: Learning rate of the last layer; the backbone gets ``backbone_rate`` of it.
-        backbone_rate: Share of ``lr`` for the backbone: 0.1 for pretrained weights, 1 for random ones.
+        unfreeze_epoch: Until this epoch only the last layer is trained; 0: everything from the start.
+        lr: Learning rate of the last layer.
+        backbone_rate: Share of it for the backbone: 0.1 for pretrained weights, 1 for random ones.
     """
 
     def __init__(
@@ -42,6 +39,7 @@ class Classifier(LightningModule):
         self.register_buffer("seen", torch.zeros(classes, dtype=torch.long))  # training images of each class
         names = [f"{split}_{name}" for split in ("val", "test") for name in ("accuracy", "accuracy_baseline")]
         self.scores = nn.ModuleDict({name: MulticlassAccuracy(classes, average="micro") for name in names})
+        self.declared_frozen = ["backbone"] if unfreeze_epoch else []  # on purpose: `check` does not report them
         self._freeze()
 
     def _freeze(self) -> None:
@@ -49,11 +47,6 @@ class Classifier(LightningModule):
         self.backbone.requires_grad_(not frozen)
         if frozen:
             self.backbone.eval()  # running statistics stay, too
-
-    @property
-    def declared_frozen(self) -> list[str]:
-        """Parts without gradients on purpose, which `check` does not report."""
-        return ["backbone"] if self.unfreeze_epoch else []
 
     def train(self, mode: bool = True) -> Classifier:
         super().train(mode)
@@ -68,9 +61,8 @@ class Classifier(LightningModule):
         return self.head(self.backbone(x))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        x, target = batch
-        self.seen += F.one_hot(target, len(self.seen)).sum(dim=0)
-        loss = F.cross_entropy(self(x), target)
+        self.seen += F.one_hot(batch[1], len(self.seen)).sum(dim=0)
+        loss = F.cross_entropy(self(batch[0]), batch[1])
         self.log("train/loss", loss)
         return loss
 
@@ -91,8 +83,5 @@ class Classifier(LightningModule):
         self._evaluate(batch, "test")
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        groups = [
-            {"params": self.head.parameters()},
-            {"params": self.backbone.parameters(), "lr": self.lr * self.backbone_rate},
-        ]
-        return torch.optim.Adam(groups, lr=self.lr)
+        backbone = {"params": self.backbone.parameters(), "lr": self.lr * self.backbone_rate}
+        return torch.optim.Adam([{"params": self.head.parameters()}, backbone], lr=self.lr)

@@ -43,24 +43,22 @@ class ImageClasses(LightningDataModule):
         parts = {"train": order[:first], "val": order[first:second], "test": order[second:]}
         self.sets = {name: TensorDataset(images[index], labels[index]) for name, index in parts.items()}
         train = self.sets["train"].tensors[0].double() / 255
-        self.mean = train.mean(dim=(0, 2, 3)).float()
-        self.std = train.std(dim=(0, 2, 3), correction=0).float()
+        self.std, self.mean = (value.float() for value in torch.std_mean(train, dim=(0, 2, 3), correction=0))
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """uint8 -> normalized float, on the device."""
-        images, labels = batch
-        x = images.float() / 255
+        x = batch[0].float() / 255
         if self.flip and self.trainer is not None and self.trainer.training:
             mirrored = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
             x = torch.where(mirrored, x.flip(-1), x)
         mean, std = (value.to(x.device).view(1, -1, 1, 1) for value in (self.mean, self.std))
-        return (x - mean) / std.clamp_min(1 / 255), labels
+        return (x - mean) / std, batch[1]
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(self.sets["train"], self.batch_size, shuffle=True, drop_last=True)
 
-    def val_dataloader(self) -> DataLoader:
-        return DataLoader(self.sets["val"], self.batch_size)
+    def val_dataloader(self, split: str = "val") -> DataLoader:
+        return DataLoader(self.sets[split], self.batch_size)
 
     def test_dataloader(self) -> DataLoader:
-        return DataLoader(self.sets["test"], self.batch_size)
+        return self.val_dataloader("test")

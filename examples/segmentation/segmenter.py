@@ -38,7 +38,7 @@ class Segmenter(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Give the network the mean and std of the training images; a checkpoint brings its own."""
-        if stage == "fit":
+        if stage == "fit" and self.trainer.datamodule is not None:
             self.network.normalize_input.set(*self.trainer.datamodule.normalization["input"])
 
     def forward(self, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -26,7 +27,9 @@ class Histogram(NamedTuple):
 def sample(values: Tensor, count: int) -> Tensor:
     """About ``count`` values, evenly spread over a tensor's memory, as a view of it; all where there are no more."""
     values = values.detach()
-    every = values.numel() // count
+    every = max(values.numel() // count, 1)
+    while math.gcd(every, 2 * 3 * 5 * 7) > 1:  # else it could meet the same tap of each kernel alone
+        every -= 1
     dense = values.layout is torch.strided and (
         values.is_contiguous() or (values.ndim == 4 and values.is_contiguous(memory_format=torch.channels_last))
     )

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import math
 
 import numpy as np
 import pytest
@@ -103,3 +104,11 @@ def test_a_histogram_counts_like_numpy():
     assert np.abs(counts.numpy() - expected).sum() <= 2  # a value on an edge may go to either side
     assert (low.item(), high.item()) == pytest.approx((edges[0], edges[-1]))
     assert histogram(torch.zeros(9), 4).counts.sum() == 9
+
+
+@pytest.mark.parametrize("shape", [(512, 256, 3, 3), (64, 210, 5, 5), (96, 64, 7, 7), (4, 3, 2, 2)])
+def test_a_sample_meets_every_tap_of_a_kernel(shape):
+    taps = math.prod(shape[2:])
+    taken = sample(torch.arange(math.prod(shape)).view(shape), 4096).flatten() % taps
+    assert set(taken.tolist()) == set(range(taps))
+    assert min(4096, math.prod(shape)) <= len(taken) <= 2 * 4096
