@@ -11,7 +11,7 @@ from torchvision.models import get_model
 
 
 class Classifier(LightningModule):
-    """Logs ``val/accuracy`` next to ``val/accuracy_baseline``, that of always guessing the most frequent training class.
+    """Logs ``val/accuracy`` and ``val/accuracy_baseline``, that of always guessing the most frequent training class.
 
     Args:
         classes: Number of classes.

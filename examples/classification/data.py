@@ -43,7 +43,8 @@ class ImageClasses(LightningDataModule):
         parts = {"train": order[:first], "val": order[first:second], "test": order[second:]}
         self.sets = {name: TensorDataset(images[index], labels[index]) for name, index in parts.items()}
         train = self.sets["train"].tensors[0].double() / 255
-        self.std, self.mean = (value.float() for value in torch.std_mean(train, dim=(0, 2, 3), correction=0))
+        std, mean = torch.std_mean(train, dim=(0, 2, 3), correction=0, keepdim=True)
+        self.mean, self.std = mean.float(), std.float()
 
     def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """uint8 -> normalized float, on the device."""
@@ -51,8 +52,7 @@ class ImageClasses(LightningDataModule):
         if self.flip and self.trainer is not None and self.trainer.training:
             mirrored = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
             x = torch.where(mirrored, x.flip(-1), x)
-        mean, std = (value.to(x.device).view(1, -1, 1, 1) for value in (self.mean, self.std))
-        return (x - mean) / std, batch[1]
+        return (x - self.mean.to(x.device)) / self.std.to(x.device), batch[1]
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(self.sets["train"], self.batch_size, shuffle=True, drop_last=True)
