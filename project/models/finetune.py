@@ -69,17 +69,12 @@ class FineTuning:
 
 
 def freeze(network: nn.Module, tuning: FineTuning, epoch: int | None) -> None:
-    """Freeze what is to be frozen in an epoch (None: only what is never trained), and unfreeze the rest of the encoder.
-
-    Raises:
-        UserError: The network does not say what its encoder is, or has fewer stages.
-    """
+    """Freeze what is to be frozen in an epoch (None: only what is never trained), and unfreeze the rest of the encoder."""
     stages = stages_of(network)
     wrong = [n for n in (tuning.freeze_stages, *tuning.unfreeze.values()) if n != "all" and n > len(stages)]
     if wrong:
         raise UserError(
-            f"model.finetune names {wrong[0]} stages, and the encoder has {len(stages)}: use a number up to that, or "
-            "all."
+            f"model.finetune names {wrong[0]} stages, and the encoder has {len(stages)}: use a number up to that, or all."
         )
     count = tuning.always_frozen(len(stages)) if epoch is None else tuning.frozen_stages(epoch, len(stages))
     for number, parts in enumerate(stages):
@@ -134,11 +129,10 @@ def stages_of(network: nn.Module) -> list[list[nn.Module | Parameter]]:
     if not hasattr(network, "encoder_stages"):
         raise UserError(
             f"model.finetune needs to know what the encoder of {type(network).__name__} is.\n"
-            "Leave finetune out, or give the class a method encoder_stages() that lists the names of its layers, as "
-            "project.networks.BackboneUNet does."
+            "Leave it out, or write encoder_stages(), which lists the names of its layers, as in BackboneUNet."
         )
-    parameters, modules = dict(network.named_parameters()), dict(network.named_modules())
-    return [[parameters[n] if n in parameters else modules[n] for n in names] for names in network.encoder_stages()]
+    named = {**dict(network.named_modules()), **dict(network.named_parameters())}
+    return [[named[name] for name in names] for names in network.encoder_stages()]
 
 
 def _modules_of(parts: list[nn.Module | Parameter]) -> Iterator[tuple[nn.Module | None, list[Parameter]]]:

@@ -12,8 +12,6 @@ from workbench.errors import UserError
 
 PERFECT_PSNR = 100.0
 """dB for an image without any error, whose PSNR would be infinite and spoil every mean."""
-COLOR_TOLERANCE = 2.2
-"""a and b may be off by this many times what the lightness may be off by."""
 
 
 def as_saved(image: Tensor) -> Tensor:
@@ -91,8 +89,6 @@ class PixelAccuracy(Metric):
 
     def __init__(self, threshold: float = 2.0) -> None:
         super().__init__()
-        if threshold < 0:
-            raise UserError(f"PixelAccuracy: threshold must not be negative; it is {threshold}.")
         self.threshold = threshold
         self.add_state("right", torch.tensor(0), dist_reduce_fx="sum")
         self.add_state("pixels", torch.tensor(0), dist_reduce_fx="sum")
@@ -100,7 +96,7 @@ class PixelAccuracy(Metric):
     def update(self, output: Tensor, target: Tensor) -> None:
         output, target = (rgb_to_lab(as_color(image)).round() for image in (output, target))
         lightness, a, b = (output - target).abs().unbind(dim=1)
-        limit = COLOR_TOLERANCE * self.threshold
+        limit = 2.2 * self.threshold
         right = (lightness <= self.threshold) & (a <= limit) & (b <= limit)
         self.right += right.sum()
         self.pixels += right.numel()
@@ -162,8 +158,7 @@ class Scores(nn.Module):
         self.baseline = nn.ModuleDict({name: metric.clone() for name, metric in metrics.items()})
 
     def update(self, output: Tensor, target: Tensor, baseline: Tensor) -> None:
-        """Add a batch of (B, C, H, W): the output as it would be saved, clamped and of 8 bits; the baseline as it is,
-        since noise is defined without clipping."""
+        """Add a batch of (B, C, H, W): the output as saved, of 8 bits; the baseline as it is, its noise not clipped."""
         # Metrics from elsewhere may call view(), which fails in channels_last order, or refuse values outside [0, 1].
         output, target, baseline = as_saved(output).contiguous(), target.contiguous(), baseline.contiguous()
         for metric in self.output.values():
@@ -178,7 +173,3 @@ class Scores(nn.Module):
         for metric in (*self.output.values(), *self.baseline.values()):
             metric.reset()
         return values
-
-    def higher_is_better(self, name: str) -> bool | None:
-        """The direction of a metric, by its name without split; None where it is unknown, or no metric."""
-        return getattr(self.output[name], "higher_is_better", None) if name in self.output else None

@@ -47,10 +47,6 @@ class WarmupCosine(LRScheduler):
         total_steps: Length of the run in steps; null inside a Trainer, which knows it.
         cycles: How often the rate falls, each time from its maximum: the end of each is a good model of its own, see
             ``--checkpoint.snapshots cycles``.
-
-    Raises:
-        UserError: When ``warmup`` is not in [0, 1) or ``cycles`` below 1, or at the first step when the run's length is
-            not known.
     """
 
     interval = "step"
@@ -99,11 +95,7 @@ def configure_optimizer(
     tuning: FineTuning,
     prefix: str = "",
 ) -> dict[str, Any]:
-    """Lightning's description of a network's optimizer and scheduler; ``prefix`` is that of their configuration keys.
-
-    Raises:
-        UserError: When one of them refuses its arguments, or follows the run's length and the run has none.
-    """
+    """Lightning's description of a network's optimizer and scheduler; ``prefix`` is that of their configuration keys."""
     optimizer = _build(f"{prefix}optimizer", make_optimizer, parameter_groups(network, tuning))
     scale_rates(optimizer)
     if make_scheduler is None:

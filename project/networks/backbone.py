@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from project.networks.layers import ConvBlock, SkipConnection, activation_gain, 
 from project.networks.normalize import Normalize
 from project.networks.unet import TAIL_GAIN
 from project.networks.weights import adapt_kernel, download, listed, read_weights
-from workbench.errors import UserError, choose
+from workbench.errors import UserError, choose, did_you_mean
 from workbench.pretrained import pretrained_download_skipped
 
 STRIDES = (2, 4, 8, 16, 32)
@@ -20,6 +21,7 @@ IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 """Mean and standard deviation that torchvision's weights were trained with."""
 TIMM = "timm:"
 """Prefix of the names of timm's networks."""
+WAY_OUT = "name the file: weights: FILE; weights: none trains from scratch."
 PROBE_SIDE = 128
 """Side of the image that finds the stages; any multiple of the largest stride that leaves more than one pixel."""
 
@@ -42,9 +44,6 @@ class BackboneUNet(nn.Module):
         widths: Channels of the decoder from full resolution down, one more than stages; null: 32, 48, 64, 96, 128, 192.
         norm: Of the decoder: batch, group, layer, instance or none.
         residual: Predict the difference to the input (its first out_channels channels): for restoration.
-
-    Raises:
-        UserError: For unknown names, impossible numbers, or weights that cannot be loaded.
     """
 
     def __init__(
@@ -157,9 +156,7 @@ def load_pretrained(name: str, weights: str | None) -> Pretrained:
     """Build a classification network; the arguments are ``backbone`` and ``weights`` of :class:`BackboneUNet`."""
     random = weights is None or weights.lower() == "none"
     skip = random or pretrained_download_skipped()
-    is_file = not skip and (
-        "/" in weights or "\\" in weights or weights.endswith((".pt", ".pth", ".ckpt", ".safetensors"))
-    )
+    is_file = not skip and bool(Path(weights).suffix or Path(weights).name != weights)
     build = _build_timm if name.startswith(TIMM) else _build_torchvision
     network, mean, std = build(name.removeprefix(TIMM), None if skip or is_file else weights)
     if is_file:
@@ -177,8 +174,7 @@ def _build_torchvision(name: str, entry: str | None) -> tuple[nn.Module, list[fl
         return get_model(name, weights=None), *IMAGENET
     entries = get_model_weights(name)
     found = entries[choose("weights", entry, ["DEFAULT", *entries.__members__])]
-    way_out = "or name the file: weights: FILE; weights: none trains from scratch."
-    network = download(f"backbone {name}", lambda: get_model(name, weights=found), found.url, way_out)
+    network = download(f"backbone {name}", partial(get_model, name, weights=found), found.url, f"or {WAY_OUT}")
     transforms = found.transforms()
     return network, *(getattr(transforms, part, value) for part, value in zip(("mean", "std"), IMAGENET, strict=True))
 
@@ -190,12 +186,7 @@ def _build_timm(name: str, tag: str | None) -> tuple[nn.Module, list[float], lis
         raise UserError(f"backbone {TIMM}{name} needs a package ({error.name}): pip install '.[timm]'") from error
     known = timm.list_models()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=4)
-        hint = f" Did you mean {', '.join(TIMM + other for other in near)}?" if near else ""
-        raise UserError(
-            f"backbone: timm has no network called {name!r}.{hint}\n"
-            f"Its {len(known)} names: python -c \"import timm; print(*timm.list_models(), sep='\\n')\""
-        )
+        raise UserError(f"backbone: timm has no network called {name!r}.{did_you_mean(name, known, prefix=TIMM)}")
     if tag is None:
         network = timm.create_model(name, pretrained=False)
     else:
@@ -204,16 +195,9 @@ def _build_timm(name: str, tag: str | None) -> tuple[nn.Module, list[float], lis
             raise UserError(f"weights: timm has none for {name}; weights: none trains from scratch.")
         entry = {"DEFAULT": name, **tags}[choose("weights", tag, ["DEFAULT", *tags])]
         found = timm.get_pretrained_cfg(entry)
-        try:
-            network = timm.create_model(entry, pretrained=True)
-        except Exception as error:  # Hugging Face's client has a tree of errors of its own, and so have its libraries
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            place = f"https://huggingface.co/{found.hf_hub_id}" if found.hf_hub_id else found.url
-            raise UserError(
-                f"The weights of timm's {entry} cannot be downloaded: {reason}\n"
-                f"Download the file from {place} on a machine with a network and name it: weights: FILE;\n"
-                "weights: none trains from scratch."
-            ) from error
+        url = f"https://huggingface.co/{found.hf_hub_id}" if found.hf_hub_id else found.url
+        make = partial(timm.create_model, entry, pretrained=True)
+        network = download(f"backbone {TIMM}{entry}", make, url, f"and {WAY_OUT}", cached=False)
     return network, network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
 
 
@@ -223,18 +207,11 @@ def _load_file(network: nn.Module, path: str, name: str) -> None:
     linear = [part for part, module in network.named_modules() if isinstance(module, nn.Linear)]
     classifier = f"{linear[-1]}." if linear else "\0"
     fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
-    lists = {
-        "missing": [key for key in own if key not in state and not key.startswith(classifier)],
-        "unknown": [key for key in state if key not in own],
-        "of another shape": [
-            key for key in state if key in own.keys() - fits.keys() and not key.startswith(classifier)
-        ],
-    }
-    faults = "".join(f"\n  {len(keys)} {what}: {listed(keys)}" for what, keys in lists.items() if keys)
-    if faults:
+    wrong = [key for key in {**own, **state} if key not in fits and not key.startswith(classifier)]
+    if wrong:
         raise UserError(
-            f"weights: {path} does not fit {name}:{faults}\n"
-            f"Use a state dict of this network, or the backbone that the file belongs to."
+            f"weights: {path} does not fit {name}: {len(wrong)} of the weights are missing, unknown or of another\n"
+            f"shape: {listed(wrong)}\nUse a state dict of this network, or the backbone that the file belongs to."
         )
     network.load_state_dict(fits, strict=False)
 

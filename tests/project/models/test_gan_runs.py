@@ -70,7 +70,7 @@ def test_the_average_is_the_generators_alone_and_moves_at_the_right_steps(make_t
     record, model = Record(), colorizer()
     record.weights = []
     average = model.generator.tail.weight.detach().clone()
-    trainer = make_trainer(max_steps=6, limit_val_batches=0, callbacks=[EMA(0.5, every), record])
+    trainer = make_trainer(max_steps=6, limit_val_batches=0, callbacks=[EMA(0.5), record])
     trainer.fit(model, color_data)
     for n, weight in enumerate(record.weights[every - 1 :: every]):
         decay = min(0.5, (1 + n) / (10 + n))
