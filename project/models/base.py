@@ -25,7 +25,7 @@ class ImageToImageModule(LightningModule):
     """Images in, images out, scored beside the do-nothing output; see :class:`ImageRestorer` for the arguments.
 
     A model of your own inherits, and writes ``networks``, ``forward``, ``predict_and_loss``, ``training_step`` and
-    ``configure_optimizers``; see ``project.models.schedules.configure_optimizer``.
+    ``configure_optimizers``.
     """
 
     def __init__(
@@ -80,10 +80,8 @@ class ImageToImageModule(LightningModule):
                 key = f"model.init_args.{name}.init_args.{side}_channels"
                 faults.append(f"- {key} is {own}: set {side}_channels: {channels}")
         if faults:
-            raise UserError(
-                "\n".join(["The networks have other channels than the data:", *faults])
-                + "\nOr change data.channels (1 gray, 3 color); a noise map and hints add theirs to the input."
-            )
+            way_out = "Or change data.channels (1 gray, 3 color); a noise map and hints add theirs to the input."
+            raise UserError("\n".join(["The networks have other channels than the data:", *faults, way_out]))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.init_from = None  # a resumed run does not start over
@@ -119,8 +117,7 @@ class ImageToImageModule(LightningModule):
     def on_train_start(self) -> None:
         self.apply_freezing()  # a resumed run may begin in any epoch
 
-    def on_train_epoch_start(self) -> None:
-        self.apply_freezing()
+    on_train_epoch_start = on_train_start
 
     # Scores
 

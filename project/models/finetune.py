@@ -29,9 +29,6 @@ class FineTuning:
         encoder_rate: Share of the learning rate that the encoder gets.
         stage_decay: Share of the next deeper stage's rate that each stage gets, above 0; 1: all the same. 0.7 is usual:
             what the first stages see is the same in all images.
-
-    Raises:
-        UserError: For an impossible number.
     """
 
     freeze_stages: int | Literal["all"] = 0
@@ -69,13 +66,11 @@ class FineTuning:
 
 
 def freeze(network: nn.Module, tuning: FineTuning, epoch: int | None) -> None:
-    """Freeze what is to be frozen in an epoch (None: only what is never trained), and unfreeze the rest of the encoder."""
+    """Freeze what is to be frozen in an epoch (None: only what is never trained), and unfreeze the rest."""
     stages = stages_of(network)
     wrong = [n for n in (tuning.freeze_stages, *tuning.unfreeze.values()) if n != "all" and n > len(stages)]
     if wrong:
-        raise UserError(
-            f"model.finetune names {wrong[0]} stages, and the encoder has {len(stages)}: use a number up to that, or all."
-        )
+        raise UserError(f"model.finetune names {wrong[0]} stages, and the encoder has {len(stages)}.")
     count = tuning.always_frozen(len(stages)) if epoch is None else tuning.frozen_stages(epoch, len(stages))
     for number, parts in enumerate(stages):
         for module, parameters in _modules_of(parts):

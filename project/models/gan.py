@@ -55,7 +55,7 @@ class GANColorizer(ImageToImageModule):
         discriminator_optimizer: Any of torch.optim; a lower rate than the generator's where the discriminator wins.
         generator_scheduler: Any of torch.optim.lr_scheduler or project.models.WarmupCosine; null: a constant rate.
         discriminator_scheduler: The same for the discriminator; it follows the run, also where only one network trains.
-        schedule_every: As in ImageRestorer.
+        schedule_every: Step schedulers after every step or epoch; auto: as they are meant.
         monitor: Logged value that ReduceLROnPlateau watches.
         generator_steps: Steps of the generator for each step of the discriminator; more where the discriminator wins.
         generator_epochs: Number of epochs that the generator first trains alone, without adversarial loss.
@@ -64,14 +64,10 @@ class GANColorizer(ImageToImageModule):
         channels_last: Keep tensors in channels_last order, which is faster for convolutions.
         init_from: Checkpoint whose weights, as far as they fit, training starts from; to resume a run use ckpt_path.
         finetune: What of the generator's encoder is frozen, until when, and how fast it trains.
-
-    Raises:
-        UserError: For an unknown name, or an impossible number or combination; all of them are listed at once.
     """
 
     discriminators: ClassVar[frozenset[str]] = frozenset({"discriminator"})
-    averaged = ("generator.",)
-    """What the EMA callback averages: the discriminator competes with the generator as it is now."""
+    averaged = ("generator.",)  # by EMA: the discriminator competes with the generator as it is now
 
     def __init__(
         self,
@@ -158,13 +154,7 @@ class GANColorizer(ImageToImageModule):
         return not alone <= epoch < alone + self.critic_epochs, epoch >= alone
 
     def discriminator_step(self, condition: Tensor, real: Tensor, fake: Tensor, counts: bool) -> dict[str, Tensor]:
-        """Train the discriminator to tell the true colors from the generator's, which are detached.
-
-        Args:
-            condition: (B, C, H, W), the generator's input.
-            real: (B, c, H, W), the true colors in the model's space; ``fake`` are the generator's.
-            counts: Whether this step is the batch's global step.
-        """
+        """Train the discriminator to tell the true colors, (B, c, H, W), from the generator's, which are detached."""
 
         def logits(colors: Tensor) -> Tensor:
             return self.discriminator(torch.cat([condition, colors], dim=1)).float()
@@ -188,12 +178,12 @@ class GANColorizer(ImageToImageModule):
             losses["perceptual"] = self.perceptual(self.space.decode(fake, condition), target)
         if adversarial:
             with frozen(self.discriminator):
-                losses |= self._adversarial_losses(condition, real, fake)
+                losses |= self.adversarial_losses(condition, real, fake)
         loss = torch.stack([getattr(self, f"{name}_weight") * value for name, value in losses.items()]).sum()
         self.optimize("generator", loss, counts=True)
         return {name: value.detach() for name, value in {"loss": loss, **losses}.items()}
 
-    def _adversarial_losses(self, condition: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    def adversarial_losses(self, condition: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         pair = torch.cat([condition, fake], dim=1)
         if self.feature_matching_weight == 0:
             return {"adversarial": self.adversarial.generator(self.discriminator(pair).float())}
@@ -205,10 +195,7 @@ class GANColorizer(ImageToImageModule):
         return {"adversarial": self.adversarial.generator(logits.float()), "feature_matching": matching}
 
     def optimize(self, name: str, loss: Tensor, counts: bool) -> None:
-        """Backward, and a step of one network's optimizer.
-
-        Exactly one in a batch counts: then all that goes by ``global_step`` sees one step per batch.
-        """
+        """Backward and step for one network; one step per batch counts for all that goes by ``global_step``."""
         optimizer = self._optimizer(name)
         optimizer.zero_grad()
         self.manual_backward(loss)
@@ -268,22 +255,19 @@ class GANColorizer(ImageToImageModule):
             faults.append(f"feature_matching_weight needs a discriminator with features(x), as PatchGAN, not {name}")
         elif isinstance(self.adversarial, WassersteinGP) and any(isinstance(m, _BatchNorm) for m in critic.modules()):
             faults.append(
-                "WassersteinGP holds each image's own gradient to length 1, and a batch norm mixes the images: set "
-                "norm: instance (or layer, group, none) in the discriminator's init_args"
+                "WassersteinGP needs each image's own gradient: set norm: instance in the discriminator's init_args"
             )
         if faults:
             raise UserError("\n".join(["GANColorizer cannot be built:", *(f"- {fault}" for fault in faults)]))
 
     def setup(self, stage: str) -> None:
-        """Check that data and networks fit each other; before training, take the data's statistics."""
         super().setup(stage)
         data = self.trainer.datamodule
         pairs = getattr(data, "pairs", None)
         if pairs is not None and self.space.keeps_lightness and not getattr(pairs, "keeps_lightness", False):
             raise UserError(
                 f"model.space lab copies the lightness from the input: {type(pairs).__name__} has none.\n"
-                "Set model.init_args.space: rgb, and out_channels: 3 in the generator's init_args,\n"
-                "or data.pairs.class_path: project.data.pairs.GrayToColor for grayscale photographs."
+                "Set model.init_args.space: rgb, or data.pairs.class_path: project.data.pairs.GrayToColor."
             )
         if stage != "fit":
             return
@@ -301,17 +285,14 @@ class GANColorizer(ImageToImageModule):
             side = -(-crop // 2) if halved else crop
             self.discriminator.check_size(side, side)
         if getattr(data, "normalization", None) is not None:
-            self._take_normalization(data.normalization["input"], data.normalization["target"])
+            self._take_statistics(data.normalization["input"], data.normalization["target"])
         if hasattr(self.perceptual, "load"):
             self.perceptual.load()
 
-    def _take_normalization(self, condition: Statistics, target: Statistics) -> None:
+    def _take_statistics(self, condition: Statistics, target: Statistics) -> None:
         given, channels = len(condition[0]), self.space.channels
         if len(target[0]) != 3:
-            raise UserError(
-                f"GANColorizer makes color images, but the target images have {len(target[0])} channel(s).\n"
-                "Set data.channels: 3."
-            )
+            raise UserError("GANColorizer makes color images, but the target images are gray. Set data.channels: 3.")
         generator = ("generator", "in", given), ("generator", "out", channels)
         self.check_channels(*generator, ("discriminator", "in", given + channels))
         colors = self.space.normalization(target)

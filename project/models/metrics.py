@@ -10,8 +10,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from project.color import rgb_to_lab
 from workbench.errors import UserError
 
-PERFECT_PSNR = 100.0
-"""dB for an image without any error, whose PSNR would be infinite and spoil every mean."""
+PERFECT_PSNR = 100.0  # dB for an image without any error, whose PSNR would be infinite and spoil every mean
 
 
 def as_saved(image: Tensor) -> Tensor:

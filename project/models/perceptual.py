@@ -1,4 +1,4 @@
-"""What sees images through a pretrained network: VGG's perceptual loss, LPIPS and FID."""
+"""What sees images through a pretrained network: VGG's perceptual loss, and LPIPS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 from project.models.metrics import ImageMean, as_color
 from project.networks.backbone import IMAGENET
@@ -21,16 +20,13 @@ VGG_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
 VGG_WEIGHTS = {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 / 4, "relu5_1": 1.0}
 """As pix2pixHD weights VGG19's layers (Wang et al. 2018)."""
 VGG_CONVS = (2, 2, 4, 4, 4)
-"""Of VGG19, in each of its five blocks (Simonyan and Zisserman 2015); each convolution has a ReLU, each block a pool."""
+"""Of VGG19, in each of its five blocks (Simonyan and Zisserman 2015): each with a ReLU, each block with a pool."""
 VGG_LAYERS = {
     f"relu{block + 1}_{conv + 1}": sum(2 * count + 1 for count in VGG_CONVS[:block]) + 2 * conv + 1
     for block in range(5)
     for conv in range(VGG_CONVS[block])
 }
 """Where each stands among VGG19's layers."""
-INCEPTION_URL = (
-    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
-)
 LPIPS_WEIGHTS = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
 LPIPS_SMALLEST = 32
 """Side in pixels that every network of LPIPS takes."""
@@ -150,48 +146,3 @@ def _make_lpips(network: str) -> nn.Module:
     url = getattr(torchvision.models, LPIPS_WEIGHTS[network]).DEFAULT.url
     make = partial(LearnedPerceptualImagePatchSimilarity, network)
     return download("LPIPS", make, url, "or leave LPIPS out of model.metrics.").net
-
-
-class FID(FrechetInceptionDistance):
-    """Frechet inception distance of all outputs to all targets (Heusel et al. 2017); 0 is best.
-
-    It takes many more images than the network has features; with fewer, compare only values of the same images.
-
-    Args:
-        feature: The layer of InceptionV3, with the papers' weights (pip install '.[fid]'), by its number of features.
-    """
-
-    def __init__(self, feature: Literal[64, 192, 768, 2048] = 2048) -> None:
-        network = _Inception(partial(_make_inception, feature))
-        network.num_features = feature
-        super().__init__(feature=network, normalize=True)
-        self.orig_dtype = torch.float32  # set by an update, and a rank may get no image
-
-    def load(self) -> None:
-        self.inception.load()
-
-    def update(self, output: Tensor, target: Tensor) -> None:
-        with torch.autocast(output.device.type, enabled=False):
-            super().update(as_color(target), real=True)
-            super().update(as_color(output), real=False)
-
-    def compute(self) -> Tensor:
-        if self.real_features_num_samples < 2:
-            raise UserError("FID compares sets of images, and there is only one. Leave it out of model.metrics.")
-        return super().compute()
-
-
-class _Inception(DetachedNetwork):
-    def forward(self, image: Tensor) -> Tensor:
-        return super().forward((image * 255).round().to(torch.uint8))  # InceptionV3 takes 8 bits
-
-
-def _make_inception(feature: int) -> nn.Module:
-    from torchmetrics.image.fid import NoTrainInceptionV3
-
-    way_out = "or leave FID out of model.metrics."
-    make = partial(NoTrainInceptionV3, "inception-v3-compat", [str(feature)])
-    try:
-        return download("FID", make, INCEPTION_URL, way_out)
-    except ModuleNotFoundError as error:
-        raise UserError(f"FID needs torch-fidelity: pip install -e '.[fid]',\n{way_out}") from error

@@ -31,9 +31,8 @@ class ImageRestorer(ImageToImageModule):
         loss: Called with output and target, any of torch.nn or project.models; null for L1.
         optimizer: Any of torch.optim.
         scheduler: Any of torch.optim.lr_scheduler or project.models.WarmupCosine; null for a constant learning rate.
-        schedule_every: Step the scheduler after every step or epoch; auto: as it is meant. A plateau's steps follow the
-            validations.
-        monitor: Logged value that ReduceLROnPlateau watches.
+        schedule_every: Step the scheduler after every step or epoch; auto: as it is meant.
+        monitor: Logged value that ReduceLROnPlateau watches, after each validation.
         l1: Weight of the penalty sum |w|, on kernels only; 0 for none.
         l2: Weight of the penalty sum w^2 / 2, on kernels only; 0 for none.
         metrics: Name and torchmetrics metric of each; null for psnr and ssim.
@@ -41,9 +40,6 @@ class ImageRestorer(ImageToImageModule):
         channels_last: Keep tensors in channels_last order, which is faster for convolutions.
         init_from: Checkpoint whose weights, as far as they fit, training starts from; to resume a run use ckpt_path.
         finetune: What of the network's encoder is frozen, until when, and how fast it trains.
-
-    Raises:
-        UserError: For an unknown ``schedule_every``, or a negative penalty.
     """
 
     def __init__(
@@ -109,7 +105,6 @@ class ImageRestorer(ImageToImageModule):
         return configure_optimizer(self, self.network, self.make_optimizer, self.make_scheduler, self.finetune)
 
     def setup(self, stage: str) -> None:
-        """Before training: take the data's statistics, and compile."""
         super().setup(stage)
         statistics = getattr(self.trainer.datamodule, "normalization", None)
         if stage == "fit" and statistics is not None:

@@ -17,8 +17,7 @@ from workbench.errors import UserError
 from workbench.run_progress import NEVER, RunProgress
 
 T = TypeVar("T")
-WARMUP_START = 0.01
-"""Share of the learning rate in the very first step, which a rate of 0 would waste."""
+WARMUP_START = 0.01  # share of the learning rate in the very first step, which a rate of 0 would waste
 
 
 def warmup_cosine(progress: float, warmup: float, final: float, cycles: int = 1) -> float:
@@ -95,7 +94,7 @@ def configure_optimizer(
     tuning: FineTuning,
     prefix: str = "",
 ) -> dict[str, Any]:
-    """Lightning's description of a network's optimizer and scheduler; ``prefix`` is that of their configuration keys."""
+    """Lightning's description of a network's optimizer and scheduler; ``prefix`` begins their configuration keys."""
     optimizer = _build(f"{prefix}optimizer", make_optimizer, parameter_groups(network, tuning))
     scale_rates(optimizer)
     if make_scheduler is None:
@@ -158,8 +157,7 @@ def _total_steps(model: LightningModule, key: str) -> int:
     steps = model.trainer.estimated_stepping_batches
     if math.isinf(steps):
         raise UserError(
-            "OneCycleLR has to know how many steps the run has, but only time bounds this one.\n"
-            f"Set trainer.max_steps or trainer.max_epochs, or model.{key}.init_args.total_steps,\n"
-            "or use project.models.WarmupCosine, which follows trainer.max_time too."
+            f"OneCycleLR needs trainer.max_steps, trainer.max_epochs or model.{key}.init_args.total_steps.\n"
+            "For a run that only time bounds use project.models.WarmupCosine."
         )
     return int(steps)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,13 +17,10 @@ from workbench.errors import UserError, choose, did_you_mean
 from workbench.pretrained import pretrained_download_skipped
 
 STRIDES = (2, 4, 8, 16, 32)
-IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-"""Mean and standard deviation that torchvision's weights were trained with."""
-TIMM = "timm:"
-"""Prefix of the names of timm's networks."""
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and std that torchvision's weights were trained with
+TIMM = "timm:"  # begins the names of timm's networks
 WAY_OUT = "name the file: weights: FILE; weights: none trains from scratch."
-PROBE_SIDE = 128
-"""Side of the image that finds the stages; any multiple of the largest stride that leaves more than one pixel."""
+PROBE_SIDE = 128  # of the image that finds the stages: any multiple of the largest stride, but not of one pixel there
 
 
 class BackboneUNet(nn.Module):
@@ -60,20 +57,19 @@ class BackboneUNet(nn.Module):
         super().__init__()
         widths = list(widths or [32, 48, 64, 96, 128, 192][: stages + 1])
         _check(in_channels, out_channels, stages, widths, residual)
-        found = load_pretrained(backbone, weights)
-        nodes = {stride: node for stride, node in find_stages(found.network).items() if stride <= 2**stages}
+        network, mean, std = load_pretrained(backbone, weights)
+        nodes = {stride: node for stride, node in find_stages(network).items() if stride <= 2**stages}
         if not nodes:
             raise UserError(f"BackboneUNet: {backbone} starts with two halvings at once: stages must be 2 to 5.")
         self.in_channels, self.out_channels, self.residual = in_channels, out_channels, residual
-        self.pretrained = found.trained
-        self.multiple = 2**stages
-        """Height and width are padded to a multiple of this inside ``forward``."""
+        self.pretrained = not is_random(weights)
+        self.multiple = 2**stages  # height and width are padded to a multiple of this
         # Statistics over a single pixel do not exist: the lowest level gets at least 2 x 2 of them.
         self.smallest = 2 * self.multiple
         # The weights' own statistics and not the data's: the encoder was trained with these.
-        self.normalize_encoder = Normalize(in_channels, *input_statistics(found.mean, found.std, in_channels))
-        adapt_input(found.network, in_channels)
-        self.encoder = extract_features(found.network, nodes)
+        self.normalize_encoder = Normalize(in_channels, *input_statistics(mean, std, in_channels))
+        adapt_input(network, in_channels)
+        self.encoder = extract_features(network, nodes)
         with torch.no_grad():
             probe = torch.zeros(1, in_channels, self.smallest, self.smallest)
             depths = {stride: features.shape[1] for stride, features in self.encoder(probe).items()}
@@ -130,7 +126,7 @@ class BackboneUNet(nn.Module):
 
 def _check(in_channels: int, out_channels: int, stages: int, widths: list[int], residual: bool) -> None:
     faults = []
-    if in_channels < 1 or out_channels < 1:
+    if min(in_channels, out_channels) < 1:
         faults.append(f"in_channels and out_channels must be at least 1, not {in_channels} and {out_channels}")
     if not 1 <= stages <= 5:
         faults.append(f"stages must be 1 to 5, not {stages}")
@@ -142,30 +138,25 @@ def _check(in_channels: int, out_channels: int, stages: int, widths: list[int], 
         raise UserError("BackboneUNet cannot be built:\n" + "\n".join(f"- {fault}" for fault in faults))
 
 
-class Pretrained(NamedTuple):
-    """A classification network in evaluation mode, and the statistics its weights were trained with, per color."""
+def load_pretrained(name: str, weights: str | None) -> tuple[nn.Module, list[float], list[float]]:
+    """A classification network in evaluation mode, and the mean and std its weights were trained with, per color.
 
-    network: nn.Module
-    mean: list[float]
-    std: list[float]
-    trained: bool
-    """Whether its weights are not random, or are about to be replaced by some that are not."""
-
-
-def load_pretrained(name: str, weights: str | None) -> Pretrained:
-    """Build a classification network; the arguments are ``backbone`` and ``weights`` of :class:`BackboneUNet`."""
-    random = weights is None or weights.lower() == "none"
-    skip = random or pretrained_download_skipped()
+    The arguments are ``backbone`` and ``weights`` of :class:`BackboneUNet`.
+    """
+    skip = is_random(weights) or pretrained_download_skipped()
     is_file = not skip and bool(Path(weights).suffix or Path(weights).name != weights)
     build = _build_timm if name.startswith(TIMM) else _build_torchvision
     network, mean, std = build(name.removeprefix(TIMM), None if skip or is_file else weights)
     if is_file:
         _load_file(network, weights, name)
-    return Pretrained(network.eval(), list(mean), list(std), trained=not random)
+    return network.eval(), list(mean), list(std)
+
+
+def is_random(weights: str | None) -> bool:
+    return weights is None or weights.lower() == "none"
 
 
 def _build_torchvision(name: str, entry: str | None) -> tuple[nn.Module, list[float], list[float]]:
-    """The network with the weights of an entry, or random ones, and the mean and std that belong to them."""
     import torchvision
     from torchvision.models import get_model, get_model_weights, list_models
 
@@ -219,7 +210,7 @@ def _load_file(network: nn.Module, path: str, name: str) -> None:
 def find_stages(network: nn.Module) -> dict[int, str]:
     """Where an image is how small: stride -> the last node of that size, as torchvision's feature extraction names it.
 
-    The network takes (B, 3, H, W) and is in evaluation mode. Transformers have no such stages: a UserError.
+    The network is in evaluation mode. Transformers have no such stages: a UserError.
     """
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
@@ -246,10 +237,7 @@ def find_stages(network: nn.Module) -> dict[int, str]:
 
 
 def extract_features(network: nn.Module, nodes: dict[int, str]) -> nn.Module:
-    """The network up to its deepest node of :func:`find_stages`: (B, C, H, W) -> {stride as text: features}.
-
-    The network is in evaluation mode; its layers are shared, not copied.
-    """
+    """The network, whose layers are shared, up to its deepest node: (B, C, H, W) -> {stride as text: features}."""
     from torchvision.models.feature_extraction import create_feature_extractor
 
     names = {name: str(stride) for stride, name in nodes.items()}

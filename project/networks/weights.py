@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from workbench.errors import UserError
 
 T = TypeVar("T")
-MAX_LISTED = 4
-"""Names that a message lists."""
 
 
 def read_weights(path: str | Path, key: str) -> dict[str, Tensor]:
@@ -36,9 +34,8 @@ def read_weights(path: str | Path, key: str) -> dict[str, Tensor]:
     except ImportError as error:
         raise UserError(f"{key}: {path} needs a package that is missing: pip install '.[timm]'") from error
     except pickle.UnpicklingError as error:  # torch's own message advises to run what lies in it
-        raise UserError(
-            f"{key}: {path} is not a file of torch.save, or holds more than weights, which is not read for safety."
-        ) from error
+        reason = "is not a file of torch.save, or holds more than weights, which is not read for safety"
+        raise UserError(f"{key}: {path} {reason}.") from error
     except Exception as error:  # a file of any other kind fails anywhere: IndexError, EOFError, ...
         raise UserError(f"{key}: {path} cannot be read: it is damaged or cut short ({_reason(error)}).") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
@@ -114,8 +111,7 @@ def load_matching(network: nn.Module, path: str, *prefixes: str, required: bool 
     if required and not count:
         example = f"; {other_shape[0]} has another shape there" if other_shape else ""
         raise UserError(
-            f"model.init_from: nothing in {path} fits this network: none of its {len(parameters)} parameters is there "
-            f"under the same name and shape{example}.\n"
+            f"model.init_from: nothing in {path} fits this network: no parameter has the same name and shape{example}.\n"
             "Build the network that it was trained with (config.yaml in the run's folder), or leave init_from out."
         )
     network.load_state_dict(taken, strict=False)
@@ -134,4 +130,4 @@ def load_matching(network: nn.Module, path: str, *prefixes: str, required: bool 
 
 def listed(names: list[str]) -> str:
     """The first names, and whether there are more."""
-    return ", ".join(names[:MAX_LISTED]) + ", ..." * (len(names) > MAX_LISTED)
+    return ", ".join(names[:4]) + ", ..." * (len(names) > 4)

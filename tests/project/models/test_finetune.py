@@ -103,18 +103,6 @@ def test_frozen_norms_keep_their_running_statistics_and_the_convolutions_learn(m
     assert decoder <= changed
 
 
-def test_frozen_norms_are_in_evaluation_mode_whatever_is_called():
-    model = restorer(FineTuning(freeze_stages=1, freeze_norms=True))
-    for _ in range(2):
-        modes = {name: module.training for name, module in model.network.named_modules() if not [*module.children()]}
-        frozen = {name for name, training in modes.items() if not training}
-        assert all(name.startswith(("head", "encoder.0.")) or "Norm" in type(model.network.get_submodule(name)).__name__
-                   for name in frozen)  # fmt: skip
-        assert {"head", "encoder.0.0.body.1", "encoder.1.0.body.1", "middle.0.body.4"} <= frozen
-        assert modes["decoder.0.0.body.1"] and modes["encoder.1.0.body.0"]
-        model.eval().train()
-
-
 def test_synchronized_norms_are_frozen_too():
     """Lightning puts them in the norms' places while everything that is ever to learn wants gradients."""
     tuning = FineTuning("all", unfreeze={1: 0})

@@ -13,7 +13,6 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
 from project.models import GANColorizer, Hinge, LeastSquares, Standard, WassersteinGP
-from project.models.gan import frozen
 from project.networks import Normalized, PatchGAN, UNet
 from project.networks.space import Lab
 from workbench.errors import UserError
@@ -251,18 +250,6 @@ def test_no_step_leaves_gradients_in_the_other_network(make_trainer, color_data)
     assert torch.equal(found.seen[3][1], g_step[1])  # the next discriminator's step leaves the generator's alone
 
 
-def test_frozen_restores_what_was_trained_also_after_an_error():
-    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    network[0].requires_grad_(False)
-    with pytest.raises(ZeroDivisionError), frozen(network):
-        assert not any(p.requires_grad for p in network.parameters())
-        x = torch.rand(1, 2, requires_grad=True)
-        network(x).sum().backward()
-        assert x.grad is not None and all(p.grad is None for p in network.parameters())
-        raise ZeroDivisionError
-    assert [p.requires_grad for p in network.parameters()] == [False, False, True, True]
-
-
 def test_what_is_logged(make_trainer, color_data):
     options = {"adversarial": WassersteinGP(), "feature_matching_weight": 1.0}
     _, trainer = train(make_trainer, color_data, *networks(norm="instance"), **options)
@@ -341,36 +328,6 @@ def test_mixed_precision_equals_a_plain_loop(make_trainer, color_data, precision
         assert own.get_scale() == scaler.get_scale() > 1024
 
 
-def test_losses_and_the_penalty_are_float32_under_autocast(make_trainer, color_data):
-    class Types(WassersteinGP):
-        seen: frozenset = frozenset()
-
-        def discriminator(self, real, fake):
-            self.seen |= {real.dtype, fake.dtype}
-            return super().discriminator(real, fake)
-
-        def generator(self, fake):
-            self.seen |= {fake.dtype}
-            return super().generator(fake)
-
-    class Critic(PatchGAN):
-        dtypes = ()
-
-        def forward(self, x):
-            logits = super().forward(x)
-            self.dtypes += (logits.dtype,)
-            return logits
-
-    types, (generator, _) = Types(), networks()
-    critic = Critic(8, width=4, layers=2, norm="none")
-    trainer = {"precision": "bf16-mixed", "max_steps": 1}
-    _, trainer = train(make_trainer, color_data, generator, critic, trainer=trainer, adversarial=types)
-    assert types.seen == {torch.float32}
-    assert {value.dtype for value in trainer.callback_metrics.values()} == {torch.float32}
-    half, full = torch.bfloat16, torch.float32
-    assert critic.dtypes == (half, half, full, half)  # real, fake, penalty; the generator's step
-
-
 # What does not fit is refused before the first step, with the key and the number to set
 
 
@@ -426,14 +383,6 @@ def test_a_discriminator_too_deep_for_the_images_is_refused(make_trainer, color_
     color_data.batches = [b._replace(input=b.input[:, :, :9], target=b.target[:, :, :9]) for b in color_data.batches]
     assert "needs 12 pixels a side, and they are 22 x 9" in refusal(make_trainer, colorizer(), color_data)
     assert torch.isfinite(colorizer().restore(color_data.batches[0].input)).all()
-
-
-@pytest.mark.parametrize(("options", "way_out"), [
-    ({"gradient_clip_val": 1.0}, "gradient_clipping"), ({"accumulate_grad_batches": 2}, "data.batch_size"),
-])  # fmt: skip
-def test_what_lightning_does_only_for_a_single_network_is_refused(make_trainer, color_data, options, way_out):
-    with pytest.raises(UserError, match=f"(?s){next(iter(options))}.*{way_out}"):
-        make_trainer(max_steps=1, **options).fit(colorizer(), color_data)
 
 
 @pytest.mark.parametrize(

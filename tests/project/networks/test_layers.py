@@ -9,10 +9,8 @@ from project.networks.layers import (
     ConvBlock,
     LayerNorm2d,
     SelfAttention,
-    SkipConnection,
     activation_gain,
     initialize,
-    make_activation,
     make_norm,
 )
 from workbench.errors import UserError
@@ -29,23 +27,6 @@ def test_layer_norm_normalizes_each_pixel_over_its_channels():
 @pytest.mark.parametrize(("channels", "groups"), [(32, 8), (12, 6), (7, 7), (22, 2), (1, 1)])
 def test_groups_divide_the_channels(channels, groups):
     assert make_norm("group", channels).num_groups == groups
-
-
-def test_norms_and_activations_learn_per_channel():
-    assert isinstance(make_norm("batch", 4), nn.BatchNorm2d)
-    assert make_norm("instance", 4).affine
-    assert make_norm("none", 4) is None
-    assert make_activation("prelu", 5).weight.shape == (5,)
-
-
-def test_skip_connections_add_ignore_and_mix():
-    x, skipped = torch.arange(24.0).view(1, 2, 3, 4), torch.arange(24.0).cos().view(1, 2, 3, 4)
-    assert torch.equal(SkipConnection(2, "add")(x, skipped), x + skipped)
-    assert torch.equal(SkipConnection(2, "none")(x, None), x)
-    concat = SkipConnection(2, "concat")
-    weight, bias = concat.mix.weight[:, :, 0, 0], concat.mix.bias.view(1, 2, 1, 1)
-    expected = torch.einsum("oi,bihw->bohw", weight, torch.cat([x, skipped], 1)) + bias
-    torch.testing.assert_close(concat(x, skipped), expected)
 
 
 @pytest.mark.parametrize("last", [True, False])
