@@ -184,10 +184,11 @@ class GANColorizer(ImageToImageModule):
         return {name: value.detach() for name, value in {"loss": loss, **losses}.items()}
 
     def adversarial_losses(self, condition: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        pair = torch.cat([condition, fake], dim=1)
+        """What the discriminator says of the colors, and how far they are from the true ones in its features."""
         if self.feature_matching_weight == 0:
-            return {"adversarial": self.adversarial.generator(self.discriminator(pair).float())}
-        *features, logits = self.discriminator.features(pair)
+            logits = self.discriminator(torch.cat([condition, fake], dim=1))
+            return {"adversarial": self.adversarial.generator(logits.float())}
+        *features, logits = self.discriminator.features(torch.cat([condition, fake], dim=1))
         with torch.no_grad():
             *wanted, _ = self.discriminator.features(torch.cat([condition, real], dim=1))
         distances = [F.l1_loss(a.float(), b.float()) for a, b in zip(features, wanted, strict=True)]
@@ -254,9 +255,7 @@ class GANColorizer(ImageToImageModule):
             name = type(critic).__name__
             faults.append(f"feature_matching_weight needs a discriminator with features(x), as PatchGAN, not {name}")
         elif isinstance(self.adversarial, WassersteinGP) and any(isinstance(m, _BatchNorm) for m in critic.modules()):
-            faults.append(
-                "WassersteinGP needs each image's own gradient: set norm: instance in the discriminator's init_args"
-            )
+            faults.append("WassersteinGP takes each image's own gradient, which a batch norm mixes: set norm: instance")
         if faults:
             raise UserError("\n".join(["GANColorizer cannot be built:", *(f"- {fault}" for fault in faults)]))
 

@@ -105,7 +105,13 @@ def configure_optimizer(
     except UserError as error:
         if "total_steps" not in str(error):
             raise
-        scheduler = _build(key, make_scheduler, optimizer, total_steps=_total_steps(model, key))
+        steps = model.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise UserError(
+                f"OneCycleLR needs trainer.max_steps, trainer.max_epochs or model.{key}.init_args.total_steps.\n"
+                "For a run that only time bounds use project.models.WarmupCosine."
+            ) from None
+        scheduler = _build(key, make_scheduler, optimizer, total_steps=int(steps))
     mode = "max" if model.higher_is_better() else "min"
     plateau = isinstance(scheduler, ReduceLROnPlateau) and _monitored(model, scheduler) == model.monitor
     if plateau and scheduler.mode != mode:
@@ -151,13 +157,3 @@ def _build(key: str, make: Callable[..., T], *arguments: Any, **more: Any) -> T:
         return make(*arguments, **more)
     except (ValueError, TypeError) as error:
         raise UserError(f"model.{key} cannot be built: {error}") from error
-
-
-def _total_steps(model: LightningModule, key: str) -> int:
-    steps = model.trainer.estimated_stepping_batches
-    if math.isinf(steps):
-        raise UserError(
-            f"OneCycleLR needs trainer.max_steps, trainer.max_epochs or model.{key}.init_args.total_steps.\n"
-            "For a run that only time bounds use project.models.WarmupCosine."
-        )
-    return int(steps)

@@ -111,7 +111,7 @@ def load_matching(network: nn.Module, path: str, *prefixes: str, required: bool 
     if required and not count:
         example = f"; {other_shape[0]} has another shape there" if other_shape else ""
         raise UserError(
-            f"model.init_from: nothing in {path} fits this network: no parameter has the same name and shape{example}.\n"
+            f"model.init_from: nothing in {path} fits: no parameter has the same name and shape{example}.\n"
             "Build the network that it was trained with (config.yaml in the run's folder), or leave init_from out."
         )
     network.load_state_dict(taken, strict=False)

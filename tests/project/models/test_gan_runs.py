@@ -198,6 +198,7 @@ model:
   perceptual: {class_path: project.models.VGGPerceptual, init_args: {weights: FILE, layers: {relu1_1: 1.0}}}
   generator_optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 0.01, betas: [0.5, 0.9]}}
   generator_scheduler: {class_path: project.models.WarmupCosine}
+  discriminator_scheduler: {class_path: torch.optim.lr_scheduler.OneCycleLR, init_args: {max_lr: 0.01}}
   generator_steps: 2
 """
 
@@ -210,12 +211,13 @@ def test_a_checkpoint_of_the_command_line_is_plain_and_needs_nothing_else(make_t
     trainer = make_trainer(max_steps=3, limit_val_batches=1)
     trainer.fit(model, color_data)
     assert [type(optimizer).__name__ for optimizer in trainer.optimizers] == ["AdamW", "Adam"]
-    assert trainer.optimizers[1].param_groups[0]["lr"] == 2e-4
+    assert [s.total_steps for s in model.lr_schedulers()] == [None, 3]
     names = {"psnr", "ssim", "acc_2", "acc_5", "colorfulness", "colorfulness_ratio"}
     wanted = {f"val/{name}{kind}" for name in names for kind in ("", "_baseline")}
     assert {name for name in trainer.callback_metrics if name.startswith("val/")} == {*wanted, "val/loss"}
     trainer.save_checkpoint(tmp_path / "a.ckpt")
-    torch.load(tmp_path / "a.ckpt", weights_only=True)
+    saved = torch.load(tmp_path / "a.ckpt", weights_only=True)["hyper_parameters"]
+    assert saved["generator"]["class_path"] == "project.networks.UNet"
     (tmp_path / "vgg.pth").unlink()
     loaded = GANColorizer.load_from_checkpoint(tmp_path / "a.ckpt")
     image = color_data.batches[0].input

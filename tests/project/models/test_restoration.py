@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningCLI
 from torch import nn
 from torch.optim import lr_scheduler as lrs
 from torchmetrics.image import UniversalImageQualityIndex
@@ -215,35 +214,6 @@ def test_init_from_loads_weights_and_a_resumed_run_does_not_need_the_file(make_t
     make_trainer(max_steps=1, limit_val_batches=0).fit(tuned, data)
     again = ImageRestorer.load_from_checkpoint(tmp_path / "b.ckpt", network=tiny(), optimizer=STILL)
     make_trainer(max_steps=2, limit_val_batches=0).fit(again, data, ckpt_path=tmp_path / "b.ckpt")
-
-
-CONFIG = """
-model:
-  network:
-    class_path: project.networks.UNet
-    init_args: {widths: [4, 8], norm: none, residual: true}
-  loss: {class_path: project.models.Charbonnier, init_args: {eps: 0.01}}
-  optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 0.01, betas: [0.9, 0.99]}}
-  scheduler: {class_path: torch.optim.lr_scheduler.OneCycleLR, init_args: {max_lr: 0.01}}
-  metrics:
-    db: {class_path: project.models.PSNR}
-"""
-
-
-def test_a_checkpoint_of_the_command_line_is_plain_and_needs_nothing_else(make_trainer, data, tmp_path):
-    (tmp_path / "config.yaml").write_text(CONFIG)
-    words = ["--config", str(tmp_path / "config.yaml")]
-    model = LightningCLI(ImageRestorer, run=False, args=words, save_config_callback=None).model
-    trainer = make_trainer(max_steps=2, limit_val_batches=1)
-    trainer.fit(model, data)
-    assert model.lr_schedulers().total_steps == 2
-    trainer.save_checkpoint(tmp_path / "a.ckpt")
-    checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
-    assert checkpoint["hyper_parameters"]["network"]["class_path"] == "project.networks.UNet"
-    loaded = ImageRestorer.load_from_checkpoint(tmp_path / "a.ckpt")
-    assert isinstance(loaded.loss, Charbonnier) and loaded.loss.eps == 0.01
-    x = torch.rand(1, 3, 7, 5)
-    assert torch.equal(loaded.restore(x), model.restore(x))
 
 
 # Compiling, plateaus, mistakes

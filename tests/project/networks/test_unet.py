@@ -60,13 +60,8 @@ def test_every_option_learns_from_a_single_odd_image(option, value):
     network = UNet(**{"widths": [4, 8], option: value})
     output = network(ramps(3, 9, 6))
     output.square().mean().backward()
-    assert output.shape == (1, 3, 9, 6)
+    assert output.shape == (1, 3, 9, 6) and network(ramps(3, 1, 1)).isfinite().all()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
-
-
-@pytest.mark.parametrize("norm", ["batch", "group", "layer", "instance", "none"])
-def test_a_single_pixel_passes_every_norm_in_training(norm):
-    assert UNet(widths=[2, 4, 8], norm=norm)(torch.rand(1, 3, 1, 1)).isfinite().all()
 
 
 def test_number_of_parameters():
