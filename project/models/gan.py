@@ -259,6 +259,10 @@ class GANColorizer(ImageToImageModule):
         if faults:
             raise UserError("\n".join(["GANColorizer cannot be built:", *(f"- {fault}" for fault in faults)]))
 
+    def prepare_data(self) -> None:
+        if self.trainer.state.fn == "fit" and hasattr(self.perceptual, "load"):
+            self.perceptual.load()  # downloads, in one process
+
     def setup(self, stage: str) -> None:
         super().setup(stage)
         data = self.trainer.datamodule
