@@ -1,4 +1,4 @@
-"""What both models share: the data's statistics, scores, the weights to start from, what is frozen."""
+"""What both models share: the scores, the weights to start from, what is frozen."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from project.models.finetune import FineTuning, freeze
 from project.models.metrics import Scores
 from project.models.schedules import step_plateaus
 from project.networks.normalize import channels_of
+from project.networks.weights import load_matching
 from workbench.ddp import allow_unfreezing
 from workbench.errors import UserError, choose
 from workbench.sharding import gather_weights
@@ -23,8 +24,8 @@ from workbench.sharding import gather_weights
 class ImageToImageModule(LightningModule):
     """Images in, images out, scored beside the do-nothing output; see :class:`ImageRestorer` for the arguments.
 
-    A model of your own inherits, and writes ``networks``, ``forward``, ``predict_and_loss``, ``load_weights``,
-    ``training_step`` and ``configure_optimizers``.
+    A model of your own inherits, and writes ``networks``, ``forward``, ``predict_and_loss``, ``training_step`` and
+    ``configure_optimizers``.
     """
 
     def __init__(
@@ -53,10 +54,6 @@ class ImageToImageModule(LightningModule):
         """The output for a batch, (B, C', H, W) around [0, 1], float32, and the loss, a scalar."""
         raise NotImplementedError
 
-    def load_weights(self, path: str) -> None:
-        """Load the weights of a checkpoint, as far as they fit."""
-        raise NotImplementedError
-
     def to_memory_format(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in the memory order that the networks work in."""
         return x.contiguous(memory_format=self.memory_format)
@@ -64,7 +61,6 @@ class ImageToImageModule(LightningModule):
     # Before the first step
 
     def setup(self, stage: str) -> None:
-        """Load what metrics need, so that what is missing is reported before the first step; unfreeze for DDP."""
         if stage == "fit" and self.finetune.unfreeze:
             allow_unfreezing(self.trainer)
             # DDP reduces the gradients of what requires some when it wraps the model; on_fit_start freezes.
@@ -73,7 +69,7 @@ class ImageToImageModule(LightningModule):
             warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training")
         for part in self.scores.modules():
             if isinstance(part, Metric) and hasattr(part, "load"):
-                part.load()
+                part.load()  # weights that are missing are reported before the first step
 
     def check_channels(self, *wanted: tuple[str, str, int]) -> None:
         """Compare the networks' channels with the data's: (network, "in" or "out", channels)."""
@@ -84,27 +80,28 @@ class ImageToImageModule(LightningModule):
                 key = f"model.init_args.{name}.init_args.{side}_channels"
                 faults.append(f"- {key} is {own}: set {side}_channels: {channels}")
         if faults:
-            raise UserError(
-                "\n".join(["The networks have other channels than the data:", *faults])
-                + "\nOr change data.channels (1 gray, 3 color); a noise map and hints add theirs to the input."
-            )
+            way_out = "Or change data.channels (1 gray, 3 color); a noise map and hints add theirs to the input."
+            raise UserError("\n".join(["The networks have other channels than the data:", *faults, way_out]))
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A resumed run does not start over from ``init_from``."""
-        self.init_from = None
+        self.init_from = None  # a resumed run does not start over
 
     def on_fit_start(self) -> None:
         """Load the weights to start from, once; by now a resumed run has loaded its own, and processes are joined."""
         self.apply_freezing()
-        if self.init_from is not None:
-            with gather_weights(self.trainer, write=True):
-                self.load_weights(self.init_from)
-            self.init_from = None
+        if self.init_from is None:
+            return
+        with gather_weights(self.trainer, write=True):
+            main, *others = self.networks().items()
+            load_matching(main[1], self.init_from, "network.", "generator.")
+            for name, network in others:
+                load_matching(network, self.init_from, f"{name}.", required=False)
+        self.init_from = None
 
     # What is frozen follows from the epoch, and stays in evaluation mode: running statistics would move.
 
     def apply_freezing(self) -> None:
-        """Freeze what ``finetune`` says for this epoch; call it where the networks have been made."""
+        """Freeze what ``finetune`` says for this epoch; call it at the end of a constructor."""
         if self.finetune.freezes:
             self._freeze(self.current_epoch)
 
@@ -120,8 +117,7 @@ class ImageToImageModule(LightningModule):
     def on_train_start(self) -> None:
         self.apply_freezing()  # a resumed run may begin in any epoch
 
-    def on_train_epoch_start(self) -> None:
-        self.apply_freezing()
+    on_train_epoch_start = on_train_start
 
     # Scores
 
@@ -154,8 +150,9 @@ class ImageToImageModule(LightningModule):
         return scores
 
     def higher_is_better(self) -> bool:
-        """Whether the monitored value is: as its metric says, and a loss is not."""
-        return bool(self.scores["val"].higher_is_better(self.monitor.rpartition("/")[2]))
+        """Whether the monitored value is, as its metric says; a loss is not."""
+        metrics = dict(self.scores["val"].output.items())
+        return bool(getattr(metrics.get(self.monitor.rpartition("/")[2]), "higher_is_better", False))
 
     # Prediction
 

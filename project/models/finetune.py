@@ -29,9 +29,6 @@ class FineTuning:
         encoder_rate: Share of the learning rate that the encoder gets.
         stage_decay: Share of the next deeper stage's rate that each stage gets, above 0; 1: all the same. 0.7 is usual:
             what the first stages see is the same in all images.
-
-    Raises:
-        UserError: For an impossible number.
     """
 
     freeze_stages: int | Literal["all"] = 0
@@ -69,18 +66,11 @@ class FineTuning:
 
 
 def freeze(network: nn.Module, tuning: FineTuning, epoch: int | None) -> None:
-    """Freeze what is to be frozen in an epoch (None: only what is never trained), and unfreeze the rest of the encoder.
-
-    Raises:
-        UserError: The network does not say what its encoder is, or has fewer stages.
-    """
+    """Freeze what is to be frozen in an epoch (None: only what is never trained), and unfreeze the rest."""
     stages = stages_of(network)
     wrong = [n for n in (tuning.freeze_stages, *tuning.unfreeze.values()) if n != "all" and n > len(stages)]
     if wrong:
-        raise UserError(
-            f"model.finetune names {wrong[0]} stages, and the encoder has {len(stages)}: use a number up to that, or "
-            "all."
-        )
+        raise UserError(f"model.finetune names {wrong[0]} stages, and the encoder has {len(stages)}.")
     count = tuning.always_frozen(len(stages)) if epoch is None else tuning.frozen_stages(epoch, len(stages))
     for number, parts in enumerate(stages):
         for module, parameters in _modules_of(parts):
@@ -134,11 +124,10 @@ def stages_of(network: nn.Module) -> list[list[nn.Module | Parameter]]:
     if not hasattr(network, "encoder_stages"):
         raise UserError(
             f"model.finetune needs to know what the encoder of {type(network).__name__} is.\n"
-            "Leave finetune out, or give the class a method encoder_stages() that lists the names of its layers, as "
-            "project.networks.BackboneUNet does."
+            "Leave it out, or write encoder_stages(), which lists the names of its layers, as in BackboneUNet."
         )
-    parameters, modules = dict(network.named_parameters()), dict(network.named_modules())
-    return [[parameters[n] if n in parameters else modules[n] for n in names] for names in network.encoder_stages()]
+    named = {**dict(network.named_modules()), **dict(network.named_parameters())}
+    return [[named[name] for name in names] for names in network.encoder_stages()]
 
 
 def _modules_of(parts: list[nn.Module | Parameter]) -> Iterator[tuple[nn.Module | None, list[Parameter]]]:

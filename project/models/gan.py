@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
-from lightning.pytorch import Callback
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
@@ -22,9 +21,8 @@ from project.models.finetune import FineTuning
 from project.models.losses import AdversarialLoss, Standard, WassersteinGP
 from project.models.metrics import PSNR, SSIM, Colorfulness, ColorfulnessRatio, PixelAccuracy
 from project.models.schedules import configure_optimizer
-from project.networks.normalize import set_normalization
+from project.networks.normalize import Statistics, set_normalization
 from project.networks.space import SPACES
-from project.networks.weights import load_matching
 from workbench.ddp import allow_unused_parameters
 from workbench.errors import UserError, choose
 from workbench.hyperparameters import save_plain_hyperparameters
@@ -35,11 +33,11 @@ from workbench.sharding import is_sharded
 class GANColorizer(ImageToImageModule):
     """Trains a generator to color images, against a discriminator that learns to tell its colors from true ones.
 
-    Logs ``train/loss`` (the generator's, weighted), its parts unweighted: ``train/reconstruction``,
-    ``train/adversarial``, ``train/feature_matching``, ``train/perceptual``; ``train/discriminator`` (its loss),
-    ``train/score_real`` and ``train/score_fake`` (its mean logits), ``train/gradient_penalty`` (unweighted);
-    ``val/loss`` (the reconstruction loss) and for each metric ``val/NAME`` and ``val/NAME_baseline``; likewise
-    ``test/``. One batch is one step (``global_step``), whichever network is trained in it.
+    Logs ``train/loss`` (the generator's), its parts unweighted: ``train/reconstruction``, ``train/adversarial``,
+    ``train/feature_matching``, ``train/perceptual``; ``train/discriminator`` (its loss), ``train/score_real`` and
+    ``train/score_fake`` (its mean logits), ``train/gradient_penalty``; ``val/loss`` (the reconstruction loss) and for
+    each metric ``val/NAME`` and ``val/NAME_baseline``; likewise ``test/``. One batch is one step (``global_step``),
+    whichever network is trained in it.
 
     Args:
         generator: Condition and hints in, colors out: 2 channels in space lab, 3 in rgb.
@@ -57,8 +55,7 @@ class GANColorizer(ImageToImageModule):
         discriminator_optimizer: Any of torch.optim; a lower rate than the generator's where the discriminator wins.
         generator_scheduler: Any of torch.optim.lr_scheduler or project.models.WarmupCosine; null: a constant rate.
         discriminator_scheduler: The same for the discriminator; it follows the run, also where only one network trains.
-        schedule_every: Step schedulers after every step or epoch; auto: as they are meant. A plateau's steps follow the
-            validations.
+        schedule_every: Step schedulers after every step or epoch; auto: as they are meant.
         monitor: Logged value that ReduceLROnPlateau watches.
         generator_steps: Steps of the generator for each step of the discriminator; more where the discriminator wins.
         generator_epochs: Number of epochs that the generator first trains alone, without adversarial loss.
@@ -67,14 +64,10 @@ class GANColorizer(ImageToImageModule):
         channels_last: Keep tensors in channels_last order, which is faster for convolutions.
         init_from: Checkpoint whose weights, as far as they fit, training starts from; to resume a run use ckpt_path.
         finetune: What of the generator's encoder is frozen, until when, and how fast it trains.
-
-    Raises:
-        UserError: For an unknown name, or an impossible number or combination; all of them are listed at once.
     """
 
     discriminators: ClassVar[frozenset[str]] = frozenset({"discriminator"})
-    averaged = ("generator.",)
-    """What the EMA callback averages: the discriminator competes with the generator as it is now."""
+    averaged = ("generator.",)  # by EMA: the discriminator competes with the generator as it is now
 
     def __init__(
         self,
@@ -102,8 +95,10 @@ class GANColorizer(ImageToImageModule):
         init_from: str | None = None,
         finetune: FineTuning = FineTuning(),  # noqa: B008 it is frozen
     ) -> None:
-        scored = default_metrics() if metrics is None else metrics
-        super().__init__(scored, schedule_every, monitor, channels_last, init_from, finetune)
+        if metrics is None:
+            metrics = {"psnr": PSNR(), "ssim": SSIM(), "acc_2": PixelAccuracy(2.0), "acc_5": PixelAccuracy(5.0)}
+            metrics |= {"colorfulness": Colorfulness(), "colorfulness_ratio": ColorfulnessRatio()}
+        super().__init__(metrics, schedule_every, monitor, channels_last, init_from, finetune)
         save_plain_hyperparameters(self, locals())
         self.automatic_optimization = False
         self.space = SPACES[choose("model.space", space, SPACES)]()
@@ -128,39 +123,11 @@ class GANColorizer(ImageToImageModule):
         found = {"generator": self.generator, "discriminator": self.discriminator}
         return {name: network for name, network in found.items() if network is not None}
 
+    # Training: forward, the discriminator's step, the generator's step
+
     def forward(self, x: Tensor) -> Tensor:
         """Condition and hints (B, C, H, W) -> RGB images (B, 3, H, W) around [0, 1]."""
         return self.space.decode(self.generator(self.to_memory_format(x)), x)
-
-    def predict_and_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The colored images of a batch, and the reconstruction loss of their colors."""
-        colors = self.generator(self.to_memory_format(batch.input)).float()
-        loss = self.reconstruction(colors, self.space.encode(batch.target))
-        return self.space.decode(colors, batch.input), loss
-
-    # For the command check
-
-    def network_examples(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor | None]]:
-        """What each network is given, and what it should give; None for the discriminator."""
-        condition = self.to_memory_format(batch.input)
-        real = self.to_memory_format(self.space.encode(batch.target))
-        critic = {} if self.discriminator is None else {"discriminator": (torch.cat([condition, real], dim=1), None)}
-        return {"generator": (condition, real), **critic}
-
-    def discriminator_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The logits of true and of generated images."""
-        condition, real = self.network_examples(batch)["generator"]
-        fake = self.to_memory_format(self.generator(condition).float())
-        real, fake = (self.discriminator(torch.cat([condition, colors], dim=1)) for colors in (real, fake))
-        return real, fake
-
-    def prepare_trial(self, network: str) -> None:
-        """Have one network train alone."""
-        self.init_from, forever = None, 10**9
-        self.generator_epochs = 0 if network == "discriminator" else forever
-        self.critic_epochs = forever
-
-    # Training: forward, the discriminator's step, the generator's step
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Color one batch, then train the networks whose turn it is; what is logged, for callbacks, detached."""
@@ -187,13 +154,7 @@ class GANColorizer(ImageToImageModule):
         return not alone <= epoch < alone + self.critic_epochs, epoch >= alone
 
     def discriminator_step(self, condition: Tensor, real: Tensor, fake: Tensor, counts: bool) -> dict[str, Tensor]:
-        """Train the discriminator to tell the true colors from the generator's, which are detached.
-
-        Args:
-            condition: (B, C, H, W), the generator's input.
-            real: (B, c, H, W), the true colors in the model's space; ``fake`` are the generator's.
-            counts: Whether this step is the batch's global step.
-        """
+        """Train the discriminator to tell the true colors, (B, c, H, W), from the generator's, which are detached."""
 
         def logits(colors: Tensor) -> Tensor:
             return self.discriminator(torch.cat([condition, colors], dim=1)).float()
@@ -217,16 +178,17 @@ class GANColorizer(ImageToImageModule):
             losses["perceptual"] = self.perceptual(self.space.decode(fake, condition), target)
         if adversarial:
             with frozen(self.discriminator):
-                losses |= self._adversarial_losses(condition, real, fake)
+                losses |= self.adversarial_losses(condition, real, fake)
         loss = torch.stack([getattr(self, f"{name}_weight") * value for name, value in losses.items()]).sum()
         self.optimize("generator", loss, counts=True)
         return {name: value.detach() for name, value in {"loss": loss, **losses}.items()}
 
-    def _adversarial_losses(self, condition: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-        pair = torch.cat([condition, fake], dim=1)
+    def adversarial_losses(self, condition: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+        """What the discriminator says of the colors, and how far they are from the true ones in its features."""
         if self.feature_matching_weight == 0:
-            return {"adversarial": self.adversarial.generator(self.discriminator(pair).float())}
-        *features, logits = self.discriminator.features(pair)
+            logits = self.discriminator(torch.cat([condition, fake], dim=1))
+            return {"adversarial": self.adversarial.generator(logits.float())}
+        *features, logits = self.discriminator.features(torch.cat([condition, fake], dim=1))
         with torch.no_grad():
             *wanted, _ = self.discriminator.features(torch.cat([condition, real], dim=1))
         distances = [F.l1_loss(a.float(), b.float()) for a, b in zip(features, wanted, strict=True)]
@@ -234,10 +196,7 @@ class GANColorizer(ImageToImageModule):
         return {"adversarial": self.adversarial.generator(logits.float()), "feature_matching": matching}
 
     def optimize(self, name: str, loss: Tensor, counts: bool) -> None:
-        """Backward, and a step of one network's optimizer.
-
-        Exactly one in a batch counts: then all that goes by ``global_step`` sees one step per batch.
-        """
+        """Backward and step for one network; one step per batch counts for all that goes by ``global_step``."""
         optimizer = self._optimizer(name)
         optimizer.zero_grad()
         self.manual_backward(loss)
@@ -275,88 +234,68 @@ class GANColorizer(ImageToImageModule):
                 configured[-1]["lr_scheduler"]["name"] = f"lr-{name}"  # what the rate is logged as
         return configured
 
-    # Before the first step: what does not fit together is reported with the key to change
+    def predict_and_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The colored images of a batch, and the reconstruction loss of their colors."""
+        colors = self.generator(self.to_memory_format(batch.input)).float()
+        loss = self.reconstruction(colors, self.space.encode(batch.target))
+        return self.space.decode(colors, batch.input), loss
 
-    def configure_callbacks(self) -> list[Callback]:
-        """No callbacks; but Lightning asks for them before it refuses these two with a traceback."""
-        clips, accumulates = self.trainer.gradient_clip_val, self.trainer.accumulate_grad_batches != 1
-        if self.trainer.state.fn == "fit" and (clips or accumulates):
-            raise UserError(
-                f"trainer.{'gradient_clip_val' if clips else 'accumulate_grad_batches'} does nothing for "
-                f"{type(self).__name__}, which steps its networks itself: leave it out.\n"
-                "To clip, set gradient_clipping.norm; for larger batches, data.batch_size."
-            )
-        return []
+    # Before the first step: what does not fit together is reported with the key to change
 
     def _check_settings(self) -> None:
         least = {"generator_steps": 1, "generator_epochs": 0, "critic_epochs": 0, "adversarial_weight": 0}
         least |= {"reconstruction_weight": 0, "feature_matching_weight": 0, "perceptual_weight": 0}
         values = {name: getattr(self, name) for name in least}
         faults = [f"{n} must be at least {least[n]}, not {value}" for n, value in values.items() if value < least[n]]
-        if self.discriminator is None:
+        critic = self.discriminator
+        if critic is None:
             without = [name for name in ("critic_epochs", "feature_matching_weight") if values[name] > 0]
             faults += [f"{name} is {values[name]}, but there is no discriminator" for name in without]
-        elif self.feature_matching_weight > 0 and not hasattr(self.discriminator, "features"):
-            name = type(self.discriminator).__name__
+        elif self.feature_matching_weight > 0 and not hasattr(critic, "features"):
+            name = type(critic).__name__
             faults.append(f"feature_matching_weight needs a discriminator with features(x), as PatchGAN, not {name}")
-        norms = [part for part in (self.discriminator or nn.Identity()).modules() if isinstance(part, _BatchNorm)]
-        if isinstance(self.adversarial, WassersteinGP) and norms:
-            faults.append(
-                "WassersteinGP holds each image's own gradient to length 1, and a batch norm mixes the images: set "
-                "norm: instance (or layer, group, none) in the discriminator's init_args"
-            )
+        elif isinstance(self.adversarial, WassersteinGP) and any(isinstance(m, _BatchNorm) for m in critic.modules()):
+            faults.append("WassersteinGP takes each image's own gradient, which a batch norm mixes: set norm: instance")
         if faults:
             raise UserError("\n".join(["GANColorizer cannot be built:", *(f"- {fault}" for fault in faults)]))
 
     def prepare_data(self) -> None:
-        self._load_perceptual()  # downloads, in one process
+        if self.trainer.state.fn == "fit" and hasattr(self.perceptual, "load"):
+            self.perceptual.load()  # downloads, in one process
 
     def setup(self, stage: str) -> None:
-        """Check that data and networks fit each other; before training, take the data's statistics."""
         super().setup(stage)
         data = self.trainer.datamodule
         pairs = getattr(data, "pairs", None)
         if pairs is not None and self.space.keeps_lightness and not getattr(pairs, "keeps_lightness", False):
             raise UserError(
                 f"model.space lab copies the lightness from the input: {type(pairs).__name__} has none.\n"
-                "Set model.init_args.space: rgb, and out_channels: 3 in the generator's init_args,\n"
-                "or data.pairs.class_path: project.data.pairs.GrayToColor for grayscale photographs."
+                "Set model.init_args.space: rgb, or data.pairs.class_path: project.data.pairs.GrayToColor."
             )
         if stage != "fit":
             return
+        name = type(self).__name__
         if is_sharded(self.trainer):
             raise UserError(
-                f"{type(self).__name__} steps several optimizers itself, which {type(self.trainer.strategy).__name__} "
-                "cannot.\nTrain it with configs/trainer/ddp.yaml: --trainer.strategy ddp"
+                f"{name} steps several optimizers itself, which {type(self.trainer.strategy).__name__} cannot.\n"
+                "Train it with configs/trainer/ddp.yaml: --trainer.strategy ddp"
             )
         if self.discriminator is not None:
-            allow_unused_parameters(self.trainer, f"Each step of {type(self).__name__} leaves one of its networks out")
-        self._check_crop(data)
-        statistics = getattr(data, "normalization", None)
-        if statistics is not None:
-            self._take_normalization(statistics)
-        self._load_perceptual()
-
-    def _load_perceptual(self) -> None:
-        if self.trainer.state.fn == "fit" and hasattr(self.perceptual, "load"):
-            self.perceptual.load()
-
-    def _check_crop(self, data: Any) -> None:
-        """Whether training crops are as large as the discriminator needs; whole images show it by themselves."""
+            allow_unused_parameters(self.trainer, f"Each step of {name} leaves one of its networks out")
         crop = getattr(data, "crop", None)
-        if crop is not None and hasattr(self.discriminator, "check_size"):
+        if crop is not None and hasattr(self.discriminator, "check_size"):  # whole images show it by themselves
             halved = getattr(data, "half_size_epochs", 0) > self.generator_epochs  # before, the discriminator sees none
             side = -(-crop // 2) if halved else crop
             self.discriminator.check_size(side, side)
+        if getattr(data, "normalization", None) is not None:
+            self._take_statistics(data.normalization["input"], data.normalization["target"])
+        if hasattr(self.perceptual, "load"):
+            self.perceptual.load()
 
-    def _take_normalization(self, statistics: dict[str, Any]) -> None:
-        condition, target = statistics["input"], statistics["target"]
+    def _take_statistics(self, condition: Statistics, target: Statistics) -> None:
         given, channels = len(condition[0]), self.space.channels
         if len(target[0]) != 3:
-            raise UserError(
-                f"GANColorizer makes color images, but the target images have {len(target[0])} channel(s).\n"
-                "Set data.channels: 3."
-            )
+            raise UserError("GANColorizer makes color images, but the target images are gray. Set data.channels: 3.")
         generator = ("generator", "in", given), ("generator", "out", channels)
         self.check_channels(*generator, ("discriminator", "in", given + channels))
         colors = self.space.normalization(target)
@@ -365,11 +304,27 @@ class GANColorizer(ImageToImageModule):
             # It sees the condition, then the colors.
             set_normalization(self.discriminator, tuple([*a, *b] for a, b in zip(condition, colors, strict=True)))
 
-    def load_weights(self, path: str) -> None:
-        """Load the weights of a GAN, or of a network that was trained alone, as far as they fit."""
-        load_matching(self.generator, path, "network.", "generator.")
-        if self.discriminator is not None:
-            load_matching(self.discriminator, path, "discriminator.", required=False)
+    # For the command check
+
+    def network_examples(self, batch: Batch) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """What each network is given, and what it should give; None for the discriminator."""
+        condition = self.to_memory_format(batch.input)
+        real = self.to_memory_format(self.space.encode(batch.target))
+        critic = {} if self.discriminator is None else {"discriminator": (torch.cat([condition, real], dim=1), None)}
+        return {"generator": (condition, real), **critic}
+
+    def discriminator_scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The logits of true and of generated images."""
+        condition, real = self.network_examples(batch)["generator"]
+        fake = self.to_memory_format(self.generator(condition).float())
+        real, fake = (self.discriminator(torch.cat([condition, colors], dim=1)) for colors in (real, fake))
+        return real, fake
+
+    def prepare_trial(self, network: str) -> None:
+        """Have one network train alone."""
+        self.init_from, forever = None, 10**9
+        self.generator_epochs = 0 if network == "discriminator" else forever
+        self.critic_epochs = forever
 
 
 @contextmanager
@@ -383,8 +338,3 @@ def frozen(network: nn.Module) -> Iterator[None]:
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
-
-
-def default_metrics() -> dict[str, Metric]:
-    scores = {"psnr": PSNR(), "ssim": SSIM(), "acc_2": PixelAccuracy(2.0), "acc_5": PixelAccuracy(5.0)}
-    return {**scores, "colorfulness": Colorfulness(), "colorfulness_ratio": ColorfulnessRatio()}

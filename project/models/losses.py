@@ -24,15 +24,13 @@ class Charbonnier(nn.Module):
         self.eps = eps
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Two tensors of the same shape -> a scalar, at least eps."""
         return torch.sqrt((output - target).square() + self.eps**2).mean()
 
 
 class PSNRLoss(nn.Module):
-    """Minus the PSNR in dB, the mean over the images of a batch (as NAFNet trains, Chen et al. 2022)."""
+    """Minus the PSNR in dB, the mean over the (B, C, H, W) images of a batch (as NAFNet trains, Chen et al. 2022)."""
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        """Two (B, C, H, W) tensors -> a scalar: 10 log10(error), so 10 dB better is 10 lower."""
         error = (output - target).square().mean(dim=(1, 2, 3))
         return 10 / math.log(10) * torch.log(error + 1e-8).mean()
 
@@ -55,13 +53,14 @@ class AdversarialLoss:
         return None
 
 
-def _checked(real_label: float) -> float:
-    if not 0 < real_label <= 1:
-        raise UserError(f"real_label must be in (0, 1], such as 0.9 for label smoothing, but it is {real_label}.")
-    return real_label
+class _Labeled(AdversarialLoss):
+    def __init__(self, real_label: float = 1.0) -> None:
+        if not 0 < real_label <= 1:
+            raise UserError(f"real_label must be in (0, 1], such as 0.9 for label smoothing, but it is {real_label}.")
+        self.real_label = real_label
 
 
-class Standard(AdversarialLoss):
+class Standard(_Labeled):
     """Binary cross-entropy, and the generator's version that does not saturate (Goodfellow et al. 2014).
 
     D: -log s(D(real)) - log(1 - s(D(fake))); G: -log s(D(fake)), with the sigmoid s.
@@ -71,9 +70,6 @@ class Standard(AdversarialLoss):
             (Salimans et al. 2016), which keeps it from growing too confident.
     """
 
-    def __init__(self, real_label: float = 1.0) -> None:
-        self.real_label = _checked(real_label)
-
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         labels = torch.full_like(real, self.real_label)
         return F.binary_cross_entropy_with_logits(real, labels) + F.softplus(fake).mean()
@@ -82,7 +78,7 @@ class Standard(AdversarialLoss):
         return F.softplus(-fake).mean()
 
 
-class LeastSquares(AdversarialLoss):
+class LeastSquares(_Labeled):
     """Least squares, more stable than cross-entropy (LSGAN, Mao et al. 2017, equation 9).
 
     D: (D(real) - real_label)^2 / 2 + D(fake)^2 / 2; G: (D(fake) - 1)^2 / 2.
@@ -90,9 +86,6 @@ class LeastSquares(AdversarialLoss):
     Args:
         real_label: The discriminator's target for real images: 1, or 0.9 for one-sided label smoothing.
     """
-
-    def __init__(self, real_label: float = 1.0) -> None:
-        self.real_label = _checked(real_label)
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         return ((real - self.real_label).square().mean() + fake.square().mean()) / 2
@@ -137,7 +130,7 @@ class WassersteinGP(AdversarialLoss):
         return -fake.mean()
 
     def penalty(self, logits: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor:
-        """In float32 also under autocast: the square of a gradient's length soon leaves the range of float16."""
+        # In float32 also under autocast: the square of a gradient's length soon leaves the range of float16.
         with torch.autocast(real.device.type, enabled=False):
             real, fake = real.float(), fake.float()
             share = torch.rand(len(real), 1, 1, 1, device=real.device)

@@ -10,10 +10,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio, structural_si
 from project.color import rgb_to_lab
 from workbench.errors import UserError
 
-PERFECT_PSNR = 100.0
-"""dB for an image without any error, whose PSNR would be infinite and spoil every mean."""
-COLOR_TOLERANCE = 2.2
-"""a and b may be off by this many times what the lightness may be off by."""
+PERFECT_PSNR = 100.0  # dB for an image without any error, whose PSNR would be infinite and spoil every mean
 
 
 def as_saved(image: Tensor) -> Tensor:
@@ -31,19 +28,26 @@ def as_color(image: Tensor) -> Tensor:
     return as_saved(image).expand(-1, 3, -1, -1)
 
 
-class ImageMean(Metric):
-    """The mean over images of one value per image; every image counts once, in any batch and on any rank.
-
-    A metric of your own: inherit, and write ``values``.
-    """
+class RatioOfSums(Metric):
+    """``part / whole``, both summed over batches and ranks."""
 
     full_state_update = False
     higher_is_better = True
 
-    def __init__(self) -> None:
+    def __init__(self, start: float = 0.0) -> None:
         super().__init__()
-        self.add_state("total", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
+        self.add_state("part", torch.tensor(start), dist_reduce_fx="sum")
+        self.add_state("whole", torch.tensor(start), dist_reduce_fx="sum")
+
+    def compute(self) -> Tensor:
+        return self.part / self.whole
+
+
+class ImageMean(RatioOfSums):
+    """The mean over images of one value per image; every image counts once, in any batch and on any rank.
+
+    A metric of your own: inherit, and write ``values``.
+    """
 
     def values(self, output: Tensor, target: Tensor) -> Tensor:
         """Two (B, C, H, W) tensors around [0, 1] -> (B,), one value per image."""
@@ -51,11 +55,8 @@ class ImageMean(Metric):
 
     def update(self, output: Tensor, target: Tensor) -> None:
         values = self.values(output.float(), target.float())
-        self.total += values.sum()
-        self.count += len(values)
-
-    def compute(self) -> Tensor:
-        return self.total / self.count
+        self.part += values.sum()
+        self.whole += len(values)
 
 
 class PSNR(ImageMean):
@@ -79,34 +80,24 @@ class SSIM(ImageMean):
         return ssim.reshape(-1)
 
 
-class PixelAccuracy(Metric):
+class PixelAccuracy(RatioOfSums):
     """Percentage of the pixels whose color is right within a threshold (Nazeri et al. 2018).
 
     CIELAB of both 8-bit images is rounded to whole numbers; a pixel is right where |dL| <= t, |da| <= 2.2 t and
     |db| <= 2.2 t. Each pixel of all images counts once. The threshold t is in CIELAB's units: L is 0 to 100.
     """
 
-    full_state_update = False
-    higher_is_better = True
-
     def __init__(self, threshold: float = 2.0) -> None:
-        super().__init__()
-        if threshold < 0:
-            raise UserError(f"PixelAccuracy: threshold must not be negative; it is {threshold}.")
+        super().__init__(start=0)  # whole numbers: float32 counts pixels exactly only up to 2^24
         self.threshold = threshold
-        self.add_state("right", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("pixels", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, output: Tensor, target: Tensor) -> None:
         output, target = (rgb_to_lab(as_color(image)).round() for image in (output, target))
         lightness, a, b = (output - target).abs().unbind(dim=1)
-        limit = COLOR_TOLERANCE * self.threshold
+        limit = 2.2 * self.threshold
         right = (lightness <= self.threshold) & (a <= limit) & (b <= limit)
-        self.right += right.sum()
-        self.pixels += right.numel()
-
-    def compute(self) -> Tensor:
-        return 100 * self.right / self.pixels
+        self.part += 100 * right.sum()
+        self.whole += right.numel()
 
 
 def colorfulness(image: Tensor) -> Tensor:
@@ -130,27 +121,19 @@ class Colorfulness(ImageMean):
         return colorfulness(output)
 
 
-class ColorfulnessRatio(Metric):
+class ColorfulnessRatio(RatioOfSums):
     """Colorfulness of the outputs over that of the targets: 1 is as colorful as the truth, below 1 paler.
 
     The ratio of the sums over all images, so that a nearly gray target does not outweigh all others. NaN where the
     targets are all gray.
     """
 
-    full_state_update = False
-    higher_is_better = True
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_state("outputs", torch.tensor(0.0), dist_reduce_fx="sum")
-        self.add_state("targets", torch.tensor(0.0), dist_reduce_fx="sum")
-
     def update(self, output: Tensor, target: Tensor) -> None:
-        self.outputs += colorfulness(output).sum()
-        self.targets += colorfulness(target).sum()
+        self.part += colorfulness(output).sum()
+        self.whole += colorfulness(target).sum()
 
     def compute(self) -> Tensor:
-        return torch.where(self.targets > 0, self.outputs / self.targets, torch.nan)
+        return torch.where(self.whole > 0, self.part / self.whole, torch.nan)
 
 
 class Scores(nn.Module):
@@ -162,8 +145,7 @@ class Scores(nn.Module):
         self.baseline = nn.ModuleDict({name: metric.clone() for name, metric in metrics.items()})
 
     def update(self, output: Tensor, target: Tensor, baseline: Tensor) -> None:
-        """Add a batch of (B, C, H, W): the output as it would be saved, clamped and of 8 bits; the baseline as it is,
-        since noise is defined without clipping."""
+        """Add a batch of (B, C, H, W): the output as saved, of 8 bits; the baseline as it is, its noise not clipped."""
         # Metrics from elsewhere may call view(), which fails in channels_last order, or refuse values outside [0, 1].
         output, target, baseline = as_saved(output).contiguous(), target.contiguous(), baseline.contiguous()
         for metric in self.output.values():
@@ -178,7 +160,3 @@ class Scores(nn.Module):
         for metric in (*self.output.values(), *self.baseline.values()):
             metric.reset()
         return values
-
-    def higher_is_better(self, name: str) -> bool | None:
-        """The direction of a metric, by its name without split; None where it is unknown, or no metric."""
-        return getattr(self.output[name], "higher_is_better", None) if name in self.output else None

@@ -1,8 +1,7 @@
-"""What sees images through a pretrained network: VGG's perceptual loss, LPIPS and FID."""
+"""What sees images through a pretrained network: VGG's perceptual loss, and LPIPS."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Literal
@@ -10,22 +9,24 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics.image.fid import FrechetInceptionDistance
 
 from project.models.metrics import ImageMean, as_color
 from project.networks.backbone import IMAGENET
 from project.networks.normalize import Normalize
 from project.networks.weights import download, read_weights
-from workbench.errors import UserError
+from workbench.errors import UserError, choose
 
 VGG_URL = "https://download.pytorch.org/models/vgg19-dcbb9e9d.pth"
-VGG_LAYERS = {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 / 4, "relu5_1": 1.0}
-"""As pix2pixHD weights them (Wang et al. 2018)."""
+VGG_WEIGHTS = {"relu1_1": 1 / 32, "relu2_1": 1 / 16, "relu3_1": 1 / 8, "relu4_1": 1 / 4, "relu5_1": 1.0}
+"""As pix2pixHD weights VGG19's layers (Wang et al. 2018)."""
 VGG_CONVS = (2, 2, 4, 4, 4)
-"""Of VGG19, in each of its five blocks (Simonyan and Zisserman 2015)."""
-INCEPTION_URL = (
-    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
-)
+"""Of VGG19, in each of its five blocks (Simonyan and Zisserman 2015): each with a ReLU, each block with a pool."""
+VGG_LAYERS = {
+    f"relu{block + 1}_{conv + 1}": sum(2 * count + 1 for count in VGG_CONVS[:block]) + 2 * conv + 1
+    for block in range(5)
+    for conv in range(VGG_CONVS[block])
+}
+"""Where each stands among VGG19's layers."""
 LPIPS_WEIGHTS = {"alex": "AlexNet_Weights", "vgg": "VGG16_Weights", "squeeze": "SqueezeNet1_1_Weights"}
 LPIPS_SMALLEST = 32
 """Side in pixels that every network of LPIPS takes."""
@@ -62,15 +63,13 @@ class VGGPerceptual(nn.Module):
     Args:
         weights: DEFAULT (torchvision's, from its cache, else downloaded: 550 MB), or a file of VGG19's state dict.
         layers: Weight of each layer, relu1_1 to relu5_4; null for those of pix2pixHD.
-
-    Raises:
-        UserError: For an unknown layer.
     """
 
     def __init__(self, weights: str = "DEFAULT", layers: dict[str, float] | None = None) -> None:
         super().__init__()
-        self.layers = {_position(name): weight for name, weight in (layers or VGG_LAYERS).items()}
-        self.vgg = DetachedNetwork(partial(_make_vgg, weights, sorted(self.layers)))
+        layers = layers or VGG_WEIGHTS
+        self.layers = {VGG_LAYERS[choose("VGGPerceptual.layers", name, VGG_LAYERS)]: layers[name] for name in layers}
+        self.vgg = DetachedNetwork(partial(_make_vgg, weights, max(self.layers) + 1))
 
     def load(self) -> None:
         """Called before training, so that what is missing is reported then."""
@@ -78,51 +77,29 @@ class VGGPerceptual(nn.Module):
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         """Two (B, 3, H, W) images in [0, 1] -> a scalar; gradients flow to the first alone."""
-        with torch.no_grad():
-            wanted = self.vgg(target)
-        found = self.vgg(output)
-        distances = [weight * F.l1_loss(found[at].float(), wanted[at].float()) for at, weight in self.layers.items()]
+        distances = []
+        for position, layer in enumerate(self.vgg.load().to(output.device), -1):
+            output = layer(output)
+            with torch.no_grad():
+                target = layer(target)
+            if position in self.layers:
+                distances.append(self.layers[position] * F.l1_loss(output.float(), target.float()))
         return torch.stack(distances).sum()
 
 
-class _VGGFeatures(nn.Sequential):
-    """Image in [0, 1] -> the outputs of some of VGG19's layers, by their positions."""
-
-    def __init__(self, vgg: nn.Sequential, positions: list[int]) -> None:
-        super().__init__(Normalize(3, *IMAGENET), *vgg)
-        self.positions = positions
-
-    def forward(self, x: Tensor) -> dict[int, Tensor]:
-        found = {}
-        for position, layer in enumerate(self, -1):
-            x = layer(x)
-            if position in self.positions:
-                found[position] = x
-        return found
-
-
-def _position(name: str) -> int:
-    """Where ``relu3_2`` stands among VGG19's layers."""
-    found = re.fullmatch(r"relu([1-5])_([1-4])", name)
-    block, conv = (int(n) for n in found.groups()) if found else (0, 0)
-    if not found or conv > VGG_CONVS[block - 1]:
-        raise UserError(f"VGGPerceptual: there is no layer {name!r}; there are relu1_1, relu1_2, relu2_1 ... relu5_4.")
-    return sum(2 * count + 1 for count in VGG_CONVS[: block - 1]) + 2 * conv - 1
-
-
-def _make_vgg(weights: str, positions: list[int]) -> nn.Module:
+def _make_vgg(weights: str, count: int) -> nn.Module:
+    """A normalization, and so many of VGG19's layers."""
     from torchvision.models.vgg import cfgs, make_layers
 
     if weights == "DEFAULT":
-        load = partial(
-            torch.hub.load_state_dict_from_url, VGG_URL, map_location="cpu", check_hash=True, weights_only=True
-        )
+        options = {"map_location": "cpu", "check_hash": True, "weights_only": True}
+        load = partial(torch.hub.load_state_dict_from_url, VGG_URL, **options)
         way_out = "or name the file: perceptual.init_args.weights: FILE. Without: leave model.perceptual out."
         state = download("model.perceptual (VGG19)", load, VGG_URL, way_out)
     else:
         state = read_weights(weights, "model.perceptual")
     with torch.device("meta"):
-        vgg = make_layers(cfgs["E"])[: positions[-1] + 1]
+        vgg = make_layers(cfgs["E"])[:count]
     state = {name.removeprefix("features."): value for name, value in state.items()}
     shapes = vgg.state_dict()
     missing = [name for name, value in shapes.items() if name not in state or state[name].shape != value.shape]
@@ -132,7 +109,7 @@ def _make_vgg(weights: str, positions: list[int]) -> nn.Module:
             f"another shape. Use the file of {VGG_URL}."
         )
     vgg.load_state_dict({name: state[name] for name in shapes}, assign=True)
-    return _VGGFeatures(vgg, positions)
+    return nn.Sequential(Normalize(3, *IMAGENET), *vgg)
 
 
 class LPIPS(ImageMean):
@@ -169,71 +146,3 @@ def _make_lpips(network: str) -> nn.Module:
     url = getattr(torchvision.models, LPIPS_WEIGHTS[network]).DEFAULT.url
     make = partial(LearnedPerceptualImagePatchSimilarity, network)
     return download("LPIPS", make, url, "or leave LPIPS out of model.metrics.").net
-
-
-class FID(FrechetInceptionDistance):
-    """Frechet inception distance of all outputs to all targets (Heusel et al. 2017); 0 is best.
-
-    It takes many more images than the network has features; with fewer, compare only values of the same images.
-
-    Args:
-        feature: 64, 192, 768 or 2048: the layer of InceptionV3, with the papers' weights (pip install '.[fid]'); or any
-            network (B, 3, H, W) in [0, 1] -> (B, features).
-    """
-
-    def __init__(self, feature: int | nn.Module = 2048) -> None:
-        if isinstance(feature, nn.Module):
-            network, count = DetachedNetwork(partial(_same, feature)), _count_features(feature)
-        elif feature in (64, 192, 768, 2048):
-            network, count = DetachedNetwork(partial(_make_inception, feature)), feature
-        else:
-            raise UserError(f"FID: feature must be 64, 192, 768 or 2048, or a network; it is {feature}.")
-        network.num_features = count
-        super().__init__(feature=network, normalize=True)
-        self.orig_dtype = torch.float32  # set by an update, and a rank may get no image
-
-    def load(self) -> None:
-        self.inception.load()
-
-    def update(self, output: Tensor, target: Tensor) -> None:
-        with torch.autocast(output.device.type, enabled=False):
-            super().update(as_color(target), real=True)
-            super().update(as_color(output), real=False)
-
-    def compute(self) -> Tensor:
-        if self.real_features_num_samples < 2:
-            raise UserError("FID compares sets of images, and there is only one. Leave it out of model.metrics.")
-        return super().compute()
-
-
-class _EightBits(nn.Module):
-    """InceptionV3 takes 8 bits."""
-
-    def __init__(self, inception: nn.Module) -> None:
-        super().__init__()
-        self.inception = inception
-
-    def forward(self, image: Tensor) -> Tensor:
-        return self.inception((image * 255).round().to(torch.uint8))
-
-
-def _same(network: nn.Module) -> nn.Module:  # not a lambda, which could not be pickled
-    return network
-
-
-def _count_features(network: nn.Module) -> int:
-    if hasattr(network, "num_features"):
-        return int(network.num_features)
-    with torch.no_grad():
-        return network.eval()(torch.zeros(1, 3, 299, 299)).shape[-1]
-
-
-def _make_inception(feature: int) -> nn.Module:
-    from torchmetrics.image.fid import NoTrainInceptionV3
-
-    way_out = "or give a network of your own (metrics.NAME.init_args.feature), or leave FID out of model.metrics."
-    make = partial(NoTrainInceptionV3, "inception-v3-compat", [str(feature)])
-    try:
-        return _EightBits(download("FID", make, INCEPTION_URL, way_out))
-    except ModuleNotFoundError as error:
-        raise UserError(f"FID needs torch-fidelity: pip install -e '.[fid]',\n{way_out}") from error

@@ -31,9 +31,8 @@ class ImageRestorer(ImageToImageModule):
         loss: Called with output and target, any of torch.nn or project.models; null for L1.
         optimizer: Any of torch.optim.
         scheduler: Any of torch.optim.lr_scheduler or project.models.WarmupCosine; null for a constant learning rate.
-        schedule_every: Step the scheduler after every step or epoch; auto: as it is meant. A plateau's steps follow the
-            validations.
-        monitor: Logged value that ReduceLROnPlateau watches.
+        schedule_every: Step the scheduler after every step or epoch; auto: as it is meant.
+        monitor: Logged value that ReduceLROnPlateau watches, after each validation.
         l1: Weight of the penalty sum |w|, on kernels only; 0 for none.
         l2: Weight of the penalty sum w^2 / 2, on kernels only; 0 for none.
         metrics: Name and torchmetrics metric of each; null for psnr and ssim.
@@ -41,9 +40,6 @@ class ImageRestorer(ImageToImageModule):
         channels_last: Keep tensors in channels_last order, which is faster for convolutions.
         init_from: Checkpoint whose weights, as far as they fit, training starts from; to resume a run use ckpt_path.
         finetune: What of the network's encoder is frozen, until when, and how fast it trains.
-
-    Raises:
-        UserError: For an unknown ``schedule_every``, or a negative penalty.
     """
 
     def __init__(
@@ -80,18 +76,6 @@ class ImageRestorer(ImageToImageModule):
     def networks(self) -> dict[str, nn.Module]:
         return {"network": self.network}
 
-    def setup(self, stage: str) -> None:
-        """Before training: take the data's statistics, and compile."""
-        super().setup(stage)
-        statistics = getattr(self.trainer.datamodule, "normalization", None)
-        if stage == "fit" and statistics is not None:
-            input, target = statistics["input"], statistics["target"]
-            self.check_channels(("network", "in", len(input[0])), ("network", "out", len(target[0])))
-            set_normalization(self.network, input, target)
-        if stage == "fit" and self.compile_network:
-            # The method, not the module, which would become a submodule and put its names into the checkpoint.
-            self._compiled = torch.compile(self.network).__call__
-
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) images around [0, 1] -> (B, C', H, W) around [0, 1], not clipped."""
         return self.network(self.to_memory_format(x))
@@ -99,11 +83,6 @@ class ImageRestorer(ImageToImageModule):
     def predict_and_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         output = self(batch.input).float()
         return output, self.loss(output, batch.target)
-
-    def prepare_trial(self, network: str) -> None:
-        """For the command check: nothing but the data loss."""
-        self.l1 = self.l2 = 0.0
-        self.compile_network, self.init_from = False, None
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         output = self(batch.input) if self._compiled is None else self._call_compiled(batch.input)
@@ -122,17 +101,32 @@ class ImageRestorer(ImageToImageModule):
         self.log("train/total", loss)
         return loss
 
+    def configure_optimizers(self) -> dict[str, Any]:
+        return configure_optimizer(self, self.network, self.make_optimizer, self.make_scheduler, self.finetune)
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        statistics = getattr(self.trainer.datamodule, "normalization", None)
+        if stage == "fit" and statistics is not None:
+            input, target = statistics["input"], statistics["target"]
+            self.check_channels(("network", "in", len(input[0])), ("network", "out", len(target[0])))
+            set_normalization(self.network, input, target)
+        if stage == "fit" and self.compile_network:
+            # The method, not the module, which would become a submodule and put its names into the checkpoint.
+            self._compiled = torch.compile(self.network).__call__
+
     def _call_compiled(self, x: Tensor) -> Tensor:
         try:
             return self._compiled(self.to_memory_format(x))
         except Exception as error:
             if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                 raise
-            reason = " ".join(line.strip() for line in str(error).splitlines()[:2]) or type(error).__name__
             raise UserError(
-                f"torch.compile failed: {reason[:300]}\n"
+                f"torch.compile failed: {' '.join(str(error).splitlines()[:2])[:300]}\n"
                 "It needs a working C++ compiler (and Triton on a GPU). Train without it: --model.compile false"
             ) from error
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        return configure_optimizer(self, self.network, self.make_optimizer, self.make_scheduler, self.finetune)
+    def prepare_trial(self, network: str) -> None:
+        """For the command check: nothing but the data loss."""
+        self.l1 = self.l2 = 0.0
+        self.compile_network, self.init_from = False, None

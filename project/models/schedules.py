@@ -17,8 +17,7 @@ from workbench.errors import UserError
 from workbench.run_progress import NEVER, RunProgress
 
 T = TypeVar("T")
-WARMUP_START = 0.01
-"""Share of the learning rate in the very first step, which a rate of 0 would waste."""
+WARMUP_START = 0.01  # share of the learning rate in the very first step, which a rate of 0 would waste
 
 
 def warmup_cosine(progress: float, warmup: float, final: float, cycles: int = 1) -> float:
@@ -47,10 +46,6 @@ class WarmupCosine(LRScheduler):
         total_steps: Length of the run in steps; null inside a Trainer, which knows it.
         cycles: How often the rate falls, each time from its maximum: the end of each is a good model of its own, see
             ``--checkpoint.snapshots cycles``.
-
-    Raises:
-        UserError: When ``warmup`` is not in [0, 1) or ``cycles`` below 1, or at the first step when the run's length is
-            not known.
     """
 
     interval = "step"
@@ -99,11 +94,7 @@ def configure_optimizer(
     tuning: FineTuning,
     prefix: str = "",
 ) -> dict[str, Any]:
-    """Lightning's description of a network's optimizer and scheduler; ``prefix`` is that of their configuration keys.
-
-    Raises:
-        UserError: When one of them refuses its arguments, or follows the run's length and the run has none.
-    """
+    """Lightning's description of a network's optimizer and scheduler; ``prefix`` begins their configuration keys."""
     optimizer = _build(f"{prefix}optimizer", make_optimizer, parameter_groups(network, tuning))
     scale_rates(optimizer)
     if make_scheduler is None:
@@ -114,7 +105,13 @@ def configure_optimizer(
     except UserError as error:
         if "total_steps" not in str(error):
             raise
-        scheduler = _build(key, make_scheduler, optimizer, total_steps=_total_steps(model, key))
+        steps = model.trainer.estimated_stepping_batches
+        if math.isinf(steps):
+            raise UserError(
+                f"OneCycleLR needs trainer.max_steps, trainer.max_epochs or model.{key}.init_args.total_steps.\n"
+                "For a run that only time bounds use project.models.WarmupCosine."
+            ) from None
+        scheduler = _build(key, make_scheduler, optimizer, total_steps=int(steps))
     mode = "max" if model.higher_is_better() else "min"
     plateau = isinstance(scheduler, ReduceLROnPlateau) and _monitored(model, scheduler) == model.monitor
     if plateau and scheduler.mode != mode:
@@ -160,14 +157,3 @@ def _build(key: str, make: Callable[..., T], *arguments: Any, **more: Any) -> T:
         return make(*arguments, **more)
     except (ValueError, TypeError) as error:
         raise UserError(f"model.{key} cannot be built: {error}") from error
-
-
-def _total_steps(model: LightningModule, key: str) -> int:
-    steps = model.trainer.estimated_stepping_batches
-    if math.isinf(steps):
-        raise UserError(
-            "OneCycleLR has to know how many steps the run has, but only time bounds this one.\n"
-            f"Set trainer.max_steps or trainer.max_epochs, or model.{key}.init_args.total_steps,\n"
-            "or use project.models.WarmupCosine, which follows trainer.max_time too."
-        )
-    return int(steps)

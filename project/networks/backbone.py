@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-from typing import Any, NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,16 +13,14 @@ from project.networks.layers import ConvBlock, SkipConnection, activation_gain, 
 from project.networks.normalize import Normalize
 from project.networks.unet import TAIL_GAIN
 from project.networks.weights import adapt_kernel, download, listed, read_weights
-from workbench.errors import UserError, choose
+from workbench.errors import UserError, choose, did_you_mean
 from workbench.pretrained import pretrained_download_skipped
 
 STRIDES = (2, 4, 8, 16, 32)
-IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-"""Mean and standard deviation that torchvision's weights were trained with."""
-TIMM = "timm:"
-"""Prefix of the names of timm's networks."""
-PROBE_SIDE = 128
-"""Side of the image that finds the stages; any multiple of the largest stride that leaves more than one pixel."""
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and std that torchvision's weights were trained with
+TIMM = "timm:"  # begins the names of timm's networks
+WAY_OUT = "name the file: weights: FILE; weights: none trains from scratch."
+PROBE_SIDE = 128  # of the image that finds the stages: any multiple of the largest stride, but not of one pixel there
 
 
 class BackboneUNet(nn.Module):
@@ -42,9 +41,6 @@ class BackboneUNet(nn.Module):
         widths: Channels of the decoder from full resolution down, one more than stages; null: 32, 48, 64, 96, 128, 192.
         norm: Of the decoder: batch, group, layer, instance or none.
         residual: Predict the difference to the input (its first out_channels channels): for restoration.
-
-    Raises:
-        UserError: For unknown names, impossible numbers, or weights that cannot be loaded.
     """
 
     def __init__(
@@ -61,20 +57,19 @@ class BackboneUNet(nn.Module):
         super().__init__()
         widths = list(widths or [32, 48, 64, 96, 128, 192][: stages + 1])
         _check(in_channels, out_channels, stages, widths, residual)
-        found = load_pretrained(backbone, weights)
-        nodes = {stride: node for stride, node in find_stages(found.network).items() if stride <= 2**stages}
+        network, mean, std = load_pretrained(backbone, weights)
+        nodes = {stride: node for stride, node in find_stages(network).items() if stride <= 2**stages}
         if not nodes:
             raise UserError(f"BackboneUNet: {backbone} starts with two halvings at once: stages must be 2 to 5.")
         self.in_channels, self.out_channels, self.residual = in_channels, out_channels, residual
-        self.pretrained = found.trained
-        self.multiple = 2**stages
-        """Height and width are padded to a multiple of this inside ``forward``."""
+        self.pretrained = not is_random(weights)
+        self.multiple = 2**stages  # height and width are padded to a multiple of this
         # Statistics over a single pixel do not exist: the lowest level gets at least 2 x 2 of them.
         self.smallest = 2 * self.multiple
         # The weights' own statistics and not the data's: the encoder was trained with these.
-        self.normalize_encoder = Normalize(in_channels, *input_statistics(found.mean, found.std, in_channels))
-        adapt_input(found.network, in_channels)
-        self.encoder = extract_features(found.network, nodes)
+        self.normalize_encoder = Normalize(in_channels, *input_statistics(mean, std, in_channels))
+        adapt_input(network, in_channels)
+        self.encoder = extract_features(network, nodes)
         with torch.no_grad():
             probe = torch.zeros(1, in_channels, self.smallest, self.smallest)
             depths = {stride: features.shape[1] for stride, features in self.encoder(probe).items()}
@@ -131,7 +126,7 @@ class BackboneUNet(nn.Module):
 
 def _check(in_channels: int, out_channels: int, stages: int, widths: list[int], residual: bool) -> None:
     faults = []
-    if in_channels < 1 or out_channels < 1:
+    if min(in_channels, out_channels) < 1:
         faults.append(f"in_channels and out_channels must be at least 1, not {in_channels} and {out_channels}")
     if not 1 <= stages <= 5:
         faults.append(f"stages must be 1 to 5, not {stages}")
@@ -143,32 +138,25 @@ def _check(in_channels: int, out_channels: int, stages: int, widths: list[int], 
         raise UserError("BackboneUNet cannot be built:\n" + "\n".join(f"- {fault}" for fault in faults))
 
 
-class Pretrained(NamedTuple):
-    """A classification network in evaluation mode, and the statistics its weights were trained with, per color."""
+def load_pretrained(name: str, weights: str | None) -> tuple[nn.Module, list[float], list[float]]:
+    """A classification network in evaluation mode, and the mean and std its weights were trained with, per color.
 
-    network: nn.Module
-    mean: list[float]
-    std: list[float]
-    trained: bool
-    """Whether its weights are not random, or are about to be replaced by some that are not."""
-
-
-def load_pretrained(name: str, weights: str | None) -> Pretrained:
-    """Build a classification network; the arguments are ``backbone`` and ``weights`` of :class:`BackboneUNet`."""
-    random = weights is None or weights.lower() == "none"
-    skip = random or pretrained_download_skipped()
-    is_file = not skip and (
-        "/" in weights or "\\" in weights or weights.endswith((".pt", ".pth", ".ckpt", ".safetensors"))
-    )
+    The arguments are ``backbone`` and ``weights`` of :class:`BackboneUNet`.
+    """
+    skip = is_random(weights) or pretrained_download_skipped()
+    is_file = not skip and bool(Path(weights).suffix or Path(weights).name != weights)
     build = _build_timm if name.startswith(TIMM) else _build_torchvision
     network, mean, std = build(name.removeprefix(TIMM), None if skip or is_file else weights)
     if is_file:
         _load_file(network, weights, name)
-    return Pretrained(network.eval(), list(mean), list(std), trained=not random)
+    return network.eval(), list(mean), list(std)
+
+
+def is_random(weights: str | None) -> bool:
+    return weights is None or weights.lower() == "none"
 
 
 def _build_torchvision(name: str, entry: str | None) -> tuple[nn.Module, list[float], list[float]]:
-    """The network with the weights of an entry, or random ones, and the mean and std that belong to them."""
     import torchvision
     from torchvision.models import get_model, get_model_weights, list_models
 
@@ -177,8 +165,7 @@ def _build_torchvision(name: str, entry: str | None) -> tuple[nn.Module, list[fl
         return get_model(name, weights=None), *IMAGENET
     entries = get_model_weights(name)
     found = entries[choose("weights", entry, ["DEFAULT", *entries.__members__])]
-    way_out = "or name the file: weights: FILE; weights: none trains from scratch."
-    network = download(f"backbone {name}", lambda: get_model(name, weights=found), found.url, way_out)
+    network = download(f"backbone {name}", partial(get_model, name, weights=found), found.url, f"or {WAY_OUT}")
     transforms = found.transforms()
     return network, *(getattr(transforms, part, value) for part, value in zip(("mean", "std"), IMAGENET, strict=True))
 
@@ -190,12 +177,7 @@ def _build_timm(name: str, tag: str | None) -> tuple[nn.Module, list[float], lis
         raise UserError(f"backbone {TIMM}{name} needs a package ({error.name}): pip install '.[timm]'") from error
     known = timm.list_models()
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=4)
-        hint = f" Did you mean {', '.join(TIMM + other for other in near)}?" if near else ""
-        raise UserError(
-            f"backbone: timm has no network called {name!r}.{hint}\n"
-            f"Its {len(known)} names: python -c \"import timm; print(*timm.list_models(), sep='\\n')\""
-        )
+        raise UserError(f"backbone: timm has no network called {name!r}.{did_you_mean(name, known, prefix=TIMM)}")
     if tag is None:
         network = timm.create_model(name, pretrained=False)
     else:
@@ -204,16 +186,9 @@ def _build_timm(name: str, tag: str | None) -> tuple[nn.Module, list[float], lis
             raise UserError(f"weights: timm has none for {name}; weights: none trains from scratch.")
         entry = {"DEFAULT": name, **tags}[choose("weights", tag, ["DEFAULT", *tags])]
         found = timm.get_pretrained_cfg(entry)
-        try:
-            network = timm.create_model(entry, pretrained=True)
-        except Exception as error:  # Hugging Face's client has a tree of errors of its own, and so have its libraries
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            place = f"https://huggingface.co/{found.hf_hub_id}" if found.hf_hub_id else found.url
-            raise UserError(
-                f"The weights of timm's {entry} cannot be downloaded: {reason}\n"
-                f"Download the file from {place} on a machine with a network and name it: weights: FILE;\n"
-                "weights: none trains from scratch."
-            ) from error
+        url = f"https://huggingface.co/{found.hf_hub_id}" if found.hf_hub_id else found.url
+        make = partial(timm.create_model, entry, pretrained=True)
+        network = download(f"backbone {TIMM}{entry}", make, url, f"and {WAY_OUT}", cached=False)
     return network, network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
 
 
@@ -223,18 +198,11 @@ def _load_file(network: nn.Module, path: str, name: str) -> None:
     linear = [part for part, module in network.named_modules() if isinstance(module, nn.Linear)]
     classifier = f"{linear[-1]}." if linear else "\0"
     fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
-    lists = {
-        "missing": [key for key in own if key not in state and not key.startswith(classifier)],
-        "unknown": [key for key in state if key not in own],
-        "of another shape": [
-            key for key in state if key in own.keys() - fits.keys() and not key.startswith(classifier)
-        ],
-    }
-    faults = "".join(f"\n  {len(keys)} {what}: {listed(keys)}" for what, keys in lists.items() if keys)
-    if faults:
+    wrong = [key for key in {**own, **state} if key not in fits and not key.startswith(classifier)]
+    if wrong:
         raise UserError(
-            f"weights: {path} does not fit {name}:{faults}\n"
-            f"Use a state dict of this network, or the backbone that the file belongs to."
+            f"weights: {path} does not fit {name}: {len(wrong)} of the weights are missing, unknown or of another\n"
+            f"shape: {listed(wrong)}\nUse a state dict of this network, or the backbone that the file belongs to."
         )
     network.load_state_dict(fits, strict=False)
 
@@ -242,7 +210,7 @@ def _load_file(network: nn.Module, path: str, name: str) -> None:
 def find_stages(network: nn.Module) -> dict[int, str]:
     """Where an image is how small: stride -> the last node of that size, as torchvision's feature extraction names it.
 
-    The network takes (B, 3, H, W) and is in evaluation mode. Transformers have no such stages: a UserError.
+    The network is in evaluation mode. Transformers have no such stages: a UserError.
     """
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
@@ -269,10 +237,7 @@ def find_stages(network: nn.Module) -> dict[int, str]:
 
 
 def extract_features(network: nn.Module, nodes: dict[int, str]) -> nn.Module:
-    """The network up to its deepest node of :func:`find_stages`: (B, C, H, W) -> {stride as text: features}.
-
-    The network is in evaluation mode; its layers are shared, not copied.
-    """
+    """The network, whose layers are shared, up to its deepest node: (B, C, H, W) -> {stride as text: features}."""
     from torchvision.models.feature_extraction import create_feature_extractor
 
     names = {name: str(stride) for stride, name in nodes.items()}

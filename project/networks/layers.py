@@ -20,24 +20,16 @@ ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
     **{kind.__name__.lower(): lambda channels, kind=kind: kind() for kind in _PLAIN},
 }
 NORMS = ("batch", "group", "layer", "instance", "none")
-INITS = ("kaiming", "xavier", "orthogonal")
-HEAD_DIM = 32
-"""Channels of an attention head, about."""
-OUT_GAIN = 0.3
-"""Scale of attention's output weights at the start, where all positions match alike and it would add their mean."""
-
-
-def padding_needed(side: int, multiple: int, smallest: int) -> int:
-    """Pixels that a side lacks to be a multiple, and at least ``smallest``, which is one too."""
-    return max(smallest - side, -side % multiple)
+HEAD_DIM = 32  # channels of an attention head, about
+OUT_GAIN = 0.3  # of attention's output weights at the start, where all positions match alike: it would add their mean
 
 
 def pad_to_multiple(x: Tensor, multiple: int, smallest: int) -> Tensor:
-    """Replicate the right and lower border of (B, C, H, W); ``x`` itself where nothing is missing.
+    """Replicate the right and lower border of (B, C, H, W) up to a multiple, and at least ``smallest``, which is one.
 
-    An export always pads: it has to serve every size, so it must not branch on this one.
+    ``x`` itself where nothing is missing; but an export serves every size, so it must not branch on this one.
     """
-    below, right = (padding_needed(side, multiple, smallest) for side in x.shape[-2:])
+    below, right = (max(smallest - side, -side % multiple) for side in x.shape[-2:])
     if not (torch.compiler.is_exporting() or below > 0 or right > 0):
         return x
     return F.pad(x, (0, right, 0, below), mode="replicate")  # reflection fails for a single pixel
@@ -56,16 +48,16 @@ def make_activation(name: str, channels: int) -> nn.Module:
     return ACTIVATIONS[choose("activation", name, ACTIVATIONS)](channels)
 
 
-def make_norm(name: str, channels: int, groups: int = 8) -> nn.Module | None:
+def make_norm(name: str, channels: int) -> nn.Module | None:
     """The norm of that name, with a learned gain and shift; None for ``none``.
 
-    The group norm has the largest number of groups up to ``groups`` that divides the channels.
+    The group norm has the largest number of groups up to 8 that divides the channels.
     """
     name = choose("norm", name, NORMS)
     if name == "batch":
         return nn.BatchNorm2d(channels)
     if name == "group":
-        return nn.GroupNorm(next(g for g in range(min(groups, channels), 0, -1) if channels % g == 0), channels)
+        return nn.GroupNorm(next(g for g in range(8, 0, -1) if channels % g == 0), channels)
     if name == "layer":
         return LayerNorm2d(channels)
     return nn.InstanceNorm2d(channels, affine=True) if name == "instance" else None
@@ -84,7 +76,6 @@ class ConvBlock(nn.Module):
         kernel_size: int = 3,
         activation: str = "relu",
         norm: str = "batch",
-        norm_groups: int = 8,
         dropout: float = 0.0,
         residual: bool = False,
         last_activation: bool = True,
@@ -92,7 +83,7 @@ class ConvBlock(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for position in range(convs):
-            norm_layer = make_norm(norm, channels, norm_groups)
+            norm_layer = make_norm(norm, channels)
             bias = norm_layer is None  # a norm has a shift of its own
             layers.append(nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, bias=bias))
             if norm_layer is not None:
@@ -188,21 +179,22 @@ def initialize(module: nn.Module, scheme: str, gain: float = 1.0) -> None:
     ``kaiming``: normal, gain / sqrt(fan in) (He et al. 2015), with the gain of the activation that follows; ``xavier``:
     normal, sqrt(2 / (fan in + fan out)) (Glorot and Bengio 2010); ``orthogonal``: orthonormal rows (Saxe et al. 2014).
     """
-    draw: Callable[[Tensor], Tensor] = {
+    schemes: dict[str, Callable[[Tensor], Tensor]] = {
         "kaiming": lambda weight: nn.init.normal_(weight, std=gain / math.sqrt(weight[0].numel())),
         "xavier": nn.init.xavier_normal_,
         "orthogonal": nn.init.orthogonal_,
-    }[choose("init", scheme, INITS)]
+    }
+    draw = schemes[choose("init", scheme, schemes)]
     for layer in module.modules():
-        if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
-            continue
         if isinstance(layer, nn.ConvTranspose2d):
             # With the stride as large as the kernel, each tap is a linear map (in -> out) of its own.
             channels_in, channels_out, *kernel = layer.weight.shape
             with torch.no_grad():
                 for row, column in product(*map(range, kernel)):
                     layer.weight[:, :, row, column] = draw(torch.empty(channels_out, channels_in)).T
-        else:
+        elif isinstance(layer, nn.Conv2d):
             draw(layer.weight)
+        else:
+            continue
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)

@@ -31,10 +31,7 @@ class Normalize(nn.Module):
         channels = self.mean.shape[1]
         for name, values in (("mean", mean), ("std", std)):
             if len(values) not in (1, channels):
-                raise UserError(
-                    f"The normalization's {name} has {len(values)} values, the network {channels} channels there.\n"
-                    "Make the network's in_channels/out_channels and the data's channels (a noise map adds one) agree."
-                )
+                raise UserError(f"The normalization's {name} has {len(values)} values for {channels} channels.")
         if not bool((std > 0).all()):
             raise UserError(f"The normalization's std must be above 0 in every channel, but it is {std.tolist()}.")
         self.mean.copy_(mean.view(1, -1, 1, 1))
@@ -54,8 +51,8 @@ class Normalized(nn.Module):
 
     Args:
         network: Takes (B, in_channels, H, W), gives (B, out_channels, H', W'), both normalized.
-        in_channels: Channels that the network takes.
-        out_channels: Channels that it gives.
+        in_channels: Channels of its input.
+        out_channels: Channels of its output.
     """
 
     def __init__(self, network: nn.Module, in_channels: int = 3, out_channels: int = 3) -> None:

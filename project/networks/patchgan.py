@@ -9,8 +9,7 @@ from project.networks.layers import make_norm
 from project.networks.normalize import Normalize
 from workbench.errors import UserError
 
-SMALLEST = 3
-"""Pixels a side that the two last convolutions (4x4, stride 1) need; every layer of stride 2 doubles it."""
+SMALLEST = 3  # pixels a side that the two last convolutions (4x4, stride 1) need; every layer of stride 2 doubles it
 
 
 class PatchGAN(nn.Module):
@@ -25,9 +24,6 @@ class PatchGAN(nn.Module):
         layers: Layers that halve the image; it must have at least 3 * 2^layers pixels a side.
         norm: batch, group, layer, instance or none; WGAN-GP wants any but batch.
         spectral_norm: Divide every kernel by its largest singular value (Miyato et al. 2018); usually with norm none.
-
-    Raises:
-        UserError: For an unknown norm or an impossible number; in ``forward`` for an image that is too small.
     """
 
     def __init__(
@@ -40,8 +36,7 @@ class PatchGAN(nn.Module):
             raise UserError("\n".join(["PatchGAN cannot be built:", *faults]))
         self.in_channels = in_channels
         self.layers = layers
-        self.smallest = SMALLEST * 2**layers
-        """Height and width of the smallest image that it can judge, in pixels."""
+        self.smallest = SMALLEST * 2**layers  # pixels a side
 
         def convolution(channels: int, channels_out: int, stride: int, bias: bool) -> nn.Module:
             conv = nn.Conv2d(channels, channels_out, 4, stride=stride, padding=1, bias=bias)

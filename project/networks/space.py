@@ -1,4 +1,4 @@
-"""The color space a generator predicts in, and how its output becomes an image."""
+"""The color space of the tensor y that a generator outputs, a discriminator sees and the losses compare."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ from torch import Tensor
 from project import color
 from project.networks.normalize import Statistics
 
-AB_SCALE = 110.0
-"""The a and b of sRGB colors lie between -108 and 99, so y = ab / 110 lies in [-1, 1]."""
-AB_STD = 0.15
-"""The standard deviation of y: a and b of photographs vary by some 15 units around the neutral 0."""
+AB_SCALE = 110.0  # a and b of sRGB colors lie between -108 and 99, so y = ab / 110 lies in [-1, 1]
+AB_STD = 0.15  # of y: a and b of photographs vary by some 15 units around the neutral 0
 
 
-class Space:
-    """How the tensor y that a generator outputs, a discriminator sees and the losses compare stands for an image."""
+class RGB:
+    """Red, green and blue: y is the image itself."""
 
     channels = 3
     keeps_lightness = False
-    """Whether the output's lightness is copied from the input's first channel."""
 
     def encode(self, rgb: Tensor) -> Tensor:
         """Image (B, 3, H, W) in [0, 1] -> y (B, channels, H, W), float32."""
@@ -34,11 +31,7 @@ class Space:
         return target
 
 
-class RGB(Space):
-    """Red, green and blue: y is the image itself."""
-
-
-class Lab(Space):
+class Lab:
     """CIELAB: y is (a, b) / 110; the lightness is that of the input, whose first channel is L / 100.
 
     Colors outside the gamut are clipped to it, which changes their lightness a little.

@@ -39,7 +39,6 @@ class UNet(nn.Module):
         kernel_size: Odd size of the blocks' kernels, in pixels.
         activation: relu, leaky_relu, prelu, silu, gelu, elu, selu, mish, hardswish, softplus, tanh, sigmoid, identity.
         norm: batch, group, layer, instance or none.
-        norm_groups: Of the group norm, at most; the largest number up to it that divides the channels is used.
         dropout: Probability that a channel is dropped at the end of a block, in [0, 1).
         down: Downsampling by strided (2x2 convolution), max or average (pooling).
         up: Upsampling by transposed (2x2 convolution), bilinear or pixel_shuffle.
@@ -51,9 +50,6 @@ class UNet(nn.Module):
         last_activation: Keep the activation after a block's last convolution; DRUNet's residual blocks leave it out.
         residual: Predict the difference to the input (its first out_channels channels): for restoration.
         init: Initialization of the weights: kaiming, xavier or orthogonal.
-
-    Raises:
-        UserError: For an unknown name or an impossible number; all impossible numbers are listed at once.
     """
 
     def __init__(
@@ -66,7 +62,6 @@ class UNet(nn.Module):
         kernel_size: int = 3,
         activation: str = "relu",
         norm: str = "batch",
-        norm_groups: int = 8,
         dropout: float = 0.0,
         down: str = "strided",
         up: str = "transposed",
@@ -83,13 +78,12 @@ class UNet(nn.Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.stem = stem
         self.residual = residual
-        self.multiple = stem * 2 ** (len(widths) - 1)
-        """Height and width are padded to a multiple of this inside ``forward``."""
+        self.multiple = stem * 2 ** (len(widths) - 1)  # height and width are padded to a multiple of this
         # Statistics over a single pixel do not exist: with such norms the lowest level gets at least 2 x 2 of them.
         self.smallest = self.multiple * (2 if choose("norm", norm, NORMS) in ("batch", "group", "instance") else 1)
 
         def stage(level: int) -> nn.Sequential:
-            options = (convs, kernel_size, activation, norm, norm_groups, dropout, stage_residual, last_activation)
+            options = (convs, kernel_size, activation, norm, dropout, stage_residual, last_activation)
             parts: list[nn.Module] = [ConvBlock(widths[level], *options) for _ in range(blocks)]
             return nn.Sequential(*parts, *([SelfAttention(widths[level])] if level in attention else []))
 
@@ -141,7 +135,7 @@ class UNet(nn.Module):
 def _check(**given) -> None:
     """All impossible numbers in one error; names are checked where they are looked up."""
     widths, attention = given["widths"], given["attention"]
-    positive = ("in_channels", "out_channels", "convs", "blocks", "kernel_size", "norm_groups", "stem")
+    positive = ("in_channels", "out_channels", "convs", "blocks", "kernel_size", "stem")
     faults = [f"{name} must be at least 1, not {given[name]}" for name in positive if given[name] < 1]
     if len(widths) == 0 or min(widths) < 1:
         faults.append(f"widths must be positive numbers, one per level, not {list(widths)}")
@@ -152,9 +146,6 @@ def _check(**given) -> None:
     if not 0 <= given["dropout"] < 1:
         faults.append(f"dropout must be in [0, 1), not {given['dropout']}")
     if given["residual"] and given["out_channels"] > given["in_channels"]:
-        faults.append(
-            f"residual: true adds the input to the output, so out_channels ({given['out_channels']}) must not be "
-            f"above in_channels ({given['in_channels']}); set residual: false"
-        )
+        faults.append("out_channels must not be above in_channels where residual adds the input; set residual: false")
     if faults:
         raise UserError("UNet cannot be built:\n" + "\n".join(f"- {fault}" for fault in faults))

@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from workbench.errors import UserError
 
 T = TypeVar("T")
-MAX_LISTED = 4
-"""Names that a message lists."""
 
 
 def read_weights(path: str | Path, key: str) -> dict[str, Tensor]:
@@ -36,14 +34,10 @@ def read_weights(path: str | Path, key: str) -> dict[str, Tensor]:
     except ImportError as error:
         raise UserError(f"{key}: {path} needs a package that is missing: pip install '.[timm]'") from error
     except pickle.UnpicklingError as error:  # torch's own message advises to run what lies in it
-        raise UserError(
-            f"{key}: {path} is not a file of torch.save, or holds more than weights and plain values, which is not "
-            "read for safety."
-        ) from error
+        reason = "is not a file of torch.save, or holds more than weights, which is not read for safety"
+        raise UserError(f"{key}: {path} {reason}.") from error
     except Exception as error:  # a file of any other kind fails anywhere: IndexError, EOFError, ...
-        raise UserError(
-            f"{key}: {path} cannot be read: it is damaged, cut short or something else ({_reason(error)})."
-        ) from error
+        raise UserError(f"{key}: {path} cannot be read: it is damaged or cut short ({_reason(error)}).") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else {}
     state = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     if not state:
@@ -51,15 +45,16 @@ def read_weights(path: str | Path, key: str) -> dict[str, Tensor]:
     return state
 
 
-def download(what: str, make: Callable[[], T], url: str, way_out: str) -> T:
+def download(what: str, make: Callable[[], T], url: str, way_out: str, cached: bool = True) -> T:
     """Call ``make``, which downloads weights or finds them in torch.hub's cache, and explain a failure."""
     try:
         return make()
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # urllib's are OSErrors
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # the clients' are OSErrors
         cache = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+        place = f"\nand put it at {cache},\n" if cached else " "
         raise UserError(
             f"{what}: its weights cannot be downloaded: {_reason(error)}\n"
-            f"Download {url} on a machine with a network\nand put it at {cache},\n{way_out}"
+            f"Download {url} on a machine with a network{place}{way_out}"
         ) from error
 
 
@@ -91,7 +86,7 @@ def load_matching(network: nn.Module, path: str, *prefixes: str, required: bool 
         network: Filled in place, its normalization included.
         path: A checkpoint of a Lightning module, or a plain state dict.
         prefixes: What the module may have called the network, such as ``generator.``; the first that is there counts.
-        required: False: a checkpoint without any of the prefixes is left alone.
+        required: False: a checkpoint without any of the prefixes is left alone, and no kernel is adapted.
 
     Returns:
         What was loaded and what was not, in a few lines, also printed; empty where nothing was to be loaded.
@@ -103,22 +98,23 @@ def load_matching(network: nn.Module, path: str, *prefixes: str, required: bool 
         return ""
     own, parameters = network.state_dict(), dict(network.named_parameters())
     channels = getattr(network, "in_channels", 3) if required else 3
-    colors = [name for name, value in loaded.items() if channels != 3 and value.ndim == 4 and value.shape[1] == 3]
-    kernels = {name: adapt_kernel(loaded[name], channels) for name in colors if name in parameters}
-    adapted = [name for name, kernel in kernels.items() if kernel.shape == parameters[name].shape]
-    loaded |= {name: kernels[name] for name in adapted}
+    adapted = []
+    for name, value in loaded.items() if channels != 3 else ():
+        if name in parameters and value.ndim == 4 and value.shape[1] == 3:
+            kernel = adapt_kernel(value, channels)
+            if kernel.shape == parameters[name].shape:
+                loaded[name] = kernel
+                adapted.append(name)
     taken = {name: value for name, value in loaded.items() if name in own and own[name].shape == value.shape}
     other_shape = [name for name in loaded if name in own and name not in taken]
-    if required and not parameters.keys() & taken.keys():
+    count = len(parameters.keys() & taken.keys())
+    if required and not count:
         example = f"; {other_shape[0]} has another shape there" if other_shape else ""
         raise UserError(
-            f"model.init_from: nothing in {path} fits this network: none of its {len(parameters)} parameters is there "
-            f"under the same name and shape{example}.\n"
-            "Build the network that the checkpoint was trained with (see config.yaml in the run's folder), "
-            "or leave init_from out."
+            f"model.init_from: nothing in {path} fits: no parameter has the same name and shape{example}.\n"
+            "Build the network that it was trained with (config.yaml in the run's folder), or leave init_from out."
         )
     network.load_state_dict(taken, strict=False)
-    count = len(parameters.keys() & taken.keys())
     report = f"init_from {path}, {type(network).__name__}: {count} of {len(parameters)} parameters loaded."
     for what, names in (
         ("loaded, adapted to the input's channels", adapted),
@@ -134,4 +130,4 @@ def load_matching(network: nn.Module, path: str, *prefixes: str, required: bool 
 
 def listed(names: list[str]) -> str:
     """The first names, and whether there are more."""
-    return ", ".join(names[:MAX_LISTED]) + ", ..." * (len(names) > MAX_LISTED)
+    return ", ".join(names[:4]) + ", ..." * (len(names) > 4)

@@ -131,7 +131,7 @@ STEM, HEAD, STAGE, DOWN = [(2, 2)], [(3, 1)], [(3, 1)] * 2, [(2, 2)]
 )
 @pytest.mark.parametrize("norm", ["none", "group", "instance", "batch"])
 def test_a_unet_sees_what_the_formula_says(name, stem, layers, norm):
-    network = UNet(widths=[4, 5, 6], stem=stem, norm=norm, norm_groups=1, activation="leaky_relu").eval()
+    network = UNet(widths=[4, 5, 6], stem=stem, norm=norm, activation="leaky_relu").eval()
     field = receptive_field(network, name, 3, limit=200)
     size, stride = by_formula(layers)
     assert field.size == (size, size)
@@ -213,7 +213,7 @@ def test_the_parts_sum_to_the_activation_less_that_of_the_baseline(norm):
 
 @pytest.mark.parametrize("norm", ["group", "instance"])
 def test_with_norms_held_still_a_part_answers_as_in_the_whole(norm):
-    network = UNet(widths=[4, 6], stem=2, norm=norm, norm_groups=2).eval()
+    network = UNet(widths=[4, 6], stem=2, norm=norm).eval()
     for part in network.modules():
         if isinstance(part, nn.GroupNorm | nn.InstanceNorm2d):
             nn.init.uniform_(part.weight, 0.5, 2)

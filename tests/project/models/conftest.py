@@ -10,8 +10,17 @@ from torch.utils.data import DataLoader
 from project.data.batch import Batch
 
 
-class TinyData(L.LightningDataModule):
-    """Six batches of two 9 x 14 images; the same in training, validation and testing."""
+class Batches(L.LightningDataModule):
+    """The same batches in training, validation and testing."""
+
+    def loader(self) -> DataLoader:
+        return DataLoader(self.batches, batch_size=None)
+
+    train_dataloader = val_dataloader = test_dataloader = predict_dataloader = loader
+
+
+class TinyData(Batches):
+    """Six batches of two 9 x 14 images."""
 
     def __init__(self, batches: int = 6) -> None:
         super().__init__()
@@ -24,13 +33,8 @@ class TinyData(L.LightningDataModule):
             noisy = target + 0.2 * torch.randn(target.shape, generator=generator)
             self.batches.append(Batch(noisy, target, noisy, torch.arange(2)))
 
-    def loader(self) -> DataLoader:
-        return DataLoader(self.batches, batch_size=None)
 
-    train_dataloader = val_dataloader = test_dataloader = predict_dataloader = loader
-
-
-class ColorData(L.LightningDataModule):
+class ColorData(Batches):
     """Batches of three 13 x 22 images: lightness and four planes of hints in, color out."""
 
     def __init__(self, batches: int = 3) -> None:
@@ -50,11 +54,6 @@ class ColorData(L.LightningDataModule):
             hints = torch.rand(3, 4, 13, 22, generator=generator)
             given = torch.cat([lightness, hints], dim=1)
             self.batches.append(Batch(given, target, lightness.expand(-1, 3, -1, -1), torch.arange(3)))
-
-    def loader(self) -> DataLoader:
-        return DataLoader(self.batches, batch_size=None)
-
-    train_dataloader = val_dataloader = test_dataloader = predict_dataloader = loader
 
 
 @pytest.fixture(autouse=True)

@@ -31,12 +31,6 @@ def test_psnr_loss_is_minus_the_mean_psnr_of_the_images():
     assert PSNRLoss()(output, output).item() == pytest.approx(-80)
 
 
-@pytest.mark.parametrize("loss", [Charbonnier(), Charbonnier(0.1), PSNRLoss()])
-def test_gradients_equal_finite_differences(loss):
-    output, target = images()
-    assert torch.autograd.gradcheck(lambda x: loss(x, target), output.requires_grad_())
-
-
 # Adversarial losses
 
 
@@ -64,16 +58,6 @@ def test_losses_are_those_of_the_papers(loss, real, fake, generator):
     assert loss.generator(FAKE).item() == pytest.approx(np.mean([generator(f) for f in fakes]))
 
 
-@pytest.mark.parametrize("loss", [Standard(), Standard(0.9), LeastSquares(), Hinge(), WassersteinGP()])
-def test_each_network_pulls_its_way(loss):
-    real, fake = torch.zeros(3, 1, 2, 2, requires_grad=True), torch.zeros(3, 1, 2, 2, requires_grad=True)
-    loss.discriminator(real, fake).backward()
-    assert (real.grad < 0).all() and (fake.grad >= 0).all()
-    fake.grad = None
-    loss.generator(fake).backward()
-    assert (fake.grad < 0).all()
-
-
 def test_the_penalty_of_a_linear_critic_is_known():
     (weight, other) = images(torch.float32, (1, 2, 5, 7))
 
@@ -85,20 +69,6 @@ def test_the_penalty_of_a_linear_critic_is_known():
     assert WassersteinGP(7).penalty(logits, weight, other).item() == pytest.approx(expected, rel=1e-5)
     assert WassersteinGP(7).penalty_weight == 7
     assert Hinge().penalty(logits, weight, weight) is None
-
-
-def test_the_penalty_is_taken_between_the_two_each_image_at_a_point_of_its_own():
-    torch.manual_seed(0)
-    seen = []
-
-    def logits(x):
-        seen.append(x.detach())
-        return x.square().sum(dim=(1, 2, 3)).view(-1, 1, 1, 1)
-
-    WassersteinGP().penalty(logits, torch.ones(500, 1, 2, 3), torch.zeros(500, 1, 2, 3))
-    points = seen[0].flatten(1)
-    assert torch.equal(points, points[:, :1].expand(-1, 6))
-    assert 0 <= points.min() < 0.05 and 0.95 < points.max() <= 1 and 0.4 < points.mean() < 0.6
 
 
 def test_the_penalty_is_float32_under_autocast_and_reaches_the_critics_weights():

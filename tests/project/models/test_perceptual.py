@@ -1,13 +1,11 @@
-"""VGG's perceptual loss, FID and LPIPS; weights are drawn here, and nothing is downloaded."""
+"""VGG's perceptual loss and LPIPS; weights are drawn here, and nothing is downloaded."""
 
 import copy
 import math
-import pickle
 from urllib.error import URLError
 
 import numpy as np
 import pytest
-import scipy.linalg
 import torch
 import torchvision
 from torch import nn
@@ -16,7 +14,7 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from project.models import VGGPerceptual
 from project.models.metrics import Scores, as_saved
-from project.models.perceptual import FID, LPIPS, VGG_URL
+from project.models.perceptual import LPIPS, VGG_URL
 from workbench.errors import UserError
 
 VGG_FILE = VGG_URL.rpartition("/")[2]
@@ -65,9 +63,9 @@ def weights(tmp_path):
     return tmp_path / "vgg.pth"
 
 
-def pair():
+def pair(count=2, height=11, width=18):
     generator = torch.Generator().manual_seed(1)
-    return (torch.rand(2, 3, 11, 18, generator=generator) for _ in range(2))
+    return (torch.rand(count, 3, height, width, generator=generator) for _ in range(2))
 
 
 def test_it_is_the_distance_of_torchvisions_features(weights):
@@ -123,102 +121,7 @@ def test_files_and_layers_that_will_not_do_are_refused(weights, tmp_path):
     assert "there is no file" in refusal(VGGPerceptual(str(tmp_path / "none.pth")).load)
     assert "features.7.weight is missing" in refusal(VGGPerceptual(str(weights), {"relu2_2": 1.0}).load)
     for name in ("relu6_1", "relu1_3", "conv1_1", ""):
-        assert "there is no layer" in refusal(lambda name=name: VGGPerceptual(layers={name: 1.0}))
-
-
-# FID
-
-
-class Colors(nn.Module):
-    """Mean colors of the left and of the right half, mixed: 6 features of an image of any size."""
-
-    def __init__(self):
-        super().__init__()
-        self.mix = nn.Parameter(2 * torch.eye(6) + 0.1)
-
-    def forward(self, image):
-        halves = nn.functional.adaptive_avg_pool2d(image, (1, 2)).flatten(1)
-        return nn.functional.linear(halves, self.mix)
-
-
-def images(count=40, height=35, width=42):
-    generator = torch.Generator().manual_seed(0)
-    mix = torch.rand(count, 3, 1, 2, generator=generator).repeat_interleave(width // 2, dim=3)
-    target = as_saved(mix + 0.1 * torch.rand(count, 3, height, width, generator=generator))
-    return as_saved(0.7 * target + 0.1 + 0.1 * torch.randn(target.shape, generator=generator)), target
-
-
-def numpy_fid(output, target):
-    real, fake = (Colors()(x).detach().double().numpy() for x in (target, output))
-    c_real, c_fake = np.cov(real, rowvar=False), np.cov(fake, rowvar=False)
-    mixed = scipy.linalg.sqrtm(c_real @ c_fake).real
-    return ((real.mean(0) - fake.mean(0)) ** 2).sum() + np.trace(c_real + c_fake - 2 * mixed)
-
-
-def test_fid_through_a_network_of_ones_own_equals_the_formula_on_two_ranks():
-    output, target = images()
-    first, second = FID(Colors()), FID(Colors())
-    for o, t in zip(output[:30].split(7), target[:30].split(7), strict=True):
-        first.update(o, t)
-    with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
-        second.update(output[30:], target[30:])
-    first.merge_state(second)
-    assert first.compute().item() == pytest.approx(numpy_fid(output, target), rel=1e-4)
-    second.update(output[:, :1], target[:, :1])  # gray
-
-
-def test_in_scores_the_network_is_shared_and_not_a_part_of_the_model():
-    output, target = images()
-    network = Colors()
-    scores = Scores({"fid": FID(network)})
-    assert not list(scores.parameters()) and not scores.state_dict()
-    for _ in range(2):
-        scores.update(output, target, target)
-        values = scores.compute()
-        assert values["fid"].item() == pytest.approx(numpy_fid(output, target), rel=1e-4)
-        assert values["fid_baseline"].item() == pytest.approx(0, abs=1e-4)
-    assert scores.output["fid"].inception is scores.baseline["fid"].inception
-    assert not network.mix.requires_grad
-    pickle.loads(pickle.dumps(scores))
-
-
-def test_fid_of_one_image_and_of_an_unknown_layer_are_refused():
-    output, target = images(1)
-    metric = FID(Colors())
-    metric.update(output, target)
-    assert "only one" in refusal(metric.compute)
-    assert "64, 192, 768 or 2048" in refusal(lambda: FID(100))
-
-
-def test_inception_without_its_package_or_weights_is_reported_when_needed(monkeypatch, offline):
-    metric = FID()  # a checkpoint with it must load anywhere
-    monkeypatch.setattr("torchmetrics.image.fid._TORCH_FIDELITY_AVAILABLE", False)
-    assert "pip install -e '.[fid]'" in refusal(metric.load)
-    assert "pip install -e '.[fid]'" in refusal(lambda: metric.update(*images(1)))
-
-    def unreachable(*_):
-        raise URLError("no route to host")
-
-    monkeypatch.setattr("torchmetrics.image.fid.NoTrainInceptionV3", unreachable)
-    message = refusal(FID().load)
-    assert "no route to host" in message and str(offline / "weights-inception-2015-12-05-6726825d.pth") in message
-
-
-def test_inception_gets_8_bits(monkeypatch):
-    class Inception(nn.Module):
-        def __init__(self, name, features):
-            super().__init__()
-            assert features == ["64"]
-
-        def forward(self, image):
-            assert image.dtype == torch.uint8
-            return nn.functional.adaptive_avg_pool2d(image / 255, (1, 2)).flatten(1).repeat(1, 11)[:, :64]
-
-    monkeypatch.setattr("torchmetrics.image.fid.NoTrainInceptionV3", Inception)
-    levels = torch.arange(256.0).view(1, 1, 16, 16).expand(2, 3, -1, -1) / 255
-    metric = FID(64)
-    metric.update(levels, levels)
-    assert metric.real_features_sum[:1].item() == pytest.approx(2 * levels[0, 0, :, :8].mean().item(), rel=1e-6)
+        assert "VGGPerceptual.layers" in refusal(lambda name=name: VGGPerceptual(layers={name: 1.0}))
 
 
 # LPIPS
@@ -234,7 +137,7 @@ def squeezenet(cache):
 
 
 def test_lpips_equals_torchmetrics_in_any_batch(squeezenet):
-    output, target = (x[:3] for x in images())
+    output, target = (as_saved(x) for x in pair(3, 35, 42))
     reference = LearnedPerceptualImagePatchSimilarity("squeeze", normalize=True)
     expected = [reference.net(o[None] * 2 - 1, t[None] * 2 - 1).item() for o, t in zip(output, target, strict=True)]
     before = torch.get_rng_state()

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningCLI
 from torch import nn
 from torch.optim import lr_scheduler as lrs
 from torchmetrics.image import UniversalImageQualityIndex
@@ -92,6 +91,7 @@ def test_penalties_of_the_trainable_kernels_are_logged_apart_from_the_loss(make_
     assert logged["train/l2_penalty"] == pytest.approx(0.1 * sum((k**2).sum().item() for k in kernels), rel=1e-4)
     parts = logged["train/loss"] + logged["train/l1_penalty"] + logged["train/l2_penalty"]
     assert logged["train/total"] == pytest.approx(parts, rel=1e-5)
+    assert not trainer.progress_bar_metrics, "Lightning turns what the bar shows into numbers at every step"
 
 
 def test_test_scores_equal_numpy(make_trainer, data):
@@ -140,15 +140,6 @@ def test_statistics_of_other_channels_are_refused(make_trainer, data, make, word
         make_trainer(max_steps=1).fit(ImageRestorer(make()), data)
 
 
-def test_frozen_parameters_stay(make_trainer, data):
-    network = tiny()
-    network.encoder.requires_grad_(False)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    make_trainer(max_steps=2, limit_val_batches=0).fit(ImageRestorer(network), data)
-    changed = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
-    assert "tail.weight" in changed and not [name for name in changed if name.startswith("encoder")]
-
-
 def test_restore_and_predict_give_images(make_trainer, data):
     model = ImageRestorer(tiny())
     images = torch.linspace(-1, 2, 2 * 3 * 7 * 5).view(2, 3, 7, 5)
@@ -174,13 +165,6 @@ def test_padding_batches_are_predicted_and_not_counted(make_trainer, data):
     data.batches.append(data.batches[0]._replace(input=data.batches[0].input * 3, is_padding=torch.tensor([True])))
     (found,) = make_trainer().validate(model, data, verbose=False)
     assert found == expected and len(predicted) == batches + 1
-
-
-def test_no_training_step_waits_for_the_device(make_trainer, data):
-    trainer = make_trainer(max_steps=3, limit_val_batches=0)
-    trainer.fit(ImageRestorer(tiny(), l1=1e-6, l2=1e-6), data)
-    assert {"train/loss", "train/total"} <= trainer.callback_metrics.keys()
-    assert not trainer.progress_bar_metrics, "Lightning turns what the bar shows into numbers at every step"
 
 
 # Checkpoints
@@ -224,35 +208,6 @@ def test_init_from_loads_weights_and_a_resumed_run_does_not_need_the_file(make_t
     make_trainer(max_steps=1, limit_val_batches=0).fit(tuned, data)
     again = ImageRestorer.load_from_checkpoint(tmp_path / "b.ckpt", network=tiny(), optimizer=STILL)
     make_trainer(max_steps=2, limit_val_batches=0).fit(again, data, ckpt_path=tmp_path / "b.ckpt")
-
-
-CONFIG = """
-model:
-  network:
-    class_path: project.networks.UNet
-    init_args: {widths: [4, 8], norm: none, residual: true}
-  loss: {class_path: project.models.Charbonnier, init_args: {eps: 0.01}}
-  optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 0.01, betas: [0.9, 0.99]}}
-  scheduler: {class_path: torch.optim.lr_scheduler.OneCycleLR, init_args: {max_lr: 0.01}}
-  metrics:
-    db: {class_path: project.models.PSNR}
-"""
-
-
-def test_a_checkpoint_of_the_command_line_is_plain_and_needs_nothing_else(make_trainer, data, tmp_path):
-    (tmp_path / "config.yaml").write_text(CONFIG)
-    words = ["--config", str(tmp_path / "config.yaml")]
-    model = LightningCLI(ImageRestorer, run=False, args=words, save_config_callback=None).model
-    trainer = make_trainer(max_steps=2, limit_val_batches=1)
-    trainer.fit(model, data)
-    assert model.lr_schedulers().total_steps == 2
-    trainer.save_checkpoint(tmp_path / "a.ckpt")
-    checkpoint = torch.load(tmp_path / "a.ckpt", weights_only=True)
-    assert checkpoint["hyper_parameters"]["network"]["class_path"] == "project.networks.UNet"
-    loaded = ImageRestorer.load_from_checkpoint(tmp_path / "a.ckpt")
-    assert isinstance(loaded.loss, Charbonnier) and loaded.loss.eps == 0.01
-    x = torch.rand(1, 3, 7, 5)
-    assert torch.equal(loaded.restore(x), model.restore(x))
 
 
 # Compiling, plateaus, mistakes

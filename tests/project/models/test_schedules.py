@@ -14,28 +14,29 @@ from workbench.run_progress import NEVER
 
 
 def optimizer(lr: float = 0.5) -> torch.optim.Optimizer:
-    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr)
+    return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr)
 
 
-def test_the_shape_of_warmup_cosine():
-    assert warmup_cosine(0.0, 0.1, 0.01) == pytest.approx(0.01)
-    assert warmup_cosine(0.05, 0.1, 0.01) == pytest.approx(0.505)
-    assert warmup_cosine(0.1, 0.1, 0.01) == pytest.approx(1)
-    assert warmup_cosine(0.55, 0.1, 0.2) == pytest.approx(0.6)
-    assert warmup_cosine(1.0, 0.1, 0.2) == warmup_cosine(1.3, 0.1, 0.2) == pytest.approx(0.2)
-    assert warmup_cosine(0.0, 0.0, 0.0) == 1
-
-
-def test_cycles_fall_and_start_again_and_the_end_is_the_end_of_the_last():
-    # Huang et al. 2017, equation 2, with the start of each cycle at 0, 0.25, 0.5 and 0.75.
-    for progress in (0.0, 0.1, 0.25, 0.3, 0.6, 0.99):
-        expected = (math.cos(math.pi * math.fmod(progress, 0.25) / 0.25) + 1) / 2
-        assert warmup_cosine(progress, 0.0, 0.0, cycles=4) == pytest.approx(expected)
-    assert warmup_cosine(1.0, 0.0, 0.1, cycles=4) == warmup_cosine(1.2, 0.0, 0.1, cycles=4) == pytest.approx(0.1)
-    # The warm-up comes once; what is left is divided among the cycles.
-    assert warmup_cosine(0.1, 0.2, 0.0, cycles=2) == pytest.approx(0.505)
-    assert warmup_cosine(0.4, 0.2, 0.0, cycles=2) == pytest.approx(0.5)
-    assert warmup_cosine(0.6001, 0.2, 0.0, cycles=2) == pytest.approx(1.0, abs=1e-5)
+@pytest.mark.parametrize(
+    ("progress", "warmup", "final", "cycles", "factor"),
+    [
+        (0.0, 0.1, 0.01, 1, 0.01),
+        (0.05, 0.1, 0.01, 1, 0.505),
+        (0.1, 0.1, 0.01, 1, 1),
+        (0.55, 0.1, 0.2, 1, 0.6),
+        (1.0, 0.1, 0.2, 1, 0.2),
+        (1.3, 0.1, 0.2, 4, 0.2),
+        (0.0, 0.0, 0.0, 1, 1),
+        # The warm-up comes once; what is left is divided among the cycles.
+        (0.1, 0.2, 0.0, 2, 0.505),
+        (0.4, 0.2, 0.0, 2, 0.5),
+        (0.600001, 0.2, 0.0, 2, 1),
+        # Huang et al. 2017, equation 2.
+        *((t, 0.0, 0.0, 4, (math.cos(math.pi * math.fmod(t, 0.25) / 0.25) + 1) / 2) for t in (0.1, 0.25, 0.6, 0.99)),
+    ],
+)
+def test_the_shape_of_warmup_cosine(progress, warmup, final, cycles, factor):
+    assert warmup_cosine(progress, warmup, final, cycles) == pytest.approx(factor)
 
 
 def test_rates_of_a_run_by_the_formula():

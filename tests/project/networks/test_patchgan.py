@@ -30,11 +30,6 @@ def test_it_is_the_discriminator_of_pix2pix():
     assert widths == [(4, 5), (8, 4), (16, 8), (1, 16)]
 
 
-def test_widths_stop_growing_at_eight_times_the_first():
-    widths = [m.out_channels for m in PatchGAN(3, width=2, layers=5).modules() if isinstance(m, nn.Conv2d)]
-    assert widths == [2, 4, 8, 16, 16, 16, 1]
-
-
 @pytest.mark.parametrize(("layers", "field"), [(1, 16), (2, 34), (3, 70)])
 def test_a_logit_looks_at_as_many_pixels_as_promised(layers, field):
     discriminator = PatchGAN(1, width=2, layers=layers, norm="none")
@@ -62,14 +57,6 @@ def test_a_discriminator_too_deep_is_told_how_deep_it_may_be():
     PatchGAN(2, width=2, layers=3)(torch.rand(1, 2, 47, 60))
     with pytest.raises(UserError, match="\nUse larger ones"):
         PatchGAN(2, layers=1).check_size(5, 60)
-
-
-def test_features_end_with_the_logits():
-    discriminator = PatchGAN(2, width=4, layers=2, norm="group").eval()
-    x = torch.rand(2, 2, 17, 24)
-    found = discriminator.features(x)
-    assert [f.shape[1] for f in found] == [4, 8, 16, 1]
-    assert torch.equal(found[-1], discriminator(x))
 
 
 def test_it_sees_standardized_channels():

@@ -47,11 +47,6 @@ def test_gradients_through_the_conversion_are_finite_at_black_and_beyond_the_gam
     assert torch.isfinite(y.grad).all()
 
 
-def test_rgb_is_the_image_itself(image):
-    assert torch.equal(RGB().encode(image), image)
-    assert torch.equal(RGB().decode(image, torch.rand(2, 1, 5, 9)), image)
-
-
 def test_normalization_of_the_output():
     target = ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
     assert RGB().normalization(target) == target

@@ -60,13 +60,8 @@ def test_every_option_learns_from_a_single_odd_image(option, value):
     network = UNet(**{"widths": [4, 8], option: value})
     output = network(ramps(3, 9, 6))
     output.square().mean().backward()
-    assert output.shape == (1, 3, 9, 6)
+    assert output.shape == (1, 3, 9, 6) and network(ramps(3, 1, 1)).isfinite().all()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in network.parameters())
-
-
-@pytest.mark.parametrize("norm", ["batch", "group", "layer", "instance", "none"])
-def test_a_single_pixel_passes_every_norm_in_training(norm):
-    assert UNet(widths=[2, 4, 8], norm=norm)(torch.rand(1, 3, 1, 1)).isfinite().all()
 
 
 def test_number_of_parameters():
@@ -78,11 +73,6 @@ def test_number_of_parameters():
     assert count(UNet()) == head + stages + halvings + doublings + joins + tail == 574_819
     assert count(UNet(widths=[48, 96, 144], **FAST)) == 947_100
     assert count(UNet(widths=[8], convs=1, norm="none")) == (27 + 1) * 8 + (72 + 1) * 8 + (72 + 1) * 3
-
-
-def test_a_convolution_has_a_bias_where_no_norm_follows():
-    assert UNet(norm="batch").encoder[0][0].body[0].bias is None
-    assert UNet(norm="none").encoder[0][0].body[0].bias is not None
 
 
 def test_the_levels_that_get_attention():
@@ -142,12 +132,6 @@ def test_a_residual_network_with_a_tail_of_zeros_returns_the_image_whatever_the_
     assert torch.equal(network(x), x[:, :3])
 
 
-def test_the_first_output_of_a_residual_network_is_near_the_image():
-    torch.manual_seed(0)
-    x = ramps(3, 32, 24)
-    assert (UNet(widths=[16, 32], **FAST).eval()(x) - x).abs().mean() < 0.2
-
-
 @pytest.mark.parametrize(("skip", "passes"), [("concat", True), ("add", True), ("none", False)])
 def test_without_skips_the_image_passes_through_the_middle_alone(skip, passes):
     torch.manual_seed(0)
@@ -162,12 +146,6 @@ def test_padding_replicates_the_border():
     x = ramps(3, 10, 9)
     padded = F.pad(x, (0, 3, 0, 2), mode="replicate")
     torch.testing.assert_close(network(x), network(padded)[..., :10, :9])
-
-
-def test_an_output_does_not_depend_on_the_rest_of_the_batch():
-    network = UNet(widths=[4, 8, 16], dropout=0.5).eval()
-    x = torch.rand(3, 3, 16, 12)
-    torch.testing.assert_close(network(x)[1:2], network(x[1:2]))
 
 
 def test_an_exported_graph_serves_every_size():

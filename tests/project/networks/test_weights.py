@@ -40,7 +40,7 @@ class Foreign:
     ("name", "content", "words"),
     [
         ("missing.ckpt", None, "there is no file"),
-        ("empty.ckpt", b"", "cannot be read: it is damaged, cut short"),
+        ("empty.ckpt", b"", "cannot be read: it is damaged or cut short"),
         ("text.ckpt", b"no state dict at all", "not a file of torch.save"),
         ("image.ckpt", b"\x89PNG\r\n\x1a\n", "not a file of torch.save"),
         ("broken.safetensors", b"none", "cannot be read"),
@@ -62,21 +62,11 @@ def test_files_that_are_no_weights(tmp_path, capsys, name, content, words):
 
 @pytest.mark.parametrize("share", [0.5, 0.99])
 def test_a_file_that_is_cut_short(tmp_path, share):
-    path = tmp_path / "cut.ckpt"
-    torch.save({"state_dict": tiny().state_dict()}, path)
-    content = path.read_bytes()
-    path.write_bytes(content[: int(share * len(content))])
+    torch.save({"state_dict": tiny().state_dict()}, tmp_path / "cut.ckpt")
+    content = (tmp_path / "cut.ckpt").read_bytes()
+    (tmp_path / "cut.ckpt").write_bytes(content[: int(share * len(content))])
     with pytest.raises(UserError, match=r"cut\.ckpt cannot be read.*cut short"):
-        read_weights(path, "weights")
-
-
-def test_everything_fits_a_twin(tmp_path):
-    source, twin = tiny(), tiny()
-    source.normalize_input.set(0.25, 0.5)
-    torch.save({"state_dict": prefixed("network.", source)}, tmp_path / "a.ckpt")
-    report = load_matching(twin, str(tmp_path / "a.ckpt"), "network.", "generator.")
-    assert all(torch.equal(a, b) for a, b in zip(source.state_dict().values(), twin.state_dict().values(), strict=True))
-    assert len(report.splitlines()) == 1
+        read_weights(tmp_path / "cut.ckpt", "weights")
 
 
 def test_a_denoiser_of_colors_begins_a_colorizer_of_gray_images_and_hints(tmp_path):
