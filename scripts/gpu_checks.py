@@ -25,7 +25,7 @@ import torch
 from lightning.pytorch import Callback, seed_everything
 
 REPOSITORY = Path(__file__).parents[1]
-sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "scripts")]
+sys.path.insert(0, str(REPOSITORY))
 from short_fit import short_fit  # noqa: E402
 
 CONFIGS = {"UNet": "denoise.yaml", "GAN": "colorize.yaml"}

@@ -10,7 +10,6 @@ from runs import Gray
 from torch import Tensor, nn
 
 from project.models import GANColorizer, ImageRestorer
-from project.models.losses import LeastSquares, Standard
 from project.models.metrics import ImageMean
 
 
@@ -22,9 +21,7 @@ class NeverCleared(ImageRestorer):
 class ByHand(ImageRestorer):
     """Steps itself, and never clears."""
 
-    def __init__(self, *arguments: Any, **more: Any) -> None:
-        super().__init__(*arguments, **more)
-        self.automatic_optimization = False
+    automatic_optimization = False
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         loss = super().training_step(batch, batch_idx)
@@ -105,14 +102,11 @@ class Matched(GANColorizer):
         return {name: value.detach() for name, value in values.items()}
 
 
-class Swapped(Standard):
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return super().discriminator(fake, real)
-
-
-class SwappedSquares(LeastSquares):
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return super().discriminator(fake, real)
+def swapped(loss: nn.Module) -> nn.Module:
+    """An adversarial loss with the discriminator's labels swapped."""
+    right = loss.discriminator
+    loss.discriminator = lambda real, fake: right(fake, real)
+    return loss
 
 
 class Logarithmic(nn.Module):

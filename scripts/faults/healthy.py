@@ -22,7 +22,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "layer norm, wide": {"norm": "layer", "widths": [16, 24]},
 }
 RATES = (6e-4, 2e-3, 6e-3)
-MOMENTUM = partial(optim.SGD, momentum=0.9)
 
 
 def frozen(seed: int) -> nn.Module:
@@ -37,10 +36,6 @@ def silent(seed: int) -> nn.Module:
     network = unet(seed)
     nn.init.zeros_(network.tail.weight)
     return network
-
-
-def cosine(steps: int) -> Any:
-    return partial(lr_scheduler.CosineAnnealingLR, T_max=steps)
 
 
 TWICE: dict[str, Run] = {
@@ -66,7 +61,11 @@ THRICE: dict[str, Run] = {
 ONCE: dict[str, Run] = {
     "long": lambda s: restore(s, steps=500),
     "long, cosine": lambda s: restore(
-        s, unet(s, norm="batch"), steps=400, scheduler=cosine(400), schedule_every="step"
+        s,
+        unet(s, norm="batch"),
+        steps=400,
+        scheduler=partial(lr_scheduler.CosineAnnealingLR, T_max=400),
+        schedule_every="step",
     ),
     "long, colors": lambda s: colorize(s, steps=500),
     "long, GAN": lambda s: play(s, steps=400),
@@ -95,7 +94,7 @@ ONCE: dict[str, Run] = {
     "one cycle": lambda s: restore(
         s, scheduler=partial(lr_scheduler.OneCycleLR, max_lr=6e-3, total_steps=161), steps=160, schedule_every="step"
     ),
-    "SGD with momentum": lambda s: restore(s, lr=0.02, optimizer=MOMENTUM),
+    "SGD with momentum": lambda s: restore(s, lr=0.02, optimizer=optim.SGD, options={"momentum": 0.9}),
     "RMSprop": lambda s: restore(s, lr=1e-3, optimizer=optim.RMSprop),
     "AdamW, decay of 0.05": lambda s: restore(s, optimizer=optim.AdamW, options={"weight_decay": 0.05}),
     "small l2": lambda s: restore(s, l2=1e-5),

@@ -8,27 +8,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import broken
+import networks as net
 import torch
-from networks import (
-    Again,
-    Cut,
-    Residuals,
-    blind,
-    chain,
-    filled,
-    first_only,
-    normal,
-    scaled,
-    shifted,
-    started,
-    stretched,
-    times,
-)
 from runs import Run, colorize, play, restore, unet
 from torch import nn
 
 from project.data.batch import Batch
-from project.models.losses import LeastSquares
+from project.models.losses import LeastSquares, Standard
 
 Change = Callable[[Batch], Batch]
 
@@ -114,12 +100,12 @@ WAYS: dict[str, dict[str, Run]] = {
     "parameters-unchanged": {
         "gradients set to 0": lambda s: restore(s, callbacks=[broken.ZeroGradients()]),
         "decoder without an optimizer": lambda s: restore(s, model=broken.NoDecoder),
-        "first of two networks detached": lambda s: restore(s, Cut(s)),
+        "first of two networks detached": lambda s: restore(s, net.Cut(s)),
         "GAN: discriminator without an optimizer": lambda s: play(s, broken.NoDiscriminator),
     },
     "labels-swapped": {
-        "GAN: labels swapped": lambda s: play(s, adversarial=broken.Swapped(), lr=(5e-4, 1e-3)),
-        "GAN: the same, least squares": lambda s: play(s, adversarial=broken.SwappedSquares(), lr=(5e-4, 1e-3)),
+        "GAN: labels swapped": lambda s: play(s, adversarial=broken.swapped(Standard()), lr=(5e-4, 1e-3)),
+        "GAN: the same, least squares": lambda s: play(s, adversarial=broken.swapped(LeastSquares()), lr=(5e-4, 1e-3)),
     },
     "discriminator-leaks": {
         "GAN: colors not detached": lambda s: play(s, broken.NotDetached),
@@ -128,7 +114,7 @@ WAYS: dict[str, dict[str, Run]] = {
     "learning-rate-high": {
         "Adam, rate x 1000": lambda s: restore(s, lr=2.0),
         "SGD, rate 1000": lambda s: restore(s, lr=1000.0, optimizer=SGD),
-        "Adam, rate 0.3, plain network": lambda s: restore(s, chain(s), lr=0.3),
+        "Adam, rate 0.3, plain network": lambda s: restore(s, net.chain(s), lr=0.3),
         "schedule x 300 at step 60": lambda s: restore(s, steps=120, scheduler=Jump, schedule_every="step"),
         "GAN: generator's rate x 1000": lambda s: play(s, lr=(0.5, 2e-4)),
         "GAN: discriminator's rate x 1000": lambda s: play(s, lr=(5e-4, 0.2)),
@@ -149,11 +135,11 @@ WAYS: dict[str, dict[str, Run]] = {
         "GAN: reconstruction is a sum": lambda s: play(s, reconstruction=nn.L1Loss(reduction="sum")),
     },
     "exploding-gradients": {
-        "kernels from N(0, 1)": lambda s: restore(s, started(normal(1.0), unet(s))),
-        "kernels x 6 of a deep UNet": lambda s: restore(s, started(times(6), unet(s, widths=[8, 12, 16]))),
-        "one convolution twelve times over": lambda s: restore(s, Again(s, 12, 0.5)),
-        "forty blocks that add, no norm": lambda s: restore(s, Residuals(s, 40, 2.0)),
-        "twelve layers from N(0, 0.5)": lambda s: restore(s, chain(s, layers=12, start=normal(0.5))),
+        "kernels from N(0, 1)": lambda s: restore(s, net.started(net.normal(1.0), unet(s))),
+        "kernels x 6 of a deep UNet": lambda s: restore(s, net.started(net.times(6), unet(s, widths=[8, 12, 16]))),
+        "one convolution twelve times over": lambda s: restore(s, net.Again(s, 12, 0.5)),
+        "forty blocks that add, no norm": lambda s: restore(s, net.Residuals(s, 40, 2.0)),
+        "twelve layers from N(0, 0.5)": lambda s: restore(s, net.chain(s, layers=12, start=net.normal(0.5))),
     },
     "nonfinite-loss": {
         "NaN in the input of step 33": lambda s: restore(s, spoil=nan_at(33)),
@@ -162,23 +148,25 @@ WAYS: dict[str, dict[str, Run]] = {
         "GAN: NaN in the input of step 41": lambda s: play(s, spoil=nan_at(41)),
     },
     "dead-units": {
-        "biases of the middle at -10": lambda s: restore(s, filled(s, "middle", -10.0)),
-        "biases of the encoder at -10": lambda s: restore(s, filled(s, "encoder", -10.0)),
+        "biases of the middle at -10": lambda s: restore(s, net.filled(s, "middle", -10.0)),
+        "biases of the encoder at -10": lambda s: restore(s, net.filled(s, "encoder", -10.0)),
         "plain network, images x -255": lambda s: restore(
-            s, stretched(chain(s, start=lambda weight: weight.data.abs_()), -255.0)
+            s, net.stretched(net.chain(s, start=lambda weight: weight.data.abs_()), -255.0)
         ),
     },
     "saturated-units": {
-        "eight layers of tanh from N(0, 1)": lambda s: colorize(s, chain(s, "tanh", 8, channels=1, start=normal(1.0))),
-        "sigmoids, images x 255": lambda s: colorize(s, stretched(chain(s, "sigmoid", channels=1), 255.0)),
-        "tanh, kernels x 30": lambda s: restore(s, chain(s, "tanh", 5, start=times(30))),
+        "eight layers of tanh from N(0, 1)": lambda s: colorize(
+            s, net.chain(s, "tanh", 8, channels=1, start=net.normal(1.0))
+        ),
+        "sigmoids, images x 255": lambda s: colorize(s, net.stretched(net.chain(s, "sigmoid", channels=1), 255.0)),
+        "tanh, kernels x 30": lambda s: restore(s, net.chain(s, "tanh", 5, start=net.times(30))),
         "UNet of tanh, kernels x 20": lambda s: colorize(
-            s, started(times(20), unet(s, activation="tanh", stage_residual=False, **DIRECT))
+            s, net.started(net.times(20), unet(s, activation="tanh", stage_residual=False, **DIRECT))
         ),
     },
     "vanishing-gradients": {
-        "twelve layers of sigmoids": lambda s: restore(s, chain(s, "sigmoid", 12)),
-        "twenty layers of tanh, kernels / 2": lambda s: restore(s, chain(s, "tanh", 20, start=times(0.5))),
+        "twelve layers of sigmoids": lambda s: restore(s, net.chain(s, "sigmoid", 12)),
+        "twenty layers of tanh, kernels / 2": lambda s: restore(s, net.chain(s, "tanh", 20, start=net.times(0.5))),
         "UNet of sigmoids without skips": lambda s: restore(
             s, unet(s, activation="sigmoid", skip="none", stage_residual=False, residual=False, widths=[8, 12, 16, 16])
         ),
@@ -187,20 +175,22 @@ WAYS: dict[str, dict[str, Run]] = {
         "kernels grow by 3 % a step": lambda s: restore(s, callbacks=[broken.Swelling("", 1.03)], steps=120),
         "one layer grows by 5 % a step": lambda s: restore(s, callbacks=[broken.Swelling("middle", 1.05)], steps=120),
         "one layer 100 times, group norm": lambda s: colorize(
-            s, scaled(unet(s, norm="group", **DIRECT), "middle.0.body.0", 100.0)
+            s, net.scaled(unet(s, norm="group", **DIRECT), "middle.0.body.0", 100.0)
         ),
-        "one layer starts 1000 times as large": lambda s: restore(s, scaled(unet(s), "decoder.0.0.body.0", 1000.0)),
-        "biases of the decoder at 300": lambda s: restore(s, filled(s, "decoder", 300.0)),
+        "one layer starts 1000 times as large": lambda s: restore(s, net.scaled(unet(s), "decoder.0.0.body.0", 1000.0)),
+        "biases of the decoder at 300": lambda s: restore(s, net.filled(s, "decoder", 300.0)),
     },
     "activations-off-centre": {
-        "temperatures in Kelvin": lambda s: colorize(s, shifted(chain(s, "leaky", channels=1), 290.0), steps=200),
-        "input off by 20, ELU": lambda s: colorize(s, shifted(chain(s, "elu", channels=1), 20.0)),
-        "UNet, input off by 50": lambda s: colorize(s, shifted(unet(s, **DIRECT), 50.0), steps=200),
+        "temperatures in Kelvin": lambda s: colorize(
+            s, net.shifted(net.chain(s, "leaky", channels=1), 290.0), steps=200
+        ),
+        "input off by 20, ELU": lambda s: colorize(s, net.shifted(net.chain(s, "elu", channels=1), 20.0)),
+        "UNet, input off by 50": lambda s: colorize(s, net.shifted(unet(s, **DIRECT), 50.0), steps=200),
     },
     "mode-collapse": {
-        "GAN: generator blind, no reconstruction": lambda s: collapse(s, blind, 0.0),
-        "GAN: generator blind, reconstruction of 1": lambda s: collapse(s, blind, 1.0),
-        "GAN: one condition for the batch": lambda s: collapse(s, first_only, 1.0),
+        "GAN: generator blind, no reconstruction": lambda s: collapse(s, net.blind, 0.0),
+        "GAN: generator blind, reconstruction of 1": lambda s: collapse(s, net.blind, 1.0),
+        "GAN: one condition for the batch": lambda s: collapse(s, net.first_only, 1.0),
     },
     "discriminator-inert": {
         "GAN: discriminator's rate of 1e-10": lambda s: play(s, lr=(5e-4, 1e-10), steps=120),
