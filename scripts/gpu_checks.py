@@ -21,7 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.pytorch import Callback, seed_everything
+
 REPOSITORY = Path(__file__).parents[1]
+sys.path.insert(0, str(REPOSITORY))
+from short_fit import short_fit  # noqa: E402
+
 CONFIGS = {"UNet": "denoise.yaml", "GAN": "colorize.yaml"}
 PRECISIONS = {"cuda": ("32-true", "16-mixed", "bf16-mixed"), "cpu": ("32-true", "bf16-mixed")}
 WARMUP = 20
@@ -58,9 +64,6 @@ class Result:
 
 def main() -> int:
     options = arguments()
-    sys.path.insert(0, str(REPOSITORY))
-    import torch
-
     if options.device == "cuda" and not torch.cuda.is_available():
         print(
             "There is no GPU here that PyTorch can use, and this compares precisions on one.\n"
@@ -96,47 +99,26 @@ def arguments() -> argparse.Namespace:
 
 def train(model: str, precision: str, options: argparse.Namespace) -> Result:
     """One training by the real ``fit``, its last validation included."""
-    import torch
-    from lightning.pytorch import seed_everything
-
-    import project.__main__  # noqa: F401 its data and callbacks are the defaults
-    from workbench.cli import CommandLine
-    from workbench.console import silence_warnings
-    from workbench.parser import expand_args
-
-    silence_warnings()
     seed_everything(42, verbose=False)
     result = Result(model, precision)
-    watch = make_watch(result)
-
-    class Watched(CommandLine):
-        def instantiate_trainer(self, **kwargs: Any) -> Any:
-            trainer = super().instantiate_trainer(**kwargs)
-            trainer.callbacks.append(watch)
-            return trainer
-
-        def fit(self, model: Any, **kwargs: Any) -> None:
-            self.trainer.fit(model, **kwargs)
-
     if options.device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as runs:
-        Watched(expand_args(words(model, precision, options, runs)))
+        short_fit(Record(result), words(model, precision, options, runs))
     return result
 
 
 def words(model: str, precision: str, options: argparse.Namespace, runs: str) -> list[str]:
     """The command line of one training."""
     accelerator = {"cuda": "gpu", "cpu": "cpu"}[options.device]
-    given = ["fit", "--config", str(REPOSITORY / "configs" / CONFIGS[model]), "--runs_dir", runs, "--wandb=off"]
+    given = ["--config", str(REPOSITORY / "configs" / CONFIGS[model]), "--runs_dir", runs, "--samples.count=0"]
     given += [f"--trainer.precision={precision}", f"--trainer.accelerator={accelerator}", "--trainer.devices=1"]
     given += [f"--trainer.max_steps={options.steps}", "--trainer.max_epochs=-1", "--trainer.max_time=null"]
     given += [f"--trainer.val_check_interval={options.steps}", "--trainer.check_val_every_n_epoch=null"]
     given += ["--trainer.log_every_n_steps=1", "--gradient_clipping.norm=0.5", "--watch.throughput=false"]
     given += [f"--data.batch_size={options.batch}", "--checkpoint.monitor=null"]
-    given += ["--samples.count=0"]
-    if model != "UNet":  # both networks train from the first step on
+    if model == "GAN":  # both networks train from the first step on
         given += ["--model.init_args.generator_epochs=0", "--model.init_args.critic_epochs=0"]
     if options.device == "cpu":
         given += ["--trainer.limit_val_batches=2", "--data.num_workers=0", "--data.eval_crop=32", "--data.crop=32"]
@@ -144,59 +126,60 @@ def words(model: str, precision: str, options: argparse.Namespace, runs: str) ->
     return given
 
 
-def make_watch(result: Result) -> Any:
-    """A callback that fills in the result while a model trains."""
-    import torch
-    from lightning.pytorch import Callback
+class Record(Callback):
+    """Fills in the result while a model trains."""
 
-    class Watch(Callback):
-        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-            self.times: list[float] = []
-            self.clipped: list[float] = []
-            self.last = 0.0
-            for optimizer in trainer.optimizers:
-                # A gradient scaler leaves out the optimizer's own step where gradients are not finite.
-                optimizer.register_step_post_hook(lambda *_: setattr(result, "taken", result.taken + 1))
+    def __init__(self, result: Result) -> None:
+        self.result = result
+        self.times: list[float] = []
+        self.clipped: list[float] = []
+        self.last = 0.0
 
-        def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-            result.expected += 1
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        for optimizer in trainer.optimizers:
+            # A gradient scaler leaves out the optimizer's own step where gradients are not finite.
+            optimizer.register_step_post_hook(lambda *_: setattr(self.result, "taken", self.result.taken + 1))
 
-        def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-            if pl_module.device.type == "cuda":
-                torch.cuda.synchronize()
-            now = time.perf_counter()
-            if trainer.global_step > min(WARMUP, trainer.max_steps // 2):
-                self.times.append(now - self.last)
-            self.last = now
-            scaler = getattr(trainer.precision_plugin, "scaler", None)
-            if scaler is not None:
-                result.scales.append(scaler.get_scale())
-            logged = trainer.callback_metrics
-            for name, value in logged.items():
-                if name.startswith("grad/") and name.endswith("_norm") and math.isfinite(value):
-                    result.norms.setdefault(name.removeprefix("grad/").removesuffix("_norm"), float(value))
-            shares = [float(value) for name, value in logged.items() if name.endswith("_clipped")]
-            self.clipped.append(statistics.mean(shares))
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
+        self.result.expected += 1
 
-        def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-            logged = trainer.callback_metrics
-            result.psnr, result.baseline = float(logged["val/psnr"]), float(logged["val/psnr_baseline"])
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if trainer.global_step > min(WARMUP, trainer.max_steps // 2):
+            self.times.append(now - self.last)
+        self.last = now
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        if scaler is not None:
+            self.result.scales.append(scaler.get_scale())
+        logged = trainer.callback_metrics
+        for name, value in logged.items():
+            if name.startswith("grad/") and name.endswith("_norm") and math.isfinite(value):
+                self.result.norms.setdefault(name.removeprefix("grad/").removesuffix("_norm"), float(value))
+        self.clipped.append(statistics.mean(float(logged[name]) for name in logged if name.endswith("_clipped")))
 
-        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-            result.step = statistics.median(self.times)
-            if pl_module.device.type == "cuda":
-                result.memory = torch.cuda.max_memory_allocated() / 2**20
-            result.clipped = statistics.mean(self.clipped)
-            result.finite = all(bool(p.isfinite().all()) for p in pl_module.parameters())
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        logged = trainer.callback_metrics
+        self.result.psnr, self.result.baseline = float(logged["val/psnr"]), float(logged["val/psnr_baseline"])
 
-    return Watch()
+    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        self.result.step = statistics.median(self.times)
+        if pl_module.device.type == "cuda":
+            self.result.memory = torch.cuda.max_memory_allocated() / 2**20
+        self.result.clipped = statistics.mean(self.clipped)
+        self.result.finite = all(bool(p.isfinite().all()) for p in pl_module.parameters())
+
+
+def in_32(result: Result, results: list[Result]) -> Result:
+    return next(one for one in results if one.model == result.model and one.precision == "32-true")
 
 
 def find_faults(results: list[Result]) -> list[str]:
     """What a precision does that 32 does not; a line for each."""
     faults = []
     for result in results:
-        whole = next(one for one in results if one.model == result.model and one.precision == "32-true")
+        whole = in_32(result, results)
         name = f"{result.model} {result.precision}"
         if not result.finite:
             faults.append(f"{name}: weights are not finite")
@@ -219,7 +202,7 @@ def print_table(results: list[Result]) -> None:
         "| steps clipped | first norms | PSNR (dB) | doing nothing |\n" + "| --- " * 11 + "|"
     )
     for result in results:
-        whole = next(one for one in results if one.model == result.model and one.precision == "32-true")
+        whole = in_32(result, results)
         memory = "-" if result.memory is None else f"{result.memory:,.0f}"
         scales = f"{result.scales[0]:,.0f}, {result.scales[-1]:,.0f}" if result.scales else "-"
         norms = ", ".join(f"{norm:.3g}" for norm in result.norms.values())

@@ -1,11 +1,12 @@
-"""Kill a small run at random moments, resume it each time, and compare its end with that of a run left in peace.
+"""Kill a small run at random moments, resume it each time, and compare its end with that of a run that nobody disturbs.
 
     make soak                                                   50 kills of one process on the CPU
     make soak ARGS="--model gan"                                the same of a GAN
     make soak ARGS="--kills 5 --processes 2 --workers 2"        options: python scripts/soak.py --help
 
-Compared are the weights, the averaged weights, the snapshots, the optimizer, the schedulers, the counters, the random
-states, ``metrics.csv`` and the sample images, byte by byte; exits with 1 where anything differs.
+Compared are the best and the last checkpoint and the snapshots with all that is in them (weights, average, optimizers,
+schedules, counters, callbacks, random states), ``metrics.csv``, ``measurements.csv``, the findings and the sample
+images, to the last bit; exits with 1 where anything differs.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +31,6 @@ import yaml
 from PIL import Image
 
 REPOSITORY = Path(__file__).parents[1]
-UNET = {"class_path": "project.networks.UNet", "init_args": {"widths": [8, 12], "norm": "batch", "dropout": 0.1}}
-ADAM = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.003}}
-COSINE = {"class_path": "project.models.WarmupCosine", "init_args": {"cycles": 4}}
-EXPONENTIAL = "torch.optim.lr_scheduler.ExponentialLR"
 EPOCH = 18
 """Steps of an epoch: 8 of the 12 images, each 9 times, in batches of 4."""
 
@@ -43,13 +41,13 @@ def main() -> int:
         folder = Path(options.keep or name)
         folder.mkdir(parents=True, exist_ok=True)
         config = options.config or write_config(folder, options)
-        print(f"A run of {options.steps} steps in {folder}, left in peace ...", flush=True)
+        print(f"A run of {options.steps} steps in {folder}, undisturbed ...", flush=True)
         begin = time.monotonic()
-        run_once(folder, config, "peace", options, resume=False)
+        run_once(folder, config, "undisturbed", options, resume=False)
         print(f"took {time.monotonic() - begin:.0f} s. Now killed {options.kills} times ...", flush=True)
         losses = torment(folder, config, options)
         runs = folder / "runs"
-        faults = compare(runs / "peace" / "latest", runs / "killed" / "latest")
+        faults = compare(runs / "undisturbed" / "latest", runs / "killed" / "latest")
     if losses:
         print(
             f"Lost at a kill: {statistics.median(losses):.0f} steps in the middle, {max(losses)} at most "
@@ -61,111 +59,96 @@ def main() -> int:
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50, help="how often to kill [50]")
-    parser.add_argument("--steps", type=int, default=1000, help="length of the run [1000]")
-    parser.add_argument("--every", type=int, default=7, help="steps between two checkpoints [7]")
-    parser.add_argument("--processes", type=int, default=1, help="processes that train [1]")
-    parser.add_argument("--workers", type=int, default=0, help="processes that load images [0]")
-    parser.add_argument("--signal", choices=["KILL", "TERM", "INT"], default="KILL", help="how to end it [KILL]")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments [0]")
-    parser.add_argument("--model", choices=["unet", "gan"], default="unet", help="what is trained [unet]")
-    parser.add_argument("--config", type=Path, help="a configuration of your own; max_steps and such are set by this")
-    parser.add_argument("--keep", type=Path, help="work in this folder, and leave it")
+    add = parser.add_argument
+    add("--kills", type=int, default=50, help="how often to kill [50]")
+    add("--steps", type=int, default=1000, help="length of the run [1000]")
+    add("--every", type=int, default=7, help="steps between two checkpoints [7]")
+    add("--processes", type=int, default=1, help="processes that train [1]")
+    add("--workers", type=int, default=0, help="processes that load images [0]")
+    add("--signal", choices=["KILL", "TERM", "INT"], default="KILL", help="how to end it [KILL]")
+    add("--seed", type=int, default=0, help="of the moments [0]")
+    add("--model", choices=["unet", "gan"], default="unet", help="what is trained [unet]")
+    add("--config", type=Path, help="a configuration of your own; max_steps and such are set by this")
+    add("--keep", type=Path, help="work in this folder, and leave it")
     return parser.parse_args()
+
+
+def build(class_path: str, **arguments: Any) -> dict[str, Any]:
+    """An object in a configuration."""
+    return {"class_path": class_path, "init_args": arguments}
 
 
 def write_config(folder: Path, options: argparse.Namespace) -> Path:
     """A run that has everything that could go wrong: noise, EMA, schedules, clipping, validations in mid-epoch."""
-    pictures = folder / "pictures"
-    pictures.mkdir(exist_ok=True)
+    images = folder / "images"
+    images.mkdir(exist_ok=True)
     y, x = np.mgrid[:41, :52] / 8
     for number in range(12):
         waves = [np.sin(x * (1 + number / 7) + c) * np.cos(y * (1 + c / 3) + number) for c in range(3)]
-        Image.fromarray(np.uint8(127.5 + 120 * np.stack(waves, axis=-1))).save(pictures / f"{number:03d}.png")
+        Image.fromarray(np.uint8(127.5 + 120 * np.stack(waves, axis=-1))).save(images / f"{number:03d}.png")
+    unet = build("project.networks.UNet", widths=[8, 12], norm="batch", dropout=0.1)
+    adam = build("torch.optim.Adam", lr=0.003)
+    cosine = build("project.models.WarmupCosine", cycles=4)
+    third = max(1, options.steps // (3 * EPOCH))
+    models = {
+        "unet": build("project.models.ImageRestorer", network=unet, optimizer=adam, scheduler=cosine),
+        # A third of the run for each stage, and a rhythm in the last one.
+        "gan": build(
+            "project.models.GANColorizer",
+            space="rgb",
+            generator=unet,
+            discriminator=build(
+                "project.networks.PatchGAN", in_channels=6, width=6, layers=2, norm="batch", spectral_norm=True
+            ),
+            adversarial=build("project.models.Hinge"),
+            generator_optimizer=adam,
+            discriminator_optimizer=adam,
+            generator_scheduler=cosine,
+            discriminator_scheduler=build("torch.optim.lr_scheduler.ExponentialLR", gamma=0.97),
+            generator_steps=2,
+            generator_epochs=third,
+            critic_epochs=third,
+        ),
+    }
+    score = {"monitor": "val/psnr", "mode": "max"}
+    config = {
+        "model": models[options.model],
+        "data": {
+            "root": str(images),
+            "pairs": build("project.data.pairs.GaussianNoise", sigma=[5, 50]),
+            "crop": 24,
+            "batch_size": 4,
+            "crops_per_image": 9,
+            "num_workers": options.workers,
+            "cache_dir": str(folder / ".cache"),
+        },
+        "trainer": {"check_val_every_n_epoch": None, "val_check_interval": 23, "log_every_n_steps": 3},
+        "gradient_clipping": {"norm": 0.5},
+        "ema": {"decay": 0.9},
+        "early_stopping": {**score, "patience": 1000},
+        "checkpoint": {**score, "snapshots": "cycles" if options.model == "unet" else "best", "most": 3},
+    }
     path = folder / "soak.yaml"
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "model": denoiser() if options.model == "unet" else gan(options.steps),
-                "data": {
-                    "root": str(pictures),
-                    "pairs": {"class_path": "project.data.pairs.GaussianNoise", "init_args": {"sigma": [5, 50]}},
-                    "crop": 24,
-                    "batch_size": 4,
-                    "crops_per_image": 9,
-                    "num_workers": options.workers,
-                    "cache_dir": str(folder / ".cache"),
-                },
-                "trainer": {"check_val_every_n_epoch": None, "val_check_interval": 23, "log_every_n_steps": 3},
-                "gradient_clipping": {"norm": 0.5},
-                "ema": {"decay": 0.9},
-                "early_stopping": {"monitor": "val/psnr", "mode": "max", "patience": 1000},
-                "checkpoint": {
-                    "monitor": "val/psnr",
-                    "mode": "max",
-                    "snapshots": "cycles" if options.model == "unet" else "best",
-                    "most": 3,
-                },
-            }
-        )
-    )
+    path.write_text(yaml.safe_dump(config))
     return path
 
 
-def denoiser() -> dict[str, Any]:
-    """A UNet, its optimizer and its schedule."""
-    options = {"network": UNET, "optimizer": ADAM, "scheduler": COSINE}
-    return {"class_path": "project.models.ImageRestorer", "init_args": options}
-
-
-def gan(steps: int) -> dict[str, Any]:
-    """Two networks, optimizers and schedules; a third of the run for each stage, and a rhythm in the last one."""
-    third = max(1, steps // (3 * EPOCH))
-    judge = {"in_channels": 6, "width": 6, "layers": 2, "norm": "batch", "spectral_norm": True}
-    options: dict[str, Any] = {
-        "space": "rgb",
-        "generator": UNET,
-        "discriminator": {"class_path": "project.networks.PatchGAN", "init_args": judge},
-        "adversarial": {"class_path": "project.models.Hinge"},
-        "generator_optimizer": ADAM,
-        "discriminator_optimizer": ADAM,
-        "generator_scheduler": COSINE,
-        "discriminator_scheduler": {"class_path": EXPONENTIAL, "init_args": {"gamma": 0.97}},
-        "generator_steps": 2,
-        "generator_epochs": third,
-        "critic_epochs": third,
-    }
-    return {"class_path": "project.models.GANColorizer", "init_args": options}
-
-
-def command(config: Path, name: str, options: argparse.Namespace, resume: bool) -> list[str]:
-    words = [sys.executable, "-m", "project", "fit", "--name", name, "--wandb", "off"]
-    words += ["--resume", "latest"] if resume else ["--config", str(config)]
-    words += ["--trainer.accelerator", "cpu", "--trainer.max_steps", str(options.steps), "--trainer.max_time", "null"]
-    words += ["--checkpoint.every_n_steps", str(options.every), "--trainer.devices", str(options.processes)]
-    if options.processes > 1:
-        words += ["--trainer.strategy", "ddp"]
-    return words
-
-
 def start(folder: Path, config: Path, name: str, options: argparse.Namespace, resume: bool) -> subprocess.Popen:
+    words = [sys.executable, "-m", "project", "fit", "--name", name, "--wandb=off", "--trainer.accelerator=cpu"]
+    words += ["--resume", "latest"] if resume else ["--config", str(config)]
+    words += [f"--trainer.max_steps={options.steps}", "--trainer.max_time=null"]
+    words += [f"--checkpoint.every_n_steps={options.every}", f"--trainer.devices={options.processes}"]
+    words += ["--trainer.strategy=ddp"] if options.processes > 1 else []
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command(config, name, options, resume),
-        cwd=folder,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(words, cwd=folder, env=environment, start_new_session=True, **quiet)
 
 
 def run_once(folder: Path, config: Path, name: str, options: argparse.Namespace, resume: bool) -> None:
     process = start(folder, config, name, options, resume)
-    _, told = process.communicate()
+    _, errors = process.communicate()
     if process.returncode:
-        sys.exit(f"The run failed:\n{told}")
+        sys.exit(f"The run failed:\n{errors}")
 
 
 def torment(folder: Path, config: Path, options: argparse.Namespace) -> list[int]:
@@ -191,20 +174,20 @@ def torment(folder: Path, config: Path, options: argparse.Namespace) -> list[int
         ended = process.poll()
         if ended is None:
             os.killpg(process.pid, getattr(signal, f"SIG{options.signal}"))
-        _, told = process.communicate()
+        _, errors = process.communicate()
         if ended:
-            sys.exit(f"The run failed before kill {kill}:\n{told}")
+            sys.exit(f"The run failed before kill {kill}:\n{errors}")
         saved = steps_saved(latest)
         if saved is not None:
             losses.append(max(0, reached - saved))
         how = "had ended" if ended == 0 else f"killed at step {reached}"
-        print(f"  {kill:3d}: {how}, goes on from {saved or 'the start'}", flush=True)
+        print(f"  {kill:3d}: {how}, resumes from {saved or 'the start'}", flush=True)
     run_once(folder, config, "killed", options, resume=bool(losses))
     return losses
 
 
 def wait_for_step(process: subprocess.Popen, run: Path, step: int) -> None:
-    """Wait until this start of the run has written a figure or a checkpoint, and got to a step, or has ended."""
+    """Wait until this start of the run has written a metric or a checkpoint, and got to a step, or has ended."""
     begin = time.time()
     while process.poll() is None:
         for path in (run / "metrics.csv", run / "checkpoints" / "last.ckpt"):
@@ -234,55 +217,46 @@ def steps_saved(run: Path) -> int | None:
 def compare(one: Path, other: Path) -> list[str]:
     """What differs between two finished runs; a line for each."""
     faults = []
-    for name in ("best", "last"):
-        first, second = (
-            torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True, map_location="cpu")
-            for run in (one, other)
-        )
-        for content in (first, second):
-            # How often a validation was begun does not matter, nor what the folder is called.
-            content["loops"]["fit_loop"].pop("epoch_loop.val_loop.batch_progress")
-        for key in ("global_step", "state_dict", "current_model_state", "optimizer_states", "lr_schedulers"):
-            faults += [f"{name}.ckpt: {found}" for found in different(first.get(key), second.get(key), key)]
-        for key in ("loops", "random_states", "exact_resume", "callbacks"):
-            faults += [f"{name}.ckpt: {found}" for found in different(first[key], second[key], key)]
-    kept = [{path.name: path for path in (run / "checkpoints").glob("snapshot-*.ckpt")} for run in (one, other)]
-    if kept[0].keys() != kept[1].keys():
-        faults.append(f"snapshots differ: {sorted(kept[0].keys() ^ kept[1].keys())}")
-    for name in kept[0].keys() & kept[1].keys():
-        first, second = (torch.load(files[name], weights_only=True)["state_dict"] for files in kept)
-        faults += [f"{name}: {found}" for found in different(first, second, "state_dict")]
-    tables = [(run / "metrics.csv").read_text().splitlines() for run in (one, other)]
-    if tables[0] != tables[1]:
-        row = next(
-            (i for i, rows in enumerate(zip(*tables, strict=False)) if rows[0] != rows[1]), min(map(len, tables))
-        )
-        faults.append(f"metrics.csv: of {len(tables[0])} and {len(tables[1])} lines, the first to differ is {row}")
-    for name in ("findings.jsonl", "measurements.csv"):
-        if (one / name).read_bytes() != (other / name).read_bytes():
-            faults.append(f"{name} differs")
-    names = [{path.name for path in (run / "samples").glob("*.png")} for run in (one, other)]
-    if names[0] != names[1]:
-        faults.append(f"sample images differ: {sorted(names[0] ^ names[1])}")
-    for name in sorted(names[0] & names[1]):
-        if (one / "samples" / name).read_bytes() != (other / "samples" / name).read_bytes():
-            faults.append(f"samples/{name} differs")
+    for pattern in ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/snapshot-*.ckpt"):
+        for first, second in in_both(one, other, pattern, faults):
+            faults += [f"{first.name}: {place}" for place in different(content(first), content(second), "")]
+    for pattern in ("metrics.csv", "measurements.csv", "findings.jsonl", "samples/*.png"):
+        for first, second in in_both(one, other, pattern, faults):
+            if first.read_bytes() != second.read_bytes():
+                faults.append(f"{first.name} differs")
     return faults
+
+
+def in_both(one: Path, other: Path, pattern: str, faults: list[str]) -> Iterator[tuple[Path, Path]]:
+    """The files that both runs have; those that only one has are faults, and one that neither has."""
+    names, others = ({path.relative_to(run) for path in run.glob(pattern)} for run in (one, other))
+    faults += [f"{name} is in one run only" for name in sorted(names ^ others)]
+    faults += [f"neither run has {pattern}"] if "*" not in pattern and not names | others else []
+    return ((one / name, other / name) for name in sorted(names & others))
+
+
+def content(path: Path) -> dict[str, Any]:
+    """All of a checkpoint but what may differ: the run's name, and how often a validation was begun."""
+    checkpoint = torch.load(path, weights_only=True, map_location="cpu")
+    del checkpoint["config"]
+    if "loops" in checkpoint:  # a snapshot has none
+        del checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+    return checkpoint
 
 
 def different(one: Any, other: Any, where: str) -> list[str]:
     """The places where two nested structures are not equal to the last bit."""
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+    if type(one) is not type(other):
+        return [where]
+    if isinstance(one, dict) and one.keys() == other.keys():
+        return [place for key in one for place in different(one[key], other[key], f"{where}.{key}")]
+    if isinstance(one, list | tuple) and len(one) == len(other):
+        pairs = enumerate(zip(one, other, strict=True))
+        return [place for number, pair in pairs for place in different(*pair, f"{where}.{number}")]
+    if isinstance(one, torch.Tensor):
         same = one.dtype == other.dtype and one.shape == other.shape
         return [] if same and bool(((one == other) | (one.isnan() & other.isnan())).all()) else [where]
-    if isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys():
-        return [found for key in one for found in different(one[key], other[key], f"{where}.{key}")]
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple) and len(one) == len(other):
-        return [
-            found for i, pair in enumerate(zip(one, other, strict=True)) for found in different(*pair, f"{where}.{i}")
-        ]
-    both_nan = isinstance(one, float) and isinstance(other, float) and one != one and other != other
-    return [] if both_nan or (type(one) is type(other) and one == other) else [where]
+    return [] if one == other or (one != one and other != other) else [where]  # NaN is not itself
 
 
 if __name__ == "__main__":

@@ -5,9 +5,16 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+from PIL import Image
 from timing import Moment, print_comparison
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from project.data import ImageDataModule
+from project.data.images import decode
 
 BATCH = 16
 
@@ -22,40 +29,34 @@ def compare_loaders(count: int, rounds: int) -> None:
             root = Path(folder) / suffix
             _make_images(root, number, size, suffix)
             paths = sorted(str(path) for path in root.iterdir())
-            sides: dict[str, tuple[Callable[[], int], list[Moment]]] = {
-                "loader, pixels kept": (_loader(root, crop, 2.0), []),
-                "loader, decoding": (_loader(root, crop, 0.0), []),
-                "Dataset of torchvision": (_plain(paths, crop), []),
-                "decoding alone": (_decoding(paths), []),
+            sides = {
+                "loader, pixels kept": _loader(root, crop, 2.0),
+                "loader, decoding": _loader(root, crop, 0.0),
+                "Dataset of torchvision": _plain(paths, crop),
+                "decoding alone": lambda paths=paths: sum(decode(path, 3) is not None for path in paths),
             }
-            for run, _ in sides.values():  # once, for what is read and imported the first time
+            for run in sides.values():  # once, for what is read and imported the first time
                 run()
+            times: dict[str, list[Moment]] = {name: [] for name in sides}
             for _ in range(rounds):
-                for run, times in sides.values():
+                for name, run in sides.items():
                     start = Moment.now()
                     seen = run()
-                    times.append(Moment.now().since(start, seen))
-            print_comparison(f"an image, {title}", {name: times for name, (_, times) in sides.items()}, "us", 1e6)
+                    times[name].append(Moment.now().since(start, seen))
+            print_comparison(f"an image, {title}", times, "us", 1e6)
 
 
 def _make_images(root: Path, count: int, size: tuple[int, int], suffix: str) -> None:
     """Smooth colors with fine grain, which compress about as well as photographs do."""
-    import numpy as np
-    from PIL import Image
-
     root.mkdir()
     rng = np.random.default_rng(0)
     for number in range(count):
         coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
-        grain = rng.normal(0, 6, (size[1], size[0], 1))
-        Image.fromarray((np.asarray(coarse) + grain).clip(0, 255).astype(np.uint8)).save(
-            root / f"{number:05d}.{suffix}", quality=90
-        )
+        grainy = (np.asarray(coarse) + rng.normal(0, 6, (size[1], size[0], 1))).clip(0, 255).astype(np.uint8)
+        Image.fromarray(grainy).save(root / f"{number:05d}.{suffix}", quality=90)
 
 
 def _loader(root: Path, crop: int, cache_gb: float) -> Callable[[], int]:
-    from project.data import ImageDataModule
-
     data = ImageDataModule(
         root=str(root),
         crop=crop,
@@ -73,25 +74,15 @@ def _loader(root: Path, crop: int, cache_gb: float) -> Callable[[], int]:
 
 
 def _plain(paths: list[str], crop: int) -> Callable[[], int]:
-    from PIL import Image
-    from torch.utils.data import DataLoader, Dataset
-    from torchvision.transforms import v2
-
     transform = v2.Compose([v2.RandomCrop(crop), v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(), v2.PILToTensor()])
 
-    class Pictures(Dataset):
+    class Images(Dataset):
         def __len__(self) -> int:
             return len(paths)
 
-        def __getitem__(self, number: int) -> Any:
-            with Image.open(paths[number]) as picture:
-                return transform(picture.convert("RGB"))
+        def __getitem__(self, number: int) -> Tensor:
+            with Image.open(paths[number]) as image:
+                return transform(image.convert("RGB"))
 
-    loader = DataLoader(Pictures(), batch_size=BATCH, shuffle=True)
+    loader = DataLoader(Images(), batch_size=BATCH, shuffle=True)
     return lambda: sum(len(batch) for batch in loader)
-
-
-def _decoding(paths: list[str]) -> Callable[[], int]:
-    from project.data.images import decode
-
-    return lambda: sum(decode(path, 3) is not None for path in paths)

@@ -1,4 +1,4 @@
-"""Wall and CPU time of this process, and how the two sides of a comparison are printed."""
+"""Wall and CPU time of this process, and how the sides of a comparison are printed."""
 
 from __future__ import annotations
 
@@ -18,22 +18,17 @@ class Moment(NamedTuple):
         return cls(time.perf_counter(), time.process_time())
 
     def since(self, start: Moment, parts: int = 1) -> Moment:
-        """Seconds from `start` to here, divided by `parts`."""
+        """Seconds from ``start`` to here, divided by ``parts``."""
         return Moment((self.wall - start.wall) / parts, (self.cpu - start.cpu) / parts)
 
 
 def print_comparison(title: str, sides: dict[str, list[Moment]], unit: str, factor: float = 1.0) -> None:
-    """Print each side's medians and its median ratio, round by round, to the last side.
+    """Print each side's medians over the rounds, and its median ratio, round by round, to the last side.
 
-    Args:
-        title: What was timed.
-        sides: Name -> one measurement a round; every side has as many.
-        unit: What the printed numbers are.
-        factor: From seconds to that unit.
+    ``factor`` leads from seconds to the unit.
     """
-    print(f"{title} ({len(next(iter(sides.values())))} rounds, medians)")
     *_, (last, reference) = sides.items()
-    width = max(map(len, sides))
+    print(f"{title} ({len(reference)} rounds, medians)")
     for name, rounds in sides.items():
         cells = []
         for what in ("wall", "cpu"):
@@ -41,4 +36,4 @@ def print_comparison(title: str, sides: dict[str, list[Moment]], unit: str, fact
             ratios = [getattr(a, what) / max(getattr(b, what), 1e-9) for a, b in zip(rounds, reference, strict=True)]
             ratio = "" if name == last else f" (x {statistics.median(ratios):.3f})"
             cells.append(f"{what} {median:9.1f} {unit}{ratio}")
-        print(f"  {name:<{width}}  " + "   ".join(cells), flush=True)
+        print(f"  {name:<{max(map(len, sides))}}  " + "   ".join(cells), flush=True)

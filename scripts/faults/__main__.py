@@ -13,40 +13,15 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
 NOTES = {"outlier-images"}
 """Codes that are never more than a note."""
-
-
-@dataclass
-class Row:
-    """How often one planted fault was found."""
-
-    code: str
-    name: str
-    seeds: int = 0
-    found: int = 0
-    first: int = 0
-    others: list[str] = field(default_factory=list)
-
-    def count(self, faults: list[str], notes: list[str]) -> None:
-        """One more run of it."""
-        if self.code in NOTES and not faults:
-            faults = [code for code in notes if code == self.code]
-        self.seeds += 1
-        self.found += bool(faults)
-        self.first += faults[:1] == [self.code]
-        if faults[:1] != [self.code]:
-            self.others.append(faults[0] if faults else "-")
-
-    def line(self) -> str:
-        """For the table."""
-        others = f"   else: {', '.join(sorted(set(self.others)))}" if self.others else ""
-        return f"{self.code:<27}{self.name:<62}{self.found:>4}/{self.seeds}{self.first:>6}/{self.seeds}{others}"
+Outcomes = dict[tuple[str, str], list[list[str]]]
+"""Code and name of a planted fault -> for each seed the codes of what was found, in order."""
 
 
 def main() -> int:
@@ -58,89 +33,98 @@ def main() -> int:
     parser.add_argument("--only", default="", help="faults and runs with this in their name or code")
     parser.add_argument("--part", choices=("all", "checks", "planted", "healthy"), default="all")
     given = parser.parse_args()
-    sys.path[:0] = [str(REPOSITORY), str(Path(__file__).parent)]
+    sys.path.insert(0, str(REPOSITORY))
+    checks, planted, healthy = (given.part in ("all", part) for part in ("checks", "planted", "healthy"))
     seeds = range(given.first_seed, given.first_seed + given.seeds)
-    rows: list[Row] = []
-    alarms = 0
+    outcomes: Outcomes = {}
     print(f"{'fault':<27}{'planted as':<62}{'found':>6}{'first':>8}", flush=True)
-    if given.part in ("all", "checks"):
-        rows += before_training(seeds, given.only)
-    if given.part in ("all", "planted"):
-        rows += while_training(seeds, given.only)
-    tell_sums(rows)
-    if given.part in ("all", "checks"):
-        alarms += tell_alarms("models and data with nothing wrong", healthy_checks(given.first_seed, given.only))
-    if given.part in ("all", "healthy"):
-        alarms += tell_alarms("healthy runs", healthy_runs(given.first_seed, given.only))
-    return int(alarms > 0 or any(row.first < row.seeds for row in rows))
+    if checks:
+        outcomes |= before_training(seeds, given.only)
+    if planted:
+        outcomes |= while_training(seeds, given.only)
+    if outcomes:
+        print_sums(outcomes)
+    alarms = 0
+    if checks:
+        alarms += print_alarms("models and data with nothing wrong", healthy_checks(given.first_seed, given.only))
+    if healthy:
+        alarms += print_alarms("healthy runs", healthy_runs(given.first_seed, given.only))
+    missed = any(found[:1] != [code] for (code, _), runs in outcomes.items() for found in runs)
+    return int(alarms > 0 or missed)
 
 
-def before_training(seeds: Iterable[int], only: str) -> list[Row]:
-    """A row for each fault that a test of the checks plants."""
+def before_training(seeds: Iterable[int], only: str) -> Outcomes:
+    """The faults that tests of the checks plant."""
     from before import looks
 
-    rows: dict[tuple[str, str], Row] = {}
+    outcomes: Outcomes = defaultdict(list)
     for seed in seeds:
         for code, name, faults, notes in looks("planted", seed, only):
-            rows.setdefault((code, name), Row(code, name)).count(faults, notes)
-    for row in rows.values():
-        print(row.line(), flush=True)
-    return list(rows.values())
+            outcomes[code, name].append(faults or [note for note in notes if note == code and note in NOTES])
+    for (code, name), runs in outcomes.items():
+        print_row(code, name, runs)
+    return outcomes
 
 
-def while_training(seeds: Iterable[int], only: str) -> list[Row]:
-    """Train with each fault, and print its row."""
+def while_training(seeds: Iterable[int], only: str) -> Outcomes:
+    """Train with each fault."""
     from plants import PLANTS
 
-    rows = []
-    for plant in PLANTS:
-        if only not in f"{plant.code} {plant.name}":
-            continue
-        rows.append(row := Row(plant.code, plant.name))
-        for seed in seeds:
-            found = plant.run(seed)
-            row.count([f.code for f in found if f.is_fault], [f.code for f in found if not f.is_fault])
-        print(row.line(), flush=True)
-    return rows
+    outcomes: Outcomes = {}
+    for code, name, run in PLANTS:
+        if only in f"{code} {name}":
+            outcomes[code, name] = [[f.code for f in run(seed) if f.is_fault] for seed in seeds]
+            print_row(code, name, outcomes[code, name])
+    return outcomes
 
 
-def tell_sums(rows: list[Row]) -> None:
+def count(code: str, runs: list[list[str]]) -> tuple[int, int]:
+    """On how many runs a fault was found at all, and on how many it was named first."""
+    return sum(map(bool, runs)), sum(found[:1] == [code] for found in runs)
+
+
+def print_row(code: str, name: str, runs: list[list[str]]) -> None:
+    found, first = count(code, runs)
+    others = sorted({codes[0] if codes else "-" for codes in runs if codes[:1] != [code]})
+    instead = f"   else: {', '.join(others)}" if others else ""
+    print(f"{code:<27}{name:<62}{found:>4}/{len(runs)}{first:>6}/{len(runs)}{instead}", flush=True)
+
+
+def print_sums(outcomes: Outcomes) -> None:
     """For each code, and over all."""
-    if not rows:
-        return
     print(f"\n{'code':<27}{'ways':>6}{'planted':>9}{'found':>7}{'first':>7}")
-    codes = {row.code: [other for other in rows if other.code == row.code] for row in rows}
-    for code, found in {**codes, "all": rows}.items():
-        seeds, seen, first = (sum(getattr(row, name) for row in found) for name in ("seeds", "found", "first"))
-        print(f"{code:<27}{len(found):>6}{seeds:>9}{seen:>7}{first:>7}")
-    print(f"{seen / seeds:.1%} found, {first / seeds:.1%} named first, {len(codes)} codes")
+    sums: dict[str, list[int]] = defaultdict(lambda: [0] * 4)
+    for (code, _), runs in outcomes.items():
+        for place, number in enumerate((1, len(runs), *count(code, runs))):
+            sums[code][place] += number
+    total = [sum(column) for column in zip(*sums.values(), strict=True)]
+    for code, (ways, planted, found, first) in [*sums.items(), ("all", total)]:
+        print(f"{code:<27}{ways:>6}{planted:>9}{found:>7}{first:>7}")
+    print(f"{found / planted:.1%} found, {first / planted:.1%} named first, {len(sums)} codes")
 
 
-def healthy_checks(seed: int, only: str) -> Iterable[tuple[str, list[str]]]:
+def healthy_checks(seed: int, only: str) -> Iterator[tuple[str, list[str]]]:
     """Name and faults of each."""
     from before import looks
 
     return ((name, faults) for _, name, faults, _ in looks("healthy", seed, only))
 
 
-def healthy_runs(seed: int, only: str) -> Iterable[tuple[str, list[str]]]:
+def healthy_runs(seed: int, only: str) -> Iterator[tuple[str, list[str]]]:
     """Name and faults of each."""
     from healthy import runs
 
-    def faults(run: Callable) -> list[str]:
-        return [finding.code for finding in run() if finding.is_fault]
-
-    return ((name, faults(run)) for name, run in runs(seed) if only in name)
+    return ((name, [f.code for f in run() if f.is_fault]) for name, run in runs(seed) if only in name)
 
 
-def tell_alarms(what: str, looks: Iterable[tuple[str, list[str]]]) -> int:
+def print_alarms(what: str, looks: Iterable[tuple[str, list[str]]]) -> int:
     """Print the false alarms; their number."""
-    alarms = count = 0
+    number = alarms = 0
     for name, faults in looks:
-        count, alarms = count + 1, alarms + bool(faults)
+        number, alarms = number + 1, alarms + bool(faults)
         if faults:
             print(f"  false alarm: {name}: {', '.join(faults)}", flush=True)
-    print(f"{count} {what}, {alarms} with a fault")
+    print(f"{number} {what}, {alarms} with a fault")
     return alarms
 
 

@@ -1,4 +1,4 @@
-"""Faults that are there before the first step: the tests of the checks plant them, and tell here what was found."""
+"""Faults before the first step: the tests of the checks plant them, and their properties say what was found."""
 
 from __future__ import annotations
 
@@ -11,33 +11,23 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 REPOSITORY = Path(__file__).parents[2]
-TESTS = "tests/workbench/findings/checks"
 
 
 def looks(kind: str, seed: int, only: str = "", where: str = "") -> Iterator[tuple[str, str, list[str], list[str]]]:
-    """Run the tests of one kind.
-
-    Args:
-        kind: The mark of the tests: planted or healthy.
-        seed: Of their images and networks.
-        only: Tests with this in their name or in the code that they plant.
-        where: One file of them alone.
+    """Run the tests marked ``planted`` or ``healthy``, whose code or name contains ``only``, of one file or of all.
 
     Yields:
         Code (empty where nothing is planted), name of the test, faults and notes, in the order in which they came.
     """
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
+        report = Path(folder, "report.xml")
         command = [sys.executable, "-m", "pytest", "-q", "-m", kind, "-p", "no:cacheprovider", f"--junitxml={report}"]
-        subprocess.run(
-            [*command, f"{TESTS}/{where}"],
-            cwd=REPOSITORY,
-            env={**os.environ, "FAULTS_SEED": str(seed)},
-            stdout=subprocess.DEVNULL,
-        )
+        command.append(f"tests/workbench/findings/checks/{where}")
+        environment = {**os.environ, "FAULTS_SEED": str(seed)}
+        subprocess.run(command, cwd=REPOSITORY, env=environment, stdout=subprocess.DEVNULL)
         cases = list(ElementTree.parse(report).iter("testcase"))
     for case in cases:
-        told = {p.get("name"): p.get("value", "") for p in case.iter("property")}
-        code, name = told.get("planted", ""), case.get("name", "").removeprefix("test_").replace("_", " ")
+        found = {p.get("name"): p.get("value", "") for p in case.iter("property")}
+        code, name = found.get("planted", ""), case.get("name", "").removeprefix("test_").replace("_", " ")
         if only in f"{code} {name}":
-            yield code, name, told.get("faults", "").split(), told.get("notes", "").split()
+            yield code, name, found.get("faults", "").split(), found.get("notes", "").split()

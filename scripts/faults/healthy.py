@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 from networks import Residuals, chain
-from runs import Gray, Hinted, play, restore, unet
+from runs import Hinted, Run, colorize, play, restore, unet
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
 from project.models.losses import Charbonnier, Hinge, LeastSquares, PSNRLoss, Standard, WassersteinGP
-from workbench.findings import Finding
-
-Run = Callable[[int], list[Finding]]
 
 NETWORKS: dict[str, dict[str, Any]] = {
     "no norm": {},
@@ -25,7 +22,6 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "layer norm, wide": {"norm": "layer", "widths": [16, 24]},
 }
 RATES = (6e-4, 2e-3, 6e-3)
-MOMENTUM = partial(optim.SGD, momentum=0.9)
 
 
 def frozen(seed: int) -> nn.Module:
@@ -40,15 +36,6 @@ def silent(seed: int) -> nn.Module:
     network = unet(seed)
     nn.init.zeros_(network.tail.weight)
     return network
-
-
-def colors(seed: int, network: nn.Module | None = None, **more: Any) -> list[Finding]:
-    """Colors by regression."""
-    return restore(seed, network or unet(seed, in_channels=1, residual=False), data=Gray, **{"steps": 120, **more})
-
-
-def cosine(steps: int) -> Any:
-    return partial(lr_scheduler.CosineAnnealingLR, T_max=steps)
 
 
 TWICE: dict[str, Run] = {
@@ -74,16 +61,20 @@ THRICE: dict[str, Run] = {
 ONCE: dict[str, Run] = {
     "long": lambda s: restore(s, steps=500),
     "long, cosine": lambda s: restore(
-        s, unet(s, norm="batch"), steps=400, scheduler=cosine(400), schedule_every="step"
+        s,
+        unet(s, norm="batch"),
+        steps=400,
+        scheduler=partial(lr_scheduler.CosineAnnealingLR, T_max=400),
+        schedule_every="step",
     ),
-    "long, colors": lambda s: colors(s, steps=500),
+    "long, colors": lambda s: colorize(s, steps=500),
     "long, GAN": lambda s: play(s, steps=400),
     "long, GAN, few images of a strong reconstruction": lambda s: play(s, steps=300, few=50),
-    "colors, group norm, concat": lambda s: colors(
+    "colors, group norm, concat": lambda s: colorize(
         s, unet(s, in_channels=1, residual=False, norm="group", skip="concat", stage_residual=False)
     ),
-    "colors, mean squared error": lambda s: colors(s, loss=nn.MSELoss()),
-    "colors, plain network of tanh": lambda s: colors(s, chain(s, "tanh", given=1, width=16)),
+    "colors, mean squared error": lambda s: colorize(s, loss=nn.MSELoss()),
+    "colors, plain network of tanh": lambda s: colorize(s, chain(s, "tanh", channels=1, width=16)),
     "plain network": lambda s: restore(s, chain(s, width=16), steps=160),
     "plain network of ELU, group norm": lambda s: restore(s, chain(s, "elu", 5, width=16, norm=True), steps=160),
     "plain network, leaky, group norm": lambda s: restore(s, chain(s, "leaky", 6, width=16, norm=True), steps=160),
@@ -103,7 +94,7 @@ ONCE: dict[str, Run] = {
     "one cycle": lambda s: restore(
         s, scheduler=partial(lr_scheduler.OneCycleLR, max_lr=6e-3, total_steps=161), steps=160, schedule_every="step"
     ),
-    "SGD with momentum": lambda s: restore(s, lr=0.02, optimizer=MOMENTUM),
+    "SGD with momentum": lambda s: restore(s, lr=0.02, optimizer=optim.SGD, options={"momentum": 0.9}),
     "RMSprop": lambda s: restore(s, lr=1e-3, optimizer=optim.RMSprop),
     "AdamW, decay of 0.05": lambda s: restore(s, optimizer=optim.AdamW, options={"weight_decay": 0.05}),
     "small l2": lambda s: restore(s, l2=1e-5),
@@ -127,8 +118,8 @@ ONCE: dict[str, Run] = {
 }
 
 
-def runs(first_seed: int = 1) -> Iterator[tuple[str, Callable[[], list[Finding]]]]:
-    """Name and run of each."""
+def runs(first_seed: int = 1) -> Iterator[tuple[str, partial]]:
+    """Name of each, and what runs it."""
     for runs, seeds in ((TWICE, 2), (THRICE, 3), (ONCE, 1)):
         for name, run in runs.items():
             for seed in range(first_seed, first_seed + seeds):

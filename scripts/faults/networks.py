@@ -1,9 +1,10 @@
-"""Networks that a user might bring along, beside the project's own; plain, and easily spoilt."""
+"""Networks that a user might bring along, beside the project's own; plain, and easily spoiled."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import torch
 from runs import unet
@@ -11,13 +12,9 @@ from torch import Tensor, nn
 
 from project.networks.normalize import Normalized
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "leaky": nn.LeakyReLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "elu": nn.ELU,
-}
+Start = Callable[[Tensor], object]
+"""Changes a kernel in place, before training."""
+ACTIVATIONS = {"relu": nn.ReLU, "leaky": nn.LeakyReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "elu": nn.ELU}
 
 
 def chain(
@@ -25,50 +22,40 @@ def chain(
     activation: str = "relu",
     layers: int = 4,
     width: int = 8,
-    given: int = 3,
+    channels: int = 3,
     norm: bool = False,
-    start: Callable[[Tensor], object] | None = None,
+    start: Start | None = None,
 ) -> nn.Module:
-    """Convolutions in a row, each with its non-linearity but for the last, between a normalization and its inverse.
-
-    Args:
-        seed: Of the weights.
-        activation: A key of ``ACTIVATIONS``.
-        layers: Number of convolutions.
-        width: Channels between them.
-        given: Channels of the input.
-        norm: Whether a group norm comes before each non-linearity.
-        start: How every kernel starts, in place; None: as PyTorch starts them.
-    """
+    """Convolutions in a row, each but the last with its non-linearity, between a normalization and its inverse."""
     torch.manual_seed(seed)
     parts: list[nn.Module] = []
-    for before, after in pairwise([given, *[width] * (layers - 1), 3]):
+    for before, after in pairwise([channels, *[width] * (layers - 1), 3]):
         parts.append(nn.Conv2d(before, after, 3, padding=1))
         parts += [nn.GroupNorm(4, after)] if norm and after == width else []
         parts.append(ACTIVATIONS[activation]())
     body = nn.Sequential(*parts[:-1])
-    for kernel in kernels(body):
-        if start is not None:
-            start(kernel)
-    return Normalized(body, given, 3)
+    return Normalized(body if start is None else started(start, body), channels, 3)
 
 
-def kernels(network: nn.Module) -> list[Tensor]:
-    """The weights of all convolutions."""
-    return [module.weight for module in network.modules() if isinstance(module, nn.modules.conv._ConvNd)]
-
-
-def started(start: Callable[[Tensor], object], seed: int, **more: object) -> nn.Module:
-    """The small UNet, its kernels started in a way of one's own."""
-    network = unet(seed, **more)
-    for kernel in kernels(network):
-        start(kernel)
+def started(start: Start, network: nn.Module) -> nn.Module:
+    """The network, each of its kernels changed."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.conv._ConvNd):
+            start(module.weight)
     return network
 
 
-def filled(seed: int, part: str, value: float, **more: object) -> nn.Module:
+def normal(std: float) -> Start:
+    return lambda weight: nn.init.normal_(weight, std=std)
+
+
+def times(factor: float) -> Start:
+    return lambda weight: weight.data.mul_(factor)
+
+
+def filled(seed: int, part: str, value: float) -> nn.Module:
     """The small UNet, whose biases in one part all have one value."""
-    network = unet(seed, **more)
+    network = unet(seed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if part in name and name.endswith("bias"):
@@ -78,21 +65,52 @@ def filled(seed: int, part: str, value: float, **more: object) -> nn.Module:
 
 def scaled(network: nn.Module, name: str, by: float) -> nn.Module:
     """The network, with one layer's weights many times as large."""
-    with torch.no_grad():
-        network.get_submodule(name).weight.mul_(by)
+    times(by)(network.get_submodule(name).weight)
     return network
 
 
-class Shifted(nn.Module):
-    """A network that gets its input moved away from 0, as by a normalization that was forgotten or done twice."""
+class Changed(nn.Module):
+    """A network that gets something else than the input, as by a normalization that was forgotten or done twice."""
 
-    def __init__(self, network: nn.Module, by: float, scale: float = 1.0) -> None:
+    def __init__(self, network: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.network = network
-        self.by, self.scale = by, scale
+        self.network, self.change = network, change
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.network(x * self.scale + self.by)
+        return self.network(self.change(x))
+
+
+def shifted(network: nn.Module, by: float) -> nn.Module:
+    return Changed(network, lambda x: x + by)
+
+
+def stretched(network: nn.Module, by: float) -> nn.Module:
+    return Changed(network, lambda x: x * by)
+
+
+def blind(network: nn.Module) -> nn.Module:
+    """Does not get to see its input."""
+    return Changed(network, torch.zeros_like)
+
+
+def first_only(network: nn.Module) -> nn.Module:
+    """Gets the first image of the batch for all of them."""
+    return Changed(network, lambda x: x[:1].expand_as(x))
+
+
+class Cut(nn.Module):
+    """A network whose first layers are cut off from the loss."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.first, self.second = unet(seed), unet(seed + 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.first(x).detach())
+
+
+def conv(given: int, out: int) -> nn.Conv2d:
+    return nn.Conv2d(given, out, 3, padding=1)
 
 
 class Again(nn.Module):
@@ -101,7 +119,7 @@ class Again(nn.Module):
     def __init__(self, seed: int, times: int, scale: float) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        self.head, self.core, self.tail = nn.Conv2d(3, 8, 3, 1, 1), nn.Conv2d(8, 8, 3, 1, 1), nn.Conv2d(8, 3, 3, 1, 1)
+        self.head, self.core, self.tail = conv(3, 8), conv(8, 8), conv(8, 3)
         nn.init.normal_(self.core.weight, std=scale)
         self.times = times
 
@@ -112,41 +130,15 @@ class Again(nn.Module):
         return x + self.tail(h)
 
 
-class Blind(nn.Module):
-    """A generator that does not get to see its input."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network(torch.zeros_like(x))
-
-
-class FirstOnly(nn.Module):
-    """A generator that gets the first image of the batch for all of them."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.network(x[:1].expand_as(x))
-
-
 class Residuals(nn.Module):
     """Blocks that add to what they get, without a norm."""
 
     def __init__(self, seed: int, blocks: int, scale: float) -> None:
         super().__init__()
         torch.manual_seed(seed)
-        self.head, self.tail = nn.Conv2d(3, 8, 3, 1, 1), nn.Conv2d(8, 3, 3, 1, 1)
-        self.blocks = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1)) for _ in range(blocks)
-        )
-        with torch.no_grad():
-            for kernel in kernels(self.blocks):
-                kernel.mul_(scale)
+        self.head, self.tail = conv(3, 8), conv(8, 3)
+        made: list[Any] = [nn.Sequential(conv(8, 8), nn.ReLU(), conv(8, 8)) for _ in range(blocks)]
+        self.blocks = started(times(scale), nn.ModuleList(made))
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.head(x)

@@ -7,6 +7,7 @@ import io
 import logging
 import warnings
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,28 +24,18 @@ from workbench.watch import Watch
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
 SIDE, BATCH = 24, 4
 Spoil = Callable[[Batch, int], Batch]
-
-
-def keep(pair: Batch, step: int) -> Batch:
-    """Nothing is spoilt."""
-    return pair
+"""Called with each batch and its step; -1 in validation."""
+Run = Callable[[int], list[Finding]]
+"""Seed -> what was found, in order."""
 
 
 class Waves(L.LightningDataModule):
-    """What both tasks learn from.
+    """What both tasks learn from: one epoch of so many batches, of which only the first ``few`` differ."""
 
-    Args:
-        steps: Batches of the one epoch.
-        seed: Of the images.
-        spoil: Called with each batch and its step; -1 in validation.
-        few: So many different batches, which come again and again; None: each is new.
-    """
-
-    crop = SIDE
-
-    def __init__(self, steps: int, seed: int, spoil: Spoil = keep, few: int | None = None) -> None:
+    def __init__(self, steps: int, seed: int, spoil: Spoil | None = None, few: int | None = None) -> None:
         super().__init__()
-        self.steps, self.seed, self.spoil, self.few = steps, seed, spoil, few or steps
+        self.steps, self.seed, self.few = steps, seed, few or steps
+        self.spoil = spoil or (lambda pair, step: pair)
 
     def pair(self, number: int) -> Batch:
         raise NotImplementedError
@@ -66,13 +57,12 @@ class Waves(L.LightningDataModule):
 class Noisy(Waves):
     """Smooth waves of three colors, and noise on them."""
 
-    sigma = 0.1
     normalization = {"input": ([0.5] * 3, [0.25] * 3), "target": ([0.5] * 3, [0.25] * 3)}  # noqa: RUF012
 
     def pair(self, number: int) -> Batch:
         _, way, noise = self._directions(number, 3)
         target = 0.5 + 0.4 * torch.sin(way)
-        noisy = target + self.sigma * noise
+        noisy = target + 0.1 * noise
         return Batch(noisy, target, noisy, torch.arange(BATCH))
 
 
@@ -115,19 +105,23 @@ def restore(
     model: type[ImageRestorer] = ImageRestorer,
     lr: float = 2e-3,
     optimizer: type = torch.optim.Adam,
+    options: dict[str, Any] | None = None,
     steps: int = 80,
-    spoil: Spoil = keep,
+    data: type[Waves] = Noisy,
+    spoil: Spoil | None = None,
+    few: int | None = None,
     callbacks: Sequence[L.Callback] = (),
     trainer: dict[str, Any] | None = None,
-    options: dict[str, Any] | None = None,
-    data: Callable[..., Waves] = Noisy,
-    few: int | None = None,
-    every: int = 40,
     **more: Any,
 ) -> list[Finding]:
-    """Train a single network, to denoise where nothing else is said; what was found, in order."""
+    """Train a single network, to denoise where nothing else is said."""
     built = model(network or unet(seed), optimizer=lambda p: optimizer(p, lr=lr, **(options or {})), **more)
-    return _watch(built, data(steps, seed, spoil, few), every, callbacks, trainer or {})
+    return _watch(built, data(steps, seed, spoil, few), 40, callbacks, trainer or {})
+
+
+def colorize(seed: int, network: torch.nn.Module | None = None, steps: int = 120, **more: Any) -> list[Finding]:
+    """Colors from gray waves, by regression: what no straight line can do."""
+    return restore(seed, network or unet(seed, in_channels=1, residual=False), steps=steps, data=Gray, **more)
 
 
 def play(
@@ -135,36 +129,41 @@ def play(
     model: type[GANColorizer] = GANColorizer,
     lr: tuple[float, float] = (5e-4, 2e-4),
     steps: int = 80,
-    spoil: Spoil = keep,
+    data: type[Waves] = Gray,
+    spoil: Spoil | None = None,
+    few: int | None = None,
     generator: dict[str, Any] | None = None,
     discriminator: dict[str, Any] | None = None,
     wrap: Callable[[torch.nn.Module], torch.nn.Module] = lambda network: network,
-    data: Callable[..., Waves] = Gray,
-    few: int | None = None,
-    trainer: dict[str, Any] | None = None,
     **more: Any,
 ) -> list[Finding]:
-    """Train a small GAN, whose generator may be wrapped in a network of one's own; what was found, in order."""
+    """Train a small GAN, whose generator may be wrapped in a network of one's own."""
     made = data(steps, seed, spoil, few)
-    known = len(made.normalization["input"][0])
-    painter = wrap(unet(seed, in_channels=known, residual=False, **(generator or {})))
-    judge = PatchGAN(known + 3, **{"width": 8, "layers": 2, "norm": "instance", **(discriminator or {})})
-    makers = {
-        f"{name}_optimizer": lambda p, rate=rate: torch.optim.Adam(p, lr=rate, betas=(0.5, 0.99))
-        for name, rate in zip(("generator", "discriminator"), lr, strict=True)
-    }
-    built = model(painter, judge, space="rgb", metrics={}, **makers, **more)
-    return _watch(built, made, 20, (), trainer or {})
+    channels = len(made.normalization["input"][0])
+    networks = (
+        wrap(unet(seed, in_channels=channels, residual=False, **(generator or {}))),
+        PatchGAN(channels + 3, **{"width": 8, "layers": 2, "norm": "instance", **(discriminator or {})}),
+    )
+    optimizers = [partial(torch.optim.Adam, lr=rate, betas=(0.5, 0.99)) for rate in lr]
+    built = model(
+        *networks,
+        generator_optimizer=optimizers[0],
+        discriminator_optimizer=optimizers[1],
+        space="rgb",
+        metrics={},
+        **more,
+    )
+    return _watch(built, made, 20, (), {})
 
 
 def _watch(
-    model: L.LightningModule, data: Waves, every: int, callbacks: Sequence[L.Callback], more: dict[str, Any]
+    model: L.LightningModule, data: Waves, every: int, callbacks: Sequence[L.Callback], trainer: dict[str, Any]
 ) -> list[Finding]:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     watch = Watch(throughput=False)
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0, "logger": False}
     quiet |= {"accelerator": "cpu", "max_epochs": 1, "enable_checkpointing": False, "val_check_interval": every}
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # what is found is told in the table
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the table says what is found
         warnings.simplefilter("ignore")
-        L.Trainer(callbacks=[watch, *callbacks], **{**quiet, **more}).fit(model, data)
+        L.Trainer(callbacks=[watch, *callbacks], **quiet, **trainer).fit(model, data)
     return watch.findings

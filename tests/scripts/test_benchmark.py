@@ -10,30 +10,30 @@ import yaml
 REPOSITORY = Path(__file__).parents[2]
 
 
-def benchmark(*words: str) -> str:
+def benchmark(*words: str, code: int = 0) -> str:
     command = [sys.executable, str(REPOSITORY / "scripts" / "benchmark"), *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert done.returncode == code, done.stderr
+    return done.stderr if code else done.stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", ["denoise.yaml", "colorize.yaml"])
-def test_a_step_is_timed_against_a_bare_loop(config):
-    path = str(REPOSITORY / "configs" / config)
+@pytest.mark.parametrize(
+    ("words", "sides"),
+    [
+        (["step", "--steps", "2", "--rounds", "1"], ("everything on", "callbacks off", "bare loop")),
+        (
+            ["monitors", "--steps", "3", "--rounds", "2", "--trainer.limit_val_batches=1"],
+            ("monitors on", "monitors off", "2 rounds"),
+        ),
+    ],
+    ids=["step", "monitors"],
+)
+def test_training_is_timed_against_a_bare_loop_and_without_monitors(config, words, sides):
     small = ["--data.batch_size=2", *(["--data.crop=32"] if config == "denoise.yaml" else [])]
-    printed = benchmark("step", "--config", path, "--steps", "2", "--rounds", "1", *small)
-    for side in ("everything on", "callbacks off", "bare loop"):
-        assert side in printed
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("config", ["denoise.yaml", "colorize.yaml"])
-def test_the_monitors_are_timed_against_a_run_without_them(config):
-    path = str(REPOSITORY / "configs" / config)
-    small = ["--data.batch_size=2", "--trainer.limit_val_batches=1"]
-    printed = benchmark("monitors", "--config", path, "--steps", "3", "--rounds", "2", *small)
-    assert "monitors on" in printed and "monitors off" in printed and "2 rounds" in printed
+    printed = benchmark(*words, "--config", str(REPOSITORY / "configs" / config), *small)
+    assert all(side in printed for side in sides), printed
 
 
 @pytest.mark.slow
@@ -55,8 +55,8 @@ def test_inference_is_timed_in_every_way_and_its_memory_measured(tmp_path, make_
     network = {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 6], "norm": "none"}}
     model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network}}
     data = {"root": str(make_images(20)), "crop": 16, "batch_size": 4, "num_workers": 0}
-    trainer = {"accelerator": "cpu", "max_steps": 1}
     config = tmp_path / "tiny.yaml"
+    trainer = {"accelerator": "cpu", "max_steps": 1}
     config.write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))
     command = [sys.executable, "-m", "project", "fit", "--config", str(config), "--wandb", "off"]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
@@ -67,7 +67,7 @@ def test_inference_is_timed_in_every_way_and_its_memory_measured(tmp_path, make_
     assert "milliseconds an image of 40 x 40, CPU" in printed
     assert [line.split() for line in lines if line.split()[:1] == ["batch"]] == [["batch", "1", "8"]]
     ways = ["eager", "channels_last", "ONNX Runtime"]
-    if "not compiled" not in printed:  # which is said where there is no compiler
+    if "not compiled" not in printed:  # where there is no compiler
         ways.append("compiled")
     for way in ways:
         (row,) = [line for line in lines if line.startswith(f"  {way} ")]
@@ -78,14 +78,12 @@ def test_inference_is_timed_in_every_way_and_its_memory_measured(tmp_path, make_
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ([], "inference needs --ckpt_path: runs/NAME/latest/checkpoints/best.ckpt"),
         (["--ckpt_path", "no.ckpt"], "There is no checkpoint no.ckpt"),
     ],
 )
-def test_inference_wants_a_checkpoint(words, told):
-    command = [sys.executable, str(REPOSITORY / "scripts" / "benchmark"), "inference", *words]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 2
-    assert told in done.stderr and "Traceback" not in done.stderr
+def test_inference_wants_a_checkpoint(words, message):
+    printed = benchmark("inference", *words, code=2)
+    assert message in printed and "Traceback" not in printed

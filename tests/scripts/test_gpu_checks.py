@@ -17,6 +17,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "gpu_checks.py"
 def checks(monkeypatch):
     spec = importlib.util.spec_from_file_location("gpu_checks", SCRIPT)
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.syspath_prepend(SCRIPT.parent)
     monkeypatch.setitem(sys.modules, "gpu_checks", module)  # its dataclass looks itself up
     spec.loader.exec_module(module)
     return module
@@ -35,7 +36,7 @@ def test_precisions_that_train_alike_have_no_fault(checks, results):
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"finite": False}, "weights are not finite"),
         ({"taken": 370}, "30 of 400 steps were skipped"),
@@ -46,10 +47,10 @@ def test_precisions_that_train_alike_have_no_fault(checks, results):
         ({"norms": {}}, "the first gradient norm of network is nan"),
     ],
 )
-def test_what_goes_wrong_is_told(checks, results, change, told):
+def test_what_goes_wrong_is_reported(checks, results, change, message):
     vars(results[1]).update(change)
     (fault,) = checks.find_faults(results)
-    assert fault.startswith("UNet 16-mixed: ") and told in fault
+    assert fault.startswith("UNet 16-mixed: ") and message in fault
 
 
 def test_a_few_steps_that_the_scale_costs_are_no_fault(checks, results):
