@@ -29,8 +29,8 @@ from workbench.main import PROGRAM, load
 from workbench.parser import Parser, expand_args
 from workbench.pretrained import skip_pretrained_download
 from workbench.run import Run, compare_configs, find_run, latest_valid_checkpoint, start_run
-from workbench.sharding import is_sharded
 from workbench.signals import STOP, Stop
+from workbench.strategies import is_sharded
 from workbench.watch import Watch
 
 # Each has a key of its own, so that `--early_stopping.patience 5` works. They are called in this order, between FIRST

@@ -17,8 +17,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from workbench.checkpoint import weights_mismatch
-from workbench.checkpoint_io import AtomicCheckpointIO
+from workbench.checkpoint import AtomicCheckpointIO
 from workbench.errors import UserError
 from workbench.lightning_private import cluster_environment
 

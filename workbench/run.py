@@ -14,8 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from workbench.checkpoint import flat_data, one_line, read_checkpoint
-from workbench.checkpoint_io import PREVIOUS
+from workbench.checkpoint import PREVIOUS, flat_data, one_line, read_checkpoint
 from workbench.distributed import RUN_VERSION, Launch, find_launch
 from workbench.errors import UserError
 

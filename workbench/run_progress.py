@@ -41,20 +41,16 @@ class RunProgress:
     def __call__(self) -> float:
         """In [0, 1], or a little above at the very end."""
         step = self.trainer.global_step
-        return max(step / self.total_steps, self._time_share(step))
-
-    def _time_share(self, step: int) -> float:
         if self.timer is None:
-            return 0.0
-        if self.trainer.world_size == 1:
-            return self._measure()
+            return step / self.total_steps
         # Clocks differ between processes, and with them the learning rates would, and then the weights.
-        if step >= self._agreed_at + BROADCAST_EVERY:
-            self._agreed = self.trainer.strategy.broadcast(self._measure())
-            self._agreed_at = step
-        return self._agreed
+        if self.trainer.world_size == 1:
+            self._agreed = self._time_share()
+        elif step >= self._agreed_at + BROADCAST_EVERY:
+            self._agreed, self._agreed_at = self.trainer.strategy.broadcast(self._time_share()), step
+        return max(step / self.total_steps, self._agreed)
 
-    def _measure(self) -> float:
+    def _time_share(self) -> float:
         elapsed = self.timer.time_elapsed()
         whole = elapsed + self.timer.time_remaining()
         return elapsed / whole if whole > 0 else 1.0

@@ -16,8 +16,8 @@ from project.models.finetune import FineTuning
 from project.models.metrics import PSNR, SSIM
 from project.models.schedules import configure_optimizer
 from project.networks.normalize import set_normalization
+from workbench.checkpoint import save_plain_hyperparameters
 from workbench.errors import UserError
-from workbench.hyperparameters import save_plain_hyperparameters
 
 
 class ImageRestorer(ImageToImageModule):
@@ -83,8 +83,8 @@ class ImageRestorer(ImageToImageModule):
     def setup(self, stage: str) -> None:
         """Before training: take the data's statistics, and compile."""
         super().setup(stage)
-        statistics = getattr(self.trainer.datamodule, "normalization", None)
-        if stage == "fit" and statistics is not None:
+        statistics = getattr(self.trainer.datamodule, "normalization", None) if stage == "fit" else None
+        if statistics is not None:
             input, target = statistics["input"], statistics["target"]
             self.check_channels(("network", "in", len(input[0])), ("network", "out", len(target[0])))
             set_normalization(self.network, input, target)

@@ -93,7 +93,7 @@ class Series(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         series = torch.sin(torch.arange(40 * self.length).float()).view(40, 1, self.length)
-        return DataLoader(TensorDataset(series, series.mean(2)), 8)
+        return DataLoader(TensorDataset(series, series.mean(2)), 8, shuffle=True)
 
 
 class Alone(Classifier):
@@ -125,7 +125,7 @@ class TwoOptimizers(LightningModule):
         self.log("train/loss", loss)
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        return [torch.optim.SGD(part.parameters(), lr=0.05) for part in (self.encoder, self.head)]
+        return [torch.optim.Adam(part.parameters(), lr=0.02) for part in (self.encoder, self.head)]
 
 
 POINTS = {"class_path": f"{__name__}.Points", "init_args": {"root": "points", "batch_size": 8}}
@@ -186,10 +186,9 @@ def test_fit_resume_and_test(task, config, capsys):
         assert (settings["batch_size"], settings["root"]) == (5, "elsewhere")
 
 
-# To be enabled once `check` takes any task:
-# @pytest.mark.parametrize("task", TASKS)
-# def test_check(task, config, capsys):
-#     assert main(["check", "--config", config(task)]) == 0, capsys.readouterr().out
+@pytest.mark.parametrize("task", TASKS)
+def test_check(task, config, capsys):
+    assert main(["check", "--config", config(task)]) == 0, capsys.readouterr().out
 
 
 def test_a_mistake_in_the_arguments_of_any_data_module(config, capsys):

@@ -10,9 +10,8 @@ from lightning.pytorch import LightningModule
 from torch import nn
 
 from project.models import ImageRestorer
-from workbench.checkpoint import load_model, read_checkpoint, require
+from workbench.checkpoint import is_plain, load_model, read_checkpoint, require
 from workbench.errors import UserError
-from workbench.hyperparameters import is_plain
 
 
 class Tiny(LightningModule):

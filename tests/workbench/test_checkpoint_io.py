@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from workbench.checkpoint_io import AtomicCheckpointIO, atomic_write_text
+from workbench.checkpoint import AtomicCheckpointIO, atomic_write_text
 from workbench.errors import UserError
 
 

@@ -19,8 +19,8 @@ from torchvision.models import get_model
 
 from project.models import FineTuning, GANColorizer, ImageRestorer
 from project.networks import PatchGAN, UNet
-from workbench.ddp import allow_unfreezing, allow_unused_parameters
 from workbench.errors import UserError
+from workbench.strategies import allow_unfreezing, allow_unused_parameters
 
 NAME = "mobilenet_v3_small"
 EPOCH = 5  # steps

@@ -12,7 +12,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 
-from workbench.checkpoint_io import AtomicCheckpointIO
+from workbench.checkpoint import AtomicCheckpointIO
 from workbench.distributed import Launch, explain_failure, find_launch, make_trainer
 from workbench.errors import UserError
 
