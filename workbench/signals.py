@@ -14,24 +14,19 @@ FORCE_AFTER = 2.0
 
 
 class Stop(BaseException):
-    """Ends the program because of a signal.
+    """Ends the program because of a signal, and prints lines.
 
-    Not a KeyboardInterrupt, which Lightning handles by killing the other processes: that looks like a failure. Its
-    arguments are the signal's number and the lines to print.
+    Not a KeyboardInterrupt, which Lightning handles by killing the other processes: that looks like a failure.
     """
 
     def __init__(self, number: int, *lines: str) -> None:
         super().__init__(*lines)
         self.number = number
-
-    @property
-    def exit_code(self) -> int:
-        """As a shell reports a program that a signal has ended."""
-        return 128 + self.number
+        self.exit_code = 128 + number  # as a shell reports it
 
 
 class StopSignals:
-    """Remembers that the run was asked to stop.
+    """Remembers that the run was asked to stop; signals belong to the process, so there is one, ``STOP``.
 
     Attributes:
         received: The signal's number; 0 as long as there was none.
@@ -96,4 +91,3 @@ def _set(number: int, handler: Any) -> None:
 
 
 STOP = StopSignals()
-"""Signals belong to the process, so there is one."""

@@ -138,9 +138,9 @@ def test_long_messages_are_cut_and_broken_configs_do_not_hide_them(parser, tmp_p
     [
         (
             ["--size.bach", "3"],
-            r"predict has no option --size\.bach\. Did you mean --size\.batch\?\n.*predict --help",
+            r"Unknown option: --size\.bach\nDid you mean size\.batch\?\n.*predict --help",
         ),
-        (["--size.batch", "many"], r"--size\.batch: expected a value of type int, got many"),
+        (["--size.batch", "many"], r"size\.batch: expected a value of type int, got many"),
     ],
 )
 def test_options_of_other_commands(parser, words, expected):
