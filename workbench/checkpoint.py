@@ -93,13 +93,6 @@ def flat_data(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "data": data.get("init_args") or {}} if data and "class_path" in data else config
 
 
-def require(checkpoint: Checkpoint, model: object, attribute: str, command: str) -> None:
-    """Refuse a checkpoint of another task: its model, or the model's class, lacks an attribute that a command needs."""
-    if not hasattr(model, attribute):
-        name = checkpoint.config["model"]["class_path"]
-        raise UserError(f"{command} cannot use {checkpoint.path}: its model {name} has no {attribute!r}.")
-
-
 def load_model(checkpoint: str | Path | Checkpoint) -> LightningModule:
     """Build the model that a checkpoint holds, with its weights, on the CPU and in evaluation mode.
 

@@ -114,15 +114,11 @@ def find_run(root: str | Path, name: str, version: str) -> Run:
             f"The run {run.folder} was stopped before its first checkpoint; it cannot be resumed.\n"
             "Start a new run without --resume."
         )
-    try:
-        probe = run.folder / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
+    if not os.access(run.folder, os.W_OK):
         raise UserError(
-            f"The run's folder {run.folder} cannot be written: {error.strerror}.\n"
+            f"The run's folder {run.folder} cannot be written.\n"
             "Fix its permissions, or resume a copy of it: --runs_dir FOLDER."
-        ) from None
+        )
     os.environ[RUN_VERSION] = run.version
     return run
 
