@@ -21,12 +21,13 @@ def scores(checkpoint: Path, *words: str) -> float:
 
 
 def restored(checkpoint: Path, batch: int) -> list[np.ndarray]:
-    words = ["--input", "pictures", "--output", f"by_{batch}", "--tile", "32", "--overlap", "4", "--batch", str(batch)]
+    words = ["--input", "large", "--output", f"by_{batch}", "--tile", "64", "--overlap", "8", "--batch", str(batch)]
     assert main(["predict", "--ckpt_path", str(checkpoint), *words]) == 0
     return [np.asarray(Image.open(path)).astype(int) for path in sorted(Path(f"by_{batch}").glob("*.png"))]
 
 
-def test_no_output_depends_on_a_batch_size(small):
+def test_no_output_depends_on_a_batch_size(small, make_images):
+    make_images(2, width=150, height=100, folder="large")
     run = small("run", "--trainer.max_steps", "6", "--data.fractions", "[0.4, 0.3, 0.3]")
     best, last = run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt"
     assert scores(best) == pytest.approx(scores(best, "--data.eval_batch_size", "3"), abs=1e-4)
