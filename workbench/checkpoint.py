@@ -30,30 +30,17 @@ WRITTEN_BY_FIT = "Use a checkpoint that `fit` wrote: runs/NAME/latest/checkpoint
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds that outlives the training.
-
-    Attributes:
-        path: The file.
-        config: The run's whole resolved configuration; ``config["model"]`` has ``class_path`` and ``init_args``,
-            ``config["data"]`` is the arguments of the data module alone.
-        weights: The model's state dict, on the CPU (the averaged weights where the run averaged them).
-        splits: What the data module stored of its splits; empty where it stores none.
-        data_class: Class path of the data module; None: the project's default.
-    """
+    """What a checkpoint holds that outlives the training."""
 
     path: Path
-    config: dict[str, Any]
-    weights: dict[str, Tensor]
-    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
-    data_class: str | None = None
+    config: dict[str, Any]  # resolved; config["data"] is the arguments of the data module alone
+    weights: dict[str, Tensor]  # on the CPU; the averaged ones where the run averaged them
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)  # what the data module stored of them
+    data_class: str | None = None  # class path of the data module; None: the project's default
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint without running any code that may be in it (``weights_only=True``).
-
-    Raises:
-        UserError: No such file, not a checkpoint, truncated, or not written by ``fit``.
-    """
+    """Read a checkpoint without running any code that may be in it (``weights_only=True``)."""
     path = Path(path).expanduser()
     if not path.is_file():
         if path.is_dir():
@@ -94,11 +81,7 @@ def flat_data(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def load_model(checkpoint: str | Path | Checkpoint) -> LightningModule:
-    """Build the model that a checkpoint holds, with its weights, on the CPU and in evaluation mode.
-
-    Raises:
-        UserError: As :func:`read_checkpoint`; or the model's class is gone, takes other arguments or has other weights.
-    """
+    """Build the model that a checkpoint holds, with its weights, on the CPU and in evaluation mode."""
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = read_checkpoint(checkpoint)
     model = _build(checkpoint)
@@ -151,11 +134,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write a file.
-
-        Raises:
-            UserError: The disk is full or cannot be written; the old file is unchanged.
-        """
+        """Write a file; UserError where the disk is full or cannot be written, and the old file is unchanged."""
         path = Path(path)
         fresh = path.with_name(f".{path.name}.tmp")  # always the same name: what a killed run left is overwritten
         try:

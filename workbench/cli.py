@@ -49,11 +49,9 @@ TRAINER_SWITCHES = {"enable_progress_bar": ProgressBar, "enable_checkpointing": 
 
 
 class CommandLine(LightningCLI):
-    """LightningCLI whose runs live in ``runs/NAME/VERSION``.
+    """LightningCLI whose runs live in ``runs/NAME/VERSION``; ``argv`` is what `expand_args` returns.
 
-    Args:
-        argv: The command line, as `expand_args` returns it.
-        command: The command's name in messages, where it is not the first word.
+    ``command`` is the command's name in messages, where it is not the first word.
     """
 
     run: Run | None = None
@@ -205,10 +203,8 @@ class CommandLine(LightningCLI):
         if keeper is not None and not sharded:
             options = {"datamodule": self.datamodule, "ckpt_path": keeper.best_model_path, "verbose": False}
             splits = getattr(self.datamodule, "splits", {})
-            for split, step, evaluate in (
-                ("val", "validation_step", trainer.validate),
-                ("test", "test_step", trainer.test),
-            ):
+            steps = {"val": ("validation_step", trainer.validate), "test": ("test_step", trainer.test)}
+            for split, (step, evaluate) in steps.items():
                 there = is_overridden(f"{split}_dataloader", self.datamodule or model) and splits.get(split, True)
                 if there and is_overridden(step, model):
                     scores |= evaluate(model, **options, weights_only=True)[0]

@@ -76,11 +76,7 @@ class Launch:
 
 
 def find_launch(num_nodes: int = 1) -> Launch:
-    """How torchrun, SLURM or Lightning (the same command on ``num_nodes`` machines) started this process.
-
-    Raises:
-        UserError: SLURM's variables contradict each other, or torchrun could not restart processes.
-    """
+    """How torchrun, SLURM or Lightning (the same command on ``num_nodes`` machines) started this process."""
     env = os.environ
     if TorchElasticEnvironment.detect():
         elastic = TorchElasticEnvironment()
@@ -139,8 +135,7 @@ def _new_rendezvous(rank: int) -> None:
 def make_trainer(make: Callable[..., Trainer], section: Mapping[str, Any], **options: Any) -> Trainer:
     """Call ``make(**options)`` to build the trainer, with checkpoints that are written atomically.
 
-    Raises:
-        UserError: The section does not fit the machine, the launcher, or itself.
+    UserError where its ``section`` of the configuration does not fit the machine, the launcher, or itself.
     """
     try:
         trainer = make(**options)

@@ -107,9 +107,6 @@ def make_loggers(
     """Loggers of a run, the CSV first: Lightning takes the run's folder from the first one.
 
     A resumed run has ``rows`` in ``metrics.csv`` that are older than its checkpoint (None: all), at ``resume_step``.
-
-    Raises:
-        UserError: A logger's package is not installed, or W&B has no credentials.
     """
     loggers: list[Logger] = [MetricsCSV(run, rows)]
     if (mode := _wandb_mode(wandb)) != "off":

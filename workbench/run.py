@@ -24,21 +24,13 @@ _JOB = ".job"
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder.
+    """One run's folder."""
 
-    Attributes:
-        root: The folder of all runs (``runs``).
-        name: The config's file name by default.
-        version: ``YYYYMMDD-HHMMSS``, with a number appended when two start in one second.
-        resumed: Whether it continues from a checkpoint in this folder.
-        first: Whether this is rank 0, which writes.
-    """
-
-    root: Path
+    root: Path  # of all runs
     name: str
-    version: str
-    resumed: bool = False
-    first: bool = True
+    version: str  # YYYYMMDD-HHMMSS, with a number appended when two start in one second
+    resumed: bool = False  # from a checkpoint in this folder
+    first: bool = True  # whether this is rank 0, which writes
 
     @property
     def folder(self) -> Path:

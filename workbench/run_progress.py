@@ -10,19 +10,14 @@ from lightning.pytorch.callbacks import Timer
 
 from workbench.errors import UserError
 
-NEVER = sys.maxsize
-"""Frequency of a scheduler that Lightning must not step: the module steps it at validations."""
-BROADCAST_EVERY = 20
-"""Steps between two looks at the clock when several processes have to agree on the time."""
+NEVER = sys.maxsize  # frequency of a scheduler that Lightning must not step: the module steps it at validations
+BROADCAST_EVERY = 20  # steps between two looks at the clock when several processes have to agree on the time
 
 
 class RunProgress:
     """The share of a run that is over, in steps or in time, whichever is further; never waits for the device.
 
-    ``total_steps`` is infinite where only ``trainer.max_time`` limits the run.
-
-    Raises:
-        UserError: Neither steps nor time limit the run.
+    ``total_steps`` is infinite where only ``trainer.max_time`` limits the run. UserError where nothing does.
     """
 
     def __init__(self, trainer: Trainer, total_steps: float) -> None:

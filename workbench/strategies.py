@@ -12,12 +12,9 @@ from workbench.lightning_private import ddp_options
 
 
 def allow_unused_parameters(trainer: Trainer, because: str) -> None:
-    """Have DDP find in each step which parameters got no gradient, instead of waiting for them.
+    """Have DDP find in each step which parameters got no gradient; call it before the model is wrapped.
 
-    Call it before the model is wrapped.
-
-    Raises:
-        UserError: The strategy says that every parameter gets a gradient; ``because`` begins the message.
+    UserError, beginning with ``because``, where the strategy says that every parameter gets one.
     """
     if not isinstance(trainer.strategy, DDPStrategy):
         return
