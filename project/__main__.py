@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from workbench.main import configure, main
+from workbench.main import PROGRAM, main
 
 CALLBACKS = {
     "samples": "project.callbacks.samples.Samples",
@@ -41,14 +41,10 @@ def next_steps(folder: Path, checkpoint: Path) -> dict[str, object]:
     return steps | {"Next": f"{command} {predict}"}
 
 
-configure(
-    name="project",
-    commands=COMMANDS,
-    data="project.data.ImageDataModule",
-    callbacks=CALLBACKS,
-    headings=HEADINGS,
-    next_steps=next_steps,
-)
+PROGRAM.name = "project"
+PROGRAM.data = "project.data.ImageDataModule"
+PROGRAM.commands, PROGRAM.callbacks = COMMANDS, CALLBACKS
+PROGRAM.headings, PROGRAM.next_steps = HEADINGS, next_steps
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))

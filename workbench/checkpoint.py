@@ -1,9 +1,13 @@
-"""From a checkpoint to a model, with nothing else at hand: the run's configuration travels inside."""
+"""Checkpoints: written atomically, read without running code, and built into a model with nothing else at hand."""
 
 from __future__ import annotations
 
+import errno
+import os
 import pickle
 import re
+import shutil
+import zipfile
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,43 +16,39 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
-from lightning.pytorch import LightningModule
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 
 from workbench.errors import UserError
+from workbench.lightning_private import given_hyperparameters
 from workbench.pretrained import skip_pretrained_download
 
+PREVIOUS = "previous.ckpt"
 WRITTEN_BY_FIT = "Use a checkpoint that `fit` wrote: runs/NAME/latest/checkpoints/best.ckpt"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds that outlives the training.
-
-    Attributes:
-        path: The file.
-        config: The run's whole resolved configuration; ``config["model"]`` has ``class_path`` and ``init_args``,
-            ``config["data"]`` is the arguments of the data module alone.
-        weights: The model's state dict, on the CPU (the averaged weights where the run averaged them).
-        splits: What the data module stored of its splits; empty where it stores none.
-        data_class: Class path of the data module; None: the project's default.
-    """
+    """What a checkpoint holds that outlives the training."""
 
     path: Path
-    config: dict[str, Any]
-    weights: dict[str, Tensor]
-    splits: dict[str, dict[str, Any]] = field(default_factory=dict)
-    data_class: str | None = None
+    config: dict[str, Any]  # resolved; config["data"] is the arguments of the data module alone
+    weights: dict[str, Tensor]  # on the CPU; the averaged ones where the run averaged them
+    splits: dict[str, dict[str, Any]] = field(default_factory=dict)  # what the data module stored of them
+    data_class: str | None = None  # class path of the data module; None: the project's default
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read a checkpoint without running any code that may be in it (``weights_only=True``).
-
-    Raises:
-        UserError: No such file, not a checkpoint, truncated, or not written by ``fit``.
-    """
+    """Read a checkpoint without running any code that may be in it (``weights_only=True``)."""
     path = Path(path).expanduser()
-    _check_is_file(path)
+    if not path.is_file():
+        if path.is_dir():
+            problem, found = f"{path} is a folder, not a checkpoint.", sorted(path.rglob("*.ckpt"))
+        else:
+            problem, found = f"There is no checkpoint {path}.", sorted(path.parent.glob("*.ckpt"))
+        near = f"Did you mean: {', '.join(map(str, found[:4]))}" if found else WRITTEN_BY_FIT
+        raise UserError(f"{problem}\n{near}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -80,39 +80,20 @@ def flat_data(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "data": data.get("init_args") or {}} if data and "class_path" in data else config
 
 
-def require(checkpoint: Checkpoint, model: object, attribute: str, command: str) -> None:
-    """Refuse a checkpoint of another task: its model, or the model's class, lacks an attribute that a command needs."""
-    if not hasattr(model, attribute):
-        name = checkpoint.config["model"]["class_path"]
-        raise UserError(f"{command} cannot use {checkpoint.path}: its model {name} has no {attribute!r}.")
-
-
 def load_model(checkpoint: str | Path | Checkpoint) -> LightningModule:
-    """Build the model that a checkpoint holds, with its weights, on the CPU and in evaluation mode.
-
-    Raises:
-        UserError: As :func:`read_checkpoint`; or the model's class is gone, takes other arguments or has other weights.
-    """
+    """Build the model that a checkpoint holds, with its weights, on the CPU and in evaluation mode."""
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = read_checkpoint(checkpoint)
-    name, model = checkpoint.config["model"]["class_path"], _build(checkpoint)
+    model = _build(checkpoint)
     try:
         model.load_state_dict(checkpoint.weights)
     except RuntimeError as error:
+        name = checkpoint.config["model"]["class_path"]
         raise UserError(
-            f"{checkpoint.path}: its weights do not fit {name} as it is now:\n{_first_lines(error)}\n"
+            f"{checkpoint.path}: its weights do not fit {name} as it is now:\n{first_lines(error)}\n"
             "The class has changed since; use the code that wrote the checkpoint, or train again."
         ) from error
     return model.eval()
-
-
-def weights_mismatch(path: str | Path | None, error: RuntimeError) -> UserError:
-    """The error for a checkpoint whose weights do not fit the model of a given configuration."""
-    return UserError(
-        f"{path}: its weights do not fit this configuration's model:\n{_first_lines(error)}\n"
-        "Leave the model as it was trained; without --config the checkpoint's own configuration is used.\n"
-        f"A new run from the weights that do fit: fit --model.init_args.init_from {path}"
-    )
 
 
 def _build(checkpoint: Checkpoint) -> LightningModule:
@@ -135,20 +116,89 @@ def _build(checkpoint: Checkpoint) -> LightningModule:
         ) from error
 
 
-def _first_lines(error: RuntimeError) -> str:
+def first_lines(error: RuntimeError) -> str:
+    """Which weights do not fit, of an error of ``load_state_dict``."""
     return "\n".join(f"  {line.strip()[:200]}" for line in str(error).splitlines()[1:5])
-
-
-def _check_is_file(path: Path) -> None:
-    if path.is_file():
-        return
-    if path.is_dir():
-        problem, found = f"{path} is a folder, not a checkpoint.", sorted(path.rglob("*.ckpt"))
-    else:
-        problem, found = f"There is no checkpoint {path}.", sorted(path.parent.glob("*.ckpt"))
-    raise UserError(f"{problem}\n" + (f"Did you mean: {', '.join(map(str, found[:4]))}" if found else WRITTEN_BY_FIT))
 
 
 def one_line(error: Exception, length: int = 300) -> str:
     """An error's text on one line."""
     return (" ".join(str(error).split()) or type(error).__name__)[:length]
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, waits for the disk, and then renames it.
+
+    A process that is killed, or a power failure, leaves the old file or the new one. The ``last.ckpt`` before stays as
+    ``previous.ckpt``.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a file; UserError where the disk is full or cannot be written, and the old file is unchanged."""
+        path = Path(path)
+        fresh = path.with_name(f".{path.name}.tmp")  # always the same name: what a killed run left is overwritten
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with fresh.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if path.name == "last.ckpt" and zipfile.is_zipfile(path):  # a truncated one is not worth keeping
+                path.replace(path.with_name(PREVIOUS))
+            fresh.replace(path)
+            _sync_folder(path.parent)
+        except (OSError, RuntimeError) as error:
+            fault: BaseException | None = error  # of the disk: torch's writer fails again on the partial file
+            while fault is not None and not isinstance(fault, OSError):
+                fault = fault.__cause__ or fault.__context__
+            if fault is None:
+                raise
+            fresh.unlink(missing_ok=True)
+            text = f"The checkpoint {path} could not be written: {fault.strerror or fault}."
+            if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+                free = shutil.disk_usage(path.parent).free >> 20
+                text = f"The disk is full: {path} could not be written ({free} MB are free now)."
+            kept = f"{path} is still the previous one. " if path.is_file() else ""
+            raise UserError(f"{text}\n{kept}Free some space, then resume: --resume latest.") from error
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write a text file completely or not at all (UTF-8)."""
+    fresh = path.with_name(f".{path.name}.tmp")
+    with fresh.open("w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # which neither needs nor allows it
+        return
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def save_plain_hyperparameters(module: LightningModule | LightningDataModule, arguments: dict[str, object]) -> None:
+    """Save a module's constructor arguments (``locals()`` will do), as far as any reader may load them.
+
+    The command line records modules as class path and arguments, so that everything is saved. In Python the modules are
+    left out, and have to be passed again: ``load_from_checkpoint(path, network=...)``.
+    """
+    if given_hyperparameters() is not None:
+        module.save_hyperparameters()
+        return
+    own = {key: value for key, value in arguments.items() if key not in ("self", "__class__")}
+    module.save_hyperparameters({key: value for key, value in own.items() if is_plain(value)})
+
+
+def is_plain(value: object) -> bool:
+    """Whether the value is a number, a string, None, or lists and dicts of them."""
+    if isinstance(value, dict):
+        return all(is_plain(item) for item in (*value.keys(), *value.values()))
+    if isinstance(value, list | tuple):
+        return all(is_plain(item) for item in value)
+    return type(value) in (bool, int, float, str, type(None))

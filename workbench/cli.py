@@ -29,33 +29,29 @@ from workbench.main import PROGRAM, load
 from workbench.parser import Parser, expand_args
 from workbench.pretrained import skip_pretrained_download
 from workbench.run import Run, compare_configs, find_run, latest_valid_checkpoint, start_run
-from workbench.sharding import is_sharded
 from workbench.signals import STOP, Stop
+from workbench.strategies import is_sharded
 from workbench.watch import Watch
 
-# Each has a key of its own, so that `--early_stopping.patience 5` works. They are called in this order, between FIRST
-# and LAST; Lightning calls what saves checkpoints behind all others.
-CALLBACKS: dict[str, tuple[type, dict[str, Any]]] = {
-    "checkpoint": (Checkpoints, {}),
-    "early_stopping": (EarlyStopping, {}),
-    "ema": (EMA, {}),  # restores the weights after a validation before they are measured
-    "watch": (Watch, {}),
-    "gradient_clipping": (GradientClipping, {}),
-    "profile": (StepProfile, {}),
-    "progress": (Progress, {}),
+# Each has a key of its own, so that `--early_stopping.patience 5` works. They are called in this order, but for those
+# with an `order`, which `ExactResume` sorts; Lightning calls what saves checkpoints behind all others.
+CALLBACKS: dict[str, type[Callback]] = {
+    "checkpoint": Checkpoints,
+    "early_stopping": EarlyStopping,
+    "ema": EMA,  # restores the weights after a validation before they are measured
+    "watch": Watch,
+    "gradient_clipping": GradientClipping,
+    "profile": StepProfile,
+    "progress": Progress,
 }
-FIRST: list[type[Callback]] = [ExactResume]
-LAST: list[type[Callback]] = []
-
+ALWAYS: list[type[Callback]] = [ExactResume]  # they have no key
 TRAINER_SWITCHES = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
 
 
 class CommandLine(LightningCLI):
-    """LightningCLI whose runs live in ``runs/NAME/VERSION``.
+    """LightningCLI whose runs live in ``runs/NAME/VERSION``; ``argv`` is what `expand_args` returns.
 
-    Args:
-        argv: The command line, as `expand_args` returns it.
-        command: The command's name in messages, where it is not the first word.
+    ``command`` is the command's name in messages, where it is not the first word.
     """
 
     run: Run | None = None
@@ -90,10 +86,8 @@ class CommandLine(LightningCLI):
         text = "Weights & Biases; auto is online where there are credentials, otherwise offline."
         add("--wandb", type=WandbMode, default="auto", help=text)
         add("--tensorboard", type=bool, default=False, help="Write TensorBoard's files as well.")
-        own = {key: (load(path), {}) for key, path in PROGRAM.callbacks.items()}
-        for key, (callback, defaults) in (CALLBACKS | own).items():
+        for key, callback in (CALLBACKS | {key: load(path) for key, path in PROGRAM.callbacks.items()}).items():
             parser.add_lightning_class_args(callback, key)
-            parser.set_defaults({f"{key}.{name}": value for name, value in defaults.items()})
 
     def _parse_ckpt_path(self) -> None:
         """Not Lightning's way, where a checkpoint's hyper-parameters silently win over the command line."""
@@ -158,15 +152,13 @@ class CommandLine(LightningCLI):
 
         kept = [callback for callback in callbacks if not isinstance(callback, off) and has_work(callback)]
         given = config.get("callbacks") or []
-        given = given if isinstance(given, list) else [given]
-        config["callbacks"] = [*(first() for first in FIRST), *given]
+        config["callbacks"] = given if isinstance(given, list) else [given]
         if not getattr(self.datamodule, "use_distributed_sampler", True):  # it has samplers of its own
             config["use_distributed_sampler"] = False
-        return super()._instantiate_trainer(config, [*kept, *(last() for last in LAST)])
+        return super()._instantiate_trainer(config, [*kept, *(make() for make in ALWAYS)])
 
     def before_fit(self) -> None:
-        checkpoint = self.config_init["fit"].ckpt_path
-        if checkpoint is not None:
+        if checkpoint := self.config_init["fit"].ckpt_path:
             self._dump_config()
             compare_configs(checkpoint, self.config_dump, verbose=self.trainer.is_global_zero)
 
@@ -211,8 +203,8 @@ class CommandLine(LightningCLI):
         if keeper is not None and not sharded:
             options = {"datamodule": self.datamodule, "ckpt_path": keeper.best_model_path, "verbose": False}
             splits = getattr(self.datamodule, "splits", {})
-            for split, step in (("val", "validation_step"), ("test", "test_step")):
-                evaluate = trainer.validate if split == "val" else trainer.test
+            steps = {"val": ("validation_step", trainer.validate), "test": ("test_step", trainer.test)}
+            for split, (step, evaluate) in steps.items():
                 there = is_overridden(f"{split}_dataloader", self.datamodule or model) and splits.get(split, True)
                 if there and is_overridden(step, model):
                     scores |= evaluate(model, **options, weights_only=True)[0]
@@ -236,23 +228,17 @@ class CommandLine(LightningCLI):
         print_scores(scores, facts, title=f"{run.name} after {trainer.global_step} steps ({what})")
 
     def test(self, model: LightningModule, **kwargs: Any) -> None:
-        self._evaluate(self.trainer.test, model, kwargs)
-
-    def validate(self, model: LightningModule, **kwargs: Any) -> None:
-        self._evaluate(self.trainer.validate, model, kwargs)
-
-    def _evaluate(self, evaluate: Any, model: LightningModule, options: dict[str, Any]) -> None:
-        results = evaluate(model, **{**options, "verbose": False, "weights_only": True})
+        """Evaluate a checkpoint, then print the results."""
+        evaluate = getattr(self.trainer, self.subcommand)
+        results = evaluate(model, **{**kwargs, "verbose": False, "weights_only": True})
         if self.trainer.is_global_zero and results:
             print_scores(results[0], {"Run": self.run and self.run.folder}, title=self.subcommand)
 
+    validate = test
+
 
 def main(argv: list[str]) -> int:
-    """Run ``fit``, ``validate`` or ``test``.
-
-    Raises:
-        UserError: For a mistake in the configuration or the command line.
-    """
+    """Run ``fit``, ``validate`` or ``test``."""
     silence_warnings()
     with STOP.handled():
         CommandLine(expand_args(argv))

@@ -45,13 +45,9 @@ def rank_zero_print(text: str) -> None:
 
 
 def print_scores(scores: Mapping[str, float], facts: Mapping[str, object], title: str) -> None:
-    """Print metrics of val and test beside their baseline, and where to find things.
+    """Print metrics of val and test beside their baseline, and below them a line for each fact that has a value.
 
-    Args:
-        scores: Logged values such as ``val/psnr`` and ``val/psnr_baseline``. Where any has a baseline, metrics without
-            one are left out.
-        facts: Lines to print below the table, by their label; those without a value are left out.
-        title: Of the table.
+    Where any metric has a baseline, those without one are left out.
     """
     from rich.console import Console
     from rich.table import Table
@@ -59,9 +55,8 @@ def print_scores(scores: Mapping[str, float], facts: Mapping[str, object], title
     splits = [split for split in ("val", "test") if any(key.startswith(f"{split}/") for key in scores)]
     keys = [key for key in scores if key.split("/")[0] in splits and not key.endswith("_baseline")]
     compared = [key for key in keys if f"{key}_baseline" in scores]
-    order = list(PROGRAM.headings)
-    metrics = sorted({key.split("/", 1)[1] for key in compared or keys})
-    metrics.sort(key=lambda metric: order.index(metric) if metric in order else len(order))
+    found = {key.split("/", 1)[1] for key in compared or keys}
+    metrics = [metric for metric in PROGRAM.headings if metric in found] + sorted(found - PROGRAM.headings.keys())
     table = Table(title=title, title_justify="left")
     table.add_column("")
     endings = ("", "_baseline") if compared else ("",)
@@ -76,10 +71,10 @@ def print_scores(scores: Mapping[str, float], facts: Mapping[str, object], title
     console = Console(soft_wrap=True)
     if metrics:
         console.print(table)
-    width = max((len(label) for label, value in facts.items() if value), default=0)
-    for label, value in facts.items():
-        if value:
-            console.print(f"{label:<{width}}  {value}", highlight=False, markup=False)
+    lines = {label: value for label, value in facts.items() if value}
+    width = max(map(len, lines), default=0)
+    for label, value in lines.items():
+        console.print(f"{label:<{width}}  {value}", highlight=False, markup=False)
 
 
 def short_path(path: Path) -> Path:

@@ -17,17 +17,14 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from workbench.checkpoint import weights_mismatch
-from workbench.checkpoint_io import AtomicCheckpointIO
+from workbench.checkpoint import AtomicCheckpointIO, first_lines
 from workbench.errors import UserError
 from workbench.lightning_private import cluster_environment
 
+# Lightning's ddp starts the other processes by running the same command again: they inherit the folder's name.
 RUN_VERSION = "WORKBENCH_RUN_VERSION"
-"""Lightning's ddp starts the other processes by running the same command again: they inherit the folder's name."""
 RENDEZVOUS_TIMEOUT = timedelta(minutes=10)
-PARENT = os.getppid()
-"""The process that started this one; it has ended once ``os.getppid()`` differs."""
-AUTO = "--trainer.accelerator auto --trainer.devices auto takes what this machine has."
+PARENT = os.getppid()  # it has ended once `os.getppid()` differs
 
 _stores: list[Any] = []  # keep a reference: destroying the TCPStore breaks late joiners
 _CONNECTION = re.compile(r"connection|peer|broken pipe|gloo|nccl|socket", re.IGNORECASE)
@@ -44,10 +41,7 @@ class Launch:
     inherited: str | None = None  # the run's version, from the process that started this one
 
     def broadcast(self, make: Callable[[], str]) -> str:
-        """What rank 0 makes, on all ranks, before the process group exists: through the store it will start from.
-
-        A UserError of rank 0 is raised on all.
-        """
+        """What rank 0 makes, or its UserError, on all ranks, before there is a process group: through its store."""
         if self.size == 1:
             return make()
         from torch.distributed import rendezvous
@@ -64,33 +58,25 @@ class Launch:
                 f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}: {str(error).splitlines()[0][:200]}\n"
                 "MASTER_ADDR and MASTER_PORT must be the same for all, and the port open between the machines."
             ) from error
-        if self.rank == 0:
-            try:
-                made = make()
-            except UserError as error:
-                store.set(key, f"-{error}")
-                self._wait_for_others(store, key)  # the store ends with this process
-                raise
-            store.set(key, f"+{made}")
-            return made
-        if received.startswith("-"):
-            store.add(f"{key}/received", 1)
-            raise UserError(received[1:])
-        return received[1:]
-
-    def _wait_for_others(self, store: Any, key: str) -> None:
-        for _ in range(100):
-            if store.add(f"{key}/received", 0) == self.size - 1:
-                return
-            time.sleep(0.1)
+        if self.rank > 0:
+            if received.startswith("-"):
+                store.add(f"{key}/received", 1)
+                raise UserError(received[1:])
+            return received[1:]
+        try:
+            made = make()
+        except UserError as error:
+            store.set(key, f"-{error}")
+            deadline = time.monotonic() + 10  # the store ends with this process
+            while store.add(f"{key}/received", 0) < self.size - 1 and time.monotonic() < deadline:
+                time.sleep(0.1)
+            raise
+        store.set(key, f"+{made}")
+        return made
 
 
 def find_launch(num_nodes: int = 1) -> Launch:
-    """How torchrun, SLURM or Lightning (the same command on ``num_nodes`` machines) started this process.
-
-    Raises:
-        UserError: SLURM's variables contradict each other, or torchrun could not restart processes.
-    """
+    """How torchrun, SLURM or Lightning (the same command on ``num_nodes`` machines) started this process."""
     env = os.environ
     if TorchElasticEnvironment.detect():
         elastic = TorchElasticEnvironment()
@@ -122,17 +108,15 @@ def _new_rendezvous(rank: int) -> None:
     """Have processes that torchrun restarted meet at a new port.
 
     Torchrun's store outlives them, with the addresses of those that are gone: a process that reads them before the new
-    ones are written waits for one that does not exist. ``TORCH_DISABLE_SHARE_RDZV_TCP_STORE`` is PyTorch's own way to a
-    new store for each start; one machine does not need it.
+    ones are written waits for one that does not exist. On several machines only PyTorch's own variable helps.
     """
     env = os.environ
     if env.get("TORCHELASTIC_USE_AGENT_STORE") != "True" or int(env.get("TORCHELASTIC_MAX_RESTARTS", "0")) == 0:
         return
     if int(env.get("GROUP_WORLD_SIZE", "1")) > 1:
         raise UserError(
-            "torchrun on several machines gives restarted processes the addresses of those that are gone.\n"
-            "Set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 on each machine before torchrun, with --rdzv-backend c10d, or "
-            "leave --max-restarts out."
+            "torchrun on several machines gives restarted processes the addresses of those that are gone.\nSet "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 on each machine, with --rdzv-backend c10d, or no --max-restarts."
         )
     count = int(env.get("TORCHELASTIC_RESTART_COUNT", "0"))
     if count == 0 or int(env["WORLD_SIZE"]) == 1:
@@ -151,8 +135,7 @@ def _new_rendezvous(rank: int) -> None:
 def make_trainer(make: Callable[..., Trainer], section: Mapping[str, Any], **options: Any) -> Trainer:
     """Call ``make(**options)`` to build the trainer, with checkpoints that are written atomically.
 
-    Raises:
-        UserError: The section does not fit the machine, the launcher, or itself.
+    UserError where its ``section`` of the configuration does not fit the machine, the launcher, or itself.
     """
     try:
         trainer = make(**options)
@@ -161,7 +144,7 @@ def make_trainer(make: Callable[..., Trainer], section: Mapping[str, Any], **opt
         if re.search("accelerator|backend|device|gpu", str(error), re.IGNORECASE):
             keys = ("accelerator", "devices", "num_nodes", "strategy")
             given = ", ".join(f"trainer.{key} {section[key]}" for key in keys if section.get(key) is not None)
-            message += f"\nGiven are {given}.\n{AUTO}"
+            message += f"\nGiven are {given}.\n--trainer.accelerator auto --trainer.devices auto takes what there is."
         raise UserError(message) from error
     if trainer.accumulate_grad_batches < 1:  # Lightning divides by it later
         raise UserError(f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}: it must be at least 1.")
@@ -191,6 +174,11 @@ def make_trainer(make: Callable[..., Trainer], section: Mapping[str, Any], **opt
 
 # What Lightning's and torch's errors hold -> what a user reads
 FAILURES = {
+    "in loading state_dict": (
+        "{checkpoint}: its weights do not fit this configuration's model:\n{lines}\n"
+        "Leave the model as it was trained; without --config the checkpoint's own configuration is used.\n"
+        "A new run from the weights that do fit: fit --model.init_args.init_from {checkpoint}"
+    ),
     "checkpoint contains only the model": (
         "{checkpoint} holds only weights, as a run's snapshots do: no run can be resumed from it.\n"
         "Resume from last.ckpt in the same folder, or start a new run from these weights:\n"
@@ -210,7 +198,7 @@ FAILURES = {
         "Set trainer.check_val_every_n_epoch: null to count over epochs, or a smaller interval."
     ),
     "You set `?(--)?(devices|num_nodes|nodes)": (
-        "trainer.devices and trainer.num_nodes do not fit what started the processes:\n{text}\n"
+        "trainer.devices and trainer.num_nodes do not fit what started the processes:\n{error}\n"
         "Set --trainer.devices to the processes of each machine, and --trainer.num_nodes to the machines."
     ),
 }
@@ -218,34 +206,30 @@ FAILURES = {
 
 def explain_failure(error: Exception, trainer: Trainer, checkpoint: str | None) -> UserError | None:
     """What went wrong while a trainer ran, given a checkpoint, as a user's mistake; None where it is none."""
-    text = str(error)
-    if isinstance(error, RuntimeError) and "loading state_dict" in text:
-        return weights_mismatch(checkpoint, error)
-    if isinstance(error, RuntimeError) and trainer.world_size > 1 and _CONNECTION.search(text):
+    if not isinstance(error, ValueError | KeyError | RuntimeError):
+        return None
+    for pattern, message in FAILURES.items():
+        if re.search(pattern, str(error)):
+            lines = first_lines(error)
+            return UserError(message.format(checkpoint=checkpoint, trainer=trainer, error=error, lines=lines))
+    if isinstance(error, RuntimeError) and trainer.world_size > 1 and _CONNECTION.search(str(error)):
         return UserError(
             f"{_describe_dead_rank(trainer)} has ended, and the others cannot continue without it.\n"
             "Its own message stands above; one that was killed may have run out of memory.\n"
             "--resume latest resumes from the last checkpoint."
         )
-    for pattern, message in FAILURES.items():
-        if isinstance(error, ValueError | KeyError) and re.search(pattern, text):
-            return UserError(message.format(checkpoint=checkpoint, trainer=trainer, text=text))
     return None
 
 
 def terminate_children(trainer: Trainer, seconds: float = 20.0) -> None:
-    """End the processes that Lightning started from this one, within so many seconds.
-
-    Lightning itself would kill this process too, before its message is printed.
-    """
+    """End the processes that Lightning started from this one; it would kill this one too, before its message."""
     started = getattr(trainer.strategy.launcher, "procs", None)
     if not started:
         return
-    others = list(started)
+    others, deadline = list(started), time.monotonic() + seconds
     started.clear()  # Lightning's watchdog looks at this list
     for process in others:
         process.terminate()
-    deadline = time.monotonic() + seconds
     for process in others:
         try:
             process.wait(max(0.0, deadline - time.monotonic()))

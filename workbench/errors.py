@@ -9,8 +9,7 @@ from difflib import get_close_matches
 class UserError(Exception):
     """A mistake that the user can fix; the command line prints its text without a trace and exits with 2.
 
-    Args:
-        message: At most ten lines, the cause first. Name the file or the configuration key, and the way out.
+    The message has at most ten lines, the cause first. It names the file or the configuration key, and the way out.
     """
 
 

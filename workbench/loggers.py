@@ -9,6 +9,7 @@ import shlex
 import sys
 from configparser import ConfigParser, Error
 from contextlib import suppress
+from io import StringIO
 from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from workbench.checkpoint import atomic_write_text
 from workbench.errors import UserError
 from workbench.lightning_private import wandb_options
 from workbench.run import Run
@@ -29,10 +31,7 @@ WANDB_CLOUD = ("api.wandb.ai", "api.forge.coreweave.com")  # one server: the nam
 
 
 class _AppendingWriter(ExperimentWriter):
-    """Appends to the first ``keep`` rows of a resumed run (None: all), which Lightning's own writer deletes.
-
-    What a run logged after its checkpoint it logs again.
-    """
+    """Appends to the first ``keep`` rows of a resumed run (None: all), which Lightning's own writer deletes."""
 
     def __init__(self, log_dir: str, keep: int | None) -> None:
         super().__init__(log_dir)
@@ -70,14 +69,11 @@ class _AppendingWriter(ExperimentWriter):
         self._write_rows(rows, fieldnames)
 
     def _write_rows(self, rows: list[dict[str, str]], fieldnames: list[str]) -> None:
-        fresh = Path(self.metrics_file_path).with_suffix(".tmp")
-        with fresh.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=fieldnames)
-            writer.writeheader()
-            writer.writerows(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(self.metrics_file_path)
+        text = StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=fieldnames)
+        writer.writeheader()
+        writer.writerows(rows)
+        atomic_write_text(Path(self.metrics_file_path), text.getvalue())
 
     def _check_log_dir_exists(self) -> None:
         pass
@@ -98,7 +94,7 @@ class MetricsCSV(CSVLogger):
         return self._experiment
 
     def log_hyperparams(self, params: object = None) -> None:
-        pass  # config.yaml holds them already
+        """Not here: ``config.yaml`` holds them already."""
 
     def write_down(self) -> int | None:
         """Write what is buffered, before a checkpoint is saved; the rows in the file, None on all ranks but 0."""
@@ -110,15 +106,7 @@ def make_loggers(
 ) -> list[Logger]:
     """Loggers of a run, the CSV first: Lightning takes the run's folder from the first one.
 
-    Args:
-        run: The run.
-        wandb: Whether and how to log to W&B.
-        tensorboard: Whether to write TensorBoard's files.
-        rows: Of a resumed run: rows of ``metrics.csv`` that are older than its checkpoint; None: all.
-        resume_step: ``global_step`` of that checkpoint.
-
-    Raises:
-        UserError: A logger's package is not installed, or W&B has no credentials.
+    A resumed run has ``rows`` in ``metrics.csv`` that are older than its checkpoint (None: all), at ``resume_step``.
     """
     loggers: list[Logger] = [MetricsCSV(run, rows)]
     if (mode := _wandb_mode(wandb)) != "off":
@@ -128,9 +116,7 @@ def make_loggers(
         try:
             loggers.append(TensorBoardLogger(run.root, **options))
         except ModuleNotFoundError:
-            raise UserError(
-                "--tensorboard true needs the package tensorboard: pip install 'image-to-image-template[tensorboard]'."
-            ) from None
+            raise UserError("--tensorboard true needs a package: pip install tensorboard") from None
     return loggers
 
 

@@ -48,14 +48,7 @@ class Program:
     next_steps: Callable[[Path, Path], dict[str, Any]] = lambda folder, checkpoint: {}
 
 
-PROGRAM = Program()
-"""The one that runs."""
-
-
-def configure(**values: Any) -> None:
-    """Set attributes of ``PROGRAM``."""
-    for name, value in values.items():
-        setattr(PROGRAM, name, value)
+PROGRAM = Program()  # the one that runs
 
 
 def load(path: str) -> Any:
@@ -65,11 +58,7 @@ def load(path: str) -> Any:
 
 
 def main(argv: list[str]) -> int:
-    """Run one command.
-
-    Returns:
-        The exit code: 0 done, 1 failed, 2 a mistake that the user can fix, 130 stopped by Ctrl-C, 143 by SIGTERM.
-    """
+    """Run one command; returns 0 done, 1 failed, 2 a mistake that the user can fix, 130 Ctrl-C, 143 SIGTERM."""
     # torchmetrics imports matplotlib, which scans all fonts once and caches them, by default in the user's home.
     os.environ.setdefault("MPLCONFIGDIR", str(Path(".cache", "matplotlib").absolute()))
     debug = "--debug" in argv or os.environ.get("WORKBENCH_DEBUG", "") not in ("", "0")
@@ -91,7 +80,13 @@ def main(argv: list[str]) -> int:
         print("Stopped.", file=sys.stderr)
         return 130
     except Stop as stop:
-        return _stopped(stop)
+        from workbench.distributed import find_launch
+
+        launch = find_launch()
+        if launch.rank == 0:
+            print("\n".join(["Stopped.", *map(str, stop.args)]), file=sys.stderr)
+        # The parent process takes anything but 0 for a failure, and then kills this process and itself.
+        return 0 if launch.inherited or STOP.requeued else stop.exit_code
     except Exception as error:
         message = None if debug else _message(error)
         if message is None:
@@ -100,16 +95,6 @@ def main(argv: list[str]) -> int:
         return 2
     finally:
         warnings.formatwarning = format_before
-
-
-def _stopped(stop: Stop) -> int:
-    from workbench.distributed import find_launch
-
-    launch = find_launch()
-    if launch.rank == 0:
-        print("\n".join(["Stopped.", *map(str, stop.args)]), file=sys.stderr)
-    # The parent process takes anything but 0 for a failure, and then kills this process and itself.
-    return 0 if launch.inherited or STOP.requeued else stop.exit_code
 
 
 def _message(error: BaseException) -> str | None:

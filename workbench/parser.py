@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
-import textwrap
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from itertools import islice
@@ -29,8 +30,7 @@ TRAINER_KEYS = (
     *("check_val_every_n_epoch", "limit_val_batches", "gradient_clip_val", "accumulate_grad_batches"),
     *("overfit_batches", "fast_dev_run"),
 )
-HELP_END = """
-Model (--model.init_args.KEY): the keys of the classes that the config names, such as
+HELP_END = """Model (--model.init_args.KEY): the keys of the classes that the config names, such as
   --model.init_args.network.init_args.width 48       a network's argument
   --model.init_args.optimizer.init_args.lr 1e-3      an optimizer's argument
   python -m {name} {command} --model.help CLASS_PATH
@@ -41,18 +41,11 @@ Model (--model.init_args.KEY): the keys of the classes that the config names, su
 
 
 def expand_args(argv: list[str]) -> list[str]:
-    """Add to a command line what need not be typed.
+    """Add to a command line what need not be typed; what is typed wins.
 
-    - the run's name: the file name of the first config;
-    - ``fit --resume``: the configuration of that run;
-    - ``--profile`` alone: how many steps to time;
-    - ``test`` and ``validate`` with ``--ckpt_path``: the configuration in the checkpoint, without its trainer section,
-      since the machine may be another.
-
-    What is typed wins. Configs without a model are parts to compose, such as those for a machine.
-
-    Raises:
-        UserError: A file is missing, or there is nothing to take a configuration from.
+    That is the run's name, from the file name of the first config; the configuration of the run that is resumed, or of
+    the checkpoint; and how many steps ``--profile`` times. Configs without a model are parts to compose, such as those
+    for a machine.
     """
     command, words = argv[0], list(argv[1:])
     for i, word in enumerate(words):
@@ -77,7 +70,7 @@ def expand_args(argv: list[str]) -> list[str]:
         config = dict(found.config)
         if found.data_class is not None:
             config["data"] = {"class_path": found.data_class, "init_args": config["data"]}
-        if command != "fit":
+        if command != "fit":  # where the machine may be another
             config.pop("trainer", None)
         added = ["--config", yaml.safe_dump(config, sort_keys=False)]
     else:
@@ -113,13 +106,9 @@ def _names_a_model(config: str) -> bool:
 
 
 class Parser(LightningArgumentParser):
-    """An argument parser that raises UserError with a few lines, instead of printing its usage on 50.
+    """An argument parser that raises UserError with a few lines, instead of printing its usage on 50."""
 
-    Attributes:
-        words: The command line, searched for the place of a mistake; the command comes first.
-    """
-
-    words: ClassVar[list[str]] = [""]
+    words: ClassVar[list[str]] = [""]  # the command, and the line that is searched for the place of a mistake
 
     def format_help(self) -> str:
         if "--all" in self.words or all(action.dest != "trainer.max_steps" for action in self._actions):
@@ -132,22 +121,12 @@ class Parser(LightningArgumentParser):
 
 
 def read_options(parser: ArgumentParser, arguments: list[str]) -> Namespace:
-    """Parse the options of a command that is not Lightning's; its parser has ``exit_on_error=False``.
-
-    Raises:
-        UserError: An unknown option, or a value that it cannot have.
-    """
+    """Parse the options of a command that is not Lightning's; its parser has ``exit_on_error=False``."""
     try:
         return parser.parse_args(arguments)
     except ArgumentError as error:
-        message = str(error)
-    known = sorted(option for option in parser._option_string_actions if option.startswith("--"))
-    typed = [word.split("=")[0] for word in arguments if word.startswith("--")]
-    if unknown := [option for option in typed if option not in known]:
-        text = f"{parser.prog.split()[-1]} has no option {unknown[0]}.{did_you_mean(unknown[0], known)}"
-    else:
-        text = explain(re.sub(r'Parser key "([\w.]+)"', r'Parser key "--\1"', message), parser, [])
-    raise UserError(f"{text}\nAll options: {parser.prog} --help")
+        text = explain(str(error), parser, arguments)
+        raise UserError(f"{text}\nAll options: {parser.prog} --help") from None
 
 
 def split_data_args(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -178,7 +157,7 @@ def explain(message: str, parser: Any, words: list[str]) -> str:
     lines = [line.rstrip() for line in message.splitlines() if line.strip() and not _NOISE.match(line)]
     if lines and (key := re.match(r'Parser key "([^"]+)":?\s*(.*)', lines[0])):
         rest = key[2] or (lines.pop(1).strip(" -") if len(lines) > 1 else "")
-        lines[0] = f"{_only((name for tree in trees.values() for name in _keys(tree)), key[1])}: {rest}".rstrip()
+        lines[0] = f"{_only((name for tree in trees.values() for name, _ in _walk(tree)), key[1])}: {rest}".rstrip()
     text = "\n".join(lines)
     for pattern, plain in (
         (r"<class '([\w.]+)'>", r"\1"),
@@ -197,9 +176,9 @@ def explain(message: str, parser: Any, words: list[str]) -> str:
 
 
 def _unknown_key(name: str, parser: Any, trees: dict[str, Any], words: list[str]) -> str:
-    places = [f"{file}: {key}" for file, tree in trees.items() for key in _keys(tree) if f".{key}".endswith(f".{name}")]
-    typed = [word.split("=")[0] for word in words if word.startswith("--") and word.split("=")[0].endswith(name)]
-    place = (places + typed + [name])[0]
+    places = [f"{file}: {key}" for file, tree in trees.items() for key, _ in _walk(tree)]
+    places += [word.split("=")[0] for word in words if word.startswith("--")]
+    place = next((place for place in places if re.search(rf"(^|[-. ]){re.escape(name)}$", place)), name)
     wanted = place.split(": ")[-1].lstrip("-").replace("init_args.", "")
     # Keys of classes first: a parser of a class alone knows only their ends.
     valid = {key.replace("init_args.", ""): key for key in [*known_keys(parser), *_class_keys(trees)]}
@@ -207,12 +186,8 @@ def _unknown_key(name: str, parser: Any, trees: dict[str, Any], words: list[str]
     near = get_close_matches(wanted, valid, n=1, cutoff=0.75)
     near += [leaves[leaf] for leaf in get_close_matches(wanted.rpartition(".")[2], leaves, n=1, cutoff=0.6)]
     siblings = [key.rpartition(".")[2] for key in valid if key.rpartition(".")[0] == wanted.rpartition(".")[0]]
-    text = f"Unknown option: {place}"
-    if near:
-        text += f"\nDid you mean {valid[near[0]]}?"
-    elif siblings:
-        text += f"\nThere are: {', '.join(siblings)}."
-    return _shorten(text)
+    hint = f"Did you mean {valid[near[0]]}?" if near else f"There are: {', '.join(siblings)}." if siblings else ""
+    return _shorten(f"Unknown option: {place}\n{hint}")
 
 
 def known_keys(parser: Any) -> list[str]:
@@ -228,35 +203,28 @@ def _config_trees(words: list[str]) -> dict[str, Any]:
     """The configs of a command line by their file, read as far as they can be."""
     trees = {}
     for config in values(words, "--config") + values(words, "-c"):
-        try:
+        with suppress(OSError, yaml.YAMLError):
             text, name = (config, "configuration") if "\n" in config else (Path(config).read_text("utf-8"), config)
             trees[name] = yaml.safe_load(text)
-        except (OSError, yaml.YAMLError):
-            continue
     return trees
 
 
-def _children(tree: Any) -> Iterator[tuple[Any, Any]]:
-    return iter(tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ())
-
-
-def _keys(tree: Any, prefix: str = "") -> Iterator[str]:
-    for key, value in _children(tree):
-        yield f"{prefix}{key}"
-        yield from _keys(value, f"{prefix}{key}.")
+def _walk(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every key below a tree, with what it holds."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, value in items:
+        yield f"{prefix}{key}", value
+        yield from _walk(value, f"{prefix}{key}.")
 
 
 def _class_keys(trees: dict[str, Any]) -> Iterator[str]:
     """Arguments of the classes named in configurations, and of the default data module."""
-    data = [tree.get("data") or {} for tree in trees.values() if isinstance(tree, dict)]
-    if PROGRAM.data and not any("class_path" in section for section in data):
+    nodes = [node for tree in trees.values() for node in _walk(tree)]
+    classes = {key: value["class_path"] for key, value in nodes if isinstance(value, dict) and "class_path" in value}
+    if PROGRAM.data and "data" not in classes:
         yield from (f"data.{name}" for name in _parameters(PROGRAM.data))
-    stack = [("", tree) for tree in trees.values()]
-    while stack:
-        prefix, tree = stack.pop()
-        if isinstance(tree, dict) and isinstance(tree.get("class_path"), str):
-            yield from (f"{prefix}init_args.{name}" for name in _parameters(tree["class_path"]))
-        stack += [(f"{prefix}{key}.", value) for key, value in _children(tree)]
+    for key, class_path in classes.items():
+        yield from (f"{key}.init_args.{name}" for name in _parameters(class_path))
 
 
 def _parameters(class_path: str) -> list[str]:
@@ -287,19 +255,23 @@ def _short_help(parser: Any, command: str) -> str:
         groups[f"Data ({PROGRAM.data.rpartition('.')[2]})"] = [a for a in data._actions if a.dest.startswith("data.")]
     groups["Trainer (Lightning's own)"] = [actions[f"trainer.{key}"] for key in TRAINER_KEYS]
     groups["Callbacks"] = [a for key, a in actions.items() if key.split(".")[0] in parser.callback_keys and "." in key]
-    lines = [f"usage: python -m {PROGRAM.name} {command} --config FILE [--config FILE ...] [--key value ...]"]
+    short = argparse.ArgumentParser(
+        usage=f"python -m {PROGRAM.name} {command} --config FILE [--config FILE ...] [--key value ...]",
+        epilog=HELP_END.format(name=PROGRAM.name, command=command),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=36, width=120),
+        add_help=False,
+    )
     for title, entries in groups.items():
-        lines += ["", f"{title}:", *(line for action in entries for line in _help_entry(action))]
-    return "\n".join(lines) + "\n" + HELP_END.format(name=PROGRAM.name, command=command) + "\n"
+        group = short.add_argument_group(title)
+        for action in entries:
+            group.add_argument(f"--{action.dest}", metavar="", help=_help_text(action).replace("%", "%%"))
+    return short.format_help()
 
 
-def _help_entry(action: Any) -> list[str]:
+def _help_text(action: Any) -> str:
     text = " ".join((action.help or "").replace("%%", "%").split())
     text = text.split("(type:")[0].strip().removesuffix("Default: ``None``.").strip()
     if action.dest.split(".")[0] in ("ckpt_path", "trainer"):
         text = text.split(". ")[0].rstrip(".") + "."  # Lightning's own texts run on
-    if isinstance(action.default, int | float | str | bool) and action.default != "==SUPPRESS==":
-        text += f" [{action.default}]"
-    body, label = textwrap.wrap(text, 84) or [""], f"  --{action.dest}"
-    first = [f"{label:<34} {body[0]}"] if len(label) < 34 else [label, f"{'':<34} {body[0]}"]
-    return first + [f"{'':<34} {line}" for line in body[1:]]
+    has_default = isinstance(action.default, int | float | str | bool) and action.default != "==SUPPRESS=="
+    return f"{text} [{action.default}]" if has_default else text

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 _skip: ContextVar[bool] = ContextVar("skip_pretrained_download", default=False)
+pretrained_download_skipped = _skip.get
 
 
 @contextmanager
@@ -17,7 +18,3 @@ def skip_pretrained_download(skip: bool = True) -> Iterator[None]:
         yield
     finally:
         _skip.reset(before)
-
-
-def pretrained_download_skipped() -> bool:
-    return _skip.get()

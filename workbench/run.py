@@ -9,13 +9,13 @@ import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from workbench.checkpoint import flat_data, one_line, read_checkpoint
-from workbench.checkpoint_io import PREVIOUS
+from workbench.checkpoint import PREVIOUS, flat_data, one_line, read_checkpoint
 from workbench.distributed import RUN_VERSION, Launch, find_launch
 from workbench.errors import UserError
 
@@ -24,21 +24,13 @@ _JOB = ".job"
 
 @dataclass(frozen=True)
 class Run:
-    """One run's folder.
+    """One run's folder."""
 
-    Attributes:
-        root: The folder of all runs (``runs``).
-        name: The config's file name by default.
-        version: ``YYYYMMDD-HHMMSS``, with a number appended when two start in one second.
-        resumed: Whether it continues from a checkpoint in this folder.
-        first: Whether this is rank 0, which writes.
-    """
-
-    root: Path
+    root: Path  # of all runs
     name: str
-    version: str
-    resumed: bool = False
-    first: bool = True
+    version: str  # YYYYMMDD-HHMMSS, with a number appended when two start in one second
+    resumed: bool = False  # from a checkpoint in this folder
+    first: bool = True  # whether this is rank 0, which writes
 
     @property
     def folder(self) -> Path:
@@ -78,45 +70,29 @@ def _open_folder(root: Path, name: str, kind: str, launch: Launch) -> str:
             if not path.parent.is_symlink() and path.read_text(encoding="utf-8") == launch.job:
                 run = Run(root, name, path.parent.name)
                 return f"{run.version} resumed" if run.checkpoints else run.version
-    run = _make_folder(root, name, kind)
+    stamp = time.strftime("%Y%m%d-%H%M%S") + (f"-{kind}" if kind else "")
+    for number in count(1):
+        run = Run(root, name, stamp if number == 1 else f"{stamp}-{number}")
+        try:
+            run.folder.mkdir(parents=True)
+            break
+        except OSError as error:
+            if not run.folder.is_dir():
+                reason = error.strerror or error
+                way_out = "Use --name NAME or --runs_dir FOLDER."
+                raise UserError(f"The run's folder {run.folder} cannot be made: {reason}.\n{way_out}") from None
     if launch.job:
         (run.folder / _JOB).write_text(launch.job, encoding="utf-8")
     return run.version
 
 
-def _make_folder(root: Path, name: str, kind: str) -> Run:
-    stamp = time.strftime("%Y%m%d-%H%M%S") + (f"-{kind}" if kind else "")
-    for number in range(1, 1000):
-        run = Run(root, name, stamp if number == 1 else f"{stamp}-{number}")
-        try:
-            run.folder.mkdir(parents=True)
-            return run
-        except FileExistsError:
-            if run.folder.is_dir():
-                continue
-            reason = f"{run.folder.parent} is not a folder"
-        except OSError as error:
-            reason = error.strerror
-        raise UserError(
-            f"The run's folder {run.folder} cannot be made: {reason}.\nUse --name NAME or --runs_dir FOLDER."
-        ) from None
-    raise UserError(f"{root / name} holds too many runs of this second.\nUse --name NAME or --runs_dir FOLDER.")
-
-
 def find_run(root: str | Path, name: str, version: str) -> Run:
-    """Find an earlier run that can be resumed; ``version`` is ``latest`` or the name of a folder under ``runs/NAME``.
-
-    Raises:
-        UserError: There is no such run, it never saved a checkpoint, or its folder cannot be written.
-    """
+    """Find an earlier run to resume; ``version`` is ``latest`` or the name of a folder under ``runs/NAME``."""
     folder = Path(root) / name
     there = sorted(path.name for path in folder.glob("*") if path.is_dir() and not path.is_symlink())
-    if version == "latest":
-        latest = folder / "latest"
-        if latest.is_symlink():
-            version = latest.readlink().name
-        elif latest.is_file():
-            version = latest.read_text(encoding="utf-8").strip()
+    latest = folder / "latest"
+    if version == "latest" and latest.exists():
+        version = latest.readlink().name if latest.is_symlink() else latest.read_text(encoding="utf-8").strip()
     if version not in there:
         resumable = [known for known in there if Run(Path(root), name, known).checkpoints]
         known = f"There are: {', '.join(resumable[-5:])}." if resumable else f"{folder} holds no run with a checkpoint."
@@ -130,15 +106,11 @@ def find_run(root: str | Path, name: str, version: str) -> Run:
             f"The run {run.folder} was stopped before its first checkpoint; it cannot be resumed.\n"
             "Start a new run without --resume."
         )
-    try:
-        probe = run.folder / f".writable-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
+    if not os.access(run.folder, os.W_OK):
         raise UserError(
-            f"The run's folder {run.folder} cannot be written: {error.strerror}.\n"
+            f"The run's folder {run.folder} cannot be written.\n"
             "Fix its permissions, or resume a copy of it: --runs_dir FOLDER."
-        ) from None
+        )
     os.environ[RUN_VERSION] = run.version
     return run
 
@@ -162,11 +134,7 @@ class ResumePoint(NamedTuple):
 
 
 def latest_valid_checkpoint(run: Run) -> ResumePoint:
-    """The newest checkpoint that is not damaged; prints it where it is not the last one.
-
-    Raises:
-        UserError: None of the run's checkpoints can be read.
-    """
+    """The newest checkpoint that is not damaged; prints it where it is not the last one."""
     faults = []
     for path in run.checkpoints:
         try:
@@ -188,11 +156,7 @@ def latest_valid_checkpoint(run: Run) -> ResumePoint:
 
 
 def compare_configs(checkpoint: str, config: dict[str, Any], verbose: bool) -> None:
-    """Print where a configuration differs from that of the checkpoint that a run resumes from.
-
-    Raises:
-        UserError: The optimizer or scheduler is another one.
-    """
+    """Print where a configuration differs from that of the checkpoint; refuse another optimizer or scheduler."""
     found = differences(read_checkpoint(checkpoint).config, flat_data(config))
     for difference in found:
         if re.match(r"model\.\S*(optimizer|scheduler)\S*class_path ", difference):
@@ -207,8 +171,7 @@ def compare_configs(checkpoint: str, config: dict[str, Any], verbose: bool) -> N
 def differences(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Keys of model and data whose values differ between two configurations, as ``data.batch_size 16 -> 8``."""
     before, after = (
-        {key: value for name in ("model", "data") for key, value in _leaves(config.get(name), name)}
-        for config in (saved, now)
+        dict(leaf for name in ("model", "data") for leaf in _leaves(config.get(name), name)) for config in (saved, now)
     )
     keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
     return [f"{key} {before.get(key)} -> {after.get(key)}" for key in keys]

@@ -10,19 +10,14 @@ from lightning.pytorch.callbacks import Timer
 
 from workbench.errors import UserError
 
-NEVER = sys.maxsize
-"""Frequency of a scheduler that Lightning must not step: the module steps it at validations."""
-BROADCAST_EVERY = 20
-"""Steps between two looks at the clock when several processes have to agree on the time."""
+NEVER = sys.maxsize  # frequency of a scheduler that Lightning must not step: the module steps it at validations
+BROADCAST_EVERY = 20  # steps between two looks at the clock when several processes have to agree on the time
 
 
 class RunProgress:
     """The share of a run that is over, in steps or in time, whichever is further; never waits for the device.
 
-    ``total_steps`` is infinite where only ``trainer.max_time`` limits the run.
-
-    Raises:
-        UserError: Neither steps nor time limit the run.
+    ``total_steps`` is infinite where only ``trainer.max_time`` limits the run. UserError where nothing does.
     """
 
     def __init__(self, trainer: Trainer, total_steps: float) -> None:
@@ -41,20 +36,16 @@ class RunProgress:
     def __call__(self) -> float:
         """In [0, 1], or a little above at the very end."""
         step = self.trainer.global_step
-        return max(step / self.total_steps, self._time_share(step))
-
-    def _time_share(self, step: int) -> float:
         if self.timer is None:
-            return 0.0
-        if self.trainer.world_size == 1:
-            return self._measure()
+            return step / self.total_steps
         # Clocks differ between processes, and with them the learning rates would, and then the weights.
-        if step >= self._agreed_at + BROADCAST_EVERY:
-            self._agreed = self.trainer.strategy.broadcast(self._measure())
-            self._agreed_at = step
-        return self._agreed
+        if self.trainer.world_size == 1:
+            self._agreed = self._time_share()
+        elif step >= self._agreed_at + BROADCAST_EVERY:
+            self._agreed, self._agreed_at = self.trainer.strategy.broadcast(self._time_share()), step
+        return max(step / self.total_steps, self._agreed)
 
-    def _measure(self) -> float:
+    def _time_share(self) -> float:
         elapsed = self.timer.time_elapsed()
         whole = elapsed + self.timer.time_remaining()
         return elapsed / whole if whole > 0 else 1.0

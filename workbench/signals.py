@@ -9,34 +9,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-FORCE_AFTER = 2.0
-"""Seconds after which another Ctrl-C means: at once. Launchers forward the first one, so that it may come twice."""
+FORCE_AFTER = 2.0  # seconds: another Ctrl-C then means at once. Launchers forward the first, so it may come twice
 
 
 class Stop(BaseException):
-    """Ends the program because of a signal.
+    """Ends the program because of a signal, and prints lines.
 
-    Not a KeyboardInterrupt, which Lightning handles by killing the other processes: that looks like a failure. Its
-    arguments are the signal's number and the lines to print.
+    Not a KeyboardInterrupt, which Lightning handles by killing the other processes: that looks like a failure.
     """
 
     def __init__(self, number: int, *lines: str) -> None:
         super().__init__(*lines)
         self.number = number
-
-    @property
-    def exit_code(self) -> int:
-        """As a shell reports a program that a signal has ended."""
-        return 128 + self.number
+        self.exit_code = 128 + number  # as a shell reports it
 
 
 class StopSignals:
-    """Remembers that the run was asked to stop.
+    """Remembers that the run was asked to stop; signals belong to the process, so there is one, ``STOP``.
 
-    Attributes:
-        received: The signal's number; 0 as long as there was none.
-        waits: Whether `received` is checked between steps; else Stop is raised where the signal arrives.
-        requeued: Whether SLURM was asked to start the job again.
+    While it ``waits``, the number in ``received`` is looked at between steps; else Stop is raised at once.
     """
 
     def __init__(self) -> None:
@@ -44,7 +35,7 @@ class StopSignals:
 
     def _reset(self) -> None:
         self.received, self._when = 0, 0.0
-        self.waits = self.requeued = False
+        self.waits = self.requeued = False  # the latter: SLURM was asked to start the job again
         self._requeue: tuple[int, Callable[[int, Any], None]] | None = None
 
     @contextmanager
@@ -96,4 +87,3 @@ def _set(number: int, handler: Any) -> None:
 
 
 STOP = StopSignals()
-"""Signals belong to the process, so there is one."""

@@ -30,7 +30,7 @@ from project.models.metrics import PSNR, ColorfulnessRatio, as_saved
 from workbench.batch import is_padding
 from workbench.errors import UserError
 from workbench.loggers import log_image
-from workbench.sharding import gather_weights, is_sharded
+from workbench.strategies import gather_weights, is_sharded
 
 HUES = 12
 SIDE = 128

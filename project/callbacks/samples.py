@@ -23,7 +23,7 @@ from project.callbacks.grid import (
 from project.data.batch import Batch
 from project.networks.normalize import input_normalization
 from workbench.loggers import log_image
-from workbench.sharding import gather_weights, is_sharded
+from workbench.strategies import gather_weights, is_sharded
 
 GAIN = 4
 """An error map shows ``abs(output - target)`` times this."""

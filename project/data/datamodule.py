@@ -36,9 +36,9 @@ from project.data.pairs import Coloring, PairMaker, resolve_pairs
 from project.data.sources import partners
 from project.data.splits import fingerprint
 from project.data.statistics import Statistics
+from workbench.checkpoint import save_plain_hyperparameters
 from workbench.console import rank_zero_print
 from workbench.errors import UserError
-from workbench.hyperparameters import save_plain_hyperparameters
 from workbench.lightning_private import batches_done
 
 Target = Literal["image", "mask"]

@@ -32,8 +32,7 @@ from project.inference.pipeline import coloring_of, data_settings, make_pipeline
 from project.inference.predict import add_image_options, check_image_options, print_failures, process_all
 from project.inference.tiles import choose_device
 from project.models.metrics import PSNR, SSIM, ColorfulnessRatio, Scores
-from workbench.checkpoint import Checkpoint, load_model, read_checkpoint
-from workbench.checkpoint_io import atomic_write_text
+from workbench.checkpoint import Checkpoint, atomic_write_text, load_model, read_checkpoint
 from workbench.console import silence_warnings
 from workbench.errors import UserError
 from workbench.parser import read_options, split_data_args

@@ -18,7 +18,7 @@ from torchmetrics.functional.regression import spearman_corrcoef
 from project.callbacks.grid import grid, to_image
 from project.color import gray
 from project.models.metrics import PSNR, as_saved, colorfulness
-from workbench.checkpoint_io import atomic_write_text
+from workbench.checkpoint import atomic_write_text
 
 SIDE = 192
 """Pixels that the longer side of a worst image is brought to."""

@@ -16,9 +16,8 @@ from project.models.metrics import Scores
 from project.models.schedules import step_plateaus
 from project.networks.normalize import channels_of
 from project.networks.weights import load_matching
-from workbench.ddp import allow_unfreezing
 from workbench.errors import UserError, choose
-from workbench.sharding import gather_weights
+from workbench.strategies import allow_unfreezing, gather_weights
 
 
 class ImageToImageModule(LightningModule):

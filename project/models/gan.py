@@ -23,11 +23,10 @@ from project.models.metrics import PSNR, SSIM, Colorfulness, ColorfulnessRatio, 
 from project.models.schedules import configure_optimizer
 from project.networks.normalize import Statistics, set_normalization
 from project.networks.space import SPACES
-from workbench.ddp import allow_unused_parameters
+from workbench.checkpoint import save_plain_hyperparameters
 from workbench.errors import UserError, choose
-from workbench.hyperparameters import save_plain_hyperparameters
 from workbench.run_progress import NEVER
-from workbench.sharding import is_sharded
+from workbench.strategies import allow_unused_parameters, is_sharded
 
 
 class GANColorizer(ImageToImageModule):

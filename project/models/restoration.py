@@ -16,8 +16,8 @@ from project.models.finetune import FineTuning
 from project.models.metrics import PSNR, SSIM
 from project.models.schedules import configure_optimizer
 from project.networks.normalize import set_normalization
+from workbench.checkpoint import save_plain_hyperparameters
 from workbench.errors import UserError
-from workbench.hyperparameters import save_plain_hyperparameters
 
 
 class ImageRestorer(ImageToImageModule):

@@ -96,7 +96,7 @@ def small(tmp_path: Path, make_images: Callable[..., Path], small_model: dict[st
 @pytest.fixture
 def killed(small: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """As `small`, killed at moments (hook, step) one after another, and resumed after each."""
-    monkeypatch.setattr(cli, "LAST", [KillAt, *cli.LAST])
+    monkeypatch.setattr(cli, "ALWAYS", [*cli.ALWAYS, KillAt])
 
     def run(name: str, moments: list[tuple[str, int]], *words: str) -> Path:
         for number, (hook, step) in enumerate(moments):

@@ -1,18 +1,20 @@
-"""Checkpoint to model: nothing but the file, and short errors for every file that is none."""
+"""Checkpoint to model: nothing but the file, and short errors for every file that is none; atomic writing."""
 
+from __future__ import annotations
+
+import errno
+import os
 import pickle
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from project.models import ImageRestorer
-from workbench.checkpoint import load_model, read_checkpoint, require
+from workbench.checkpoint import AtomicCheckpointIO, atomic_write_text, is_plain, load_model, read_checkpoint
 from workbench.errors import UserError
-from workbench.hyperparameters import is_plain
 
 
 class Tiny(LightningModule):
@@ -22,18 +24,21 @@ class Tiny(LightningModule):
         super().__init__()
         if init_from is not None:
             raise AssertionError("must not look for the file that the weights began with")
-        self.layer = layer
-        self.factor = factor
-        self.dropout = nn.Dropout(0.5)
+        self.layer, self.factor, self.dropout = layer, factor, nn.Dropout(0.5)
 
     def forward(self, x):
         return self.factor * self.dropout(self.layer(x))
 
 
-def config(**arguments):
+def config(data=None, **arguments):
     layer = {"class_path": "torch.nn.Conv2d", "init_args": {"in_channels": 2, "out_channels": 3, "kernel_size": 5}}
     model = {"class_path": f"{__name__}.Tiny", "init_args": {"layer": layer, "factor": 2.5, **arguments}}
-    return {"model": model, "data": {"channels": 2}, "seed_everything": 1}
+    return {"model": model, "data": data or {"channels": 2}, "seed_everything": 1}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "best.ckpt"
 
 
 def save(path, settings=None, **changes):
@@ -52,29 +57,20 @@ def refusal(path):
     return message
 
 
-def test_the_model_comes_back_from_the_file_alone(tmp_path):
-    original = save(tmp_path / "best.ckpt", config(init_from="gone.ckpt"))
-    model = load_model(tmp_path / "best.ckpt")
-    image = torch.rand(1, 2, 9, 11)
-    assert type(model).__name__ == "Tiny"
-    assert not model.training
+@pytest.mark.parametrize("data_class", [None, "mine.Data"])
+def test_model_and_configuration_come_back_from_the_file_alone(path, data_class):
+    section = {"class_path": data_class, "init_args": {"channels": 2}} if data_class else None
+    original = save(path, config(section, init_from="gone.ckpt"))
+    model, checkpoint = load_model(path), read_checkpoint(path)
+    image = torch.rand(1, 2, 9, 11, generator=torch.Generator().manual_seed(0))
+    assert type(model).__name__ == "Tiny" and not model.training
     assert torch.equal(model(image), original(image))
-
-
-def test_the_configuration_comes_back(tmp_path):
-    save(tmp_path / "best.ckpt")
-    checkpoint = read_checkpoint(tmp_path / "best.ckpt")
-    assert checkpoint.config == config() and checkpoint.data_class is None
+    assert checkpoint.config == config(init_from="gone.ckpt") and checkpoint.data_class == data_class
     assert torch.equal(load_model(checkpoint).layer.weight, checkpoint.weights["layer.weight"])
 
-    section = {"class_path": "mine.Data", "init_args": {"channels": 2}}
-    save(tmp_path / "mine.ckpt", {**config(), "data": section})
-    checkpoint = read_checkpoint(tmp_path / "mine.ckpt")
-    assert checkpoint.config == config() and checkpoint.data_class == "mine.Data"
 
-
-def test_a_path_that_is_no_file_names_checkpoints_nearby(tmp_path):
-    assert "Use a checkpoint that `fit` wrote" in refusal(tmp_path / "best.ckpt")
+def test_a_path_that_is_no_file_names_checkpoints_nearby(path, tmp_path):
+    assert "Use a checkpoint that `fit` wrote" in refusal(path)
     (tmp_path / "checkpoints").mkdir()
     save(tmp_path / "checkpoints" / "last.ckpt")
     expected = f"Did you mean: {tmp_path / 'checkpoints' / 'last.ckpt'}"
@@ -83,22 +79,20 @@ def test_a_path_that_is_no_file_names_checkpoints_nearby(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"abc", b"PK\x03\x04 cut", pickle.dumps({"state_dict": 1}, protocol=2)])
-def test_a_file_that_is_no_checkpoint(tmp_path, content):
-    path = tmp_path / "best.ckpt"
+def test_a_file_that_is_no_checkpoint(path, content):
     path.write_bytes(content)
     assert "checkpoint" in refusal(path)
 
 
-def test_a_checkpoint_cut_short(tmp_path):
-    path = tmp_path / "best.ckpt"
+def test_a_checkpoint_cut_short(path):
     save(path)
     path.write_bytes(path.read_bytes()[:-200])
     assert "cut short" in refusal(path)
 
 
-def test_bare_weights(tmp_path):
-    torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "best.pt")
-    assert "state_dict" in refusal(tmp_path / "best.pt")
+def test_bare_weights(path):
+    torch.save(nn.Linear(2, 2).state_dict(), path)
+    assert "state_dict" in refusal(path)
 
 
 GONE = config()
@@ -115,17 +109,9 @@ GONE["model"]["class_path"] = "nowhere.Gone"
         (config(width=3), {}, "Option 'width' is not accepted\n"),
     ],
 )
-def test_a_checkpoint_that_cannot_be_used(tmp_path, settings, changes, expected):
-    save(tmp_path / "best.ckpt", settings, **changes)
-    assert expected in refusal(tmp_path / "best.ckpt")
-
-
-def test_a_command_refuses_the_checkpoint_of_another_task(tmp_path):
-    model = save(tmp_path / "best.ckpt")
-    checkpoint = read_checkpoint(tmp_path / "best.ckpt")
-    require(checkpoint, model, "forward", "predict")
-    with pytest.raises(UserError, match=r"^predict cannot use .*best\.ckpt: its model .*Tiny has no 'restore'\.$"):
-        require(checkpoint, model, "restore", "predict")
+def test_a_checkpoint_that_cannot_be_used(path, settings, changes, expected):
+    save(path, settings, **changes)
+    assert expected in refusal(path)
 
 
 def test_plain_hyperparameters():
@@ -133,32 +119,93 @@ def test_plain_hyperparameters():
     assert not any(is_plain(value) for value in ({"a": [nn.ReLU()]}, torch.optim.Adam, torch.zeros(1)))
 
 
-SETTINGS = """
-class_path: project.models.ImageRestorer
-init_args:
-  network:
-    class_path: project.networks.UNet
-    init_args: {widths: [4, 8, 16], norm: group, activation: prelu}
-  loss: {class_path: project.models.Charbonnier}
-  optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 1.0e-05, betas: [0.9, 0.99]}}
-  scheduler: {class_path: torch.optim.lr_scheduler.OneCycleLR, init_args: {max_lr: 0.001, total_steps: 10}}
-  compile: true
-"""
+@pytest.fixture
+def last(tmp_path: Path) -> Path:
+    return tmp_path / "checkpoints" / "last.ckpt"
 
 
-def test_an_image_restorer_comes_back_from_its_resolved_configuration(tmp_path):
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(LightningModule, "model", fail_untyped=False)
-    settings = parser.parse_object({"model": yaml.safe_load(SETTINGS)})
-    model = parser.instantiate(settings).model
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.1)
-    model.network.normalize_input.set([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
-    text = parser.dump(settings, skip_none=False)
-    torch.save({"state_dict": model.state_dict(), "config": text}, tmp_path / "best.ckpt")
-    loaded = load_model(tmp_path / "best.ckpt")
-    image = torch.rand(2, 3, 13, 22)
-    assert isinstance(loaded, ImageRestorer)
-    assert torch.equal(loaded.restore(image), model.eval().restore(image))
-    assert type(loaded.loss).__name__ == "Charbonnier"
+def write(step: int, path: Path, **more: object) -> None:
+    AtomicCheckpointIO().save_checkpoint({"global_step": step, **more}, path)
+
+
+def steps(last: Path) -> dict[str, int]:
+    return {path.name: torch.load(path, weights_only=True)["global_step"] for path in last.parent.iterdir()}
+
+
+def test_the_one_before_the_last_is_kept(last):
+    for step in (1, 2, 3):
+        write(step, last)
+    write(3, last.with_name("best.ckpt"))
+    assert steps(last) == {"best.ckpt": 3, "last.ckpt": 3, "previous.ckpt": 2}
+    last.write_bytes(last.read_bytes()[:-40])
+    write(4, last)
+    assert steps(last) == {"best.ckpt": 3, "last.ckpt": 4, "previous.ckpt": 2}, "a damaged one is not kept"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("not the disk"), RuntimeError("nor that")])
+def test_a_failed_write_leaves_the_old_one(last, monkeypatch, error):
+    def half(content, file):
+        file.write(b"half")
+        raise error
+
+    write(1, last)
+    with monkeypatch.context() as patch:
+        patch.setattr("torch.save", half)
+        with pytest.raises(type(error)):
+            write(2, last)
+    assert torch.load(last, weights_only=True)["global_step"] == 1
+    write(3, last)
+    assert steps(last) == {"last.ckpt": 3, "previous.ckpt": 1}
+
+
+def test_a_full_disk_is_named_and_leaves_the_old_one(last, monkeypatch):
+    """As torch.save really fails when the file takes no more: with an error of its own."""
+    opened = Path.open
+
+    class Full:
+        def __init__(self, file):
+            self.file, self.left = file, 600
+
+        def write(self, data):
+            self.left -= len(data)
+            if self.left < 0:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return self.file.write(data)
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+    write(1, last)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda self, *a, **k: Full(opened(self, *a, **k)))
+        with pytest.raises(UserError, match=r"^The disk is full: .*last\.ckpt(.|\n)*--resume latest"):
+            write(2, last, state_dict={"w": torch.zeros(1000)})
+    assert steps(last) == {"last.ckpt": 1}
+
+
+def test_it_is_on_the_disk_before_it_takes_its_place(last, monkeypatch):
+    calls = []
+    sync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda number: (calls.append("sync"), sync(number)))
+    monkeypatch.setattr(Path, "replace", lambda self, target: (calls.append(Path(target).name), replace(self, target)))
+    write(1, last)
+    assert calls[:2] == ["sync", "last.ckpt"]
+
+
+def test_a_text_is_written_atomically(tmp_path, monkeypatch):
+    path = tmp_path / "config.yaml"
+    atomic_write_text(path, "one: ü\n")
+
+    def killed(self, target):
+        raise InterruptedError
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(InterruptedError):
+        atomic_write_text(path, "two")
+    assert path.read_text(encoding="utf-8") == "one: ü\n"

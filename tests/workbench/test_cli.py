@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import shlex
 import signal
 import subprocess
@@ -84,8 +83,7 @@ def test_fit_learns_and_leaves_a_complete_run_behind(config, capsys):
 def test_the_same_command_repeats_the_same_losses(config):
     seeds = ([], [], ["--seed_everything", "7"])
     first, second, other = (column(fit(config, "--trainer.max_steps", "9", *seed), "train/loss") for seed in seeds)
-    assert first == second
-    assert first != other
+    assert first == second != other
 
 
 def test_the_checkpoint_alone_is_enough(config, tmp_path, monkeypatch):
@@ -124,12 +122,15 @@ def test_the_published_protocol_takes_the_whole_folder(config, make_images, recw
     assert not [str(one.message) for one in recwarn if "dirpath" in str(one.message)]
 
 
-def test_a_resumed_run_continues_in_its_folder_to_the_same_end(config):
+def test_a_resumed_run_continues_in_its_folder_to_the_same_end(config, capsys):
     whole = fit(config)
     cut = fit(config, "--trainer.max_steps", "20", "--model.init_args.scheduler.init_args.total_steps", "30")
-    assert main(["fit", "--name", "tiny", "--resume", "latest", "--wandb", "off", "--trainer.max_steps", "30"]) == 0
+    resume = ["fit", "--name", "tiny", "--resume", "latest", "--wandb", "off"]
+    assert main([*resume, "--trainer.max_steps", "30", "--data.eval_batch_size", "2"]) == 0
+    assert "Differs from the checkpoint: data.eval_batch_size 1 -> 2\n" in capsys.readouterr().out
     assert Path("runs/tiny/latest").resolve() == cut
-    assert column(cut, "test/psnr")[-1] == column(whole, "test/psnr")[-1]
+    assert column(cut, "test/psnr")[-1] == pytest.approx(column(whole, "test/psnr")[-1], abs=1e-4)
+    assert column(cut, "train/loss") == column(whole, "train/loss")
     assert len(column(cut, "train/loss")) == 30
     assert yaml.safe_load((cut / "config.yaml").read_text())["resume"] is None
 
@@ -141,10 +142,6 @@ def test_early_stopping_ends_with_the_best_weights(config, capsys):
     assert column(run, "test/psnr"), "the best checkpoint was tested"
     assert "Stopped early    Monitored metric val/psnr did not improve" in capsys.readouterr().out
     assert torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)["global_step"] in (10, 20)
-
-
-def test_a_run_may_end_before_its_first_validation(config):
-    assert (fit(config, "--trainer.max_steps", "3") / "checkpoints" / "last.ckpt").is_file()
 
 
 @pytest.mark.parametrize(
@@ -181,23 +178,6 @@ def test_every_shipped_config_parses_and_trains_two_steps(name, make_images, tmp
         words += ["--data.eval_crop", "32"]
     assert main(["fit", "--config", str(CONFIGS / f"{name}.yaml"), *words]) == 0
     assert {found.name for found in tmp_path.iterdir()} <= {"pictures", "colored", ".cache"}, "it leaves no run behind"
-
-
-def test_a_configuration_that_differs_from_the_checkpoints_is_named(config, capsys):
-    run = fit(config, "--trainer.max_steps", "3")
-    words = ["--ckpt_path", str(run / "checkpoints" / "last.ckpt"), "--data.batch_size", "3"]
-    fit(config, *words, "--trainer.max_steps", "4")
-    assert "Differs from the checkpoint: data.batch_size 4 -> 3\n" in capsys.readouterr().out
-
-
-def test_in_a_terminal_a_bar_shows_training_and_testing(config, capsys, monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the output for a terminal
-    monkeypatch.setenv("COLUMNS", "120")
-    fit(config, "--progress.refresh_seconds", "0", "--trainer.max_steps", "12")
-    printed = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().out)
-    bar = r"training .* left 0:\d\d step \d+  loss 0\.\d{4}  val/psnr 1\d\.\d\d"
-    for part in (bar, "validating", "testing .* 100%"):
-        assert re.search(part, printed), part
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no process groups with signals")
@@ -239,12 +219,14 @@ def test_a_saved_config_works_again_and_a_second_one_changes_it(config, tmp_path
     assert after["data"] == before["data"] and after["model"] == before["model"]
 
 
-def test_bar_and_checkpoints_can_be_switched_off(config, capsys):
+def test_bar_and_checkpoints_can_be_switched_off(config, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    fit(config, "--trainer.max_steps", "10")
+    assert "%|" in capsys.readouterr().out
     switches = ["--trainer.enable_progress_bar", "false", "--trainer.enable_checkpointing", "false"]
-    run = fit(config, "--trainer.max_steps", "10", *switches)
-    assert not (run / "checkpoints").exists()
+    assert not (fit(config, "--trainer.max_steps", "10", *switches) / "checkpoints").exists()
     printed = capsys.readouterr().out
-    assert "step 10 " not in printed and "PSNR (dB)" in printed
+    assert "%|" not in printed and "step 10 " not in printed and "PSNR (dB)" in printed
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_without_baselines_all_metrics_are_shown(capsys):
     print_scores({"train/loss": 0.1, "val/accuracy": 0.5, "test/accuracy": 0.25}, {}, title="t")
     assert cells(capsys.readouterr().out) == [["accuracy", "0.5000", "0.2500"]]
     print_scores({"train/loss": 0.1}, {"Run": "runs/a"}, title="t")
-    assert capsys.readouterr().out == "Run  runs/a\n"
+    assert capsys.readouterr().out == "Run  runs/a\n", "no table without a metric"
 
 
 def test_rank_0_prints_whatever_logging_says(capsys, monkeypatch):

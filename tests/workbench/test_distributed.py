@@ -7,14 +7,17 @@ import socket
 import subprocess
 import sys
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 
-from workbench.checkpoint_io import AtomicCheckpointIO
+from workbench.checkpoint import AtomicCheckpointIO
 from workbench.distributed import Launch, explain_failure, find_launch, make_trainer
 from workbench.errors import UserError
+from workbench.strategies import allow_unfreezing, allow_unused_parameters
 
 
 @pytest.fixture
@@ -30,8 +33,7 @@ def variables(monkeypatch):
 
 
 def test_alone():
-    assert find_launch() == Launch()
-    assert find_launch().broadcast(lambda: "mine") == "mine"
+    assert find_launch() == Launch() and Launch().broadcast(lambda: "mine") == "mine"
 
 
 def test_torchrun(variables):
@@ -153,11 +155,11 @@ def test_machines_that_do_not_know_each_other_are_refused(variables):
     [
         ("You set `devices=2` and `num_nodes=1` in Lightning, but the product (2 * 1) ...", "trainer.num_nodes"),
         ("SyncBatchNorm layers only work with GPU modules", "--trainer.sync_batchnorm false"),
+        ("something else", "None"),
     ],
 )
 def test_failures_name_the_key(text, expected):
     assert expected in str(explain_failure(ValueError(text), None, None))
-    assert explain_failure(ValueError("something else"), None, None) is None
 
 
 @pytest.mark.parametrize("rates", [(0.1, 0.1), (0.1,)])
@@ -169,3 +171,28 @@ def test_an_optimizer_of_other_parameters_is_named(rates):
         torch.optim.SGD(groups).load_state_dict(saved)
     text = str(explain_failure(caught.value, None, "last.ckpt"))
     assert "model.finetune" in text and "init_from last.ckpt" in text
+
+
+def strategy(name: str) -> DDPStrategy:
+    return Trainer(strategy=name, accelerator="cpu", devices=2, logger=False).strategy
+
+
+@pytest.mark.parametrize("name", ["ddp", "ddp_spawn", "ddp_find_unused_parameters_true"])
+@pytest.mark.parametrize("allow", [allow_unfreezing, lambda trainer: allow_unused_parameters(trainer, "")])
+def test_ddp_finds_unused_parameters(name, allow):
+    found = strategy(name)
+    allow(SimpleNamespace(strategy=found, world_size=2))
+    assert found._ddp_kwargs["find_unused_parameters"] is True
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (DDPStrategy(find_unused_parameters=False), r"unfreeze.*find_unused_parameters: false(.|\n)*strategy ddp"),
+        (DDPStrategy(static_graph=True), r"unfreeze.*static_graph: true(.|\n)*strategy ddp"),
+        (FSDPStrategy(), "FSDPStrategy"),
+    ],
+)
+def test_a_strategy_that_does_not_allow_it_is_refused(found, expected):
+    with pytest.raises(UserError, match=expected):
+        allow_unfreezing(SimpleNamespace(strategy=found, world_size=2))

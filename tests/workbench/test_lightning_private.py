@@ -82,17 +82,12 @@ def test_steps_and_batches():
     assert look.column("logs") == [False, False, False, True] * 4
     assert look.column("new") == [n % 8 % 3 == 0 for n in range(16)], "logged, not merely shown again"
 
-
-def test_accumulated_batches():
     look = Look()
     fit(Model(), look, max_epochs=1, accumulate_grad_batches=3)
     assert look.column("accumulating") == [True, True, False, True, True, False, True, False]
     assert look.column("steps") == [0, 0, 0, 1, 1, 1, 2, 2]
 
-
-def test_a_batch_with_two_optimizers_is_one_step():
-    look = Look()
-    trainer = fit(Model(2), look, max_epochs=1)
+    trainer = fit(Model(optimizers=2), max_epochs=1)
     assert (private.steps_done(trainer), trainer.global_step) == (8, 16)
 
 

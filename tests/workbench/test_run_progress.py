@@ -8,23 +8,19 @@ from workbench.errors import UserError
 from workbench.run_progress import RunProgress
 
 
-def trainer(step: int, timer: Timer | None = None, world_size: int = 1) -> SimpleNamespace:
-    strategy = SimpleNamespace(broadcast=lambda value: value / 2)
-    callbacks = [timer] if timer else []
+def trainer(step: int, elapsed: float | None = None, world_size: int = 1) -> SimpleNamespace:
+    """With a clock of 100 seconds, unless ``elapsed`` is None; broadcasting halves a value."""
+    clock = Timer({"seconds": 100})
+    clock.load_state_dict({"time_elapsed": {"train": elapsed}})
+    callbacks, strategy = [clock] if elapsed is not None else [], SimpleNamespace(broadcast=lambda value: value / 2)
     return SimpleNamespace(callbacks=callbacks, global_step=step, world_size=world_size, strategy=strategy)
 
 
-def timer(elapsed: float, duration: float) -> Timer:
-    clock = Timer({"seconds": duration})
-    clock.load_state_dict({"time_elapsed": {"train": elapsed}})
-    return clock
-
-
-def test_progress_is_the_further_of_steps_and_time():
-    assert RunProgress(trainer(30), 100)() == pytest.approx(0.3)
-    assert RunProgress(trainer(30, timer(50, 100)), 100)() == pytest.approx(0.5)
-    assert RunProgress(trainer(30, timer(10, 100)), 100)() == pytest.approx(0.3)
-    assert RunProgress(trainer(30, timer(25, 100)), math.inf)() == pytest.approx(0.25)
+@pytest.mark.parametrize(
+    ("elapsed", "steps", "expected"), [(None, 100, 0.3), (50, 100, 0.5), (10, 100, 0.3), (25, math.inf, 0.25)]
+)
+def test_progress_is_the_further_of_steps_and_time(elapsed, steps, expected):
+    assert RunProgress(trainer(30, elapsed), steps)() == pytest.approx(expected)
 
 
 def test_a_run_without_an_end_is_refused():
@@ -33,11 +29,9 @@ def test_a_run_without_an_end_is_refused():
 
 
 def test_several_processes_follow_one_clock_and_look_at_it_seldom():
-    run = trainer(0, timer(50, 100), world_size=2)
+    run = trainer(0, 50, world_size=2)
     progress = RunProgress(run, math.inf)
     assert progress() == pytest.approx(0.25)
     progress.timer.load_state_dict({"time_elapsed": {"train": 80}})
-    run.global_step = 19
-    assert progress() == pytest.approx(0.25)
-    run.global_step = 20
-    assert progress() == pytest.approx(0.4)
+    for run.global_step, expected in ((19, 0.25), (20, 0.4)):
+        assert progress() == pytest.approx(expected)

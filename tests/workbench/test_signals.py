@@ -45,20 +45,16 @@ def test_a_second_ctrl_c_does_not_wait(stop, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="has no such signal")
-def test_the_signal_for_requeueing_waits_as_well_and_then_does_what_it_was_for(stop):
+@pytest.mark.parametrize("which", ["for requeueing", "another"])
+def test_the_signal_for_requeueing_waits_as_well_and_then_does_what_it_was_for(stop, which):
+    number = signal.SIGUSR1 if which == "for requeueing" else signal.SIGTERM
     done = []
     before = signal.signal(signal.SIGUSR1, lambda number, frame: done.append(number))
     try:
         stop.take_requeue(signal.SIGUSR1)
         stop.waits = True
-        signal.raise_signal(signal.SIGUSR1)
-        assert stop.received == signal.SIGUSR1 and not done
-        assert stop.requeue() and stop.requeued and done == [signal.SIGUSR1]
+        signal.raise_signal(number)
+        assert stop.received == number and not done
+        assert stop.requeue() == stop.requeued == (done == [signal.SIGUSR1]) == (number == signal.SIGUSR1)
     finally:
         signal.signal(signal.SIGUSR1, before)
-
-
-def test_another_signal_requeues_nothing(stop):
-    stop.waits = True
-    signal.raise_signal(signal.SIGTERM)
-    assert not stop.requeue() and not stop.requeued

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from workbench.errors import UserError, choose
 from workbench.lightning_private import logs_now
-from workbench.sharding import is_sharded
+from workbench.strategies import is_sharded
 
 MEASURED = ("measured_at", "_metrics", "_steps", "_clipped", "_dropped")
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from workbench.errors import UserError
-from workbench.sharding import is_sharded
+from workbench.strategies import is_sharded
 
 
 class EMA(Callback):

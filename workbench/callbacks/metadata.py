@@ -15,7 +15,7 @@ import yaml
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
-from workbench.checkpoint_io import atomic_write_text
+from workbench.checkpoint import atomic_write_text
 from workbench.errors import UserError
 from workbench.run import Run, point_latest_at
 

@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor
 
-from workbench.checkpoint_io import atomic_write_text
+from workbench.checkpoint import atomic_write_text
 from workbench.findings import Activation, History, ModelInfo, Series, Setting
 from workbench.lightning_private import steps_done
 

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from workbench.errors import UserError
 from workbench.findings import Finding, RuleEngine, Setting, training_rules
 from workbench.lightning_private import is_accumulating, logs_now, steps_done, was_updated
-from workbench.sharding import is_sharded
+from workbench.strategies import is_sharded
 from workbench.watch.gradients import GradientFlow
 from workbench.watch.model_info import PENALTY, collect, trainable_parameters
 from workbench.watch.probe import Probe

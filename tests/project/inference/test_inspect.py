@@ -180,7 +180,7 @@ def test_a_coloring_gan_shows_both_its_networks(space, maker, colors, make_image
         (["--layer", "midle"], "--layer: 'midle' is not known. Did you mean 'middle'"),
         (["--split", "valid"], "--split"),
         (["--maps", "-1"], "--maps -1 is too small"),
-        (["--layr", "middle"], "inspect has no option --layr. Did you mean --layer?"),
+        (["--layr", "middle"], "Unknown option: --layr\nDid you mean layer?"),
         (["--data.rot", "x"], "Did you mean data.root?"),
         (["--data.root", "nowhere"], "The images of this checkpoint's run cannot be read: --data.root"),
         (["--data.exclude", "nowhere.txt"], "nowhere.txt cannot be read"),

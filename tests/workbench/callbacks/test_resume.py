@@ -111,7 +111,7 @@ def test_the_exit_code_names_the_signal(monkeypatch):
     def stop(argv):
         raise Stop(signal.SIGTERM)
 
-    monkeypatch.setattr("project.__main__._find", lambda command: stop)
+    monkeypatch.setattr("workbench.cli.main", stop)
     assert main(["fit"]) == 143
 
 
