@@ -80,15 +80,10 @@ def given_hyperparameters() -> dict[str, Any] | None:
 
 
 def fix_progress(loops: dict[str, Any], trainer: Trainer, in_validation: bool) -> int:
-    """Change the progress counters of a checkpoint so that a resumed run does exactly what was due next.
+    """Change the counters in a checkpoint's fit loop, in place, so that a resumed run does exactly what was due next.
 
-    Lightning's restart logic expects checkpoints from the end of a step or of a validation. After one from between two
-    steps or the end of a run it would skip a step, count an epoch twice or leave out a validation.
-
-    Args:
-        loops: State of the fit loop in the checkpoint; changed in place.
-        trainer: The running trainer.
-        in_validation: Whether a validation was interrupted, which then starts anew.
+    After a checkpoint from between two steps or the end of a run, Lightning would skip a step, count an epoch twice or
+    leave out a validation. One that was interrupted, `in_validation`, starts anew.
 
     Returns:
         `steps_done` once everything that belongs to the last batch is finished.

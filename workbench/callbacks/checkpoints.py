@@ -33,12 +33,12 @@ class Checkpoints(Checkpoint):
     `save_on_exception` overwrites the best, and the end of an epoch is saved before its metrics and schedulers.
     `ExactResume` saves ``last.ckpt`` between two steps when it `is_due`.
 
-    A snapshot, ``snapshot-STEP.ckpt``, holds only what testing and predicting need. A cycle ends before the first step
-    at a higher learning rate than that of the step before it, and at the end of a run with a low one. Source: Huang et
-    al. 2017, "Snapshot Ensembles: Train 1, Get M for Free", arXiv:1704.00109.
+    ``snapshot-STEP.ckpt`` holds only what testing and predicting need. A cycle ends before the first step at a higher
+    learning rate than that of the step before it, and at the end of a run with a low one. Source: Huang et al. 2017,
+    "Snapshot Ensembles: Train 1, Get M for Free", arXiv:1704.00109.
 
-    Each checkpoint holds the random states of all processes after everything that a step draws and before the next
-    batch is fetched, since Lightning calls checkpoint callbacks after all others.
+    Each checkpoint holds the random states of all processes as they are before the next batch is fetched: Lightning
+    calls checkpoint callbacks after all others.
 
     Args:
         monitor: The logged metric that the best are chosen by; null keeps the newest as ``best.ckpt``.
@@ -83,10 +83,6 @@ class Checkpoints(Checkpoint):
         """The best checkpoint, "" as long as there is none; Lightning reads it too."""
         return str(self.folder / "best.ckpt") if self._best else ""
 
-    @property
-    def snapshot_paths(self) -> list[Path]:
-        return [self.folder / name for name in sorted(self._kept)]
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = trainer.log_dir or trainer.default_root_dir  # a broadcast: every process asks
         if stage == "fit":
@@ -95,8 +91,9 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
         if self.snapshots != "none" and not trainer.fast_dev_run and trainer.is_global_zero:
-            for path in set(self.folder.glob(SNAPSHOTS)) - set(self.snapshot_paths):
-                path.unlink()  # of a killed run, after the checkpoint that this one resumes from: it comes again
+            for path in self.folder.glob(SNAPSHOTS):
+                if path.name not in self._kept:  # of a killed run, after the checkpoint that this one resumes from
+                    path.unlink()
         loaded, self._loaded_rng = self._loaded_rng, None
         if loaded is not None and len(loaded) == trainer.world_size:
             set_rng_state(loaded[trainer.global_rank], trainer.strategy.root_device)
@@ -112,7 +109,7 @@ class Checkpoints(Checkpoint):
             return
         rate = _learning_rate(trainer)
         if self._fell and rate > self._rate:
-            self._save_cycle_end(trainer)
+            self._save_snapshot(trainer, trainer.global_step)
             self._peak, self._fell = 0.0, False
         self._fell = self._fell or rate < self._rate
         self._rate, self._peak = rate, max(self._peak, rate)
@@ -148,7 +145,7 @@ class Checkpoints(Checkpoint):
         if self.snapshots == "cycles":
             rate = _learning_rate(trainer)
             if (self._fell and rate > self._rate) or rate <= LOW * self._peak:
-                self._save_cycle_end(trainer)
+                self._save_snapshot(trainer, trainer.global_step)
         if not self.is_saved(trainer):  # after the snapshots, which it lists
             self.save_last(trainer)
 
@@ -179,16 +176,18 @@ class Checkpoints(Checkpoint):
                 rank_zero_warn(str(error))
 
     def _save_best(self, trainer: Trainer) -> None:
-        score = float(trainer.global_step if self.monitor is None else trainer.callback_metrics[self.monitor])
-        score = -score if self.monitor is not None and self.mode == "min" else score
-        score = -math.inf if math.isnan(score) else score
+        score = float(trainer.global_step)
+        if self.monitor is not None:
+            value = float(trainer.callback_metrics[self.monitor])
+            score = -math.inf if math.isnan(value) else value if self.mode == "max" else -value
         self._keep(trainer, self._best, 1, "best.ckpt", score)
         if self.snapshots == "best":
-            self._keep(trainer, self._kept, self.most, _snapshot_name(trainer), score)
+            self._save_snapshot(trainer, score)
 
-    def _save_cycle_end(self, trainer: Trainer) -> None:
-        if not trainer.fast_dev_run and _snapshot_name(trainer) not in self._kept:
-            self._keep(trainer, self._kept, self.most, _snapshot_name(trainer), trainer.global_step)
+    def _save_snapshot(self, trainer: Trainer, score: float) -> None:
+        name = f"snapshot-{trainer.global_step:06d}.ckpt"
+        if not trainer.fast_dev_run and name not in self._kept:
+            self._keep(trainer, self._kept, self.most, name, score)
 
     def _keep(self, trainer: Trainer, kept: dict[str, float], most: int, name: str, score: float) -> None:
         """Save a checkpoint among the `most` with the highest scores, in place of the lowest one."""
@@ -207,7 +206,7 @@ class Checkpoints(Checkpoint):
             trainer.strategy.remove_checkpoint(self.folder / lowest)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the random states of all processes (all call this, rank 0 writes); strip a snapshot."""
+        """Add the random states of all processes, which all call this; strip a snapshot."""
         if self._is_snapshot:
             data = type(getattr(trainer, "datamodule", None)).__qualname__
             for key in set(checkpoint) - {*FOR_INFERENCE, data}:
@@ -232,20 +231,16 @@ class Checkpoints(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the files in this run's folder (those of another run are not its own), if chosen alike."""
-        found = {
-            key: {name: score for name, score in state_dict[key].items() if (self.folder / name).is_file()}
-            for key in ("best", "kept")
-        }
         monitor, mode, snapshots = state_dict["chosen_by"]
-        if (monitor, mode) == (self.monitor, self.mode):
-            self._best = found["best"]
-        if snapshots == self.snapshots and (snapshots == "cycles" or (monitor, mode) == (self.monitor, self.mode)):
-            self._kept = found["kept"]
+        alike = (monitor, mode) == (self.monitor, self.mode)
+        if alike:
+            self._best = self._present(state_dict["best"])
+        if snapshots == self.snapshots and (alike or snapshots == "cycles"):
+            self._kept = self._present(state_dict["kept"])
         self._rate, self._peak, self._fell = state_dict["cycle"]
 
-
-def _snapshot_name(trainer: Trainer) -> str:
-    return f"snapshot-{trainer.global_step:06d}.ckpt"
+    def _present(self, scores: dict[str, float]) -> dict[str, float]:
+        return {name: score for name, score in scores.items() if (self.folder / name).is_file()}
 
 
 def _learning_rate(trainer: Trainer) -> float:

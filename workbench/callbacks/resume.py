@@ -29,9 +29,9 @@ KEY = "exact_resume"
 class ExactResume(Callback):
     """Save ``last.ckpt`` and stop between two steps, and fix Lightning's progress counters in what is saved.
 
-    Order of callbacks: `setup` sorts them by their attribute `order`, 0 if they have none. -2 is this one: between its
-    `on_train_batch_start` and the step before nothing is half done, and no callback has logged for the new step. -1 is
-    what measures gradients before `GradientClipping` changes them. Checkpoint callbacks stay last, as Lightning has it.
+    `setup` sorts callbacks by their attribute `order`, 0 if they have none. This one is first: before its
+    `on_train_batch_start` nothing is half done, and no callback has logged for the new step. -1 is what has to see
+    weights or gradients before others. Checkpoint callbacks stay last, as Lightning has it.
     """
 
     order = -2
@@ -47,14 +47,17 @@ class ExactResume(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the signals from Lightning, which has just taken them."""
-        self._take_signals(trainer)
+        environment = cluster_environment(trainer)
+        if getattr(environment, "auto_requeue", False):
+            STOP.take_requeue(environment.requeue_signal)
+        STOP.take()
         STOP.waits = True
         if trainer.global_rank > 0 or self._steps is not None:  # `Checkpoints` restores exact states, where it can
             reseed_per_rank(trainer.global_rank, trainer.global_step)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Agree with the other processes on what to do before the next step."""
-        checkpoints = _checkpoints(trainer)
+        checkpoints = _find_checkpoints(trainer)
         self._wanted = STOP.received or int(checkpoints is not None and checkpoints.is_due(trainer))
         if trainer.world_size > 1:
             wanted = torch.tensor(self._wanted, device=trainer.strategy.root_device)
@@ -90,10 +93,9 @@ class ExactResume(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Outside of training a signal ends the program at once."""
         if trainer.state.fn != TrainerFn.FITTING:
-            self._take_signals(trainer)
+            STOP.take()
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._take_signals(trainer)
+    on_test_start = on_validation_start
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         STOP.waits = False
@@ -107,7 +109,7 @@ class ExactResume(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Save when an error occurs between two steps, as of a file that cannot be read."""
         STOP.waits = False
-        checkpoints = _checkpoints(trainer)
+        checkpoints = _find_checkpoints(trainer)
         agreed = trainer.world_size == 1 or self._wanted > 1  # saving takes all processes
         if checkpoints is None or not isinstance(exception, Exception) or not agreed:
             return
@@ -133,7 +135,7 @@ class ExactResume(Callback):
 
     def _save(self, trainer: Trainer, in_validation: bool = False) -> bool:
         """Save ``last.ckpt`` unless it is up to date; False if the last step has left something behind."""
-        checkpoints = _checkpoints(trainer)
+        checkpoints = _find_checkpoints(trainer)
         if checkpoints is None or checkpoints.is_saved(trainer):
             return True
         if not _is_clean(trainer):
@@ -142,23 +144,16 @@ class ExactResume(Callback):
         checkpoints.save_last(trainer)
         return True
 
-    def _take_signals(self, trainer: Trainer) -> None:
-        environment = cluster_environment(trainer)
-        if trainer.state.fn == TrainerFn.FITTING and getattr(environment, "auto_requeue", False):
-            STOP.take_requeue(environment.requeue_signal)
-        STOP.take()
-
     def _stop(self, trainer: Trainer, number: int) -> None:
         STOP.waits = False
         STOP.received = STOP.received or number
         if STOP.requeue() and trainer.is_global_zero:
-            # Lightning saves a checkpoint of its own to requeue, the same as the last one: one is enough.
-            for copy in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
+            for copy in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):  # Lightning's own, of the same step
                 copy.unlink(missing_ok=True)
         raise Stop(number)
 
 
-def _checkpoints(trainer: Trainer) -> Checkpoints | None:
+def _find_checkpoints(trainer: Trainer) -> Checkpoints | None:
     return next((found for found in trainer.checkpoint_callbacks if isinstance(found, Checkpoints)), None)
 
 

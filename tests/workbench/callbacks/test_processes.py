@@ -528,7 +528,7 @@ def test_sharded_weights_train_and_test_as_one_process_does(tmp_path, config):
 
 
 def test_what_needs_all_weights_says_so():
-    trainer = SimpleNamespace(strategy=FSDPStrategy(), global_step=0)
+    trainer = SimpleNamespace(strategy=FSDPStrategy(), global_step=0, datamodule=None)
     with pytest.raises(UserError, match=r"FSDPStrategy gives each process a part.\n.*--ema.decay 0"):
         EMA().on_train_start(trainer, nn.Linear(1, 1))
     model = GANColorizer(UNet(widths=[4, 6]), PatchGAN(in_channels=4, width=4, layers=2), space="rgb")

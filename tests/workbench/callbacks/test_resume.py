@@ -169,7 +169,7 @@ MOMENTS = {
     "between two looks": [("on_train_batch_end", 25)],
     "every stage": [("on_train_batch_end", 10), ("on_train_batch_end", 19), ("on_validation_batch_start", 30)],
 }
-PENALTY = ["--model.init_args.adversarial", "project.models.adversarial.WassersteinGP"]
+PENALTY = ["--model.init_args.adversarial", "project.models.WassersteinGP"]
 PENALTY += ["--model.init_args.discriminator.init_args.norm", "instance"]
 PATIENCE = ["--model.init_args.generator_scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau"]
 PATIENCE += ["--model.init_args.generator_scheduler.init_args.patience", "0"]
@@ -188,12 +188,12 @@ class TestGAN:
             "space": "rgb",
             "generator": {"class_path": "project.networks.UNet", "init_args": unet},
             "discriminator": {"class_path": "project.networks.PatchGAN", "init_args": judge},
-            "adversarial": {"class_path": "project.models.adversarial.Hinge"},
+            "adversarial": {"class_path": "project.models.Hinge"},
             "reconstruction_weight": 5.0,
             "feature_matching_weight": 1.0,
             "generator_optimizer": adam,
             "discriminator_optimizer": adam,
-            "generator_scheduler": {"class_path": "project.models.schedules.WarmupCosine"},
+            "generator_scheduler": {"class_path": "project.models.WarmupCosine"},
             "discriminator_scheduler": {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 1}},
             "generator_steps": 2,
             "generator_epochs": 2,
