@@ -29,16 +29,12 @@ LOW = 0.1  # share of a cycle's peak learning rate: a run that ends at or below 
 class Checkpoints(Checkpoint):
     """Keep ``best.ckpt``, ``last.ckpt`` and ``previous.ckpt``, and on request snapshots, in ``checkpoints/``.
 
-    Lightning's ModelCheckpoint would lose the exact resume: `save_last` skips validations without a new best,
-    `save_on_exception` overwrites the best, and the end of an epoch is saved before its metrics and schedulers.
-    `ExactResume` saves ``last.ckpt`` between two steps when it `is_due`.
+    `ExactResume` saves ``last.ckpt`` between two steps when it `is_due`. Lightning's ModelCheckpoint has no exact resume:
+    it saves the end of an epoch before its metrics and schedulers.
 
     ``snapshot-STEP.ckpt`` holds only what testing and predicting need. A cycle ends before the first step at a higher
     learning rate than that of the step before it, and at the end of a run with a low one. Source: Huang et al. 2017,
     "Snapshot Ensembles: Train 1, Get M for Free", arXiv:1704.00109.
-
-    Each checkpoint holds the random states of all processes as they are before the next batch is fetched: Lightning
-    calls checkpoint callbacks after all others.
 
     Args:
         monitor: The logged metric that the best are chosen by; null keeps the newest as ``best.ckpt``.
@@ -121,7 +117,7 @@ class Checkpoints(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._rng = get_rng_state(trainer.strategy.root_device)
-        if trainer.fast_dev_run or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         if self.monitor is not None:
             require_logged(trainer, "checkpoint.monitor", self.monitor)
@@ -138,8 +134,6 @@ class Checkpoints(Checkpoint):
             self.save_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.fast_dev_run:
-            return
         if self.monitor is None:
             self._save_best(trainer)
         if self.snapshots == "cycles":
@@ -151,10 +145,10 @@ class Checkpoints(Checkpoint):
 
     def is_due(self, trainer: Trainer) -> bool:
         """Whether it is time to save ``last.ckpt``."""
-        if trainer.fast_dev_run:
+        if self.is_saved(trainer):
             return False
-        minutes, steps = (time.monotonic() - self._saved_at) / 60, trainer.global_step - (self._saved_step or 0)
-        return self._postponed or (0 < self.every_n_minutes <= minutes and steps > 0) or 0 < self.every_n_steps <= steps
+        minutes, steps = (time.monotonic() - self._saved_at) / 60, trainer.global_step - self._saved_step
+        return self._postponed or 0 < self.every_n_minutes <= minutes or 0 < self.every_n_steps <= steps
 
     def is_saved(self, trainer: Trainer) -> bool:
         """Whether ``last.ckpt`` holds all steps so far; a half-restored run must not overwrite what it resumes from."""
@@ -179,18 +173,21 @@ class Checkpoints(Checkpoint):
         score = float(trainer.global_step)
         if self.monitor is not None:
             value = float(trainer.callback_metrics[self.monitor])
-            score = -math.inf if math.isnan(value) else value if self.mode == "max" else -value
+            score = value if self.mode == "max" else -value
+        score = -math.inf if math.isnan(score) else score
         self._keep(trainer, self._best, 1, "best.ckpt", score)
         if self.snapshots == "best":
             self._save_snapshot(trainer, score)
 
     def _save_snapshot(self, trainer: Trainer, score: float) -> None:
         name = f"snapshot-{trainer.global_step:06d}.ckpt"
-        if not trainer.fast_dev_run and name not in self._kept:
+        if name not in self._kept:
             self._keep(trainer, self._kept, self.most, name, score)
 
     def _keep(self, trainer: Trainer, kept: dict[str, float], most: int, name: str, score: float) -> None:
         """Save a checkpoint among the `most` with the highest scores, in place of the lowest one."""
+        if trainer.fast_dev_run:
+            return
         lowest = min(kept, key=kept.__getitem__) if len(kept) >= most else None
         if not trainer.strategy.reduce_boolean_decision(lowest is None or score > kept[lowest]):
             return

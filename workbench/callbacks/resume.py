@@ -7,18 +7,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+from lightning.pytorch.trainer.states import TrainerFn
 
+from workbench import lightning_private as private
 from workbench.callbacks.checkpoints import Checkpoints
-from workbench.lightning_private import (
-    batches_done,
-    clear_step_metrics,
-    cluster_environment,
-    finish_ended_run,
-    finish_restart,
-    fix_progress,
-    is_between_steps,
-)
 from workbench.loggers import MetricsCSV
 from workbench.random_states import reseed_per_rank
 from workbench.signals import STOP, Stop
@@ -47,7 +39,7 @@ class ExactResume(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the signals from Lightning, which has just taken them."""
-        environment = cluster_environment(trainer)
+        environment = private.cluster_environment(trainer)
         if getattr(environment, "auto_requeue", False):
             STOP.take_requeue(environment.requeue_signal)
         STOP.take()
@@ -70,24 +62,20 @@ class ExactResume(Callback):
         Else the log of a GAN repeats the discriminator's values where it rests, and that of a resumed run does not.
         """
         if self._steps is not None:
-            finish_restart(trainer, self._steps)
+            private.finish_restart(trainer, self._steps)
             self._steps = None
         wanted = self._wanted or (STOP.received if trainer.world_size == 1 else 0)
         if wanted and self._save(trainer):  # else after one of the next steps
             self._wanted = 0
             if wanted > 1:
                 self._stop(trainer, wanted)
-        clear_step_metrics(trainer)
+        private.clear_step_metrics(trainer)
 
     def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Do not wait for the end of a long validation: a resumed run starts it anew."""
-        if (
-            STOP.received
-            and trainer.world_size == 1  # the other processes cannot be asked: they may have fewer batches
-            and trainer.state.fn == TrainerFn.FITTING
-            and not (trainer.sanity_checking or trainer.should_stop)
-            and self._save(trainer, in_validation=True)
-        ):
+        alone = trainer.world_size == 1  # other processes cannot be asked: they may have fewer batches
+        training = trainer.state.fn == TrainerFn.FITTING and not (trainer.sanity_checking or trainer.should_stop)
+        if STOP.received and alone and training and self._save(trainer, in_validation=True):
             self._stop(trainer, STOP.received)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -103,7 +91,7 @@ class ExactResume(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         STOP.waits = False
         if self._steps is not None:  # the resumed run was over already
-            finish_ended_run(trainer, self._steps)
+            private.finish_ended_run(trainer, self._steps)
             self._steps = None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -113,15 +101,15 @@ class ExactResume(Callback):
         agreed = trainer.world_size == 1 or self._wanted > 1  # saving takes all processes
         if checkpoints is None or not isinstance(exception, Exception) or not agreed:
             return
-        if trainer.state.fn == TrainerFn.FITTING and is_between_steps(trainer) and _is_clean(trainer):
-            self._in_validation = trainer.state.stage == RunningStage.VALIDATING
+        if trainer.state.fn == TrainerFn.FITTING and private.is_between_steps(trainer) and _is_clean(trainer):
+            self._in_validation = trainer.validating
             checkpoints.save_on_error(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note the number of steps, and of rows in ``metrics.csv``."""
         if checkpoint.get("loops") is None:
             return
-        steps = fix_progress(checkpoint["loops"]["fit_loop"], trainer, self._in_validation)
+        steps = private.fix_progress(checkpoint["loops"]["fit_loop"], trainer, self._in_validation)
         self._in_validation = False
         rows = [logger.write_down() for logger in trainer.loggers if isinstance(logger, MetricsCSV)]
         checkpoint[KEY] = {"steps": steps, "rows": rows[0] if rows and trainer.is_global_zero else None}
@@ -159,5 +147,5 @@ def _find_checkpoints(trainer: Trainer) -> Checkpoints | None:
 
 def _is_clean(trainer: Trainer) -> bool:
     """Whether the last step of this epoch has left nothing behind, as accumulated gradients would be."""
-    done = batches_done(trainer)
+    done = private.batches_done(trainer)
     return done > 0 and (done % trainer.accumulate_grad_batches == 0 or done == trainer.num_training_batches)
