@@ -31,12 +31,6 @@ def is_accumulating(trainer: Trainer) -> bool:
     return trainer.fit_loop._should_accumulate()
 
 
-def is_between_steps(trainer: Trainer) -> bool:
-    """Whether neither a batch nor the end of an epoch is in progress."""
-    batch, epoch = trainer.fit_loop.epoch_loop.batch_progress.current, trainer.fit_loop.epoch_progress.current
-    return batch.ready == batch.completed and epoch.processed < epoch.ready
-
-
 def logs_now(trainer: Trainer) -> bool:
     """Whether Lightning writes to the loggers after this batch: reading values then adds no wait for the device."""
     return bool(trainer._logger_connector.should_update_logs)

@@ -48,7 +48,7 @@ class Look(L.Callback):
         self.known, self.seen = None, defaultdict(list)
 
     def on_train_batch_end(self, trainer, *_):
-        for name in ("steps_done", "batches_done", "is_accumulating", "logs_now", "is_between_steps"):
+        for name in ("steps_done", "batches_done", "is_accumulating", "logs_now"):
             self.seen[name].append(getattr(private, name)(trainer))
         value = trainer.callback_metrics["now_and_then"]
         self.seen["was_updated"].append(private.was_updated(value, self.known))
@@ -70,7 +70,6 @@ def test_steps_and_batches():
     assert look.seen["batches_done"] == [*range(8), *range(8)]
     assert look.seen["logs_now"] == [False, False, False, True] * 4
     assert look.seen["was_updated"] == [n % 8 % 3 == 0 for n in range(16)], "logged, not merely shown again"
-    assert not any(look.seen["is_between_steps"])
 
 
 def test_accumulated_batches():
@@ -83,17 +82,6 @@ def test_accumulated_batches():
 def test_a_batch_with_two_optimizers_is_one_step():
     trainer = fit(Model(2), Look())
     assert (private.steps_done(trainer), trainer.global_step) == (8, 16)
-
-
-def test_a_batch_is_fetched_between_two_steps():
-    class Fetch(Model):
-        def on_before_batch_transfer(self, batch, dataloader_idx):
-            found.append(private.is_between_steps(self.trainer))
-            return batch
-
-    found = []
-    fit(Fetch())
-    assert found == [True] * 8
 
 
 @pytest.mark.parametrize(("callbacks", "steps"), [([], [*range(8)]), ([ExactResume()], [0, 3, 6])])

@@ -13,7 +13,6 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from workbench.callbacks.early_stopping import require_logged
 from workbench.errors import UserError
@@ -29,8 +28,8 @@ LOW = 0.1  # share of a cycle's peak learning rate: a run that ends at or below 
 class Checkpoints(Checkpoint):
     """Keep ``best.ckpt``, ``last.ckpt`` and ``previous.ckpt``, and on request snapshots, in ``checkpoints/``.
 
-    `ExactResume` saves ``last.ckpt`` between two steps when it `is_due`. Lightning's ModelCheckpoint has no exact resume:
-    it saves the end of an epoch before its metrics and schedulers.
+    `ExactResume` saves ``last.ckpt`` between two steps when it `is_due`; Lightning's ModelCheckpoint saves the end of
+    an epoch before its metrics and schedulers.
 
     ``snapshot-STEP.ckpt`` holds only what testing and predicting need. A cycle ends before the first step at a higher
     learning rate than that of the step before it, and at the end of a run with a low one. Source: Huang et al. 2017,
@@ -70,7 +69,7 @@ class Checkpoints(Checkpoint):
         self._rate, self._peak, self._fell = 0.0, 0.0, False  # of the learning rate in the current cycle
         self._saved_step: int | None = None  # of last.ckpt; until training starts nothing is worth saving
         self._saved_at = time.monotonic()
-        self._postponed = self._failed = self._is_snapshot = False
+        self._postponed = self._is_snapshot = False
         self._rng: dict[str, Any] = {}
         self._loaded_rng: list[dict[str, Any]] | None = None
 
@@ -156,18 +155,9 @@ class Checkpoints(Checkpoint):
 
     def save_last(self, trainer: Trainer) -> None:
         """Save ``last.ckpt``; called by all processes."""
-        self._failed = True
         trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
-        self._postponed = self._failed = False
-
-    def save_on_error(self, trainer: Trainer) -> None:
-        """Save, unless saving itself failed; a second error must not hide the first."""
-        if not (self._failed or self.is_saved(trainer)):
-            try:
-                self.save_last(trainer)
-            except UserError as error:
-                rank_zero_warn(str(error))
+        self._postponed = False
 
     def _save_best(self, trainer: Trainer) -> None:
         score = float(trainer.global_step)

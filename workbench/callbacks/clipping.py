@@ -132,12 +132,9 @@ class _Network:
         self.measured["clipped"] = self.measured["clipped"] + ((norm > self.limit) & finite)
         self.measured["dropped"] = self.measured["dropped"] + ~finite
         scale = (self.limit / (norm + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grads_with_norm_ does
-        near = is_near(norm)  # then passes over all gradients that would change nothing are skipped
-        if not (near and (scale >= 1).numpy()):
-            torch._foreach_mul_(gradients, scale)
-        if not (near and finite.numpy()):
-            # A NaN times 0 is NaN; but its bits, taken for an integer, times 0 are 0, and times 1 unchanged.
-            torch._foreach_mul_([g.view(INTEGERS[g.element_size()]) for g in gradients], finite.to(torch.int32))
+        torch._foreach_mul_(gradients, scale)
+        # A NaN times 0 is NaN; but its bits, taken for an integer, times 0 are 0, and times 1 unchanged.
+        torch._foreach_mul_([g.view(INTEGERS[g.element_size()]) for g in gradients], finite.to(torch.int32))
 
     def pop_metrics(self) -> dict[str, Tensor]:
         """What to log; empty if there was no step since the last time."""
@@ -147,11 +144,6 @@ class _Network:
             metrics |= {key: self.measured[key] / steps for key in ("clipped", "dropped")}
         self.measured |= {"norm": None, "steps": 0, "clipped": 0, "dropped": 0}
         return {f"grad/{self.name}_{key}": value for key, value in metrics.items()}
-
-
-def is_near(value: Tensor) -> bool:
-    """Whether reading a value waits for no device."""
-    return value.device.type == "cpu"
 
 
 def _split(pl_module: LightningModule, optimizer: Optimizer) -> dict[str, list[Parameter]]:

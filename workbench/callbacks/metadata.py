@@ -87,18 +87,10 @@ def report_batch_size(trainer: Trainer) -> None:
     text = f"Batch: {batch}"
     text += f" x {processes} processes" if processes > 1 else ""
     text += f" x {accumulated} accumulated" if accumulated > 1 else ""
-    text += f" = {batch * factor} samples a step, {factor} times those of one device"
-    batches = trainer.num_training_batches  # of one process in an epoch
-    if math.isfinite(batches):
-        text += f"; {math.ceil(batches / accumulated)} steps an epoch instead of about {batches * processes}"
     rates = sorted({group.get("initial_lr", group["lr"]) for o in trainer.optimizers for group in o.param_groups})
-    given, linear, root = (
-        ", ".join(f"{rate * scale:.3g}" for rate in rates) for scale in (1, factor, math.sqrt(factor))
-    )
-    print(
-        f"{text}.\nLearning rate: {given}, as configured, not scaled; the linear rule would say {linear}, "
-        f"the square-root rule {root}."
-    )
+    given, linear, root = (", ".join(f"{rate * x:.3g}" for rate in rates) for x in (1, factor, math.sqrt(factor)))
+    print(f"{text} = {batch * factor} samples a step, {factor} times those of one device.")
+    print(f"Learning rate: {given}, not scaled; the linear rule would say {linear}, the square-root rule {root}.")
 
 
 def environment() -> dict[str, Any]:

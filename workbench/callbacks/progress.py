@@ -56,7 +56,7 @@ class Progress(TQDMProgressBar):
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any = None, *_: Any) -> None:
         if self.is_enabled and time.monotonic() - self._refreshed >= REFRESH_SECONDS:
             self._refreshed, self.train_progress_bar.n = time.monotonic(), self._share()
-            self.train_progress_bar.set_postfix(self._values(trainer, outputs))
+            self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module, outputs))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._refreshed = 0.0  # not too early to show the end of the run
@@ -65,11 +65,8 @@ class Progress(TQDMProgressBar):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
         if trainer.state.fn == "fit" and trainer.is_global_zero and not (trainer.sanity_checking or self.is_enabled):
-            values = "  ".join(f"{name} {value}" for name, value in self._values(trainer).items())
+            values = "  ".join(f"{name} {value}" for name, value in self.get_metrics(trainer, pl_module).items())
             print(f"{values}  {self._share():4.0%}  left {self._time_left()}", flush=True)
-
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        return self._values(trainer)
 
     def on_exception(self, *_: Any) -> None:
         if self.is_enabled:
@@ -84,7 +81,7 @@ class Progress(TQDMProgressBar):
             return "?"
         return tqdm.format_interval((time.monotonic() - self._started) * (1 - self._share()) / done)
 
-    def _values(self, trainer: Trainer, outputs: Any = None) -> dict[str, str]:
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule, outputs: Any = None) -> dict[str, str]:
         logged = trainer.callback_metrics
         loss = outputs["loss"] if isinstance(outputs, dict) and "loss" in outputs else logged.get("train/loss")
         monitored = getattr(trainer.checkpoint_callback, "monitor", None)

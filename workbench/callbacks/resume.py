@@ -94,16 +94,8 @@ class ExactResume(Callback):
             private.finish_ended_run(trainer, self._steps)
             self._steps = None
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save when an error occurs between two steps, as of a file that cannot be read."""
+    def on_exception(self, *_: Any) -> None:
         STOP.waits = False
-        checkpoints = _find_checkpoints(trainer)
-        agreed = trainer.world_size == 1 or self._wanted > 1  # saving takes all processes
-        if checkpoints is None or not isinstance(exception, Exception) or not agreed:
-            return
-        if trainer.state.fn == TrainerFn.FITTING and private.is_between_steps(trainer) and _is_clean(trainer):
-            self._in_validation = trainer.validating
-            checkpoints.save_on_error(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note the number of steps, and of rows in ``metrics.csv``."""

@@ -16,7 +16,6 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
-from workbench.callbacks import clipping
 from workbench.callbacks.clipping import GradientClipping
 from workbench.errors import UserError
 
@@ -145,12 +144,6 @@ def assert_equal(one: nn.Module, other: nn.Module) -> None:
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
 
-@pytest.fixture(params=[True, False], ids=["cpu", "as a device"])
-def near(request, monkeypatch):
-    """A CPU leaves passes out that change nothing; a device, whose values cannot be read without waiting, does not."""
-    monkeypatch.setattr(clipping, "is_near", lambda value: request.param)
-
-
 @pytest.mark.parametrize("how", ["bf16-mixed", "scaled"])
 def test_clipped_and_logged_are_the_gradients_of_a_plain_loop(how):
     model = One()
@@ -163,7 +156,7 @@ def test_clipped_and_logged_are_the_gradients_of_a_plain_loop(how):
     assert min(norms) < 0.5 < max(norms)
 
 
-def test_it_equals_the_clipping_of_lightning_bit_by_bit(near):
+def test_it_equals_the_clipping_of_lightning_bit_by_bit():
     models = One(), One()
     fit(models[0], GradientClipping(0.3), max_epochs=2)
     fit(models[1], gradient_clip_val=0.3, max_epochs=2)
@@ -206,7 +199,7 @@ def test_accumulated_gradients_are_clipped_and_logged_once_a_step():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_step_without_finite_gradients_is_not_taken_and_counted(bad, near):
+def test_a_step_without_finite_gradients_is_not_taken_and_counted(bad):
     batches = images(4)
     batches[1] = batches[1].clone()
     batches[1][0, 0, 2, 3] = bad
@@ -224,7 +217,7 @@ def test_a_step_without_finite_gradients_is_not_taken_and_counted(bad, near):
 
 
 @pytest.mark.parametrize("norm", [None, 1e6])
-def test_without_a_limit_or_below_it_it_measures_and_touches_nothing(norm, near):
+def test_without_a_limit_or_below_it_it_measures_and_touches_nothing(norm):
     model, other = One(), One()
     columns = fit(model, GradientClipping(norm), log_every_n_steps=2)
     fit(other)
@@ -305,9 +298,7 @@ class NoWaiting(TorchDispatchMode):
 
 
 @pytest.mark.parametrize("norm", [None, 0.5])
-def test_nothing_waits_for_the_device(norm, monkeypatch):
-    monkeypatch.setattr(clipping, "is_near", lambda value: False)
-
+def test_nothing_waits_for_the_device(norm):
     class Watched(GradientClipping):
         def on_before_optimizer_step(self, *args):
             with NoWaiting():
