@@ -31,12 +31,6 @@ def is_accumulating(trainer: Trainer) -> bool:
     return trainer.fit_loop._should_accumulate()
 
 
-def is_between_steps(trainer: Trainer) -> bool:
-    """Whether neither a batch nor the end of an epoch is in progress."""
-    batch, epoch = trainer.fit_loop.epoch_loop.batch_progress.current, trainer.fit_loop.epoch_progress.current
-    return batch.ready == batch.completed and epoch.processed < epoch.ready
-
-
 def logs_now(trainer: Trainer) -> bool:
     """Whether Lightning writes to the loggers after this batch: reading values then adds no wait for the device."""
     return bool(trainer._logger_connector.should_update_logs)
@@ -80,15 +74,10 @@ def given_hyperparameters() -> dict[str, Any] | None:
 
 
 def fix_progress(loops: dict[str, Any], trainer: Trainer, in_validation: bool) -> int:
-    """Change the progress counters of a checkpoint so that a resumed run does exactly what was due next.
+    """Change the counters in a checkpoint's fit loop, in place, so that a resumed run does exactly what was due next.
 
-    Lightning's restart logic expects checkpoints from the end of a step or of a validation. After one from between two
-    steps or the end of a run it would skip a step, count an epoch twice or leave out a validation.
-
-    Args:
-        loops: State of the fit loop in the checkpoint; changed in place.
-        trainer: The running trainer.
-        in_validation: Whether a validation was interrupted, which then starts anew.
+    After a checkpoint from between two steps or the end of a run, Lightning would skip a step, count an epoch twice or
+    leave out a validation. One that was interrupted, `in_validation`, starts anew.
 
     Returns:
         `steps_done` once everything that belongs to the last batch is finished.

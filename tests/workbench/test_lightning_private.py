@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import subprocess
+from collections import defaultdict
 from pathlib import Path
 
 import lightning as L
@@ -41,35 +42,23 @@ class Model(L.LightningModule):
 
 
 class Look(L.Callback):
-    """What the functions say in each batch."""
+    """What the functions say in each batch: name -> values."""
 
     def __init__(self) -> None:
-        self.known, self.rows = None, []
-
-    def on_train_batch_start(self, trainer, *_):
-        self.between = private.is_between_steps(trainer)
+        self.known, self.seen = None, defaultdict(list)
 
     def on_train_batch_end(self, trainer, *_):
+        for name in ("steps_done", "batches_done", "is_accumulating", "logs_now"):
+            self.seen[name].append(getattr(private, name)(trainer))
         value = trainer.callback_metrics["now_and_then"]
-        self.rows.append(
-            {
-                "steps": private.steps_done(trainer),
-                "batches": private.batches_done(trainer),
-                "accumulating": private.is_accumulating(trainer),
-                "logs": private.logs_now(trainer),
-                "new": private.was_updated(value, self.known),
-            }
-        )
+        self.seen["was_updated"].append(private.was_updated(value, self.known))
         self.known = value
-        assert not private.is_between_steps(trainer)
-
-    def column(self, name):
-        return [row[name] for row in self.rows]
 
 
 def fit(model, *callbacks, logger=False, **options):
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    trainer = L.Trainer(callbacks=list(callbacks), logger=logger, accelerator="cpu", **quiet, **options)
+    options = {"max_epochs": 1, "accelerator": "cpu", **quiet, **options}
+    trainer = L.Trainer(callbacks=list(callbacks), logger=logger, **options)
     trainer.fit(model, DataLoader([torch.zeros(1)] * 8, batch_size=None))
     return trainer
 
@@ -77,39 +66,26 @@ def fit(model, *callbacks, logger=False, **options):
 def test_steps_and_batches():
     look = Look()
     trainer = fit(Model(), look, max_epochs=2, log_every_n_steps=4)
-    assert look.column("steps") == list(range(16)) and private.steps_done(trainer) == 16
-    assert look.column("batches") == [*range(8), *range(8)]
-    assert look.column("logs") == [False, False, False, True] * 4
-    assert look.column("new") == [n % 8 % 3 == 0 for n in range(16)], "logged, not merely shown again"
+    assert look.seen["steps_done"] == list(range(16)) and private.steps_done(trainer) == 16
+    assert look.seen["batches_done"] == [*range(8), *range(8)]
+    assert look.seen["logs_now"] == [False, False, False, True] * 4
+    assert look.seen["was_updated"] == [n % 8 % 3 == 0 for n in range(16)], "logged, not merely shown again"
 
     look = Look()
-    fit(Model(), look, max_epochs=1, accumulate_grad_batches=3)
-    assert look.column("accumulating") == [True, True, False, True, True, False, True, False]
-    assert look.column("steps") == [0, 0, 0, 1, 1, 1, 2, 2]
+    fit(Model(), look, accumulate_grad_batches=3)
+    assert look.seen["is_accumulating"] == [True, True, False, True, True, False, True, False]
+    assert look.seen["steps_done"] == [0, 0, 0, 1, 1, 1, 2, 2]
 
-    trainer = fit(Model(optimizers=2), max_epochs=1)
+
+def test_a_batch_with_two_optimizers_is_one_step():
+    trainer = fit(Model(2), Look())
     assert (private.steps_done(trainer), trainer.global_step) == (8, 16)
-
-
-def test_between_two_steps(tmp_path):
-    class Between(L.LightningDataModule):
-        def train_dataloader(self):
-            return DataLoader([torch.zeros(1)] * 4, batch_size=None)
-
-        def on_before_batch_transfer(self, batch, dataloader_idx):
-            found.append(private.is_between_steps(self.trainer))
-            return batch
-
-    found = []
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    L.Trainer(max_epochs=1, logger=False, accelerator="cpu", default_root_dir=tmp_path, **quiet).fit(Model(), Between())
-    assert found == [True] * 4
 
 
 @pytest.mark.parametrize(("callbacks", "steps"), [([], [*range(8)]), ([ExactResume()], [0, 3, 6])])
 def test_a_step_writes_only_what_it_has_logged_itself(tmp_path, callbacks, steps):
     """Lightning alone repeats the value of step 0 in the rows of steps 1 and 2."""
-    fit(Model(), *callbacks, logger=CSVLogger(tmp_path, name="", version=""), log_every_n_steps=1, max_epochs=1)
+    fit(Model(), *callbacks, logger=CSVLogger(tmp_path, name="", version=""), log_every_n_steps=1)
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open(newline="")))
     assert [int(row["step"]) for row in rows if row["now_and_then"]] == steps
 

@@ -13,7 +13,6 @@ from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from workbench.callbacks.early_stopping import require_logged
 from workbench.errors import UserError
@@ -29,16 +28,12 @@ LOW = 0.1  # share of a cycle's peak learning rate: a run that ends at or below 
 class Checkpoints(Checkpoint):
     """Keep ``best.ckpt``, ``last.ckpt`` and ``previous.ckpt``, and on request snapshots, in ``checkpoints/``.
 
-    Lightning's ModelCheckpoint would lose the exact resume: `save_last` skips validations without a new best,
-    `save_on_exception` overwrites the best, and the end of an epoch is saved before its metrics and schedulers.
-    `ExactResume` saves ``last.ckpt`` between two steps when it `is_due`.
+    `ExactResume` saves ``last.ckpt`` between two steps when it `is_due`; Lightning's ModelCheckpoint saves the end of
+    an epoch before its metrics and schedulers.
 
-    A snapshot, ``snapshot-STEP.ckpt``, holds only what testing and predicting need. A cycle ends before the first step
-    at a higher learning rate than that of the step before it, and at the end of a run with a low one. Source: Huang et
-    al. 2017, "Snapshot Ensembles: Train 1, Get M for Free", arXiv:1704.00109.
-
-    Each checkpoint holds the random states of all processes after everything that a step draws and before the next
-    batch is fetched, since Lightning calls checkpoint callbacks after all others.
+    ``snapshot-STEP.ckpt`` holds only what testing and predicting need. A cycle ends before the first step at a higher
+    learning rate than that of the step before it, and at the end of a run with a low one. Source: Huang et al. 2017,
+    "Snapshot Ensembles: Train 1, Get M for Free", arXiv:1704.00109.
 
     Args:
         monitor: The logged metric that the best are chosen by; null keeps the newest as ``best.ckpt``.
@@ -74,7 +69,7 @@ class Checkpoints(Checkpoint):
         self._rate, self._peak, self._fell = 0.0, 0.0, False  # of the learning rate in the current cycle
         self._saved_step: int | None = None  # of last.ckpt; until training starts nothing is worth saving
         self._saved_at = time.monotonic()
-        self._postponed = self._failed = self._is_snapshot = False
+        self._postponed = self._is_snapshot = False
         self._rng: dict[str, Any] = {}
         self._loaded_rng: list[dict[str, Any]] | None = None
 
@@ -82,10 +77,6 @@ class Checkpoints(Checkpoint):
     def best_model_path(self) -> str:
         """The best checkpoint, "" as long as there is none; Lightning reads it too."""
         return str(self.folder / "best.ckpt") if self._best else ""
-
-    @property
-    def snapshot_paths(self) -> list[Path]:
-        return [self.folder / name for name in sorted(self._kept)]
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = trainer.log_dir or trainer.default_root_dir  # a broadcast: every process asks
@@ -95,8 +86,9 @@ class Checkpoints(Checkpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
         if self.snapshots != "none" and not trainer.fast_dev_run and trainer.is_global_zero:
-            for path in set(self.folder.glob(SNAPSHOTS)) - set(self.snapshot_paths):
-                path.unlink()  # of a killed run, after the checkpoint that this one resumes from: it comes again
+            for path in self.folder.glob(SNAPSHOTS):
+                if path.name not in self._kept:  # of a killed run, after the checkpoint that this one resumes from
+                    path.unlink()
         loaded, self._loaded_rng = self._loaded_rng, None
         if loaded is not None and len(loaded) == trainer.world_size:
             set_rng_state(loaded[trainer.global_rank], trainer.strategy.root_device)
@@ -112,7 +104,7 @@ class Checkpoints(Checkpoint):
             return
         rate = _learning_rate(trainer)
         if self._fell and rate > self._rate:
-            self._save_cycle_end(trainer)
+            self._save_snapshot(trainer, trainer.global_step)
             self._peak, self._fell = 0.0, False
         self._fell = self._fell or rate < self._rate
         self._rate, self._peak = rate, max(self._peak, rate)
@@ -124,7 +116,7 @@ class Checkpoints(Checkpoint):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._rng = get_rng_state(trainer.strategy.root_device)
-        if trainer.fast_dev_run or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         if self.monitor is not None:
             require_logged(trainer, "checkpoint.monitor", self.monitor)
@@ -141,23 +133,21 @@ class Checkpoints(Checkpoint):
             self.save_last(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.fast_dev_run:
-            return
         if self.monitor is None:
             self._save_best(trainer)
         if self.snapshots == "cycles":
             rate = _learning_rate(trainer)
             if (self._fell and rate > self._rate) or rate <= LOW * self._peak:
-                self._save_cycle_end(trainer)
+                self._save_snapshot(trainer, trainer.global_step)
         if not self.is_saved(trainer):  # after the snapshots, which it lists
             self.save_last(trainer)
 
     def is_due(self, trainer: Trainer) -> bool:
         """Whether it is time to save ``last.ckpt``."""
-        if trainer.fast_dev_run:
+        if self.is_saved(trainer):
             return False
-        minutes, steps = (time.monotonic() - self._saved_at) / 60, trainer.global_step - (self._saved_step or 0)
-        return self._postponed or (0 < self.every_n_minutes <= minutes and steps > 0) or 0 < self.every_n_steps <= steps
+        minutes, steps = (time.monotonic() - self._saved_at) / 60, trainer.global_step - self._saved_step
+        return self._postponed or 0 < self.every_n_minutes <= minutes or 0 < self.every_n_steps <= steps
 
     def is_saved(self, trainer: Trainer) -> bool:
         """Whether ``last.ckpt`` holds all steps so far; a half-restored run must not overwrite what it resumes from."""
@@ -165,33 +155,29 @@ class Checkpoints(Checkpoint):
 
     def save_last(self, trainer: Trainer) -> None:
         """Save ``last.ckpt``; called by all processes."""
-        self._failed = True
         trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
-        self._postponed = self._failed = False
-
-    def save_on_error(self, trainer: Trainer) -> None:
-        """Save, unless saving itself failed; a second error must not hide the first."""
-        if not (self._failed or self.is_saved(trainer)):
-            try:
-                self.save_last(trainer)
-            except UserError as error:
-                rank_zero_warn(str(error))
+        self._postponed = False
 
     def _save_best(self, trainer: Trainer) -> None:
-        score = float(trainer.global_step if self.monitor is None else trainer.callback_metrics[self.monitor])
-        score = -score if self.monitor is not None and self.mode == "min" else score
+        score = float(trainer.global_step)
+        if self.monitor is not None:
+            value = float(trainer.callback_metrics[self.monitor])
+            score = value if self.mode == "max" else -value
         score = -math.inf if math.isnan(score) else score
         self._keep(trainer, self._best, 1, "best.ckpt", score)
         if self.snapshots == "best":
-            self._keep(trainer, self._kept, self.most, _snapshot_name(trainer), score)
+            self._save_snapshot(trainer, score)
 
-    def _save_cycle_end(self, trainer: Trainer) -> None:
-        if not trainer.fast_dev_run and _snapshot_name(trainer) not in self._kept:
-            self._keep(trainer, self._kept, self.most, _snapshot_name(trainer), trainer.global_step)
+    def _save_snapshot(self, trainer: Trainer, score: float) -> None:
+        name = f"snapshot-{trainer.global_step:06d}.ckpt"
+        if name not in self._kept:
+            self._keep(trainer, self._kept, self.most, name, score)
 
     def _keep(self, trainer: Trainer, kept: dict[str, float], most: int, name: str, score: float) -> None:
         """Save a checkpoint among the `most` with the highest scores, in place of the lowest one."""
+        if trainer.fast_dev_run:
+            return
         lowest = min(kept, key=kept.__getitem__) if len(kept) >= most else None
         if not trainer.strategy.reduce_boolean_decision(lowest is None or score > kept[lowest]):
             return
@@ -207,7 +193,7 @@ class Checkpoints(Checkpoint):
             trainer.strategy.remove_checkpoint(self.folder / lowest)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the random states of all processes (all call this, rank 0 writes); strip a snapshot."""
+        """Add the random states of all processes, which all call this; strip a snapshot."""
         if self._is_snapshot:
             data = type(getattr(trainer, "datamodule", None)).__qualname__
             for key in set(checkpoint) - {*FOR_INFERENCE, data}:
@@ -232,20 +218,16 @@ class Checkpoints(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the files in this run's folder (those of another run are not its own), if chosen alike."""
-        found = {
-            key: {name: score for name, score in state_dict[key].items() if (self.folder / name).is_file()}
-            for key in ("best", "kept")
-        }
         monitor, mode, snapshots = state_dict["chosen_by"]
-        if (monitor, mode) == (self.monitor, self.mode):
-            self._best = found["best"]
-        if snapshots == self.snapshots and (snapshots == "cycles" or (monitor, mode) == (self.monitor, self.mode)):
-            self._kept = found["kept"]
+        alike = (monitor, mode) == (self.monitor, self.mode)
+        if alike:
+            self._best = self._present(state_dict["best"])
+        if snapshots == self.snapshots and (alike or snapshots == "cycles"):
+            self._kept = self._present(state_dict["kept"])
         self._rate, self._peak, self._fell = state_dict["cycle"]
 
-
-def _snapshot_name(trainer: Trainer) -> str:
-    return f"snapshot-{trainer.global_step:06d}.ckpt"
+    def _present(self, scores: dict[str, float]) -> dict[str, float]:
+        return {name: score for name, score in scores.items() if (self.folder / name).is_file()}
 
 
 def _learning_rate(trainer: Trainer) -> float:

@@ -28,9 +28,7 @@ class EarlyStopping(callbacks.EarlyStopping):
         min_delta: float = 0.0,
     ) -> None:
         # strict would raise at the end of a run that is over before its first validation
-        super().__init__(
-            monitor, min_delta=min_delta, patience=patience, mode=mode, strict=False, check_on_train_epoch_end=False
-        )
+        super().__init__(monitor, min_delta, patience, mode=mode, strict=False, check_on_train_epoch_end=False)
 
     @property
     def enabled(self) -> bool:
@@ -44,12 +42,10 @@ class EarlyStopping(callbacks.EarlyStopping):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A run that was stopped early stays stopped when it is resumed without more patience."""
-        if self.enabled and self.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
+        if self.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.enabled:
-            return
         if not trainer.sanity_checking:
             require_logged(trainer, "early_stopping.monitor", self.monitor)
         super().on_validation_end(trainer, pl_module)

@@ -18,12 +18,9 @@ class EMA(Callback):
     """Average the weights after each optimizer step; validate, test and save with the average.
 
     The decay warms up as min(decay, (1 + n) / (10 + n)) after n updates, so that a short run forgets its random start.
-    Only parameters are averaged, those whose names start with a prefix in the module's tuple `averaged`, if it has one:
-    of a GAN the generator. In a checkpoint `state_dict` holds the average, and `current_model_state` the weights that a
-    resumed run trains on.
-
-    Lightning's EMAWeightAveraging copies the module before it has the statistics of the data, averages buffers and
-    discriminators too, and has no warm-up.
+    Averaged are parameters alone, if the module has a tuple `averaged` those whose names start with a prefix in it: of
+    a GAN the generator. In a checkpoint `state_dict` holds the average, and `current_model_state` the weights that a
+    resumed run trains on. Lightning's EMAWeightAveraging averages buffers and discriminators too, and has no warm-up.
 
     Args:
         decay: Share of the average that is kept at each step: 0.999 averages over about 1,000; 0 switches it off.
@@ -37,13 +34,11 @@ class EMA(Callback):
     def __init__(self, decay: float = 0.999) -> None:
         if not 0 <= decay < 1:
             raise UserError(f"ema.decay is {decay}: it must be in [0, 1); 0 switches it off.")
-        self.decay = decay
-        self.updates = 0
+        self.decay, self.updates = decay, 0
         self._average: dict[str, Tensor] = {}
         self._loaded: dict[str, Tensor] = {}
         self._parameters: dict[str, Parameter] = {}
-        self._swapped = False
-        self._latest_step = 0
+        self._swapped, self._latest_step = False, 0
 
     @property
     def enabled(self) -> bool:
@@ -51,7 +46,6 @@ class EMA(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start from the weights as they are by now: initialized or loaded, on their device."""
-        self._latest_step = trainer.global_step
         if not self.enabled:
             return
         if is_sharded(trainer):
@@ -59,8 +53,8 @@ class EMA(Callback):
                 f"ema needs all weights, and {type(trainer.strategy).__name__} gives each process a part.\n"
                 "Switch it off: --ema.decay 0"
             )
-        if not self._loaded:
-            self.updates = 0
+        self._latest_step = trainer.global_step
+        self.updates = self.updates if self._loaded else 0
         prefixes = tuple(getattr(pl_module, "averaged", ("",)))
         self._parameters = {
             name: parameter
@@ -68,8 +62,8 @@ class EMA(Callback):
             if parameter.is_floating_point() and name.startswith(prefixes)
         }
         self._average = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
-        for name, average in self._average.items():
-            average.copy_(self._loaded.get(name, average))
+        for name in self._loaded.keys() & self._average.keys():
+            self._average[name].copy_(self._loaded[name])
         self._loaded, self._swapped = {}, False
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
@@ -81,28 +75,25 @@ class EMA(Callback):
         with torch.no_grad():
             torch._foreach_lerp_(list(self._average.values()), list(self._parameters.values()), 1 - decay)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, *_: Any) -> None:
         self._swap(to_average=True)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, *_: Any) -> None:
         self._swap(to_average=False)
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the average in the module."""
-        self._swap(to_average=True)
+    on_train_end = on_validation_start  # the module keeps the average
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Forget the run: the module keeps its average, and validating it later must not swap."""
-        self._average, self._parameters, self._swapped = {}, {}, False
+    def teardown(self, *_: Any, stage: str) -> None:
+        self._average, self._parameters, self._swapped = {}, {}, False  # validating later must not swap
 
     @torch.no_grad()
     def _swap(self, to_average: bool) -> None:
         if self._swapped == to_average:
             return
         for name, parameter in self._parameters.items():
-            kept = parameter.detach().clone()
+            trained = parameter.clone()
             parameter.copy_(self._average[name])
-            self._average[name].copy_(kept)
+            self._average[name].copy_(trained)
         self._swapped = to_average and bool(self._average)
 
     def state_dict(self) -> dict[str, Any]:

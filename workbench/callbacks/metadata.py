@@ -24,10 +24,7 @@ PACKAGES = ("lightning", "torch", "torchvision", "torchmetrics", "albumentations
 
 class RunMetadata(SaveConfigCallback):
     """Write ``config.yaml`` and ``environment.json`` into the run's folder and to every logger, and the configuration
-    into each checkpoint (key ``config``, YAML), so that a checkpoint alone is enough to test and to predict.
-
-    With Lightning's own callback a resumed run fails on the existing file, and with W&B it goes into another folder.
-    """
+    into each checkpoint (key ``config``, YAML), so that a checkpoint alone is enough to test and to predict."""
 
     def __init__(self, parser: Any, config: Any, run: Run | None = None, **kwargs: Any) -> None:
         super().__init__(parser, config, save_to_log_dir=False, **kwargs)
@@ -48,11 +45,10 @@ class RunMetadata(SaveConfigCallback):
         report_batch_size(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn == "validate":
-            self.save_config(trainer, pl_module, "validate")
+        if trainer.state.fn != "fit":
+            self.save_config(trainer, pl_module, str(trainer.state.fn))
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.save_config(trainer, pl_module, "test")
+    on_test_start = on_validation_start
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         log_dir = trainer.log_dir  # a broadcast: every process asks, and as often as the others
@@ -73,14 +69,11 @@ class RunMetadata(SaveConfigCallback):
 
 
 def report_batch_size(trainer: Trainer) -> None:
-    """Print what a step's batch is made of, if it is more than the loader's; nothing without a known batch size.
-
-    Raises:
-        UserError: An epoch has less than a batch for each process.
-    """
+    """Print what a step's batch is made of, if it is more than the loader's; an epoch without one is a UserError."""
     loader, processes, accumulated = trainer.train_dataloader, trainer.world_size, trainer.accumulate_grad_batches
     batch = getattr(loader, "batch_size", None) or getattr(trainer.datamodule, "batch_size", None)
-    if batch is None or processes * accumulated == 1:
+    factor = processes * accumulated
+    if batch is None or factor == 1:
         return
     sampler = getattr(loader, "sampler", None)
     samples = len(sampler) if hasattr(sampler, "__len__") else math.inf
@@ -89,28 +82,15 @@ def report_batch_size(trainer: Trainer) -> None:
             f"An epoch has {samples} samples for each of the {processes} processes, less than a batch of {batch}.\n"
             f"Use --data.batch_size {max(1, samples)}, fewer processes, or more samples in an epoch."
         )
-    if trainer.is_global_zero:
-        rates = {group.get("initial_lr", group["lr"]) for o in trainer.optimizers for group in o.param_groups}
-        print(describe_batch(batch, processes, accumulated, trainer.num_training_batches, sorted(rates)))
-
-
-def describe_batch(batch: int, processes: int, accumulated: int, batches: float, rates: list[float]) -> str:
-    """The lines that are printed; `batches` are those of one process in an epoch, and may be infinite."""
-    factor = processes * accumulated
+    if not trainer.is_global_zero:
+        return
     text = f"Batch: {batch}"
     text += f" x {processes} processes" if processes > 1 else ""
     text += f" x {accumulated} accumulated" if accumulated > 1 else ""
-    text += f" = {batch * factor} samples a step, {factor} times those of one device"
-    if math.isfinite(batches):
-        text += f"; {math.ceil(batches / accumulated)} steps an epoch instead of about {batches * processes}"
-    given, linear, root = (
-        ", ".join(f"{rate * by:{form}}" for rate in rates)
-        for by, form in ((1, "g"), (factor, "g"), (math.sqrt(factor), ".3g"))
-    )
-    return (
-        f"{text}.\nLearning rate: {given}, as configured, not scaled; the linear rule would say {linear}, "
-        f"the square-root rule {root}."
-    )
+    rates = sorted({group.get("initial_lr", group["lr"]) for o in trainer.optimizers for group in o.param_groups})
+    given, linear, root = (", ".join(f"{rate * x:.3g}" for rate in rates) for x in (1, factor, math.sqrt(factor)))
+    print(f"{text} = {batch * factor} samples a step, {factor} times those of one device.")
+    print(f"Learning rate: {given}, not scaled; the linear rule would say {linear}, the square-root rule {root}.")
 
 
 def environment() -> dict[str, Any]:
@@ -125,10 +105,9 @@ def environment() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
+    command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
     options = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "timeout": 10}
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, **options)
-        changes = subprocess.run(["git", "status", "--porcelain", "-uno"], **options)
+        return subprocess.run(command, check=True, **options).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return head.stdout.strip() + ("-dirty" if changes.stdout.strip() else "")

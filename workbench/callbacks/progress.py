@@ -20,16 +20,13 @@ REFRESH_SECONDS = 0.5  # reading the loss waits for the device
 class Progress(TQDMProgressBar):
     """Lightning's bars, but that of training spans the run, in steps or by the clock, instead of an epoch.
 
-    Args:
-        metrics: Logged metrics to show beside the loss; none: the one that the checkpoint callback monitors, or the
-            first one of the validation.
+    Beside the loss it shows the metric that the checkpoint callback monitors, or else the first of the validation.
     """
 
     BAR_FORMAT = "{desc} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
 
-    def __init__(self, metrics: tuple[str, ...] = ()) -> None:
+    def __init__(self) -> None:
         super().__init__(refresh_rate=10)
-        self.metrics = tuple(metrics)
         self._progress: Callable[[], float] = float
         self._refreshed = self._started = self._share_at_start = 0.0
 
@@ -56,24 +53,20 @@ class Progress(TQDMProgressBar):
     def on_train_epoch_start(self, *_: Any) -> None:
         """Do not start a new bar."""
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any = None, *_: Any) -> None:
         if self.is_enabled and time.monotonic() - self._refreshed >= REFRESH_SECONDS:
             self._refreshed, self.train_progress_bar.n = time.monotonic(), self._share()
-            self.train_progress_bar.set_postfix(self._values(trainer, outputs))
+            self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module, outputs))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.is_enabled:
-            self.train_progress_bar.n = self._share()
-            self.train_progress_bar.set_postfix(self._values(trainer))
+        self._refreshed = 0.0  # not too early to show the end of the run
+        self.on_train_batch_end(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
         if trainer.state.fn == "fit" and trainer.is_global_zero and not (trainer.sanity_checking or self.is_enabled):
-            values = "  ".join(f"{name} {value}" for name, value in self._values(trainer).items())
+            values = "  ".join(f"{name} {value}" for name, value in self.get_metrics(trainer, pl_module).items())
             print(f"{values}  {self._share():4.0%}  left {self._time_left()}", flush=True)
-
-    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        return self._values(trainer)
 
     def on_exception(self, *_: Any) -> None:
         if self.is_enabled:
@@ -84,14 +77,15 @@ class Progress(TQDMProgressBar):
 
     def _time_left(self) -> str:
         done = self._share() - self._share_at_start
-        seconds = (time.monotonic() - self._started) * (1 - self._share()) / done if done > 0 else None
-        return "?" if seconds is None else tqdm.format_interval(seconds)
+        if done <= 0:
+            return "?"
+        return tqdm.format_interval((time.monotonic() - self._started) * (1 - self._share()) / done)
 
-    def _values(self, trainer: Trainer, outputs: Any = None) -> dict[str, str]:
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule, outputs: Any = None) -> dict[str, str]:
         logged = trainer.callback_metrics
         loss = outputs["loss"] if isinstance(outputs, dict) and "loss" in outputs else logged.get("train/loss")
         monitored = getattr(trainer.checkpoint_callback, "monitor", None)
-        names = self.metrics or ([monitored] if monitored else [key for key in logged if key.startswith("val")][:1])
-        values = {"loss": loss, **{name: logged.get(name) for name in names}}
-        shown = {name: float(value) for name, value in values.items() if value is not None}
-        return {"step": str(trainer.global_step), **{name: f"{value:.4g}" for name, value in shown.items()}}
+        name = monitored or next((key for key in logged if key.startswith("val")), "val")
+        values = {"loss": loss, name: logged.get(name)}
+        shown = {name: f"{float(value):.4g}" for name, value in values.items() if value is not None}
+        return {"step": str(trainer.global_step), **shown}

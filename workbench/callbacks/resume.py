@@ -7,18 +7,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.trainer.states import RunningStage, TrainerFn
+from lightning.pytorch.trainer.states import TrainerFn
 
+from workbench import lightning_private as private
 from workbench.callbacks.checkpoints import Checkpoints
-from workbench.lightning_private import (
-    batches_done,
-    clear_step_metrics,
-    cluster_environment,
-    finish_ended_run,
-    finish_restart,
-    fix_progress,
-    is_between_steps,
-)
 from workbench.loggers import MetricsCSV
 from workbench.random_states import reseed_per_rank
 from workbench.signals import STOP, Stop
@@ -29,9 +21,9 @@ KEY = "exact_resume"
 class ExactResume(Callback):
     """Save ``last.ckpt`` and stop between two steps, and fix Lightning's progress counters in what is saved.
 
-    Order of callbacks: `setup` sorts them by their attribute `order`, 0 if they have none. -2 is this one: between its
-    `on_train_batch_start` and the step before nothing is half done, and no callback has logged for the new step. -1 is
-    what measures gradients before `GradientClipping` changes them. Checkpoint callbacks stay last, as Lightning has it.
+    `setup` sorts callbacks by their attribute `order`, 0 if they have none. This one is first: before its
+    `on_train_batch_start` nothing is half done, and no callback has logged for the new step. -1 is what has to see
+    weights or gradients before others. Checkpoint callbacks stay last, as Lightning has it.
     """
 
     order = -2
@@ -47,14 +39,17 @@ class ExactResume(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take over the signals from Lightning, which has just taken them."""
-        self._take_signals(trainer)
+        environment = private.cluster_environment(trainer)
+        if getattr(environment, "auto_requeue", False):
+            STOP.take_requeue(environment.requeue_signal)
+        STOP.take()
         STOP.waits = True
         if trainer.global_rank > 0 or self._steps is not None:  # `Checkpoints` restores exact states, where it can
             reseed_per_rank(trainer.global_rank, trainer.global_step)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Agree with the other processes on what to do before the next step."""
-        checkpoints = _checkpoints(trainer)
+        checkpoints = _find_checkpoints(trainer)
         self._wanted = STOP.received or int(checkpoints is not None and checkpoints.is_due(trainer))
         if trainer.world_size > 1:
             wanted = torch.tensor(self._wanted, device=trainer.strategy.root_device)
@@ -67,33 +62,28 @@ class ExactResume(Callback):
         Else the log of a GAN repeats the discriminator's values where it rests, and that of a resumed run does not.
         """
         if self._steps is not None:
-            finish_restart(trainer, self._steps)
+            private.finish_restart(trainer, self._steps)
             self._steps = None
         wanted = self._wanted or (STOP.received if trainer.world_size == 1 else 0)
         if wanted and self._save(trainer):  # else after one of the next steps
             self._wanted = 0
             if wanted > 1:
                 self._stop(trainer, wanted)
-        clear_step_metrics(trainer)
+        private.clear_step_metrics(trainer)
 
     def on_validation_batch_start(self, trainer: Trainer, *_: Any) -> None:
         """Do not wait for the end of a long validation: a resumed run starts it anew."""
-        if (
-            STOP.received
-            and trainer.world_size == 1  # the other processes cannot be asked: they may have fewer batches
-            and trainer.state.fn == TrainerFn.FITTING
-            and not (trainer.sanity_checking or trainer.should_stop)
-            and self._save(trainer, in_validation=True)
-        ):
+        alone = trainer.world_size == 1  # other processes cannot be asked: they may have fewer batches
+        training = trainer.state.fn == TrainerFn.FITTING and not (trainer.sanity_checking or trainer.should_stop)
+        if STOP.received and alone and training and self._save(trainer, in_validation=True):
             self._stop(trainer, STOP.received)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Outside of training a signal ends the program at once."""
         if trainer.state.fn != TrainerFn.FITTING:
-            self._take_signals(trainer)
+            STOP.take()
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._take_signals(trainer)
+    on_test_start = on_validation_start
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         STOP.waits = False
@@ -101,25 +91,17 @@ class ExactResume(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         STOP.waits = False
         if self._steps is not None:  # the resumed run was over already
-            finish_ended_run(trainer, self._steps)
+            private.finish_ended_run(trainer, self._steps)
             self._steps = None
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save when an error occurs between two steps, as of a file that cannot be read."""
+    def on_exception(self, *_: Any) -> None:
         STOP.waits = False
-        checkpoints = _checkpoints(trainer)
-        agreed = trainer.world_size == 1 or self._wanted > 1  # saving takes all processes
-        if checkpoints is None or not isinstance(exception, Exception) or not agreed:
-            return
-        if trainer.state.fn == TrainerFn.FITTING and is_between_steps(trainer) and _is_clean(trainer):
-            self._in_validation = trainer.state.stage == RunningStage.VALIDATING
-            checkpoints.save_on_error(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note the number of steps, and of rows in ``metrics.csv``."""
         if checkpoint.get("loops") is None:
             return
-        steps = fix_progress(checkpoint["loops"]["fit_loop"], trainer, self._in_validation)
+        steps = private.fix_progress(checkpoint["loops"]["fit_loop"], trainer, self._in_validation)
         self._in_validation = False
         rows = [logger.write_down() for logger in trainer.loggers if isinstance(logger, MetricsCSV)]
         checkpoint[KEY] = {"steps": steps, "rows": rows[0] if rows and trainer.is_global_zero else None}
@@ -133,7 +115,7 @@ class ExactResume(Callback):
 
     def _save(self, trainer: Trainer, in_validation: bool = False) -> bool:
         """Save ``last.ckpt`` unless it is up to date; False if the last step has left something behind."""
-        checkpoints = _checkpoints(trainer)
+        checkpoints = _find_checkpoints(trainer)
         if checkpoints is None or checkpoints.is_saved(trainer):
             return True
         if not _is_clean(trainer):
@@ -142,27 +124,20 @@ class ExactResume(Callback):
         checkpoints.save_last(trainer)
         return True
 
-    def _take_signals(self, trainer: Trainer) -> None:
-        environment = cluster_environment(trainer)
-        if trainer.state.fn == TrainerFn.FITTING and getattr(environment, "auto_requeue", False):
-            STOP.take_requeue(environment.requeue_signal)
-        STOP.take()
-
     def _stop(self, trainer: Trainer, number: int) -> None:
         STOP.waits = False
         STOP.received = STOP.received or number
         if STOP.requeue() and trainer.is_global_zero:
-            # Lightning saves a checkpoint of its own to requeue, the same as the last one: one is enough.
-            for copy in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):
+            for copy in Path(trainer.default_root_dir).glob("hpc_ckpt_*.ckpt"):  # Lightning's own, of the same step
                 copy.unlink(missing_ok=True)
         raise Stop(number)
 
 
-def _checkpoints(trainer: Trainer) -> Checkpoints | None:
+def _find_checkpoints(trainer: Trainer) -> Checkpoints | None:
     return next((found for found in trainer.checkpoint_callbacks if isinstance(found, Checkpoints)), None)
 
 
 def _is_clean(trainer: Trainer) -> bool:
     """Whether the last step of this epoch has left nothing behind, as accumulated gradients would be."""
-    done = batches_done(trainer)
+    done = private.batches_done(trainer)
     return done > 0 and (done % trainer.accumulate_grad_batches == 0 or done == trainer.num_training_batches)

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, CyclicLR, OneCycleLR
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from project.__main__ import main
 from workbench.callbacks.checkpoints import Checkpoints
@@ -47,11 +47,11 @@ class Model(L.LightningModule):
 
 
 class Killed(BaseException):
-    """As SIGKILL would: nothing is saved, nothing is cleaned up."""
+    """As SIGKILL would: nothing is saved on the way out."""
 
 
 class RaiseAt(Callback):
-    def __init__(self, step: int, error: type[BaseException] = Killed):
+    def __init__(self, step: int, error: type[BaseException]):
         self.step, self.error = step, error
 
     def on_train_batch_end(self, trainer, *_):
@@ -64,17 +64,10 @@ def checkpoints(monitor="val/score", mode="max", **options):
 
 
 def fit(folder, callback=None, *others, model=None, steps=12, ckpt_path=None, data=50, **options):
-    trainer = L.Trainer(
-        max_steps=steps,
-        default_root_dir=folder,
-        callbacks=[ExactResume(), *others, callback or checkpoints()],
-        accelerator="cpu",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        **{"check_val_every_n_epoch": None, "val_check_interval": 2, **options},
-    )
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    quiet |= {"accelerator": "cpu", "check_val_every_n_epoch": None, "val_check_interval": 2}
+    callbacks = [ExactResume(), *others, callback or checkpoints()]
+    trainer = L.Trainer(max_steps=steps, default_root_dir=folder, callbacks=callbacks, **{**quiet, **options})
     training = DataLoader(torch.zeros(data, 1) if isinstance(data, int) else data)
     validation = DataLoader(torch.zeros(1, 1))
     trainer.fit(model or Model(), training, validation, ckpt_path=ckpt_path, weights_only=bool(ckpt_path) or None)
@@ -94,19 +87,16 @@ def snapshots(folder: Path) -> set[int]:
     return found
 
 
-@pytest.mark.parametrize(("mode", "best"), [("max", 4), ("min", 12)])
-def test_best_is_by_the_metric_and_last_is_the_last_step(tmp_path, mode, best):
-    trainer = fit(tmp_path, checkpoints(mode=mode), steps=13)
+@pytest.mark.parametrize(
+    ("monitor", "mode", "best"), [("val/score", "max", 4), ("val/score", "min", 12), (None, "min", 13)]
+)
+def test_best_is_by_the_metric_or_the_newest_and_last_is_the_last_step(tmp_path, monitor, mode, best):
+    trainer = fit(tmp_path, checkpoints(monitor, mode), steps=13)
     assert saved(tmp_path, "best") == (best, best)
     assert saved(tmp_path, "last") == (13, 13), "later than the last validation, at step 12"
     folder = tmp_path / "checkpoints"
     assert {path.name for path in folder.iterdir()} == {"best.ckpt", "last.ckpt"}
     assert trainer.checkpoint_callback.best_model_path == str(folder / "best.ckpt")
-
-
-def test_without_a_metric_the_newest_is_kept_the_end_included(tmp_path):
-    fit(tmp_path, Checkpoints(), steps=7)
-    assert saved(tmp_path, "best") == (7, 7)
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
@@ -115,22 +105,7 @@ def test_nan_never_replaces_a_good_checkpoint(tmp_path, mode):
     assert saved(tmp_path, "best") == (4, 4)
 
 
-def test_an_error_between_two_steps_saves_what_was_done(tmp_path):
-    class Broken(Dataset):
-        def __len__(self):
-            return 20
-
-        def __getitem__(self, number):
-            if number == 5:
-                raise ZeroDivisionError
-            return torch.zeros(1)
-
-    with pytest.raises(ZeroDivisionError):
-        fit(tmp_path, data=Broken())
-    assert (saved(tmp_path, "best")[0], saved(tmp_path, "last")[0]) == (4, 5)
-
-
-def test_an_error_within_a_step_leaves_the_last_complete_one(tmp_path):
+def test_an_error_leaves_the_last_complete_checkpoint(tmp_path):
     with pytest.raises(ZeroDivisionError):
         fit(tmp_path, None, RaiseAt(5, ZeroDivisionError))
     assert saved(tmp_path, "last") == (4, 4)
@@ -177,9 +152,9 @@ def test_a_resumed_run_knows_its_best_also_where_the_folder_has_moved(tmp_path):
 
 
 def test_a_new_run_from_another_ones_checkpoint_has_files_of_its_own(tmp_path):
-    fit(tmp_path / "a", checkpoints(snapshots="best", most=2), steps=4)
-    last = tmp_path / "a" / "checkpoints" / "last.ckpt"
-    fit(tmp_path / "b", checkpoints(snapshots="best", most=2), ckpt_path=last)
+    for name in ("a", "b"):
+        start = {"ckpt_path": tmp_path / "a" / "checkpoints" / "last.ckpt"} if name == "b" else {"steps": 4}
+        fit(tmp_path / name, checkpoints(snapshots="best", most=2), **start)
     assert (saved(tmp_path / "b", "best")[0], saved(tmp_path / "a", "best")[0]) == (8, 4)
     assert (snapshots(tmp_path / "b"), snapshots(tmp_path / "a")) == ({8, 10}, {2, 4})
 
@@ -221,11 +196,6 @@ def test_a_cycle_ends_before_the_first_step_at_a_higher_rate(tmp_path, scheduler
     assert snapshots(tmp_path) == ends
 
 
-def test_of_the_cycles_the_newest_are_kept(tmp_path):
-    fit(tmp_path, Checkpoints(snapshots="cycles", most=2), model=Model(restarts(3)))
-    assert snapshots(tmp_path) == {9, 12}
-
-
 def test_a_snapshot_holds_the_average_and_nothing_to_train_with(tmp_path):
     fit(tmp_path, checkpoints(snapshots="cycles"), EMA(0.5), model=Model(restarts(6)))
     last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
@@ -254,19 +224,18 @@ def test_a_killed_and_resumed_run_ends_with_the_same_snapshots(tmp_path, kind, s
     saves = SaveUntil(**options, every_n_steps=1)
     saves.until = last
     with pytest.raises(Killed):
-        fit(tmp_path / "killed", saves, RaiseAt(killed), model=Model(restarts(4)))
+        fit(tmp_path / "killed", saves, RaiseAt(killed, Killed), model=Model(restarts(4)))
     path = tmp_path / "killed" / "checkpoints" / "last.ckpt"
     fit(tmp_path / "killed", Checkpoints(**options), model=Model(restarts(4)), ckpt_path=path)
     assert snapshots(tmp_path / "killed") == snapshots(tmp_path / "uninterrupted") == steps
 
 
 def test_what_came_after_the_checkpoint_is_removed_and_comes_again(tmp_path):
-    options = {"snapshots": "best", "most": 2}
-    fit(tmp_path, checkpoints(**options), steps=4)
+    fit(tmp_path, checkpoints(snapshots="best", most=2), steps=4)
     folder = tmp_path / "checkpoints"
     (folder / "snapshot-000099.ckpt").write_bytes(b"of a run that was killed later")
     (folder / "snapshot-000002.ckpt").unlink()
-    fit(tmp_path, checkpoints(**options), ckpt_path=folder / "last.ckpt")
+    fit(tmp_path, checkpoints(snapshots="best", most=2), ckpt_path=folder / "last.ckpt")
     assert snapshots(tmp_path) == {4, 8}
 
 
@@ -292,20 +261,22 @@ def test_faulty_options_name_their_key(word, message, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "callback", [Checkpoints("val/scrore"), EarlyStopping("val/scrore")], ids=lambda c: type(c).__name__
-)
-def test_a_monitor_that_is_not_logged_is_an_error_that_lists_what_is(tmp_path, callback):
-    key = "checkpoint" if isinstance(callback, Checkpoints) else "early_stopping"
+@pytest.mark.parametrize("key", ["checkpoint", "early_stopping"])
+def test_a_monitor_that_is_not_logged_is_an_error_that_lists_what_is(tmp_path, key):
+    callbacks = [Checkpoints("val/scrore")] if key == "checkpoint" else [None, EarlyStopping("val/scrore")]
     with pytest.raises(UserError, match=rf"{key}.monitor is 'val/scrore'.*\nLogged: val/score.\n.*--{key}.monitor"):
-        fit(tmp_path, *([callback] if key == "checkpoint" else [None, callback]))
+        fit(tmp_path, *callbacks)
 
 
 def test_early_stopping_counts_on_after_a_resume_and_takes_more_patience(tmp_path):
-    """The best is at step 4; without a monitor the run is not stopped at all."""
+    """The best is at step 4."""
+    assert not EarlyStopping().enabled
+
+    def steps(patience, **options):
+        return fit(tmp_path, None, EarlyStopping("val/score", "max", patience), **options).global_step
+
     last = tmp_path / "checkpoints" / "last.ckpt"
-    assert fit(tmp_path / "off", None, EarlyStopping()).global_step == 12
-    assert fit(tmp_path, None, EarlyStopping("val/score", "max", patience=2), steps=6).global_step == 6
-    assert fit(tmp_path, None, EarlyStopping("val/score", "max", patience=2), ckpt_path=last).global_step == 8
-    assert fit(tmp_path, None, EarlyStopping("val/score", "max", patience=2), ckpt_path=last).global_step <= 9
-    assert fit(tmp_path, None, EarlyStopping("val/score", "max", patience=4), ckpt_path=last).global_step == 12
+    assert steps(2, steps=6) == 6
+    assert steps(2, ckpt_path=last) == 8
+    assert steps(2, ckpt_path=last) <= 9
+    assert steps(4, ckpt_path=last) == 12

@@ -13,10 +13,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from project.__main__ import main
 from workbench.callbacks.checkpoints import Checkpoints
 from workbench.callbacks.resume import ExactResume
-from workbench.signals import STOP, Stop
+from workbench.signals import STOP
 
 PLATEAU = ["--model.init_args.scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau"]
 STEP_LR = ["--model.init_args.scheduler", "torch.optim.lr_scheduler.StepLR"]
@@ -26,32 +25,21 @@ EPOCHS += ["--trainer.val_check_interval", "null"]
 STOPPING = ["--early_stopping.monitor", "val/psnr", "--early_stopping.patience", "1", "--early_stopping.mode", "min"]
 RARELY = ["--checkpoint.every_n_steps", "0"]
 
+END = "on_train_batch_end"
 RUNS = {
     # A checkpoint in the middle of an epoch; one killed between a validation and its checkpoint; one after training.
-    "validation by steps": (
-        [("on_train_batch_end", 10), ("on_validation_end", 15), ("on_test_start", 18)],
-        [],
-    ),
-    "validation by epochs": (
-        [("on_train_batch_end", 9), ("on_train_batch_end", 15)],
-        [*EPOCHS, *STEP_LR],
-    ),
-    "checkpoints by validations alone": (
-        [("on_train_batch_end", 6), ("on_train_batch_end", 17)],
-        [*RARELY, "--trainer.val_check_interval", "4"],
-    ),
+    "validation by steps": ([(END, 10), ("on_validation_end", 15), ("on_test_start", 18)], []),
+    "validation by epochs": ([(END, 9), (END, 15)], [*EPOCHS, *STEP_LR]),
+    "checkpoints by validations alone": ([(END, 6), (END, 17)], [*RARELY, "--trainer.val_check_interval", "4"]),
     "accumulated batches": (
-        [("on_train_batch_end", 7), ("on_train_end", 12)],
+        [(END, 7), ("on_train_end", 12)],
         ["--trainer.accumulate_grad_batches", "2", "--trainer.max_steps", "12"],
     ),
     "a scheduler that Lightning steps after the validation": (
-        [("on_train_batch_end", 9), ("on_train_batch_end", 17)],
+        [(END, 9), (END, 17)],
         [*EPOCHS, *PLATEAU, "--model.init_args.schedule_every", "epoch", *RARELY],
     ),
-    "stopped early": (
-        [("on_train_batch_end", 6), ("on_train_end", 10)],
-        [*STOPPING, *PLATEAU],
-    ),
+    "stopped early": ([(END, 6), ("on_train_end", 10)], [*STOPPING, *PLATEAU]),
 }
 
 
@@ -68,22 +56,19 @@ def test_a_resumed_run_may_be_made_longer(small):
     small("longer", *constant, "9")
     small("longer", *constant, "16", resume=True)
     runs.append(small("longer", *constant, "16", resume=True))  # once more: over, it only tests again
-    first, second = (
-        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["current_model_state"] for run in runs
-    )
-    assert all(torch.equal(first[name], second[name]) for name in first)
-    rows = []
+    states, losses = [], []
     for run in runs:
-        with (run / "metrics.csv").open(newline="") as file:
-            found = [(row["step"], row["epoch"], row["train/loss"]) for row in csv.DictReader(file)]
-            rows.append([row for row in found if row[2]])
-    assert rows[0] == rows[1]
+        states.append(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["current_model_state"])
+        rows = csv.DictReader((run / "metrics.csv").open(newline=""))
+        losses.append([(row["step"], row["epoch"], row["train/loss"]) for row in rows if row["train/loss"]])
+    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize(
     ("hook", "step", "number"),
     [
-        ("on_train_batch_end", 8, signal.SIGTERM),
+        (END, 8, signal.SIGTERM),
         ("on_before_backward", 7, signal.SIGINT),  # the first batch of an epoch
         ("on_validation_batch_start", 10, signal.SIGTERM),
     ],
@@ -101,18 +86,10 @@ def test_a_signal_saves_between_two_steps(hook, step, number, small, assert_same
             original(self, trainer, *rest, **more)
 
         patch.setattr(ExactResume, hook, signaled)
-        with pytest.raises(AssertionError):
+        with pytest.raises(AssertionError, match=f"assert {128 + number} == 0"):  # the exit code
             small("stopped", *words)
     assert "--name stopped --resume 2" in capsys.readouterr().err
     assert_same(uninterrupted, small("stopped", *words, resume=True))
-
-
-def test_the_exit_code_names_the_signal(monkeypatch):
-    def stop(argv):
-        raise Stop(signal.SIGTERM)
-
-    monkeypatch.setattr("workbench.cli.main", stop)
-    assert main(["fit"]) == 143
 
 
 class Noisy(L.LightningModule):
@@ -162,14 +139,14 @@ def test_callbacks_that_draw_do_not_break_the_exact_resume(tmp_path):
 
 GAN = "34"  # steps; an epoch has 7: two of each stage, and the last one cut short
 MOMENTS = {
-    "generator alone": [("on_train_batch_end", 5), ("on_train_batch_end", 12)],
-    "critic alone": [("on_train_batch_end", 15), ("on_validation_end", 20)],
-    "both": [("on_train_batch_end", 24), ("on_train_batch_end", 27), ("on_train_end", 34)],
+    "generator alone": [(END, 5), (END, 12)],
+    "critic alone": [(END, 15), ("on_validation_end", 20)],
+    "both": [(END, 24), (END, 27), ("on_train_end", 34)],
     # Between a step that logs the discriminator, which then rests, and the one in which its values are recorded.
-    "between two looks": [("on_train_batch_end", 25)],
-    "every stage": [("on_train_batch_end", 10), ("on_train_batch_end", 19), ("on_validation_batch_start", 30)],
+    "between two looks": [(END, 25)],
+    "every stage": [(END, 10), (END, 19), ("on_validation_batch_start", 30)],
 }
-PENALTY = ["--model.init_args.adversarial", "project.models.adversarial.WassersteinGP"]
+PENALTY = ["--model.init_args.adversarial", "project.models.WassersteinGP"]
 PENALTY += ["--model.init_args.discriminator.init_args.norm", "instance"]
 PATIENCE = ["--model.init_args.generator_scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau"]
 PATIENCE += ["--model.init_args.generator_scheduler.init_args.patience", "0"]
@@ -188,12 +165,12 @@ class TestGAN:
             "space": "rgb",
             "generator": {"class_path": "project.networks.UNet", "init_args": unet},
             "discriminator": {"class_path": "project.networks.PatchGAN", "init_args": judge},
-            "adversarial": {"class_path": "project.models.adversarial.Hinge"},
+            "adversarial": {"class_path": "project.models.Hinge"},
             "reconstruction_weight": 5.0,
             "feature_matching_weight": 1.0,
             "generator_optimizer": adam,
             "discriminator_optimizer": adam,
-            "generator_scheduler": {"class_path": "project.models.schedules.WarmupCosine"},
+            "generator_scheduler": {"class_path": "project.models.WarmupCosine"},
             "discriminator_scheduler": {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 1}},
             "generator_steps": 2,
             "generator_epochs": 2,
