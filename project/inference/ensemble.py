@@ -31,7 +31,7 @@ from project.inference.common import input_channels, load_image_model, open_data
 from project.inference.hints import parse_request
 from project.inference.image_files import ImageFile, InferenceItem, list_inputs, on_white, write_image
 from project.inference.pipeline import coloring_of, make_pipeline
-from project.inference.predict import add_image_options, check_image_options, print_failures, process_all
+from project.inference.predict import add_image_options, check_image_options, process_all
 from project.inference.tiles import choose_device
 from project.models.metrics import PSNR, SSIM, ColorfulnessRatio, Scores
 from workbench.checkpoint import Checkpoint, read_checkpoint
@@ -265,7 +265,7 @@ def _predict(ensemble: Ensemble, checkpoints: list[Checkpoint], options: Namespa
         origin = {"from": str(item.source.absolute()), "digest": content_digest(item.source.read_bytes())}
         kept.append({"file": name, **origin, "confidence": confidence})
 
-    _, failed, code = process_all(items, work, output, pipeline.verb)
+    _, _, code = process_all(items, work, output, pipeline.verb)
     if least is not None:
         members = [
             {"checkpoint": str(one.path.absolute()), "sha256": hashlib.sha256(one.path.read_bytes()).hexdigest()}
@@ -276,5 +276,4 @@ def _predict(ensemble: Ensemble, checkpoints: list[Checkpoint], options: Namespa
         pairs.mkdir(exist_ok=True)
         atomic_write_text(pairs / MANIFEST, json.dumps(manifest, indent=2) + "\n")
         print(f"{len(kept)} of {len(items)} images are pairs to train on: --data.extra_pairs {pairs}")
-    print_failures(failed, output)
-    return code or (1 if failed else 0)
+    return code

@@ -11,7 +11,6 @@ the list alone will do.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import json
 import math
@@ -146,11 +145,9 @@ def parse_hints(path: str | Path, items: Sequence[InferenceItem]) -> dict[str, t
         points = {}
         for key, entries in content.items():
             if key != EVERY and key not in names:
-                alike = [known for known in names if known.rpartition("/")[2] == key.rpartition("/")[2]]
-                near = alike or difflib.get_close_matches(key, names, n=1, cutoff=0.4)
-                raise ValueError(
-                    f'"{key[:80]}" is none of the images' + (f'; did you mean "{near[0]}"?' if near else "")
-                )
+                alike = [known for known in names if known.endswith(f"/{key.rpartition('/')[2]}")]
+                near = did_you_mean(key, alike[:1] or names, cutoff=0.3)
+                raise ValueError(f'"{key[:80]}" is none of the images.{near}')
             if not isinstance(entries, list):
                 raise ValueError(f'"{key}" must have a list of points')
             points[key] = tuple(_parse_point(f'"{key}", point {n}', entry) for n, entry in enumerate(entries, 1))

@@ -76,7 +76,7 @@ def in_words(correlations: dict[str, float], images: int) -> str:
     """What the correlations say, in a sentence."""
     if images < MIN_IMAGES:
         return f"{images} images are too few to say what goes with the error; at least {MIN_IMAGES} are needed."
-    # In 19 of 20 sets of images none of the six MEASURES reaches it: 2.64 is 1 - 0.05 / 2 / 6 of the normal distribution.
+    # None of the six MEASURES reaches it in 19 of 20 sets of images: the normal distribution's 1 - 0.05 / 2 / 6.
     limit = 2.64 / math.sqrt(images - 1)
     clear = {name: rho for name, rho in correlations.items() if abs(rho) > limit}
     if not clear:
@@ -131,18 +131,13 @@ def draw_worst(worst: list[Worst]) -> Image.Image:
     errors = [(as_saved(output) - target).abs().mean(dim=0) for _, (_, output, target) in worst]
     sample = torch.cat([error.flatten()[:: 1 + error.numel() // 65536] for error in errors])
     brightest = max(float(sample.quantile(0.995)), 1 / 255)  # a few odd pixels must not make all others black
-    cells, captions = [], []
+    rows, captions = [], []
     for number, ((row, images), error) in enumerate(zip(worst, errors, strict=True), 1):
         heat = matplotlib.colormaps["inferno"]((error / brightest).clamp(0, 1).numpy(), bytes=True)[..., :3]
-        cells += [_resized(image) for image in [*map(to_image, images), Image.fromarray(heat.copy())]]
+        rows.append([_resized(image) for image in [*map(to_image, images), Image.fromarray(heat.copy())]])
         name = row.file if len(row.file) <= 26 else f"...{row.file[-23:]}"
-        captions += [f"{number}. {name}", f"{row.psnr:.2f} dB (input {row.psnr_baseline:.2f})", "", ""]
-    headings = ["input", "output", "target", f"error, 0 to {255 * brightest:.0f} of 255"] * min(2, len(worst))
-    across = len(headings)
-    missing = -len(cells) % across
-    cells, captions = cells + [Image.new("RGB", (1, 1), "white")] * missing, captions + [""] * missing
-    starts = range(0, len(cells), across)
-    return grid([cells[n : n + across] for n in starts], headings, [captions[n : n + across] for n in starts])
+        captions.append([f"{number}. {name}", f"{row.psnr:.2f} dB (input {row.psnr_baseline:.2f})", "", ""])
+    return grid(rows, ["input", "output", "target", f"error, 0 to {255 * brightest:.0f} of 255"], captions)
 
 
 def _resized(image: Image.Image) -> Image.Image:

@@ -36,7 +36,7 @@ PIXELS_AT_ONCE = 2**20
 def make_pipeline(
     model: nn.Module, checkpoint: Checkpoint, request: HintRequest, *, sigma: float | None = None, **tiling: Any
 ) -> RestorationPipeline | ColorizationPipeline:
-    """The pipeline that suits a checkpoint's task, of its model or of several together; UserError for useless options."""
+    """The pipeline that suits a checkpoint's task, of its model or of several together."""
     data, pairs = checkpoint.config.get("data") or {}, coloring_of(checkpoint)
     request.check(pairs and pairs.hints)
     if pairs is None:

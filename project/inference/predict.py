@@ -27,9 +27,6 @@ from workbench.checkpoint import read_checkpoint
 from workbench.errors import UserError
 from workbench.parser import read_options
 
-MAX_LISTED = 20
-"""Failures on the terminal; a longer list goes into a file."""
-
 
 def add_image_options(parser: ArgumentParser, required: bool) -> None:
     """The options that ``predict`` and ``ensemble`` share."""
@@ -89,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
         if options.overwrite or not (item.is_done(path) and log.matches(item.name, fingerprints[item.name]))
     ]
     skipped = len(items) - len(todo)
-    failed, notes, verb, code = {}, Counter(), "restored", 0
+    failed, notes, verb, code = 0, Counter(), "restored", 0
     if todo or request.option:  # the option may be useless, which only the checkpoint shows
         device, checkpoint = choose_device(options.device), read_checkpoint(path)
         how = {name: options[name] for name in ("sigma", "tile", "overlap", "precision")}
@@ -108,28 +105,30 @@ def main(argv: Sequence[str]) -> int:
             print(f"Not enough memory for tiles of {options.tile} pixels; {pipeline.tile} were used (--tile).")
     for note, count in notes.items():
         print(f"Note: {note} ({count} {'image' if count == 1 else 'images'}).")
-    print_failures(failed, output)
     done = f"skipped {skipped} (done before; --overwrite true)" if skipped else "skipped 0"
-    print(f"{verb.capitalize()} {len(todo) - len(failed)}, {done}, failed {len(failed)}, in {output}")
-    if code:
+    print(f"{verb.capitalize()} {len(todo) - failed}, {done}, failed {failed}, in {output}")
+    if code == 130:
         print("Stopped. The same command resumes from here.")
-    return code or (1 if failed else 0)
+    return code
 
 
 def process_all(
     items: list[InferenceItem], work: Callable[[InferenceItem, Callable[[float], None]], None], output: Path, verb: str
-) -> tuple[list[InferenceItem], dict[str, str], int]:
+) -> tuple[list[InferenceItem], int, int]:
     """Do the work for each item under a bar, with what takes its progress; one that fails stops no other.
 
+    Failures are printed at the end.
+
     Returns:
-        The items that were reached, why some failed, and the exit code 130 where Ctrl-C stopped it, else 0.
+        The items that were reached, how many failed, and the exit code: 130 stopped by Ctrl-C, 1 where any failed.
     """
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output {output} cannot be made: {error.strerror}.") from error
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    failed: dict[str, str] = {}
+    failed: list[str] = []
+    stopped = False
     with Progress(*columns) as bar:
         task = bar.add_task("", total=len(items))
         for number, item in enumerate(items):
@@ -137,18 +136,12 @@ def process_all(
             try:
                 work(item, lambda share, n=number: bar.update(task, completed=n + share))
             except KeyboardInterrupt:
-                return items[:number], failed, 130
+                items, stopped = items[:number], True
+                break
             except Exception as error:  # whatever is wrong with it
-                failed[item.name] = one_line(error)
-        bar.update(task, completed=len(items), description=verb)
-    return items, failed, 0
-
-
-def print_failures(failed: dict[str, str], output: Path) -> None:
-    """Print which images failed and why; more than fit go into a file of the output folder."""
-    lines = [f"{name}: {reason}" for name, reason in failed.items()]
-    for line in lines[:MAX_LISTED]:
-        print(f"Failed: {line}")
-    if len(lines) > MAX_LISTED:
-        (output / "failed.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        print(f"... and {len(lines) - MAX_LISTED} more, all in {output / 'failed.txt'}")
+                failed.append(f"Failed: {item.name}: {one_line(error)}")
+        else:
+            bar.update(task, completed=len(items), description=verb)
+    if failed:
+        print(*failed, sep="\n")
+    return items, len(failed), 130 if stopped else min(1, len(failed))
