@@ -77,8 +77,10 @@ def list_inputs(source: Path, output: Path, beside: str | None = None) -> list[I
         raise UserError(f"--output {output} is the folder of the images, which would be overwritten.")
     found = [(source.name, str(source), "")]
     if source.is_dir():
-        inside = output.resolve()
-        found = [one for one in walk(source, "--input") if not (folder.resolve() / one[0]).is_relative_to(inside)]
+        real, own = folder.resolve(), output.resolve()
+        found = walk(source, "--input")
+        if own.is_relative_to(real):
+            found = [one for one in found if not (real / one[0]).is_relative_to(own)]
     if not found:
         raise UserError(f"--input {source} holds no image of its own, only those of the output folder.")
     items = []
