@@ -166,4 +166,6 @@ def test_the_card_names_extra_pairs_and_the_models_that_made_them(tmp_path):
     path = tmp_path / "x.ckpt"
     path.touch()
     card = export.write_card(path, Checkpoint(path, {"data": {}}, {}, {"train": train}), 3, 0.0, "CC0").read_text()
-    assert "- train: 11 images, fingerprint ab\n  - 4 of them are pseudo-labels of /runs/a/best.ckpt (SHA-256 0f)" in card
+    assert (
+        "- train: 11 images, fingerprint ab\n  - 4 of them are pseudo-labels of /runs/a/best.ckpt (SHA-256 0f)" in card
+    )
