@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -47,28 +48,24 @@ def grid(rows: list[list[Image.Image]], headings: list[str], captions: list[list
         texts = [heading, *(texts[column] for texts in captions)]
         widths.append(max(*(row[column].width for row in rows), *(int(font.getlength(text)) + 4 for text in texts)))
     lefts = [GAP + sum(widths[:column]) + GAP * column for column in range(len(widths))]
-    tops = [line + 2]
-    for row, texts in zip(rows, captions, strict=True):
-        tops.append(tops[-1] + max(image.height for image in row) + (line if any(texts) else 0) + GAP)
-    canvas = Image.new("RGB", (sum(widths) + GAP * (len(widths) + 1), tops[-1]), "white")
+    heights = [max(image.height for image in row) for row in rows]
+    total = line + 2 + sum(heights) + sum(line * any(texts) + GAP for texts in captions)
+    canvas = Image.new("RGB", (sum(widths) + GAP * (len(widths) + 1), total), "white")
     draw = ImageDraw.Draw(canvas)
     for left, heading in zip(lefts, headings, strict=True):
         draw.text((left, 2), heading, "black", font)
-    for top, row, texts in zip(tops, rows, captions, strict=False):
+    top = line + 2
+    for row, texts, height in zip(rows, captions, heights, strict=True):
         for left, image, text in zip(lefts, row, texts, strict=True):
             canvas.paste(image, (left, top))
-            draw.text((left, top + max(other.height for other in row) + 1), text, "black", font)
+            draw.text((left, top + height + 1), text, "black", font)
+        top += height + line * any(texts) + GAP
     return canvas
 
 
-def new_figure(width: float, height: float) -> Any:
-    """An empty matplotlib figure of so many inches, which needs no display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), dpi=110, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches; without pyplot it needs no display."""
+    return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
 def draw_histogram(views: dict[str, Tensor], hint_channels: int, path: Path, bins: int = 100) -> None:
@@ -92,7 +89,10 @@ def draw_histogram(views: dict[str, Tensor], hint_channels: int, path: Path, bin
         for place, (name, pixels) in enumerate(curves.items()):
             if pixels.numel():
                 label = f"{name}: mean {pixels.mean():.2f}, std {pixels.std():.2f}" if place < MAX_LISTED else None
-                axis.hist(pixels.numpy(), bins=bins, histtype="step", label=label, color=_color(name))
+                color = name.rpartition(" ")[2]
+                color = f"tab:{color}" if color in ("red", "green", "blue", "gray") else None
+                line = ":" if name.startswith("hints'") else "-"
+                axis.hist(pixels.numpy(), bins=bins, histtype="step", label=label, color=color, linestyle=line)
         # Logarithmic: white paper would bury the ink.
         axis.set(xlabel="value", ylabel="pixels", yscale="log", title=f"first training batch, {title}")
         axis.legend(fontsize="x-small")
@@ -103,12 +103,6 @@ def _names(channels: int) -> list[str]:
     """An image's channels, and perhaps a map of its noise behind them."""
     colors = ["gray"] if channels < 3 else ["red", "green", "blue"] if channels < 5 else []
     return [*colors, *(f"channel {number}" for number in range(len(colors), channels))]
-
-
-def _color(name: str) -> str | None:
-    shade = "" if name.startswith("hints'") else "tab:"
-    last = name.rpartition(" ")[2]
-    return shade + last if last in ("red", "green", "blue", "gray") else None
 
 
 def has_images(batch: Any) -> bool:

@@ -7,6 +7,7 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
@@ -49,9 +50,6 @@ class Hints(Callback):
     Args:
         counts: Numbers of hints to test with; each costs as much as a test. [] for no curve.
         sweep: Whether to draw the sweep.
-
-    Raises:
-        UserError: A count is negative.
     """
 
     def __init__(self, counts: tuple[int, ...] = (0, 1, 2, 5, 10, 20, 50, 100), sweep: bool = True) -> None:
@@ -65,8 +63,6 @@ class Hints(Callback):
     def applies(self, datamodule: Any) -> bool:
         """Whether the images come with hints: the command line adds the callback only then."""
         return hint_pairs(datamodule) is not None
-
-    # The curve
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pairs, self._curve, self._metrics = hint_pairs(trainer.datamodule), {}, {}
@@ -98,7 +94,6 @@ class Hints(Callback):
             self._baseline.update(batch.baseline, target)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Gather from all processes, and log."""
         for count, metrics in self._metrics.items():
             psnr, ratio = (metric.compute() for metric in metrics)
             logged = {f"test/psnr_hints_{count}": psnr, f"test/colorfulness_ratio_hints_{count}": ratio}
@@ -106,7 +101,6 @@ class Hints(Callback):
             self._curve[count] = float(psnr)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write and draw the curve."""
         if not self._curve:
             return
         baseline = float(self._baseline.compute())
@@ -118,8 +112,6 @@ class Hints(Callback):
         path = Path(folder) / "hint_curve.png"
         draw_curve(self._curve, baseline, path)
         log_image(trainer, "hint_curve", path)
-
-    # The sweep
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int, *_: Any
@@ -144,8 +136,6 @@ class Hints(Callback):
 
 def draw_curve(curve: dict[int, float], baseline: float, path: Path) -> None:
     """PSNR over the number of hints."""
-    import numpy as np
-
     figure = new_figure(5, 3.6)
     axis, places = figure.subplots(), np.log1p(list(curve))  # 0 has no place on a logarithmic axis
     axis.plot(places, list(curve.values()), "o-", label="the model")

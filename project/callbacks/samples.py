@@ -47,16 +47,15 @@ class Samples(Callback):
         self._validations = 0
         self._rows: list[tuple[dict[str, Tensor], Tensor, Tensor, Tensor]] = []  # views, baseline, output, target
 
-    def state_dict(self) -> dict[str, Any]:
-        """How many validations there were: a resumed run draws at the ones that are due."""
-        return {"validations": self._validations}
-
     @property
     def enabled(self) -> bool:
         return self.count > 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """How many validations there were: a resumed run draws at the ones that are due."""
+        return {"validations": self._validations}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Resume counting."""
         self._validations = state_dict["validations"]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

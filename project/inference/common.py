@@ -9,22 +9,21 @@ from torch import nn
 
 from project.data import ImageDataModule
 from project.networks.normalize import input_normalization
-from workbench.checkpoint import Checkpoint
+from workbench.checkpoint import Checkpoint, load_model, require
 from workbench.errors import UserError
 from workbench.parser import Parser
 
 
-def main_network(model: LightningModule, command: str) -> nn.Module:
-    """The part of a model that maps images to images: its `network` or `generator`.
+def load_image_model(checkpoint: Checkpoint, command: str) -> LightningModule:
+    """The model of a checkpoint; UserError where it does not map images to images."""
+    model = load_model(checkpoint)
+    require(checkpoint, model, "restore", command)
+    return model
 
-    Raises:
-        UserError: the model is of another task.
-    """
-    parts = (getattr(model, name, None) for name in ("network", "generator"))
-    network = next((part for part in parts if isinstance(part, nn.Module)), None)
-    if network is None or not hasattr(model, "restore"):
-        raise UserError(f"{command} is for image-to-image models, which {type(model).__name__} is not.")
-    return network
+
+def main_network(model: LightningModule) -> nn.Module:
+    """The part of a model that maps images to images."""
+    return model.network if hasattr(model, "network") else model.generator
 
 
 def input_channels(network: nn.Module, data: dict[str, Any]) -> int:
@@ -36,15 +35,14 @@ def input_channels(network: nn.Module, data: dict[str, Any]) -> int:
 
 
 def open_data(checkpoint: Checkpoint, words: list[str]) -> ImageDataModule:
-    """The data module of a checkpoint's run, set up.
-
-    Args:
-        checkpoint: its configuration says where the images are.
-        words: of the command line, overrides such as ["--data.root", "FOLDER"].
+    """The data module of a checkpoint's run, set up; words of the command line, such as --data.root, override it.
 
     Raises:
-        UserError: an unknown key or impossible value; the images are missing or too few.
+        UserError: another data module; an unknown key or impossible value; the images are missing or too few.
     """
+    name = checkpoint.data_class or "ImageDataModule"
+    if name.rpartition(".")[2] != "ImageDataModule":
+        raise UserError(f"{checkpoint.path} was trained on {name}, and not on the images of an ImageDataModule.")
     parser = Parser(exit_on_error=False)
     parser.add_class_arguments(ImageDataModule, "data")
     found = parser.parse_object({"data": dict(checkpoint.config.get("data") or {})})

@@ -20,19 +20,21 @@ import numpy as np
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from PIL import Image
+from rich.console import Console
+from rich.table import Table
 from torch import Tensor, nn
 
 from project.data.extra import INPUTS, MANIFEST, TARGETS, kind_of
 from project.data.images import content_digest
 from project.data.pairs import Coloring
-from project.inference.common import input_channels, open_data
+from project.inference.common import input_channels, load_image_model, open_data
 from project.inference.hints import parse_request
 from project.inference.image_files import ImageFile, InferenceItem, list_inputs, on_white, write_image
-from project.inference.pipeline import coloring_of, data_settings, make_pipeline
-from project.inference.predict import add_image_options, check_image_options, print_failures, process_all
+from project.inference.pipeline import coloring_of, make_pipeline
+from project.inference.predict import add_image_options, check_image_options, process_all
 from project.inference.tiles import choose_device
 from project.models.metrics import PSNR, SSIM, ColorfulnessRatio, Scores
-from workbench.checkpoint import Checkpoint, atomic_write_text, load_model, read_checkpoint
+from workbench.checkpoint import Checkpoint, atomic_write_text, read_checkpoint
 from workbench.console import silence_warnings
 from workbench.errors import UserError
 from workbench.parser import read_options, split_data_args
@@ -53,7 +55,7 @@ class Ensemble(nn.Module):
 
     Args:
         members: Each takes (B, C, H, W) and returns images (B, c, H, W) around [0, 1].
-        average: plain; score: weighted by ``scores``; median-weighted: at each pixel by closeness to the median.
+        average: A key of AVERAGES.
         scores: PSNR in dB of each member, for ``score``.
         tta: Average every member's outputs on all eight flips and quarter turns of the image.
     """
@@ -136,26 +138,17 @@ def d4_inverse(x: Tensor, position: int) -> Tensor:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the command; ``argv`` starts with ``ensemble``.
-
-    Returns:
-        The exit code: 0, or 1 where an image failed.
-
-    Raises:
-        UserError: Wrong options, checkpoints that cannot be read or do not belong together, no images.
-    """
+    """Run the command; ``argv`` starts with ``ensemble``. The exit code is 1 where an image failed."""
     options, data_words = _parse(list(argv[1:]))
     silence_warnings()
     device = choose_device(options.device)
     checkpoints = [read_checkpoint(path) for path in options.ckpts]
-    models = [load_model(checkpoint).to(device) for checkpoint in checkpoints]
+    models = [load_image_model(checkpoint, "ensemble").to(device) for checkpoint in checkpoints]
     tasks = [_task(checkpoint, model) for checkpoint, model in zip(checkpoints, models, strict=True)]
     for checkpoint, task in zip(checkpoints, tasks, strict=True):
         if task != tasks[0]:
-            raise UserError(
-                f"{checkpoint.path} takes {task}, and {checkpoints[0].path} takes {tasks[0]}: they were not trained "
-                "for one task."
-            )
+            first = f"{checkpoints[0].path} takes {tasks[0]}"
+            raise UserError(f"{checkpoint.path} takes {task}, and {first}: they were not trained for one task.")
     scores: list[float] = []
     if options.average == "score":
         found = _score(Ensemble(models), checkpoints[0], data_words, "val", device)
@@ -169,12 +162,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     """The options, and the words that change the data settings of the first checkpoint's run."""
-    parser = ArgumentParser(
-        prog="python -m project ensemble",
-        description="Average several checkpoints, or one with test-time augmentation. Without --input they are scored "
-        "on the test images of the first one's run, each member beside the ensemble.",
-        exit_on_error=False,
-    )
+    description = "Average several checkpoints, or one with test-time augmentation. Without --input they are scored "
+    description += "on the test images of the first one's run, each member beside the ensemble."
+    parser = ArgumentParser(prog="python -m project ensemble", description=description, exit_on_error=False)
     add = parser.add_argument
     add("--ckpts", type=str, nargs="+", required=True, help="of several runs, or the snapshots of one")
     weights = "the mean; weighted by validation score; at each pixel by closeness to the median"
@@ -182,15 +172,13 @@ def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     add("--tta", type=bool, default=False, help="test-time augmentation: all eight flips and quarter turns")
     add("--split", type=Literal["test", "val"], default="test", help="which images to score on")
     add_image_options(parser, required=False)
-    add("--min_confidence", type=float | None, default=None, help="write images whose confidence (1 less the mean "
-        "uncertainty) is at least this as pseudo-labels, pairs to train on, into OUTPUT/pairs")  # fmt: skip
+    certain = "write outputs whose confidence (1 - mean uncertainty) is at least this as pairs, into OUTPUT/pairs"
+    add("--min_confidence", type=float | None, default=None, help=certain)
     add("--data.KEY", type=str | None, default=None, help="any key of the run's data settings, such as --data.root")
     own, data_words = split_data_args(arguments)
     options = read_options(parser, own)
     check_image_options(options)
-    paths = [
-        Path(word).expanduser() for word in options.ckpts
-    ]  # a shell that knows no patterns leaves them as they are
+    paths = [Path(word).expanduser() for word in options.ckpts]  # with patterns, where the shell does not know them
     options.ckpts = [p for path in paths for p in (sorted(path.parent.glob(path.name)) if "*" in path.name else [path])]
     if not options.ckpts:
         raise UserError("No checkpoint matches that pattern; `fit` can keep several snapshots of a run.")
@@ -210,15 +198,15 @@ def _task(checkpoint: Checkpoint, model: nn.Module) -> str:
     """In a few words what a checkpoint takes."""
     pairs = coloring_of(checkpoint)
     hints = "" if pairs is None else f", {type(pairs.hints).__name__}"
-    return f"{input_channels(model, data_settings(checkpoint, 'ensemble'))} channels ({kind_of(pairs)}{hints})"
+    return f"{input_channels(model, checkpoint.config.get('data') or {})} channels ({kind_of(pairs)}{hints})"
 
 
 def _score(
     ensemble: Ensemble, checkpoint: Checkpoint, words: list[str], split: str, device: torch.device
 ) -> list[dict[str, float]]:
-    """PSNR and SSIM of each member as it is, of the ensemble, and of doing nothing; of colors how strong they are."""
+    """PSNR and SSIM of each member, of the ensemble, and of doing nothing; of networks that color how colorful."""
     seed = checkpoint.config.get("seed_everything")
-    own = type(seed) is int and not data_settings(checkpoint, "ensemble").get("seed")  # the noise of the run's own test
+    own = type(seed) is int and not checkpoint.config["data"].get("seed")  # the noise of the run's own test
     data = open_data(checkpoint, [*(["--data.seed", str(seed)] if own else []), *words])
     metrics = {"psnr": PSNR(), "ssim": SSIM()}
     if isinstance(data.pairs, Coloring):
@@ -237,9 +225,6 @@ def _score(
 
 
 def _print(options: Namespace, found: list[dict[str, float]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     table = Table(title=f"{options.split} images", title_justify="left")
     table.add_column("", overflow="fold")
     columns = {name: column for name, column in COLUMNS.items() if name in found[0]}
@@ -279,7 +264,7 @@ def _predict(ensemble: Ensemble, checkpoints: list[Checkpoint], options: Namespa
         origin = {"from": str(item.source.absolute()), "digest": content_digest(item.source.read_bytes())}
         kept.append({"file": name, **origin, "confidence": confidence})
 
-    _, failed, code = process_all(items, work, output, pipeline.verb)
+    _, _, code = process_all(items, work, output, pipeline.verb)
     if least is not None:
         members = [
             {"checkpoint": str(one.path.absolute()), "sha256": hashlib.sha256(one.path.read_bytes()).hexdigest()}
@@ -290,5 +275,4 @@ def _predict(ensemble: Ensemble, checkpoints: list[Checkpoint], options: Namespa
         pairs.mkdir(exist_ok=True)
         atomic_write_text(pairs / MANIFEST, json.dumps(manifest, indent=2) + "\n")
         print(f"{len(kept)} of {len(items)} images are pairs to train on: --data.extra_pairs {pairs}")
-    print_failures(failed, output)
-    return code or (1 if failed else 0)
+    return code

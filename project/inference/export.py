@@ -26,9 +26,9 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from project.inference.common import input_channels, main_network
+from project.inference.common import input_channels, load_image_model, main_network
 from workbench.callbacks.metadata import environment
-from workbench.checkpoint import Checkpoint, load_model, read_checkpoint
+from workbench.checkpoint import Checkpoint, one_line, read_checkpoint
 from workbench.console import silence_warnings
 from workbench.errors import UserError
 from workbench.parser import read_options
@@ -48,7 +48,7 @@ class ExportNetwork(nn.Module):
 
     def __init__(self, model: LightningModule) -> None:
         super().__init__()
-        self.network = main_network(model, "export")
+        self.network = main_network(model)
         self.space = getattr(model, "space", None)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     silence_warnings()
     checkpoint = read_checkpoint(options.ckpt_path)
     path = _output_path(options, checkpoint.config.get("name") or "network")
-    network = ExportNetwork(load_model(checkpoint)).eval()
+    network = ExportNetwork(load_image_model(checkpoint, "export")).eval()
     channels = input_channels(network.network, checkpoint.config.get("data") or {})
     try:
         if options.format == "onnx":
@@ -77,9 +77,7 @@ def main(argv: Sequence[str]) -> int:
                 f"The file's output differs from PyTorch's by {difference:.2g} (images in [0, 1]).\n"
                 "Its network does something that the format does not keep; --format state_dict always works."
             )
-        with torch.inference_mode():
-            out = network(torch.rand(1, channels, 66, 90)).shape[1]
-        card = write_card(path, checkpoint, (channels, out), difference, options.license)
+        card = write_card(path, checkpoint, channels, difference, options.license)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}.") from error
     print(f"{'File':<19} {path} ({path.stat().st_size / 1e6:.1f} MB)\n{'Card':<19} {card}")
@@ -101,27 +99,18 @@ def write_onnx(network: ExportNetwork, x: Tensor, path: Path) -> Function:
             f"--format onnx needs a package that is not installed ({error.name}): pip install '.[export]'\n"
             "Without it: --format state_dict"
         ) from error
+    options = {"dynamo": True, "opset_version": OPSET, "external_data": False}
+    sizes = (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
+    names = {"input_names": ["input"], "output_names": ["output"]}
     try:
         with _silence():
-            torch.onnx.export(
-                network,
-                (x,),
-                str(path),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=["input"],
-                output_names=["output"],
-                dynamic_shapes=(dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),),
-                external_data=False,
-            )
+            torch.onnx.export(network, (x,), str(path), dynamic_shapes=sizes, **names, **options)
     except OSError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise UserError(
-            f"{type(network.network).__name__} cannot be written as onnx: {reason}\n"
-            "Networks whose control flow depends on pixel values cannot. --format state_dict always works; "
-            "--debug shows the trace."
+            f"{type(network.network).__name__} cannot be written as onnx: {one_line(error)}\n"
+            "Networks whose control flow depends on pixel values cannot. --format state_dict always works."
         ) from error
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     return lambda given: torch.from_numpy(session.run(None, {"input": given.numpy()})[0])
@@ -158,38 +147,33 @@ def largest_difference(network: nn.Module, other: Function, channels: int) -> fl
     return largest
 
 
-def write_card(file: Path, checkpoint: Checkpoint, shapes: tuple[int, int], difference: float, license: str) -> Path:
-    """Write a Markdown card beside an exported file that takes and gives so many channels."""
+def write_card(file: Path, checkpoint: Checkpoint, channels: int, difference: float, license: str) -> Path:
+    """Write a Markdown card beside an exported file that takes so many channels."""
     facts = environment()
-    rows = {
-        "License": license,
-        "File": f"{file.name}, {file.stat().st_size:,} bytes, SHA-256 {_digest(file)}",
-        "Takes": f"float32 (batch, {shapes[0]}, height, width) in [0, 1], any size; the normalization is inside",
-        "Gives": f"float32 (batch, {shapes[1]}, height, width) in [0, 1]",
-        "Checkpoint": f"{checkpoint.path.name}, SHA-256 {_digest(checkpoint.path)}",
-        "Versions": ", ".join(f"{name} {version}" for name, version in facts["packages"].items()),
-        "Commit": str(facts["commit"]),
-        "Largest difference to PyTorch": f"{difference:.2g}",
-    }
-    config = yaml.safe_dump(checkpoint.config, sort_keys=False).rstrip()
-    lines = [f"# {file.stem}", "", *(f"- {name}: {value}" for name, value in rows.items())]
-    lines += ["", "## Images", "", *_images(checkpoint)]
-    lines += ["", "## Scores", "", *_scores(checkpoint.path.parent.parent / "metrics.csv")]
-    lines += ["", "## Configuration", "", "```yaml", config, "```", ""]
-    card = file.with_suffix(f"{file.suffix}.md")
-    card.write_text("\n".join(lines), encoding="utf-8")
-    return card
-
-
-def _images(checkpoint: Checkpoint) -> list[str]:
     data = checkpoint.config.get("data") or {}
-    lines = [f"- Source: {data.get('source', 'demo')}" + (f", {data['root']}" if data.get("root") else "")]
+    lines = [
+        f"# {file.stem}\n",
+        f"- License: {license}",
+        f"- File: {file.name}, {file.stat().st_size:,} bytes, SHA-256 {_digest(file)}",
+        f"- Takes: float32 (batch, {channels}, height, width) in [0, 1], any size; the normalization is inside",
+        "- Gives: float32 (batch, channels, height, width) in [0, 1]",
+        f"- Checkpoint: {checkpoint.path.name}, SHA-256 {_digest(checkpoint.path)}",
+        "- Versions: " + ", ".join(f"{name} {version}" for name, version in facts["packages"].items()),
+        f"- Commit: {facts['commit']}",
+        f"- Largest difference to PyTorch: {difference:.2g}",
+        "\n## Images\n",
+        f"- Source: {data.get('source', 'demo')}" + (f", {data['root']}" if data.get("root") else ""),
+    ]
     for part, found in checkpoint.splits.items():
         lines.append(f"- {part}: {found.get('images')} images, fingerprint {found.get('fingerprint')}")
         if extra := found.get("extra_pairs"):
             members = ", ".join(f"{member['checkpoint']} (SHA-256 {member['sha256']})" for member in extra["members"])
             lines.append(f"  - {extra['images']} of them are pseudo-labels of {members}, from {extra['folder']}")
-    return lines
+    lines += ["\n## Scores\n", *_scores(checkpoint.path.parent.parent / "metrics.csv")]
+    lines += ["\n## Configuration\n", "```yaml", yaml.safe_dump(checkpoint.config, sort_keys=False).rstrip(), "```\n"]
+    card = file.with_suffix(f"{file.suffix}.md")
+    card.write_text("\n".join(lines), encoding="utf-8")
+    return card
 
 
 def _scores(path: Path) -> list[str]:
@@ -200,14 +184,12 @@ def _scores(path: Path) -> list[str]:
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
             last |= {key: value for key, value in row.items() if value and key}
-    names = [key.partition("/")[2] for key in last if key.startswith(("val/", "test/"))]
     table = ["| | val | test |", "| --- | --- | --- |"]
-    for name in dict.fromkeys(name for name in names if name.removesuffix("_baseline") in CARD_METRICS):
-        values = [last.get(f"{part}/{name}") for part in ("val", "test")]
-        table.append(
-            f"| {name} | " + " | ".join("" if value is None else f"{float(value):.4g}" for value in values) + " |"
-        )
-    return table if len(table) > 2 else ["None were logged."]
+    for name in dict.fromkeys(key.partition("/")[2] for key in last if key.startswith(("val/", "test/"))):
+        if name.removesuffix("_baseline") in CARD_METRICS:
+            values = (last.get(f"{part}/{name}") for part in ("val", "test"))
+            table.append(f"| {name} | {' | '.join('' if v is None else f'{float(v):.4g}' for v in values)} |")
+    return table
 
 
 def _digest(path: Path) -> str:
@@ -221,10 +203,7 @@ def _output_path(options: Namespace, name: str) -> Path:
     run = checkpoint.parent.parent
     if options.output is None and not (run / "config.yaml").is_file():
         raise UserError(f"{checkpoint} is not in a run's folder (runs/NAME/VERSION/checkpoints/): set --output FILE")
-    given = options.output or run / "export" / f"{name}{SUFFIXES[options.format]}"
-    path = Path(given).expanduser()
-    if path.is_dir():
-        raise UserError(f"--output {path} is a folder; name the file.")
+    path = Path(options.output or run / "export" / f"{name}{SUFFIXES[options.format]}").expanduser()
     if path.exists() and path.samefile(checkpoint):
         raise UserError(f"--output {path} is the checkpoint itself; name another file.")
     is_new = not path.exists()

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
+from project.callbacks.grid import new_figure
 from project.networks.normalize import Normalize
 from workbench.errors import choose
 
@@ -115,37 +116,30 @@ def _outermost(names: list[str]) -> list[str]:
 
 
 class ReceptiveField(NamedTuple):
-    """What a layer's units see, height and width each.
+    """What a layer's units see, height and width each."""
 
-    Attributes:
-        size: pixels that a unit sees.
-        stride: pixels from one unit to the next; below 1 where maps are larger than the input.
-        start: first pixel that unit 0 sees; negative where it sees over the border.
-        step: windows of the input that begin at multiples of it give the same units as the whole.
-    """
-
-    size: tuple[int, int]
-    stride: tuple[Fraction, Fraction]
-    start: tuple[int, int]
-    step: int
+    size: tuple[int, int]  # pixels that a unit sees
+    stride: tuple[Fraction, Fraction]  # pixels from one unit to the next; below 1 where maps exceed the input
+    start: tuple[int, int]  # first pixel that unit 0 sees; negative where it sees over the border
+    step: int  # windows of the input that begin at multiples of it give the same units as the whole
 
     def box(self, y: int, x: int) -> tuple[int, int, int, int]:
         """Top, left, bottom, right of what a unit sees, the last two exclusive; may reach over the image's borders."""
         top, left = (math.floor(self.stride[a] * unit) + self.start[a] for a, unit in enumerate((y, x)))
         return top, left, top + self.size[0], left + self.size[1]
 
+    def center(self, place: Place, size: Sequence[int]) -> tuple[int, int]:
+        """Row and column of the middle of what a unit sees in an image of that height and width."""
+        box = self.box(place.y, place.x)
+        return tuple(min(max(0, (box[axis] + box[axis + 2]) // 2), size[axis] - 1) for axis in (0, 1))
+
 
 def receptive_field(network: nn.Module, layer: str, channels: int, limit: int) -> ReceptiveField:
-    """The receptive field of a layer's units: where the gradient on the input is not zero.
+    """The receptive field of a layer's units: where the gradient on the input, of so many channels, is not zero.
 
     Measured on a copy with positive weights, so that nothing cancels out, and without norms and activations: a norm
-    over the whole image lets every unit see it all. Behind upsampling, units differ by less than `step`.
-
-    Args:
-        network: any network; stays as it is.
-        layer: its name.
-        channels: of the network's input.
-        limit: largest side of an image: no larger field is looked for.
+    over the whole image lets every unit see it all. Behind upsampling, units differ by less than `step`. No field
+    larger than ``limit``, the largest side of an image, is looked for.
     """
     features = FeatureExtractor(_linear_copy(network), layer)
     step = math.lcm(1, *(getattr(part, "multiple", 1) for part in network.modules()))
@@ -176,6 +170,7 @@ def _seen(maps: Tensor, x: Tensor, offset: int) -> tuple[int, int, int, int]:
     return rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
 
 
+@torch.no_grad()
 def _linear_copy(network: nn.Module) -> nn.Module:
     twin = deepcopy(network).cpu().double().eval()
     for part in twin.modules():
@@ -183,12 +178,11 @@ def _linear_copy(network: nn.Module) -> nn.Module:
             part.forward = nn.Identity().forward
         elif isinstance(part, nn.MaxPool2d):  # it lets through one pixel alone
             part.forward = nn.AvgPool2d(part.kernel_size, part.stride, part.padding).forward
-    with torch.no_grad():
-        for parameter in twin.parameters():
-            if parameter.dim() > 1:
-                parameter.fill_(len(parameter) / parameter.numel())
-            else:
-                parameter.abs_()
+    for parameter in twin.parameters():
+        if parameter.dim() > 1:
+            parameter.fill_(len(parameter) / parameter.numel())
+        else:
+            parameter.abs_()
     return twin
 
 
@@ -209,22 +203,17 @@ class Strongest:
 
     def __init__(self, field: ReceptiveField, count: int = BEST) -> None:
         self.field, self.count = field, count
-        self.reach = [
-            max(1, math.ceil(size / stride / 2)) for size, stride in zip(field.size, field.stride, strict=True)
-        ]
+        self.reach = [max(1, math.ceil(size / stride / 2)) for size, stride in zip(*field[:2], strict=True)]
         self._values = self._places = self._lowest = None  # (maps, n), (maps, n, 3: image, y, x), (maps,)
 
     @torch.no_grad()
     def update(self, maps: Tensor, images: Sequence[int]) -> None:
         """Look at the feature maps (B, maps, h, w) of the images of these numbers."""
         for single, image in zip(maps.float(), images, strict=True):
-            width = single.shape[2]
+            width, lowest = single.shape[2], single.amin((1, 2))
             peaks = single.masked_fill(~self._peaks(single), -math.inf).flatten(1)
             values, at = peaks.topk(min(self.count, peaks.shape[1]), dim=1)
-            places, lowest = (
-                torch.stack([torch.full_like(at, image), at // width, at % width], dim=2),
-                single.amin((1, 2)),
-            )
+            places = torch.stack([torch.full_like(at, image), at // width, at % width], dim=2)
             if self._values is not None:
                 values, places = torch.cat([self._values, values], 1), torch.cat([self._places, places], 1)
                 lowest = torch.minimum(self._lowest, lowest)
@@ -247,14 +236,11 @@ class Strongest:
         mean = self._values.where(present, 0).sum(1) / present.sum(1).clamp_min(1)
         order = mean.argsort(descending=True, stable=True).tolist()
         chosen = [number for number in order if self._values[number, 0] > self._lowest[number]][:maps]
-        return {
-            number: [
-                Place(value, *place)
-                for value, place in zip(self._values[number].tolist(), self._places[number].tolist(), strict=True)
-                if math.isfinite(value)
-            ]
-            for number in chosen
-        }
+        found = {}
+        for number in chosen:
+            entries = zip(self._values[number].tolist(), self._places[number].tolist(), strict=True)
+            found[number] = [Place(value, *place) for value, place in entries if math.isfinite(value)]
+        return found
 
     @property
     def constant(self) -> int:
@@ -273,14 +259,11 @@ def frozen_norms(features: FeatureExtractor, x: Tensor) -> Iterator[None]:
         features(x)
     handles = []
     for name, maps, _ in passes:
-        norm = norms[name]
-        groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else maps.shape[1]
-        var, mean = torch.var_mean(maps.reshape(1, groups, -1), dim=2, correction=0)
-        mean, scale = (
-            part.repeat_interleave(maps.shape[1] // groups, dim=1)[..., None, None]
-            for part in (mean, (var + norm.eps).rsqrt())
-        )
-        handles.append(norm.register_forward_hook(partial(_normalize, mean, scale)))
+        channels = maps.shape[1]
+        groups = getattr(norms[name], "num_groups", channels)
+        statistics = torch.var_mean(maps.reshape(groups, -1), dim=1, correction=0)
+        var, mean = (part.repeat_interleave(channels // groups) for part in statistics)
+        handles.append(norms[name].register_forward_hook(partial(_normalize, mean, var)))
     try:
         yield
     finally:
@@ -293,9 +276,8 @@ def _is_over_image(module: nn.Module) -> bool:
     return instance or isinstance(module, nn.GroupNorm)
 
 
-def _normalize(mean: Tensor, scale: Tensor, norm: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
-    maps = (args[0] - mean) * scale
-    return maps if norm.weight is None else maps * norm.weight[:, None, None] + norm.bias[:, None, None]
+def _normalize(mean: Tensor, var: Tensor, norm: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+    return F.batch_norm(args[0], mean, var, norm.weight, norm.bias, eps=norm.eps)
 
 
 def attribute(features: FeatureExtractor, x: Tensor, baseline: Tensor, unit: tuple[int, int, int]) -> Tensor:
@@ -308,11 +290,6 @@ def attribute(features: FeatureExtractor, x: Tensor, baseline: Tensor, unit: tup
     method = IntegratedGradients(features)
     parts = method.attribute(x, baselines=baseline, target=unit, n_steps=IG_STEPS, internal_batch_size=IG_BATCH)
     return parts[0].detach().sum(dim=0).float()
-
-
-def new_figure(size: tuple[float, float]) -> Figure:
-    """Of so many inches; without pyplot it needs no display."""
-    return Figure(figsize=size, dpi=110, layout="constrained")
 
 
 def draw_features(
@@ -342,9 +319,11 @@ def draw_features(
         x, _ = load(image)
         with frozen_norms(features, x):
             for number, place in group:
-                found[number, place] = _attribution(number, place, field, features, baseline, x, radius)
+                part, unit, center = _part(number, place, field, x)
+                values = attribute(features, part, baseline.expand_as(part), unit).cpu()
+                found[number, place] = _window(values, center, radius, 0.0)
     reach = _reach(torch.stack(list(found.values())), max(field.size) // 2)
-    figure = new_figure((12, 3.2 * math.ceil(len(places) / 2) + 1))
+    figure = new_figure(12, 3.2 * math.ceil(len(places) / 2) + 1)
     size = 2 * reach + 1
     figure.suptitle(
         f"{title}\nleft: the {BEST} patches that activate each map most, strongest first; {size} x {size} of the "
@@ -356,10 +335,10 @@ def draw_features(
         axis.axis("off")
     for position, (number, some) in enumerate(places.items()):
         left, right = axes.flat[2 * position], axes.flat[2 * position + 1]
-        views = [load(place.image)[1] for place in some]
-        centers = [_center(field, place, view.shape[-2:]) for place, view in zip(some, views, strict=True)]
+        views = [load(place.image)[1].expand(3, -1, -1) for place in some]
         patches = [
-            _window(view, center, reach, 0.5).expand(3, -1, -1) for view, center in zip(views, centers, strict=True)
+            _window(view, field.center(place, view.shape[-2:]), reach, 0.5)
+            for place, view in zip(some, views, strict=True)
         ]
         left.imshow(make_grid(patches, nrow=3, padding=1, pad_value=1).permute(1, 2, 0).numpy())
         left.set_title(f"map {number}: {some[0].value:.3g} to {some[-1].value:.3g}", fontsize=10)
@@ -370,29 +349,17 @@ def draw_features(
     return figure
 
 
-def _attribution(
-    number: int,
-    place: Place,
-    field: ReceptiveField,
-    features: FeatureExtractor,
-    baseline: Tensor,
-    x: Tensor,
-    radius: int,
-) -> Tensor:
-    """Of a unit, in a square of that radius around its center; found on a part that holds all that it sees."""
+def _part(
+    number: int, place: Place, field: ReceptiveField, x: Tensor
+) -> tuple[Tensor, tuple[int, int, int], tuple[int, int]]:
+    """A part of x that holds all that a unit sees, that unit in it, and the center of what it sees."""
     top, left, bottom, right = field.box(place.y, place.x)
     step = field.step  # a margin of it: behind upsampling, units differ in what they see
     top, left = (max(0, edge - step) // step * step for edge in (top, left))
     part = x[..., top : -(-(bottom + step) // step) * step, left : -(-(right + step) // step) * step]
     unit = (number, place.y - int(top / field.stride[0]), place.x - int(left / field.stride[1]))
-    values = attribute(features, part, baseline.expand_as(part), unit).cpu()
-    y, column = _center(field, place, x.shape[-2:])
-    return _window(values, (y - top, column - left), radius, 0.0)
-
-
-def _center(field: ReceptiveField, place: Place, size: Sequence[int]) -> tuple[int, int]:
-    box = field.box(place.y, place.x)
-    return tuple(min(max(0, (box[axis] + box[axis + 2]) // 2), size[axis] - 1) for axis in (0, 1))
+    y, column = field.center(place, x.shape[-2:])
+    return part, unit, (y - top, column - left)
 
 
 def _window(image: Tensor, center: tuple[int, int], radius: int, fill: float) -> Tensor:

@@ -11,23 +11,21 @@ the list alone will do.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import hashlib
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from jsonargparse import Namespace
+from PIL import ImageColor
 
-from workbench.errors import UserError
-
-if TYPE_CHECKING:  # they import torch and Pillow, which `--help` need not wait for
-    from project.data.pairs import Hints
-    from project.inference.image_files import InferenceItem
+from project.data.pairs import Hints
+from project.inference.image_files import InferenceItem, size_of
+from workbench.errors import UserError, did_you_mean
 
 Color = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
@@ -79,20 +77,16 @@ class HintRequest:
 
     def check(self, trained: Hints | None) -> None:
         """Refuse hints of another kind than those of the network's training (None: it does not color)."""
-        if self.option is None:
-            return
-        fitting = {"--size"}
+        fitting = {None, "--size"}
         if trained is None:
-            fitting, reason = set(), "does not color"
+            fitting, reason = {None}, "does not color"
         elif trained.channels == 0:
             reason = "was trained without hints"
         elif trained.slots is None:
-            fitting, reason = (
-                {"--size", "--hints"},
-                f"was trained with hints at their places: --hints FILE, as {EXAMPLE}",
-            )
+            fitting.add("--hints")
+            reason = f"was trained with hints at their places: --hints FILE, as {EXAMPLE}"
         else:
-            fitting = {"--size", *["--palette"] * (len(self.palette or ()) <= trained.slots)}
+            fitting.update(["--palette"] * (len(self.palette or ()) <= trained.slots))
             reason = f'was trained with palettes of at most {trained.slots} colors: --palette "#ff8800,#224466"'
         if self.option not in fitting:
             raise UserError(f"{self.option} does not suit this network, which {reason}.")
@@ -111,20 +105,17 @@ def parse_request(options: Namespace, items: Sequence[InferenceItem]) -> HintReq
 
 def parse_color(value: Any) -> Color:
     """One color, from text or a list of three whole numbers; ValueError gives a short reason."""
-    from PIL import ImageColor
-
     if isinstance(value, list) and len(value) == 3 and all(type(part) is int and 0 <= part <= 255 for part in value):
         return tuple(value)
-    text = value.strip() if isinstance(value, str) else ""
+    text, near = value.strip() if isinstance(value, str) else "", ""
     try:
         color = ImageColor.getrgb(text)
     except ValueError:
-        near = difflib.get_close_matches(text.lower(), ImageColor.colormap, n=1)
-        near = [f"#{text}"] if re.fullmatch(r"[0-9a-fA-F]{3}|[0-9a-fA-F]{6}", text) else near
+        is_hex = re.fullmatch(r"[0-9a-fA-F]{3}|[0-9a-fA-F]{6}", text)
+        near = f" Did you mean #{text}?" if is_hex else did_you_mean(text.lower(), ImageColor.colormap)
         color = ()
     if len(color) != 3 or max(color) > 255:
-        hint = f"did you mean {near[0]}?" if not color and near else COLOR_FORMS
-        raise ValueError(f"{json.dumps(value)[:60]} is not a color: {hint}")
+        raise ValueError(f"{json.dumps(value)[:60]} is not a color.{near or f' A color is {COLOR_FORMS}'}")
     return color
 
 
@@ -135,9 +126,7 @@ def parse_palette(text: str) -> tuple[Color, ...]:
         parts = json.loads(text) if text.strip().startswith("[") else re.split(r"[,;](?![^(]*\))", text)
         return tuple(parse_color(part) for part in parts)
     except ValueError as error:
-        raise UserError(
-            f'--palette: {error}.\nGive colors: --palette "#ff8800,#224466,white". A color is {COLOR_FORMS}.'
-        ) from error
+        raise UserError(f'--palette: {error}\nGive colors: --palette "#ff8800,#224466,white"') from error
 
 
 def parse_hints(path: str | Path, items: Sequence[InferenceItem]) -> dict[str, tuple[Hint, ...]]:
@@ -155,20 +144,18 @@ def parse_hints(path: str | Path, items: Sequence[InferenceItem]) -> dict[str, t
             raise ValueError(f"not a list for each of {len(items)} images")
         points = {}
         for key, entries in content.items():
-            name = key if key in names else key.replace("\\", "/").removeprefix("./")  # as Windows and shells write it
-            if name != EVERY and name not in names:
-                alike = [known for known in names if known.rpartition("/")[2] == name.rpartition("/")[2]]
-                near = alike or difflib.get_close_matches(name, names, n=1, cutoff=0.4)
-                hint = f'; did you mean "{near[0]}"?' if near else ""
-                raise ValueError(f'"{key[:80]}" is none of the images{hint}')
-            if name in points or not isinstance(entries, list):
-                raise ValueError(f'"{key[:80]}" must have one list of points')
-            points[name] = tuple(_parse_point(f'"{key[:80]}", point {n}', entry) for n, entry in enumerate(entries, 1))
+            if key != EVERY and key not in names:
+                alike = [known for known in names if known.endswith(f"/{key.rpartition('/')[2]}")]
+                near = did_you_mean(key, alike[:1] or names, cutoff=0.3)
+                raise ValueError(f'"{key[:80]}" is none of the images.{near}')
+            if not isinstance(entries, list):
+                raise ValueError(f'"{key}" must have a list of points')
+            points[key] = tuple(_parse_point(f'"{key}", point {n}', entry) for n, entry in enumerate(entries, 1))
         found = {item: points.get(item.name, points.get(EVERY, ())) for item in items}
         for item, hints in found.items():
             _check_inside(item, hints)
     except (OSError, ValueError, RecursionError) as error:  # no file, no text, no JSON, nested without end
-        raise UserError(f"--hints {path}: {str(error)[:300]}.\nIts form: {EXAMPLE}") from error
+        raise UserError(f"--hints {path}: {str(error)[:300]}\nIts form: {EXAMPLE}") from error
     return {item.name: hints for item, hints in found.items() if hints}
 
 
@@ -180,8 +167,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _parse_point(where: str, entry: Any) -> Hint:
-    if isinstance(entry, dict) and set(entry) in ({"x", "y", "color"}, {"x", "y", "colour"}):
-        entry = [entry["x"], entry["y"], entry.get("color", entry.get("colour"))]
+    if isinstance(entry, dict) and set(entry) == {"x", "y", "color"}:
+        entry = [entry["x"], entry["y"], entry["color"]]
     if not isinstance(entry, list) or len(entry) != 3:
         raise ValueError(
             f'{where}: {json.dumps(entry)[:60]} is not {{"x": 1, "y": 2, "color": "red"}} or [1, 2, "red"]'
@@ -196,8 +183,6 @@ def _parse_point(where: str, entry: Any) -> Hint:
 
 
 def _check_inside(item: InferenceItem, hints: Sequence[Hint]) -> None:
-    from project.inference.image_files import size_of
-
     # Of a broken image there is no size; it is reported with its reason when its turn comes.
     width, height = (size_of(item.source) if hints else None) or (math.inf, math.inf)
     for number, (x, y, _) in enumerate(hints, 1):
@@ -206,7 +191,7 @@ def _check_inside(item: InferenceItem, hints: Sequence[Hint]) -> None:
 
 
 class DoneLog:
-    """What each output of a folder was colored with: a JSON line [name, fingerprint] after each image.
+    """What each output of a folder was colored with: a JSON line [name, fingerprint] for each image.
 
     An output's time shows whether the image or the checkpoint is newer, not which hints it was made with. Where a line
     is missing or broken, the image is colored again. The file is written only where anything was asked for.
@@ -225,15 +210,10 @@ class DoneLog:
         """Whether that name's output was made with what the fingerprint stands for."""
         return self.fingerprints.get(name, "") == fingerprint
 
-    @contextlib.contextmanager
-    def writing(self, name: str, fingerprint: str) -> Iterator[None]:
-        """While an output is written its fingerprint matches nothing, in case it is never finished."""
-        if self.matches(name, fingerprint):
-            yield
-            return
-        with self.path.open("a", encoding="utf-8", buffering=1) as file:
-            file.write(json.dumps([name, "?"]) + "\n")
-            self.fingerprints[name] = "?"
-            yield
-            file.write(json.dumps([name, fingerprint]) + "\n")
-            self.fingerprints[name] = fingerprint
+    def record(self, item: InferenceItem, fingerprint: str) -> None:
+        """Note what the item's output, written next, is made with; the old output goes first: it would pass for it."""
+        if not self.matches(item.name, fingerprint):
+            item.target.unlink(missing_ok=True)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([item.name, fingerprint]) + "\n")
+            self.fingerprints[item.name] = fingerprint

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import matplotlib
 import torch
 from PIL import Image
 from torch import Tensor
@@ -48,20 +49,16 @@ def high_frequencies(luma: Tensor) -> float:
     return float(power[fine].sum()) / total if total > 1e-9 else 0.0
 
 
-def _luma(image: Tensor) -> Tensor:
-    return gray(image[None])[0, 0]
-
-
-MEASURES: dict[str, Callable[[Tensor], float]] = {
-    "edge_density": lambda image: edge_density(_luma(image)),
-    "contrast": lambda image: float(_luma(image).std(correction=0)),
-    "brightness": lambda image: float(_luma(image).mean()),
-    "colorfulness": lambda image: float(colorfulness(image[None])[0]),
-    "high_frequencies": lambda image: high_frequencies(_luma(image)),
-    "pixels": lambda image: float(image[0].numel()),
+MEASURES: dict[str, Callable[[Tensor, Tensor], float]] = {
+    "edge_density": lambda image, luma: edge_density(luma),
+    "contrast": lambda image, luma: float(luma.std(correction=0)),
+    "brightness": lambda image, luma: float(luma.mean()),
+    "colorfulness": lambda image, luma: float(colorfulness(image[None])[0]),
+    "high_frequencies": lambda image, luma: high_frequencies(luma),
+    "pixels": lambda image, luma: float(luma.numel()),
 }
-"""Name -> measure of an image (1 or 3, H, W) in [0, 1]. Contrast is the standard deviation of the luma;
-colorfulness is that of Hasler and Suesstrunk (2003)."""
+"""Name -> measure of an image (1 or 3, H, W) in [0, 1] and its luma (H, W). Colorfulness is that of Hasler and
+Suesstrunk (2003)."""
 
 
 def rank_correlations(errors: Sequence[float], measures: dict[str, Sequence[float]]) -> dict[str, float]:
@@ -75,16 +72,12 @@ def rank_correlations(errors: Sequence[float], measures: dict[str, Sequence[floa
     return dict(sorted(found.items(), key=lambda item: -abs(item[1]) if item[1] == item[1] else 1))
 
 
-def chance_limit(images: int) -> float:
-    """The |rho| that, in 19 of 20 sets of so many images, none of the six MEASURES reaches by chance, roughly."""
-    return 2.64 / math.sqrt(max(1, images - 1))  # 1 - 0.05 / 2 / 6 of the normal distribution
-
-
 def in_words(correlations: dict[str, float], images: int) -> str:
     """What the correlations say, in a sentence."""
     if images < MIN_IMAGES:
         return f"{images} images are too few to say what goes with the error; at least {MIN_IMAGES} are needed."
-    limit = chance_limit(images)
+    # None of the six MEASURES reaches it in 19 of 20 sets of images: the normal distribution's 1 - 0.05 / 2 / 6.
+    limit = 2.64 / math.sqrt(images - 1)
     clear = {name: rho for name, rho in correlations.items() if abs(rho) > limit}
     if not clear:
         return f"Nothing measured here goes with the error (|rho| up to {limit:.2f} may be chance)."
@@ -106,7 +99,7 @@ class Row(NamedTuple):
 
 def measure(file: str, output: Tensor, target: Tensor, baseline: Tensor) -> Row:
     """The row of one image; all (C, H, W), the baseline not clipped."""
-    saved, psnr = as_saved(output), PSNR().to(target.device).values
+    saved, psnr, luma = as_saved(output), PSNR().to(target.device).values, gray(target.float()[None])[0, 0]
     return Row(
         file,
         float((saved - target).square().mean()),
@@ -114,7 +107,7 @@ def measure(file: str, output: Tensor, target: Tensor, baseline: Tensor) -> Row:
         float(psnr(baseline[None].float(), target[None].float())),
         target.shape[2],
         target.shape[1],
-        {name: function(target.float()) for name, function in MEASURES.items()},
+        {name: function(target.float(), luma) for name, function in MEASURES.items()},
     )
 
 
@@ -135,23 +128,16 @@ def write_table(rows: list[Row], path: Path) -> None:
 
 def draw_worst(worst: list[Worst]) -> Image.Image:
     """Input, output, target and error of images, on one scale of errors so that they can be compared."""
-    import matplotlib
-
     errors = [(as_saved(output) - target).abs().mean(dim=0) for _, (_, output, target) in worst]
     sample = torch.cat([error.flatten()[:: 1 + error.numel() // 65536] for error in errors])
     brightest = max(float(sample.quantile(0.995)), 1 / 255)  # a few odd pixels must not make all others black
-    cells, captions = [], []
+    rows, captions = [], []
     for number, ((row, images), error) in enumerate(zip(worst, errors, strict=True), 1):
         heat = matplotlib.colormaps["inferno"]((error / brightest).clamp(0, 1).numpy(), bytes=True)[..., :3]
-        cells += [_resized(image) for image in [*map(to_image, images), Image.fromarray(heat.copy())]]
+        rows.append([_resized(image) for image in [*map(to_image, images), Image.fromarray(heat.copy())]])
         name = row.file if len(row.file) <= 26 else f"...{row.file[-23:]}"
-        captions += [f"{number}. {name}", f"{row.psnr:.2f} dB (input {row.psnr_baseline:.2f})", "", ""]
-    headings = ["input", "output", "target", f"error, 0 to {255 * brightest:.0f} of 255"] * min(2, len(worst))
-    across = len(headings)
-    missing = -len(cells) % across
-    cells, captions = cells + [Image.new("RGB", (1, 1), "white")] * missing, captions + [""] * missing
-    starts = range(0, len(cells), across)
-    return grid([cells[n : n + across] for n in starts], headings, [captions[n : n + across] for n in starts])
+        captions.append([f"{number}. {name}", f"{row.psnr:.2f} dB (input {row.psnr_baseline:.2f})", "", ""])
+    return grid(rows, ["input", "output", "target", f"error, 0 to {255 * brightest:.0f} of 255"], captions)
 
 
 def _resized(image: Image.Image) -> Image.Image:

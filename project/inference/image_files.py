@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from PIL import Image, ImageOps
 
 from project.data.folder import walk
 from project.data.images import BadImage, decode
-from workbench.errors import UserError
+from workbench.errors import UserError, did_you_mean
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), ("JPEG", {"quality": 95, "subsampling": 0})),
@@ -34,21 +33,13 @@ PROFILE_OF_MODE = {"RGB": b"RGB ", "RGBA": b"RGB ", "L": b"GRAY", "LA": b"GRAY"}
 
 @dataclass(frozen=True)
 class InferenceItem:
-    """One image to process.
+    """One image to process."""
 
-    Attributes:
-        name: POSIX path relative to the input folder.
-        source: The image.
-        target: Where the output goes.
-        beside: A second output (the noisy input, or the uncertainty), where one is wanted.
-        problem: Why it cannot be read, where that is known beforehand.
-    """
-
-    name: str
+    name: str  # POSIX path relative to the input folder
     source: Path
     target: Path
-    beside: Path | None = None
-    problem: str = ""
+    beside: Path | None = None  # a second output, where one is wanted
+    problem: str = ""  # why it cannot be read, where that is known beforehand
 
     def is_done(self, checkpoint: Path) -> bool:
         """Whether its outputs are there, not empty, and no older than the image and the checkpoint."""
@@ -70,15 +61,30 @@ def list_inputs(source: Path, output: Path, beside: str | None = None) -> list[I
     """List the images of a file or folder with their places in the output folder, sorted by name.
 
     An output folder inside the input folder is skipped: a second run must not process the outputs of the first.
-    ``beside`` names a second output, as in ``NAME.noisy.png``.
+    ``beside`` names a second output, as in ``NAME.uncertainty.png``.
 
     Raises:
         UserError: The input is missing or holds no image; the output is not a folder, is the input folder, or would
             hold one file for two images; an output would replace an image.
     """
-    _check_output(source, output)
+    if not source.exists():
+        near = did_you_mean(source.name, (path.name for path in source.parent.glob("*")), prefix=f"{source.parent}/")
+        raise UserError(f"--input {source} does not exist.{near}")
+    folder = source if source.is_dir() else source.parent
+    if output.is_file() or (not output.exists() and output.suffix.lower() in FORMATS):
+        raise UserError(f"--output {output} is a file, or looks like one; give the folder to write into.")
+    if output.resolve() == folder.resolve():
+        raise UserError(f"--output {output} is the folder of the images, which would be overwritten.")
+    found = [(source.name, str(source), "")]
+    if source.is_dir():
+        real, own = folder.resolve(), output.resolve()
+        found = walk(source, "--input")
+        if own.is_relative_to(real):
+            found = [one for one in found if not (real / one[0]).is_relative_to(own)]
+    if not found:
+        raise UserError(f"--input {source} holds no image of its own, only those of the output folder.")
     items = []
-    for name, path, problem in _images_in(source, output):
+    for name, path, problem in found:
         target = PurePosixPath(name)
         if target.suffix.lower() not in FORMATS:
             target = target.with_suffix(".png")
@@ -89,41 +95,11 @@ def list_inputs(source: Path, output: Path, beside: str | None = None) -> list[I
     for item in items:
         for path in filter(None, (item.target, item.beside)):
             if _key(path) in sources:
-                raise UserError(
-                    f"The output of {item.name} would overwrite the image {path}.\n"
-                    "Give an --output outside the folder of the images."
-                )
+                raise UserError(f"The output of {item.name} would overwrite the image {path}. Give another --output.")
             if first := taken.get(_key(path)):
-                raise UserError(
-                    f"{first} and {item.name} would both become {path}.\n"
-                    "Rename one of them, or process them into two folders."
-                )
+                raise UserError(f"{first} and {item.name} would both become {path}. Rename one of them.")
             taken[_key(path)] = item.name
     return items
-
-
-def _images_in(folder: Path, output: Path) -> list[tuple[str, str, str]]:
-    if not folder.is_dir():
-        return [(folder.name, str(folder), "")]
-    real, inside = folder.resolve(), output.resolve()
-    own = inside.relative_to(real).as_posix() + "/" if inside.is_relative_to(real) else None
-    found = [entry for entry in walk(folder, "--input") if not (own and entry[0].startswith(own))]
-    if not found:
-        raise UserError(f"--input {folder} holds no image of its own, only those of the output folder.")
-    return found
-
-
-def _check_output(source: Path, output: Path) -> None:
-    if not source.exists():
-        near = difflib.get_close_matches(source.name, [path.name for path in source.parent.glob("*")], n=1)
-        hint = f"Did you mean {source.parent / near[0]}?" if near else "Give an image or a folder of images."
-        raise UserError(f"--input {source} does not exist.\n{hint}")
-    if output.is_file() or (not output.exists() and output.suffix.lower() in FORMATS):
-        raise UserError(f"--output {output} is a file, or looks like one; give the folder to write into.")
-    if output.resolve() == (source if source.is_dir() else source.parent).resolve():
-        raise UserError(
-            f"--output {output} is the folder of the images, which would be overwritten.\nGive another folder."
-        )
 
 
 def _key(path: Path) -> str:
@@ -132,21 +108,13 @@ def _key(path: Path) -> str:
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A decoded image, with what has to survive into the output.
+    """A decoded image, with what has to survive into the output."""
 
-    Attributes:
-        pixels: uint8, (H, W, 1) for a gray image, else (H, W, 3); upright.
-        alpha: uint8, (H, W), where the image has transparency; the pixels are the colors under it.
-        profile: The ICC color profile.
-        exif: The EXIF block without the orientation.
-        notes: What is lost on the way, in a few words each.
-    """
-
-    pixels: np.ndarray
-    alpha: np.ndarray | None = None
-    profile: bytes | None = None
-    exif: bytes | None = None
-    notes: tuple[str, ...] = ()
+    pixels: np.ndarray  # uint8, (H, W, 1) for a gray image, else (H, W, 3); upright
+    alpha: np.ndarray | None = None  # uint8, (H, W), where there is transparency; the pixels are the colors under it
+    profile: bytes | None = None  # the ICC color profile
+    exif: bytes | None = None  # without the orientation
+    notes: tuple[str, ...] = ()  # what is lost on the way, in a few words each
 
 
 def read_image(path: str | Path) -> ImageFile:
@@ -178,15 +146,9 @@ def size_of(path: str | Path) -> tuple[int, int] | None:
 
 
 def write_image(path: Path, pixels: np.ndarray, like: ImageFile) -> None:
-    """Write an image whole or not at all.
+    """Write uint8 pixels, (H, W, 1) or (H, W, 3), whole or not at all; the extension decides the format.
 
-    Args:
-        path: The extension (one of FORMATS) decides the format.
-        pixels: uint8, (H, W, 1) or (H, W, 3).
-        like: The image whose alpha, profile and EXIF are kept. JPEG has no alpha: there white lies beneath.
-
-    Raises:
-        OSError: The file cannot be written.
+    Alpha, profile and EXIF of the image ``like`` are kept. JPEG has no alpha: there white lies beneath.
     """
     format_name, options = FORMATS[path.suffix.lower()]
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)

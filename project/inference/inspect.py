@@ -29,34 +29,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.utils import make_grid
 
+from project.callbacks.grid import new_figure
 from project.data import ImageDataModule
-from project.data.batch import Batch
-from project.inference.common import main_network, open_data
-from project.inference.features import (
-    FeatureExtractor,
-    ReceptiveField,
-    Strongest,
-    choose_layer,
-    draw_features,
-    feature_layers,
-    new_figure,
-    receptive_field,
-    recorded,
-    stages,
-)
-from project.inference.image_errors import (
-    MEASURES,
-    Row,
-    Worst,
-    draw_worst,
-    in_words,
-    measure,
-    rank_correlations,
-    write_table,
-)
+from project.data.batch import Batch, RawBatch
+from project.inference import features, image_errors
+from project.inference.common import load_image_model, main_network, open_data
+from project.inference.features import ReceptiveField, Strongest, recorded
+from project.inference.image_errors import Row, Worst
 from project.inference.tiles import choose_device
 from project.networks.normalize import input_normalization
-from workbench.checkpoint import load_model, read_checkpoint
+from workbench.checkpoint import read_checkpoint
 from workbench.console import silence_warnings
 from workbench.errors import UserError
 from workbench.parser import read_options, split_data_args
@@ -75,23 +57,19 @@ class Subject(NamedTuple):
     split: str
     device: torch.device
 
-    def pair(self, number: int) -> Batch:
-        """One image of the split as the model sees it, on the device."""
-        return self.data.on_after_batch_transfer(self._on_device(self.data.dataset(self.split)[number]), 0)
+    def batch(self, raw: RawBatch) -> Batch:
+        """What the model sees of a loader's batch, on the device."""
+        return self.data.make_batch(RawBatch(*(part if part is None else part.to(self.device) for part in raw)))
 
-    def pairs(self) -> Iterator[Batch]:
-        loader = self.data.evaluation_dataloader(self.split)
-        for raw in track(loader, "Images", transient=True):
-            yield self.data.on_after_batch_transfer(self._on_device(raw), 0)
+    def image(self, number: int) -> Batch:
+        """One image of the split."""
+        return self.batch(self.data.dataset(self.split)[number])
 
-    def view(self, pair: Batch) -> Tensor:
+    def view(self, batch: Batch) -> Tensor:
         """The inputs for a person, (B, 1 or 3, H, W) in [0, 1]: with hints, where they are in place."""
-        views = self.data.pairs.preview(pair).values()
-        fitting = [view for view in views if view.shape[-2:] == pair.target.shape[-2:]]
-        return (fitting[-1] if fitting else pair.baseline).float().clamp(0, 1)
-
-    def _on_device(self, raw: tuple) -> tuple:
-        return type(raw)(*(part if part is None else part.to(self.device) for part in raw))
+        views = self.data.pairs.preview(batch).values()
+        fitting = [view for view in views if view.shape[-2:] == batch.target.shape[-2:]]
+        return (fitting[-1] if fitting else batch.baseline).float().clamp(0, 1)
 
 
 def main(argv: Sequence[str]) -> int:
@@ -108,9 +86,8 @@ def main(argv: Sequence[str]) -> int:
     silence_warnings()
     folder = _output_folder(options)
     device, checkpoint = choose_device(options.device), read_checkpoint(options.ckpt_path)
-    model = load_model(checkpoint).to(device).requires_grad_(False)
-    network = main_network(model, "inspect")
-    subject = Subject(model, network, open_data(checkpoint, data_words), options.split, device)
+    model = load_image_model(checkpoint, "inspect").to(device).requires_grad_(False)
+    subject = Subject(model, main_network(model), open_data(checkpoint, data_words), options.split, device)
     subject.data.evaluation_dataloader(options.split)  # raises where there are no images
     layer, field = _choose_layer(subject, options.layer) if options.maps else (None, None)
     try:
@@ -123,8 +100,8 @@ def main(argv: Sequence[str]) -> int:
     if strongest is not None:
         written += _draw_features(subject, layer, strongest, options.maps, folder)
     written += [folder / "worst.png", folder / "worst.csv"]
-    draw_worst(worst).save(folder / "worst.png")
-    write_table(rows, folder / "worst.csv")
+    image_errors.draw_worst(worst).save(folder / "worst.png")
+    image_errors.write_table(rows, folder / "worst.csv")
     _print_summary(rows, options.split)
     print(*written, sep="\n")
     print("To leave images out of a run, keep their rows of worst.csv: fit ... --data.exclude worst.csv")
@@ -147,14 +124,15 @@ def _analyze(subject: Subject, layer: str | None, strongest: Strongest | None) -
     worst: list[Worst] = []
     names = [image.name for image in subject.data.images[subject.split]]
     with recorded({} if layer is None else {layer: subject.network.get_submodule(layer)}) as passes:
-        for pair in subject.pairs():
-            output, views, numbers = subject.model.restore(pair.input), subject.view(pair), pair.index.tolist()
+        for raw in track(subject.data.evaluation_dataloader(subject.split), "Images", transient=True):
+            batch = subject.batch(raw)
+            output, views, numbers = subject.model.restore(batch.input), subject.view(batch), batch.index.tolist()
             if strongest is not None:
                 strongest.update(passes[0][2], numbers)
                 passes.clear()
             for place, number in enumerate(numbers):
-                images = [part[place].float().cpu() for part in (views, output, pair.target)]
-                rows.append(measure(names[number], *images[1:], pair.baseline[place].cpu()))
+                images = [part[place].float().cpu() for part in (views, output, batch.target)]
+                rows.append(image_errors.measure(names[number], *images[1:], batch.baseline[place].cpu()))
                 worst.append((rows[-1], images))
             worst = sorted(worst, key=lambda entry: _by_error(entry[0]))[:WORST]
     return sorted(rows, key=_by_error), worst
@@ -165,31 +143,31 @@ def _by_error(row: Row) -> tuple[float, str]:
 
 
 def _print_summary(rows: list[Row], split: str) -> None:
-    measures = {name: [row.measures[name] for row in rows] for name in MEASURES}
-    found = rank_correlations([row.mse for row in rows], measures)
+    measures = {name: [row.measures[name] for row in rows] for name in image_errors.MEASURES}
+    found = image_errors.rank_correlations([row.mse for row in rows], measures)
     table = Table(title=f"What goes with the error ({len(rows)} {split} images)", title_justify="left")
     table.add_column("measure")
     table.add_column("rank correlation", justify="right")
     for name, rho in found.items():
         table.add_row(name.replace("_", " "), f"{rho:+.2f}" if rho == rho else "constant")
     Console(soft_wrap=True).print(table)
-    print(in_words(found, len(rows)))
+    print(image_errors.in_words(found, len(rows)))
     mean = sum(row.psnr for row in rows) / len(rows)
     print(f"Mean PSNR {mean:.2f} dB; the worst: " + ", ".join(f"{row.file} ({row.psnr:.2f} dB)" for row in rows[:3]))
 
 
 def _choose_layer(subject: Subject, wanted: str | None) -> tuple[str, ReceptiveField]:
     """The layer of that name, or the deepest stage whose units see at most half of an image; and what they see."""
-    x = subject.pair(0).input
-    layers = feature_layers(subject.network, x)
+    network, x = subject.network, subject.image(0).input
+    layers = features.feature_layers(network, x)
     if not layers:
         raise UserError("The network gives no feature maps that could be shown. Leave them out: --maps 0")
-    names = [choose_layer(wanted, layers)] if wanted else list(reversed(stages(subject.network, layers)))
+    names = [features.choose_layer(wanted, layers)] if wanted else features.stages(network, layers)[::-1]
     store = subject.data.dataset(subject.split).store
     sizes = [sorted((store.height(n), store.width(n))) for n in range(len(store))]
     shorter, longest = sorted(short for short, _ in sizes), max(long for _, long in sizes)
     for name in names:
-        field = receptive_field(subject.network, name, x.shape[1], longest)
+        field = features.receptive_field(network, name, x.shape[1], longest)
         if max(field.size) <= shorter[len(shorter) // 2] / 2:
             break
     print(f"Layer {name}: {layers[name][0]} feature maps; a unit sees {field.size[0]} x {field.size[1]} pixels.")
@@ -201,8 +179,8 @@ def _choose_layer(subject: Subject, wanted: str | None) -> tuple[str, ReceptiveF
 def _draw_features(subject: Subject, layer: str, strongest: Strongest, maps: int, folder: Path) -> list[Path]:
     @lru_cache(maxsize=16)
     def load(number: int) -> tuple[Tensor, Tensor]:
-        pair = subject.pair(number)
-        return pair.input, subject.view(pair)[0].cpu()
+        batch = subject.image(number)
+        return batch.input, subject.view(batch)[0].cpu()
 
     places = strongest.places(maps)
     if strongest.constant:
@@ -210,13 +188,11 @@ def _draw_features(subject: Subject, layer: str, strongest: Strongest, maps: int
     if not places:
         return []
     normalize = input_normalization(subject.network)
-    baseline = torch.zeros(1, load(0)[0].shape[1], 1, 1, device=subject.device)
-    baseline = baseline if normalize is None else normalize.mean
+    baseline = load(0)[0].new_zeros(1, load(0)[0].shape[1], 1, 1) if normalize is None else normalize.mean
     title = f"{layer}: the {len(places)} most active feature maps ({subject.split})"
-    features = FeatureExtractor(subject.network, layer)
-    figure = draw_features(places, strongest.field, features, baseline, load, title)
+    extractor = features.FeatureExtractor(subject.network, layer)
     path = folder / f"features_{layer}.png"
-    figure.savefig(path)
+    features.draw_features(places, strongest.field, extractor, baseline, load, title).savefig(path)
     return [path]
 
 
@@ -249,40 +225,39 @@ def filter_images(weights: Tensor) -> Tensor:
 
 def _draw_filters(subject: Subject, folder: Path) -> Iterator[Path]:
     """The first filters of the network, and of the discriminator where there is one."""
-    pair = subject.pair(0)
-    networks = {"filters.png": (subject.network, pair.input)}
+    batch = subject.image(0)
+    networks = {"filters.png": (subject.network, batch.input)}
     discriminator = getattr(subject.model, "discriminator", None)
     if discriminator is not None and hasattr(subject.model, "space"):
-        colors = subject.model.space.encode(pair.target)
-        networks["filters_discriminator.png"] = (discriminator, torch.cat([pair.input, colors], dim=1))
+        colors = subject.model.space.encode(batch.target)
+        networks["filters_discriminator.png"] = (discriminator, torch.cat([batch.input, colors], dim=1))
     for file, (network, x) in networks.items():
         if found := first_filters(network, x):
-            _draw_grids(*found, pair.input.shape[1]).savefig(folder / file)
+            _draw_grids(*found, batch.input.shape[1]).savefig(folder / file)
             yield folder / file
 
 
 def _draw_grids(layer: str, weights: Tensor, stem: int, inputs: int) -> Figure:
     """Three channels as one grid in color, others in a grid each; those behind the inputs are a discriminator's."""
     images = filter_images(weights[:MAX_FILTERS])
-    grids, names = [images], ["red, green, blue"]
+    grids = {"red, green, blue": images}
     if images.shape[1] != 3:
-        grids = images.split(1, dim=1)
-        names = [f"input {n}" if n < inputs else f"output {n - inputs}" for n in range(len(grids))]
+        names = (f"input {n}" if n < inputs else f"output {n - inputs}" for n in range(images.shape[1]))
+        grids = dict(zip(names, images.split(1, dim=1), strict=True))
     columns = min(3, len(grids))
     rows = math.ceil(len(grids) / columns)
-    figure = new_figure((4.5 * columns + 3, 4.5 * rows + 1))
+    figure = new_figure(4.5 * columns + 3, 4.5 * rows + 1)
     squares = "" if stem == 1 else f" (kernels on squares of {stem} x {stem} pixels, put back to their places)"
     figure.suptitle(
         f"{layer}: {len(images)} of {len(weights)} filters, {weights.shape[2]} x {weights.shape[3]} pixels{squares}\n"
         "each on its own scale; gray is 0, more of a channel raises the output where it is bright"
     )
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.axis("off")
-    for axis, planes, name in zip(axes.flat, grids, names, strict=False):
+    for number, (name, planes) in enumerate(grids.items(), 1):
+        axis = figure.add_subplot(rows, columns, number)
         tiles = make_grid(planes, nrow=math.ceil(math.sqrt(len(planes))), padding=1, pad_value=1)
         axis.imshow(tiles.permute(1, 2, 0).numpy())
         axis.set_title(name, fontsize=10)
+        axis.axis("off")
     return figure
 
 

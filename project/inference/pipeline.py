@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,9 @@ from project.inference.hints import Hint, HintRequest
 from project.inference.image_files import ImageFile, on_white
 from project.inference.tiles import TiledInference, to_float, to_tensor
 from project.inference.upsample_color import LazyResize, clip_to_gamut, multiply_lines, split_ink
-from workbench.checkpoint import Checkpoint
+from workbench.checkpoint import Checkpoint, one_line
 from workbench.errors import UserError
+from workbench.main import load
 
 SIDES = {"drawings": 96, "CIFAR10": 32, "CIFAR100": 32}
 """Of the images of a source, where they are all of one size."""
@@ -34,51 +34,28 @@ PIXELS_AT_ONCE = 2**20
 
 
 def make_pipeline(
-    model: nn.Module,
-    checkpoint: Checkpoint,
-    request: HintRequest,
-    *,
-    sigma: float | None = None,
-    noise: float | None = None,
-    **tiling: Any,
+    model: nn.Module, checkpoint: Checkpoint, request: HintRequest, *, sigma: float | None = None, **tiling: Any
 ) -> RestorationPipeline | ColorizationPipeline:
-    """The pipeline that suits a checkpoint's task, of its model or of several together.
-
-    Raises:
-        UserError: A model of another task, or options that it cannot use.
-    """
-    data, pairs = data_settings(checkpoint, "predict"), coloring_of(checkpoint)
+    """The pipeline that suits a checkpoint's task, of its model or of several together."""
+    data, pairs = checkpoint.config.get("data") or {}, coloring_of(checkpoint)
     request.check(pairs and pairs.hints)
     if pairs is None:
         return RestorationPipeline(model, data, sigma=sigma, **tiling)
-    for name, value in (("sigma", sigma), ("noise", noise)):
-        if value is not None:
-            raise UserError(f"--{name} is for networks that remove noise; this one colors. Leave it out.")
+    if sigma is not None:
+        raise UserError("--sigma is for networks that remove noise; this one colors. Leave it out.")
     size, why = working_size(data, request.size)
     print(f"Colors are found at {f'{size} pixels along the shorter side' if size else 'full size'} ({why}).")
     return ColorizationPipeline(model, pairs, size, **tiling)
 
 
-def data_settings(checkpoint: Checkpoint, command: str) -> dict[str, Any]:
-    """The arguments of the image data module that a model was trained with; an error where it was none."""
-    data = checkpoint.config.get("data") or {}
-    name = data.get("class_path") or getattr(checkpoint, "data_class", None) or "ImageDataModule"
-    if name.rpartition(".")[2] != "ImageDataModule":
-        raise UserError(f"{checkpoint.path}: {command} is for images, and this was trained on {name}.")
-    return data if "class_path" not in data else data.get("init_args") or {}
-
-
 def coloring_of(checkpoint: Checkpoint) -> Coloring | None:
     """The pair maker of a network that colors; None for other networks."""
-    data = data_settings(checkpoint, "predict")
+    data = checkpoint.config.get("data") or {}
     described = data.get("pairs")
-    if not isinstance(described, dict):
-        return None
-    module, _, name = str(described.get("class_path")).rpartition(".")
     try:
-        kind = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError):  # of a restorer, whose pair maker need not exist any more
-        return None
+        kind = load(described["class_path"])
+    except (ImportError, AttributeError, KeyError, TypeError, ValueError):
+        return None  # of a restorer, whose pair maker need not exist any more
     if not (isinstance(kind, type) and issubclass(kind, Coloring)):
         return None
     parser = ArgumentParser(exit_on_error=False)
@@ -87,8 +64,7 @@ def coloring_of(checkpoint: Checkpoint) -> Coloring | None:
         pairs = parser.instantiate(parser.parse_object({"pairs": described})).pairs
     except (ArgumentError, ImportError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{checkpoint.path}: its pair maker {described['class_path']} cannot be built:\n"
-            f"  {' '.join(str(error).split())[:300]}\n"
+            f"{checkpoint.path}: its pair maker {described['class_path']} cannot be built:\n  {one_line(error)}\n"
             "Has its code changed since? Run from the folder that it was trained in."
         ) from error
     return None if pairs.uses_target == "never" and _has_targets(data) else pairs
@@ -99,10 +75,7 @@ def _has_targets(data: dict[str, Any]) -> bool:
 
 
 def working_size(data: dict[str, Any], wanted: int | None) -> tuple[int, str]:
-    """Pixels of the shorter side to color at, and where that comes from.
-
-    Without a wanted size: what images were resized to in training, or what those of its source have, or its crops.
-    """
+    """Pixels of the shorter side to color at, and where that comes from: by default from the training's images."""
     if wanted is not None:
         return wanted, "--size"
     known = SIDES.get(data.get("source")) if data.get("root") is None else None
@@ -122,10 +95,7 @@ class RestorationPipeline(TiledInference):
     Args:
         model: See :class:`TiledInference`, whose options ``tiling`` are.
         data: The data settings of its training.
-        sigma: The noise's standard deviation on the scale of 0 to 255, for a network with a noise map.
-
-    Raises:
-        UserError: ``sigma`` is missing or useless, or the network takes channels that an image does not have.
+        sigma: The noise's standard deviation on the scale of 0 to 255, for a network with a noise map and no other.
     """
 
     verb = "restored"
@@ -245,13 +215,11 @@ class ColorizationPipeline(TiledInference):
         step = max(1, PIXELS_AT_ONCE // width)
         for top in range(0, height, step):
             part = self._part(full, top, min(top + step, height))
-            found, more = resized.rows(top, top + part.shape[2]).split(
-                [sum(layer.shape[1] for layer in layers), self.extra], dim=1
-            )
+            found = resized.rows(top, top + part.shape[2])
             if self.pairs.keeps_lightness:
-                rgb = clip_to_gamut(_lightness(part), found)
+                rgb, more = clip_to_gamut(_lightness(part), found[:, :2]), found[:, 2:]
             else:
-                rgb = multiply_lines(found[:, :3], found[:, 3:], gray(part))
+                rgb, more = multiply_lines(found[:, :3], found[:, 3:4], gray(part)), found[:, 4:]
             yield top, torch.cat([rgb, more], dim=1)
 
     def _part(self, image: Tensor, top: int, stop: int) -> Tensor:
@@ -264,10 +232,6 @@ class ColorizationPipeline(TiledInference):
         sample = image.pixels[::step, ::step].astype(np.int16)
         if (np.ptp(sample, axis=2) > 24).mean() > 0.02:  # not a gray image that was saved as RGB
             notes.append("the image had colors; its gray was colored anew")
-        if image.alpha is not None and not self.pairs.keeps_lightness:
-            opaque = image.alpha[::step, ::step] > 127
-            if 0 < opaque.mean() < 0.5 and np.median(sample[opaque]) < 96:
-                notes.append("the paper is transparent and stays so; lay the lines on white to see the colors")
         return notes
 
 

@@ -37,12 +37,9 @@ def spans(length: int, tile: int, overlap: int, align: int = ALIGN) -> list[Span
     Args:
         length: Pixels along the axis.
         tile: Pixels in a tile, rounded down to a multiple of ``align``; 0 for a single tile.
-        overlap: Pixels that neighbors share, at least.
-        align: Where tiles may start: a multiple of the product of the network's strides, which then sample the same
-            pixels as on the whole image.
-
-    Raises:
-        ValueError: ``overlap`` leaves a tile fewer than ``align`` pixels of its own.
+        overlap: Pixels that neighbors share, at least; it has to leave a tile ``align`` pixels of its own.
+        align: Tiles start at multiples of it. As a multiple of the product of the network's strides it makes them
+            sample the same pixels as on the whole image.
     """
     size = max(tile // align, 1) * align
     if tile == 0 or length <= size:
@@ -75,7 +72,6 @@ def tiled_bands(
     *images: Tensor,
     tile: int = 512,
     overlap: int = 64,
-    batch: int = 1,
     device: str | torch.device = "cpu",
     align: int = ALIGN,
 ) -> Iterator[tuple[int, Tensor]]:
@@ -84,38 +80,31 @@ def tiled_bands(
     At any time one row of tiles is held as floats; the image itself may stay uint8.
 
     Args:
-        function: Takes float32 (B, C, h, w) on the device, returns (B, C', h, w).
+        function: Takes float32 (1, C, h, w) on the device, returns (1, C', h, w).
         images: (1, C_i, H, W) on the CPU, uint8 or floats in [0, 1]; their channels are concatenated tile by tile.
         tile, overlap, align: As in :func:`spans`, for both axes.
-        batch: Tiles that go through the function at once.
         device: Where the function works.
 
     Yields:
         The band's first row, and the band: float32, (1, C', rows, W), on the CPU.
-
-    Raises:
-        ValueError: The overlap does not fit the tile, or the function changes height or width.
     """
     height, width = images[0].shape[-2:]
-    rows = spans(height, tile, overlap, align)
-    *columns, last = spans(width, tile, overlap, align)
-    chunks = [*(columns[start : start + batch] for start in range(0, len(columns), batch)), [last]]  # equal widths
+    rows, columns = spans(height, tile, overlap, align), spans(width, tile, overlap, align)
     carry: Tensor | None = None
     for row, following in zip(rows, [*(row.start for row in rows[1:]), height], strict=True):
         band: Tensor | None = None
-        for chunk in chunks:
-            tiles = [[image[:, :, row.start : row.stop, one.start : one.stop] for image in images] for one in chunk]
-            x = torch.cat([torch.cat([to_float(part.to(device)) for part in parts], dim=1) for parts in tiles])
-            outputs = function(x).float().cpu()
-            if outputs.shape[-2:] != x.shape[-2:]:
-                found, given = ("{}x{}".format(*y.shape[-2:]) for y in (outputs, x))
+        for column in columns:
+            parts = [image[:, :, row.start : row.stop, column.start : column.stop].to(device) for image in images]
+            x = torch.cat([to_float(part) for part in parts], dim=1)
+            output = function(x).float().cpu()
+            if output.shape[-2:] != x.shape[-2:]:
+                found, given = ("{}x{}".format(*y.shape[-2:]) for y in (output, x))
                 raise ValueError(f"the network turned {given} pixels into {found}")
             if band is None:
-                band = torch.zeros(1, outputs.shape[1], row.stop - row.start, width)
+                band = torch.zeros(1, output.shape[1], row.stop - row.start, width)
                 if carry is not None:
                     band[:, :, : carry.shape[2]] = carry
-            for column, output in zip(chunk, outputs, strict=True):
-                band[0, :, :, column.start : column.stop] += output * (row.weight[:, None] * column.weight)
+            band[..., column.start : column.stop] += output * (row.weight[:, None] * column.weight)
         finished = following - row.start
         carry = band[:, :, finished:].clone()  # cloned, or it would keep the whole band alive
         yield row.start, band[:, :, :finished]
@@ -148,26 +137,15 @@ class TiledInference:
             channels of its output follow those of the image.
         device: Where to compute.
         tile: Height and width of a tile in pixels; 0 for the image as a whole.
-        overlap: Pixels that tiles share.
-        batch: Tiles at once.
+        overlap: Pixels that tiles share; UserError where the tile is too small for them.
         precision: "32", "bf16" or "16".
-
-    Raises:
-        UserError: The tile is too small for the overlap.
     """
 
     def __init__(
-        self,
-        model: nn.Module,
-        *,
-        device: torch.device,
-        tile: int = 512,
-        overlap: int = 64,
-        batch: int = 1,
-        precision: str = "32",
+        self, model: nn.Module, *, device: torch.device, tile: int = 512, overlap: int = 64, precision: str = "32"
     ) -> None:
         self.model, self.device = model.to(device), device
-        self.tile, self.overlap, self.batch = tile, overlap, batch
+        self.tile, self.overlap = tile, overlap
         self.precision = PRECISIONS[precision]
         self.extra = getattr(model, "extra_channels", 0)
         self.align = math.lcm(ALIGN, *(getattr(part, "multiple", 1) for part in model.modules()))
@@ -185,16 +163,13 @@ class TiledInference:
         hints: Sequence[Hint] = (),
         progress: Callable[[float], None] = lambda share: None,
     ) -> np.ndarray:
-        """Process an image.
+        """uint8 pixels, (H, W, 1) or (H, W, 3) -> the same of the output, with the model's extra channels behind.
 
         Args:
-            pixels: uint8, (H, W, 1) or (H, W, 3).
+            pixels: Of the image.
             alpha: uint8, (H, W), of an image with transparency.
             hints: For a network that colors, in pixels of this image; of a palette only the colors count.
             progress: Called with the share that is done, in [0, 1].
-
-        Returns:
-            uint8, (H, W, 1) or (H, W, 3), with the model's extra channels behind.
 
         Raises:
             ValueError: The model's output is not finite, is not an image, or has another size.
@@ -231,7 +206,7 @@ class TiledInference:
 
     def _bands(self, function: Callable[[Tensor], Tensor], *images: Tensor, tile: int) -> Iterator[tuple[int, Tensor]]:
         """:func:`tiled_bands` of finite values, with the options of this object."""
-        how = {"overlap": self.overlap, "batch": self.batch, "device": self.device, "align": self.align}
+        how = {"overlap": self.overlap, "device": self.device, "align": self.align}
         for top, band in tiled_bands(function, *images, tile=tile, **how):
             if not band.isfinite().all():
                 raise ValueError("the network's output is not finite (try --precision 32)")

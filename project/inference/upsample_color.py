@@ -10,10 +10,8 @@ from project.color import lab_to_rgb, rgb_to_lab
 
 LIGHTNESS_TOLERANCE = 0.5
 """Of CIELAB's L, 0 to 100: a step of an 8-bit gray is about 0.4."""
-
 DARKEST_PAPER = 0.35
 """What is darker is ink however wide it is; lighter gray areas may be a shade under which colors lie."""
-
 HIDDEN = 4.0
 """From a quarter of ink on, a pixel's color says nothing about the paint beneath it."""
 
@@ -43,12 +41,7 @@ def clip_to_gamut(lightness: Tensor, ab: Tensor) -> Tensor:
     Where there is no such color (white cannot be red), clipping alone would change the lightness: there a and b shrink
     towards gray, to the largest share of themselves that leaves the lightness as it is (six bisections).
 
-    Args:
-        lightness: CIELAB's L, 0 to 100, (1, 1, H, W).
-        ab: CIELAB's a and b, (1, 2, H, W).
-
-    Returns:
-        (1, 3, H, W) in [0, 1], of that lightness to half a unit.
+    CIELAB's L, 0 to 100, (1, 1, H, W), and a and b, (1, 2, H, W) -> (1, 3, H, W), of that lightness to half a unit.
     """
 
     def is_off(rgb: Tensor, wanted: Tensor) -> Tensor:
@@ -76,12 +69,8 @@ def split_ink(colors: Tensor, lines: Tensor) -> tuple[Tensor, Tensor]:
     each pixel weighted by how little ink it has. So the paint has no dark seams, can be enlarged, and gets its lines
     back from the full drawing by :func:`multiply_lines`, as sharp as they are there.
 
-    Args:
-        colors: The colored drawing, (1, 3, h, w) in [0, 1].
-        lines: The gray drawing at the same size, (1, 1, h, w): 1 paper, 0 ink.
-
-    Returns:
-        The paint (1, 3, h, w) and the paper (1, 1, h, w), in [0, 1].
+    The colored drawing (1, 3, h, w) and the gray one (1, 1, h, w; 1 paper, 0 ink) -> paint (1, 3, h, w) and paper
+    (1, 1, h, w), all in [0, 1].
     """
     reach = max(2, round(min(lines.shape[2:]) / 48))  # wider than the lines of a drawing are, at any size
     window = {"kernel_size": 2 * reach + 1, "stride": 1, "padding": reach}

@@ -20,6 +20,8 @@ class Model(LightningModule):
     def forward(self, x):
         return self.network(x)
 
+    restore = forward
+
 
 def save_checkpoint(path: Path, network: nn.Module, class_path: str, **data) -> Path:
     """What `fit` would write for that network; its class takes in_channels, out_channels and kernel_size."""
@@ -46,12 +48,6 @@ def checkpoint(tmp_path) -> str:
     return str(save_checkpoint(tmp_path / "negative.ckpt", negative(3), "torch.nn.Conv2d"))
 
 
-@pytest.fixture
-def gray_checkpoint(tmp_path) -> str:
-    """A checkpoint of the negative, for gray images."""
-    return str(save_checkpoint(tmp_path / "gray.ckpt", negative(1), "torch.nn.Conv2d", channels=1))
-
-
 def tinting(in_channels: int) -> nn.Conv2d:
     """The condition in brown, and on top of it the colors of the first four planes of hints."""
     layer = nn.Conv2d(in_channels, 3, 1)
@@ -64,18 +60,14 @@ def tinting(in_channels: int) -> nn.Conv2d:
     return layer
 
 
-def described(maker: str, hints: str | None = None, **options) -> dict:
-    """A pair maker as a run's configuration names it."""
-    named = {"class_path": f"project.data.pairs.{hints}", "init_args": options} if hints else None
-    return {"class_path": f"project.data.pairs.{maker}", "init_args": {"hints": named}}
-
-
 @pytest.fixture
 def coloring_checkpoint(tmp_path) -> Callable[..., str]:
     """Makes a checkpoint of a network that colors: coloring_checkpoint("GrayToColor", "SpatialHints", crop=32)."""
 
     def make(maker: str, hints: str | None = None, planes: int = 0, **data) -> str:
-        pairs = described(maker, hints, **({"colors": planes // 4} if hints == "PaletteHints" else {}))
+        options = {"colors": planes // 4} if hints == "PaletteHints" else {}
+        named = {"class_path": f"project.data.pairs.{hints}", "init_args": options} if hints else None
+        pairs = {"class_path": f"project.data.pairs.{maker}", "init_args": {"hints": named}}
         network = tinting(1 + planes)
         return str(save_checkpoint(tmp_path / "colors.ckpt", network, "torch.nn.Conv2d", pairs=pairs, **data))
 

@@ -88,7 +88,7 @@ def test_the_snapshots_of_one_run_are_averaged(config, capsys):
     whole = yaml.safe_load(config.read_text())
     schedule = {"class_path": "project.models.WarmupCosine", "init_args": {"cycles": 3, "warmup": 0}}
     whole["model"]["init_args"]["scheduler"] = schedule
-    whole["snapshots"] = {"keep": "cycles"}
+    whole["checkpoint"] = {"snapshots": "cycles"}
     config.write_text(yaml.safe_dump(whole))
     folder = Path(fit(config, "cycles")).parent
     pattern = str(folder / "snapshot-*.ckpt")  # as a shell leaves it that knows no patterns
@@ -137,7 +137,7 @@ def coloring_config(folder: Path, root: Path, kind: str) -> Path:
     pairs = {"class_path": f"project.data.pairs.{MAKERS[kind]}", "init_args": hints}
     data = {"root": str(root), "batch_size": 5, "pairs": pairs}
     trainer = {"max_steps": 6, "check_val_every_n_epoch": 6}
-    return write(folder / f"{kind}.yaml", gan if hinted else plain, data, trainer, best_checkpoint={"monitor": None})
+    return write(folder / f"{kind}.yaml", gan if hinted else plain, data, trainer, checkpoint={"monitor": None})
 
 
 def gray_images(folder: Path) -> Path:

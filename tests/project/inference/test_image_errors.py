@@ -11,7 +11,6 @@ from scipy.stats import norm, spearmanr
 from project.inference.image_errors import (
     MEASURES,
     SIDE,
-    chance_limit,
     draw_worst,
     edge_density,
     high_frequencies,
@@ -51,10 +50,11 @@ def test_contrast_and_brightness_are_those_of_the_luma(channels):
     image = np.random.default_rng(0).random((channels, 11, 17))
     luma = image[0] if channels == 1 else np.tensordot([0.299, 0.587, 0.114], image, 1)
     given = torch.from_numpy(image).float()
-    assert MEASURES["brightness"](given) == pytest.approx(luma.mean(), abs=1e-5)
-    assert MEASURES["contrast"](given) == pytest.approx(luma.std(), abs=1e-5)
-    assert MEASURES["pixels"](given) == 11 * 17
-    assert (MEASURES["colorfulness"](given) > 1) == (channels == 3)
+    measures = measure("a.png", given, given, given).measures
+    assert measures["brightness"] == pytest.approx(luma.mean(), abs=1e-5)
+    assert measures["contrast"] == pytest.approx(luma.std(), abs=1e-5)
+    assert measures["pixels"] == 11 * 17
+    assert (measures["colorfulness"] > 1) == (channels == 3)
 
 
 def test_correlations_are_those_of_the_ranks_ties_included():
@@ -79,7 +79,8 @@ def test_in_words_chance_is_not_taken_for_a_cause():
     text = in_words(found, 40)
     assert text.startswith("Worse with more edge density (+0.71), less contrast (-0.50);")
     assert "pixels" not in text and "0.42 may be chance" in text
-    assert chance_limit(40) == pytest.approx(norm.ppf(1 - 0.05 / 2 / len(MEASURES)) / 39**0.5, abs=1e-3)
+    limit = norm.ppf(1 - 0.05 / 2 / len(MEASURES)) / 39**0.5
+    assert "pixels" in in_words({"pixels": limit + 1e-3}, 40) and "Nothing" in in_words({"pixels": limit - 1e-3}, 40)
     assert "Nothing measured" in in_words({"contrast": 0.2}, 40)
     assert "too few" in in_words(found, 9)
 
@@ -114,13 +115,13 @@ def test_the_table_keeps_its_rows_whatever_files_are_called(tmp_path):
     assert list(rows[0]) == ["file", "mse", "psnr", "psnr_baseline", "width", "height", *MEASURES]
 
 
-@pytest.mark.parametrize("total", [1, 2, 3, 16])
+@pytest.mark.parametrize("total", [1, 3])
 def test_the_worst_are_drawn_within_the_image(total):
     name = "a rather long name of a folder/000.png"
     worst = [entry(name, 0.3 * n / 16, size=(12, 17) if n % 2 else (300, 100)) for n in range(total)]
     drawn = np.asarray(draw_worst(worst))
     assert (drawn[:, [0, -1]] == 255).all() and (drawn[[0, -1]] == 255).all(), "nothing is cut off at the sides"
-    assert drawn.shape[0] > 160 * -(-total // 2) and drawn.shape[1] > 4 * 64 * min(2, total)
+    assert drawn.shape[0] > 160 * total and drawn.shape[1] > 4 * 64
 
 
 def test_the_error_map_is_bright_where_the_error_is():

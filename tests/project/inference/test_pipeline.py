@@ -11,12 +11,12 @@ from torch import nn
 
 from project.data.pairs import GrayToColor, LinesToColor, NoHints, PaletteHints, SpatialHints
 from project.inference import pipeline
-from project.inference.hints import Hint, HintRequest
+from project.inference.hints import Hint
+from project.inference.image_files import ImageFile
 from project.inference.pipeline import (
     ColorizationPipeline,
     RestorationPipeline,
     coloring_of,
-    make_pipeline,
     working_side,
     working_size,
 )
@@ -72,9 +72,6 @@ def checkpoint(pairs=None, **data):
     return Checkpoint(Path("best.ckpt"), {"model": {}, "data": {"pairs": pairs, **data}}, {})
 
 
-# Restoration
-
-
 @pytest.mark.parametrize("shift", [-1.0, -0.49 / 255, 0.51 / 255, 1.0])
 def test_values_are_clipped_and_rounded_to_the_nearest(shift):
     expected = np.clip(np.floor(COLOR.astype(np.float64) + 255 * shift + 0.5), 0, 255)
@@ -86,14 +83,14 @@ def test_tiles_do_not_show_and_half_precision_comes_close():
     layer = nn.Conv2d(3, 3, 5, padding=2)
     whole = restorer(layer, tile=0)(COLOR).astype(int)
     assert np.ptp(whole) > 50
-    np.testing.assert_allclose(restorer(layer, batch=3)(COLOR), whole, atol=1)  # a value near .5 may round either way
+    np.testing.assert_allclose(restorer(layer)(COLOR), whole, atol=1)  # a value near .5 may round either way
     assert 0 < np.abs(restorer(layer, precision="bf16")(COLOR) - whole).max() <= 4
 
 
-@pytest.mark.parametrize(("stem", "depth", "tile", "overlap"), [(2, 3, 128, 64), (4, 4, 256, 192)])
-def test_a_unet_sees_the_same_blocks_of_pixels_in_tiles_as_on_the_whole_image(stem, depth, tile, overlap):
+@pytest.mark.parametrize(("stem", "levels", "tile", "overlap"), [(2, 4, 128, 64), (4, 5, 256, 192)])
+def test_a_unet_sees_the_same_blocks_of_pixels_in_tiles_as_on_the_whole_image(stem, levels, tile, overlap):
     torch.manual_seed(0)
-    network = UNet(width=4, width_growth=1, depth=depth, convs=1, kernel_size=1, norm="none", stem=stem).eval()
+    network = UNet(widths=[4] * levels, convs=1, kernel_size=1, norm="none", stem=stem).eval()
     network.tail.weight.data.mul_(10)  # it starts out close to gray
     pixels = np.random.default_rng(1).integers(0, 256, (203, 345, 3), dtype=np.uint8)
     whole = RestorationPipeline(network, {"channels": 3}, device=CPU, tile=0)(pixels).astype(int)
@@ -111,8 +108,11 @@ def test_gray_through_a_color_network_comes_back_gray_unless_it_was_trained_to_c
     np.testing.assert_array_equal(colored, np.repeat(GRAY, 3, axis=2))
 
 
-def test_color_goes_into_a_gray_network_as_luma():
-    result = restorer(lambda x: x, {"channels": 1})(COLOR)
+def test_color_goes_into_a_gray_network_as_luma_and_that_is_noted():
+    gray = restorer(lambda x: x, {"channels": 1})
+    assert gray.notes(ImageFile(COLOR)) == ["color became gray, as the network is for gray images"]
+    assert gray.notes(ImageFile(GRAY)) == []
+    result = gray(COLOR)
     np.testing.assert_allclose(result[..., 0], COLOR @ np.array([0.299, 0.587, 0.114]), atol=0.51)
 
 
@@ -126,7 +126,7 @@ def test_channels_behind_the_image_stay_apart():
 
 
 def test_the_noise_map_gets_sigma():
-    network = UNet(in_channels=4, out_channels=3, width=4, depth=1)
+    network = UNet(in_channels=4, out_channels=3, widths=[4])
     data = {"channels": 3, "pairs": {"class_path": "GaussianNoise", "init_args": {"noise_map": True}}}
     seen = []
     network.forward = lambda x: seen.append(x) or x[:, :3]
@@ -141,7 +141,7 @@ def test_impossible_options_and_outputs_are_refused():
     with pytest.raises(UserError, match="Leave it out"):
         restorer(lambda x: x, sigma=5.0)
     with pytest.raises(UserError, match="5 input channels"):
-        RestorationPipeline(UNet(in_channels=5, out_channels=3, width=4, depth=1), {"channels": 3}, device=CPU)
+        RestorationPipeline(UNet(in_channels=5, out_channels=3, widths=[4]), {"channels": 3}, device=CPU)
     with pytest.raises(UserError, match="at least 96"):
         restorer(lambda x: x, tile=64, overlap=33)
     for function, message in (
@@ -162,34 +162,20 @@ def test_where_memory_is_short_tiles_become_smaller(message):
             raise RuntimeError(message)
         return x
 
-    patient = restorer(greedy, tile=256, overlap=32)
+    patient, shares = restorer(greedy, tile=256, overlap=32), []
     pixels = smooth(200, 300, 3)
-    np.testing.assert_array_equal(patient(pixels), pixels)
+    np.testing.assert_array_equal(patient(pixels, progress=shares.append), pixels)
+    assert shares == sorted(shares) and len(shares) > 3 and shares[-1] == 1
     assert patient.tile == 64
     with pytest.raises(RuntimeError, match="memory"):
         restorer(lambda x: greedy(torch.cat([x, x], dim=-1)), tile=256)(COLOR)
+    broken = restorer(lambda x: x.view(7), tile=256)
+    with pytest.raises(RuntimeError, match="invalid for input"):
+        broken(COLOR)
+    assert broken.tile == 256, "other errors are not taken for a lack of memory"
     whole = colorizer(LinesToColor(), lambda x: brown(greedy(x)), size=100, tile=256)
     assert whole(smooth(200, 300, 1)).shape == (200, 300, 3)
     assert whole.tile == 64
-
-
-def test_other_errors_are_not_taken_for_a_lack_of_memory():
-    def broken(x):
-        raise RuntimeError("shapes cannot be multiplied")
-
-    with pytest.raises(RuntimeError, match="multiplied"):
-        restorer(broken)(COLOR)
-
-
-def test_progress_rises_to_one():
-    shares = []
-    restorer(lambda x: x)(np.zeros((300, 70, 3), dtype=np.uint8), progress=shares.append)
-    assert shares == sorted(shares)
-    assert len(shares) > 3
-    assert shares[-1] == 1
-
-
-# Colorization
 
 
 @pytest.mark.parametrize(
@@ -217,10 +203,7 @@ def test_a_photograph_keeps_its_own_lightness_at_full_size(size, channels):
     lab = rgb2lab(output)
     assert (lab[..., 1] > 2).mean() > 0.9
     assert (lab[..., 2] > 5).mean() > 0.9
-
-
-def test_fine_detail_of_a_photograph_survives_a_coarse_output():
-    assert np.abs(lightness(colorizer(GrayToColor(), size=16)(GRAY)) - lightness(GRAY)).max() < 1.2
+    assert np.abs(lightness(colorizer(GrayToColor(), size=16)(GRAY)) - lightness(GRAY)).max() < 1.2, "fine detail"
 
 
 def test_colors_land_where_the_network_put_them():
@@ -249,7 +232,7 @@ def test_at_its_own_size_an_image_goes_through_in_tiles():
     pixels = smooth(130, 170, 1)
     torch.manual_seed(0)
     layer = nn.Conv2d(1, 3, 3, padding=1)
-    whole, tiled = colorizer(LinesToColor(), layer, 0, tile=0), colorizer(LinesToColor(), layer, 0, batch=2)
+    whole, tiled = colorizer(LinesToColor(), layer, 0, tile=0), colorizer(LinesToColor(), layer, 0)
     np.testing.assert_allclose(tiled(pixels), whole(pixels).astype(int), atol=1)
     assert len(whole.model.seen) == 1
     assert max(max(seen.shape[2:]) for seen in tiled.model.seen) <= 64
@@ -293,11 +276,8 @@ def test_hints_lie_at_their_places_at_any_size(size):
     for x, y, color in HINTS:
         there = planes[:, int(y) * size // 100, int(x) * size // 100]
         torch.testing.assert_close(there, torch.tensor([*color, 255]) / 255)
-
-
-def test_hints_reach_the_tiles_that_they_lie_in():
-    network = colorizer(GrayToColor(SpatialHints(eval_patch=1)), lambda x: x[:, 1:4], size=0)
-    output = network(np.full((100, 200, 1), 128, dtype=np.uint8), hints=HINTS).astype(int)
+    tiled = colorizer(GrayToColor(SpatialHints(eval_patch=1)), lambda x: x[:, 1:4], size=0)
+    output = tiled(np.full((100, 200, 1), 128, dtype=np.uint8), hints=HINTS).astype(int)
     assert np.argwhere(np.ptp(output, axis=2) > 8).tolist() == [[20, 150], [99, 0]]
 
 
@@ -339,31 +319,17 @@ def test_the_narrowest_images_are_colored(size, working, kind):
     assert colorizer(kind(SpatialHints()), size=working)(smooth(*size, 1), hints=[hint]).shape == (*size, 3)
 
 
-# What a checkpoint says about its network
-
-
 def test_the_pair_maker_comes_from_the_configuration():
     palette = {"class_path": "project.data.pairs.PaletteHints", "init_args": {"colors": 3}}
-    pairs = {"class_path": "project.data.pairs.LinesToColor", "init_args": {"hints": palette}}
-    found = coloring_of(checkpoint(pairs))
+    found = coloring_of(checkpoint({"class_path": "project.data.pairs.LinesToColor", "init_args": {"hints": palette}}))
     assert isinstance(found, LinesToColor)
     assert found.hints.slots == 3
-    named = {"class_path": "project.data.ImageDataModule", "init_args": {"pairs": pairs}}
-    assert isinstance(coloring_of(Checkpoint(Path("best.ckpt"), {"data": named}, {})), LinesToColor)
-
-
-@pytest.mark.parametrize(
-    "pairs",
-    [
-        None,
-        {"class_path": "project.data.pairs.GaussianNoise"},
-        {"class_path": "no.longer.Here"},
-        {"class_path": "x"},
-        {},
-    ],
-)
-def test_other_pair_makers_do_not_color_and_need_not_be_there(pairs):
-    assert coloring_of(checkpoint(pairs)) is None
+    noise = {"class_path": "project.data.pairs.GaussianNoise"}
+    for other in (None, noise, {"class_path": "no.longer.Here"}, {"class_path": "x"}, {}):
+        assert coloring_of(checkpoint(other)) is None, "does not color, and need not be there"
+    changed = checkpoint({"class_path": "project.data.pairs.GrayToColor", "init_args": {"tints": 3}})
+    with pytest.raises(UserError, match=r"best\.ckpt: its pair maker .*GrayToColor cannot be built:\n.*tints"):
+        coloring_of(changed)
 
 
 def test_two_folders_win_where_the_pair_maker_has_no_use_for_the_second():
@@ -371,15 +337,6 @@ def test_two_folders_win_where_the_pair_maker_has_no_use_for_the_second():
     assert isinstance(coloring_of(checkpoint(described)), GrayToColor)
     assert coloring_of(checkpoint(described, target_root="colors")) is None
     assert isinstance(coloring_of(checkpoint(described, source="drawings", root="photos")), GrayToColor)
-
-
-def test_checkpoints_that_do_not_fit_end_in_a_few_words():
-    changed = checkpoint({"class_path": "project.data.pairs.GrayToColor", "init_args": {"tints": 3}})
-    with pytest.raises(UserError, match=r"best\.ckpt: its pair maker .*GrayToColor cannot be built:\n.*tints"):
-        coloring_of(changed)
-    other = Checkpoint(Path("best.ckpt"), {"data": {"class_path": "my.SeriesDataModule"}}, {})
-    with pytest.raises(UserError, match=r"predict is for images, and this was trained on my\.SeriesDataModule"):
-        make_pipeline(Function(brown), other, HintRequest(), device=CPU)
 
 
 @pytest.mark.parametrize(

@@ -67,21 +67,19 @@ def test_the_outer_margin_of_an_inner_edge_has_no_weight():
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("tile", "overlap"), [(64, 16), (32, 8), (0, 16), (512, 64), (50, 5)])
-@pytest.mark.parametrize("batch", [1, 3])
-def test_the_identity_comes_back(size, tile, overlap, batch):
+def test_the_identity_comes_back(size, tile, overlap):
     image = image_of(1, 3, *size)
-    result = tiled(lambda x: x, image, tile=tile, overlap=overlap, batch=batch, align=8)
+    result = tiled(lambda x: x, image, tile=tile, overlap=overlap, align=8)
     torch.testing.assert_close(result, image, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("size", SIZES[1:])
-@pytest.mark.parametrize("batch", [1, 4])
-def test_a_receptive_field_within_the_margin_gives_the_output_on_the_whole_image(size, batch):
+def test_a_receptive_field_within_the_margin_gives_the_output_on_the_whole_image(size):
     torch.manual_seed(0)
     network, image = Strided().eval(), image_of(1, 3, *size)
     with torch.no_grad():
         whole = network(image)
-    result = tiled(network, image, tile=64, overlap=32, batch=batch, align=16)  # a margin of 12 pixels
+    result = tiled(network, image, tile=64, overlap=32, align=16)  # a margin of 12 pixels
     torch.testing.assert_close(result, whole, atol=1e-5, rtol=0)
 
 
@@ -106,13 +104,12 @@ def test_bands_follow_each_other_and_hold_a_row_of_tiles_at_most():
         return x[:, :1]
 
     image, expected = image_of(1, 3, 300, 200), 0
-    for top, band in tiled_bands(record, image, tile=64, overlap=16, batch=3, align=16):
+    for top, band in tiled_bands(record, image, tile=64, overlap=16, align=16):
         assert top == expected
         assert band.shape[2] <= 64
         torch.testing.assert_close(band, image[:, :1, top : top + band.shape[2]], atol=1e-6, rtol=0)
         expected += band.shape[2]
     assert expected == 300
-    assert max(shape[0] for shape in shapes) == 3
     assert all(shape[2] <= 64 and shape[3] <= 64 for shape in shapes)
 
 
