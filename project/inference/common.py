@@ -9,7 +9,7 @@ from torch import nn
 
 from project.data import ImageDataModule
 from project.networks.normalize import input_normalization
-from workbench.checkpoint import Checkpoint, load_model, require
+from workbench.checkpoint import Checkpoint, load_model
 from workbench.errors import UserError
 from workbench.parser import Parser
 
@@ -17,7 +17,9 @@ from workbench.parser import Parser
 def load_image_model(checkpoint: Checkpoint, command: str) -> LightningModule:
     """The model of a checkpoint; UserError where it does not map images to images."""
     model = load_model(checkpoint)
-    require(checkpoint, model, "restore", command)
+    if not hasattr(model, "restore"):
+        name = type(model).__name__
+        raise UserError(f"{command} is for image-to-image models, and {checkpoint.path} holds a {name}.")
     return model
 
 
