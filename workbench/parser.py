@@ -125,7 +125,7 @@ def read_options(parser: ArgumentParser, arguments: list[str]) -> Namespace:
     try:
         return parser.parse_args(arguments)
     except ArgumentError as error:
-        text = explain(str(error), parser, arguments)
+        text = explain(re.sub(r'Parser key "([\w.]+)"', r'Parser key "--\1"', str(error)), parser, arguments)
         raise UserError(f"{text}\nAll options: {parser.prog} --help") from None
 
 

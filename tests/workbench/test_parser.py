@@ -98,7 +98,7 @@ def test_an_unknown_key_gets_its_file(parser):
     [
         (["--size.bach", "3"], r"Unknown option: --size\.bach\nDid you mean size\.batch\?\n.*predict --help"),
         (["--size.xyzzy", "3"], r"Unknown option: --size\.xyzzy\nThere are: batch, crop\.\n"),
-        (["--size.batch", "many"], r"size\.batch: expected a value of type int, got many"),
+        (["--size.batch", "many"], r"--size\.batch: expected a value of type int, got many"),
     ],
 )
 def test_options_of_other_commands(parser, words, expected):
