@@ -13,7 +13,7 @@ from project.data import Batch, ImageDataModule, RawBatch, datamodule
 from project.data import index as index_module
 from project.data import pixels as pixels_module
 from project.data.augment import Augment
-from project.data.catalog import Settings
+from project.data.settings import Settings
 from project.data.images import decode
 from project.data.pairs import GaussianNoise, LinesToColor, PairedInput, SaltAndPepper
 from workbench.errors import UserError
