@@ -205,8 +205,14 @@ class Torchvision:
 
 
 def constructor_arguments(kind: type) -> set[str]:
-    """The names that the constructors of a class and its parents take: some hand theirs on as **kwargs."""
-    return {name for parent in kind.__mro__ for name in inspect.signature(parent.__init__).parameters}
+    """The names that the constructor takes, also those that it hands on to its parents' as **kwargs."""
+    names: set[str] = set()
+    for parent in (parent for parent in inspect.getmro(kind) if "__init__" in vars(parent)):
+        parameters = inspect.signature(parent.__init__).parameters
+        names |= parameters.keys()
+        if all(one.kind is not one.VAR_KEYWORD for one in parameters.values()):
+            break
+    return names
 
 
 def _class_name(dataset: Any, label: Any) -> str:
