@@ -90,8 +90,7 @@ class TrainingSampler(_Sampler):
 class EvaluationSampler(_Sampler):
     """Yields every image exactly once over all processes: process r of w has r, r + w, ...
 
-    A process with a batch less than the first one ends with `PADDING`, alone in its batch: collective operations need
-    each process in every step.
+    A process with a batch less than the first one ends with `PADDING`, alone in its batch: each must join every step.
     """
 
     def __init__(self, keys: np.ndarray, batch_size: int = 1) -> None:
@@ -232,7 +231,7 @@ class ResumableLoader(DataLoader):
 
 
 def whole_batch(batch: RawBatch) -> RawBatch:
-    """The loader's collate function: `ImageDataset` has made the batch."""
+    """The loader's collate function."""
     return batch
 
 

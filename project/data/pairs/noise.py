@@ -28,9 +28,11 @@ class Noise(PairMaker):
         if training:
             degraded, extra = self.degrade(image, None)
         else:
-            parts = [self.degrade(single, generator) for single, generator in per_image(image, seed)]
-            degraded = torch.cat([part[0] for part in parts]).to(image.device)
-            extra = None if parts[0][1] is None else torch.cat([part[1] for part in parts]).to(image.device)
+            parts, extras = zip(
+                *(self.degrade(single, generator) for single, generator in per_image(image, seed)), strict=True
+            )
+            degraded = torch.cat(parts).to(image.device)
+            extra = None if extras[0] is None else torch.cat(extras).to(image.device)
         return Batch(_stack(degraded, extra), image, degraded, index, seed)
 
 
