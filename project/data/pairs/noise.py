@@ -28,10 +28,9 @@ class Noise(PairMaker):
         if training:
             degraded, extra = self.degrade(image, None)
         else:
-            parts, extras = zip(
-                *(self.degrade(single, generator) for single, generator in per_image(image, seed)), strict=True
-            )
-            degraded = torch.cat(parts).to(image.device)
+            parts = (self.degrade(single, generator) for single, generator in per_image(image, seed))
+            degraded, extras = zip(*parts, strict=True)
+            degraded = torch.cat(degraded).to(image.device)
             extra = None if extras[0] is None else torch.cat(extras).to(image.device)
         return Batch(_stack(degraded, extra), image, degraded, index, seed)
 
