@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import torch
 from torch import Tensor
 
@@ -25,16 +23,12 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
 
     L is 0 (black) to 100 (white); a and b are 0 for gray, within -128 to 127.
     """
-    color = _kornia_color()
-    with torch.autocast(rgb.device.type, enabled=False):  # its matrix product would run in 16 bits: steps of 0.5 in L
-        return color.rgb_to_lab(rgb.float())
+    return _convert("rgb_to_lab", rgb)
 
 
 def lab_to_rgb(lab: Tensor) -> Tensor:
     """CIELAB (B, 3, H, W) -> sRGB in [0, 1], float32, clipped to the colors that a screen has."""
-    color = _kornia_color()
-    with torch.autocast(lab.device.type, enabled=False):
-        return color.lab_to_rgb(lab.float())
+    return _convert("lab_to_rgb", lab)
 
 
 def lightness_to_gray(lightness: Tensor) -> Tensor:
@@ -48,11 +42,10 @@ def lightness_to_gray(lightness: Tensor) -> Tensor:
     return torch.where(luminance > 0.0031308, bright, 12.92 * luminance).clamp(0, 1)
 
 
-def _kornia_color() -> ModuleType:
+def _convert(name: str, image: Tensor) -> Tensor:
     try:
         import kornia.color
     except ImportError as error:
-        raise UserError(
-            "Color spaces need kornia, which is not installed: make setup, or pip install -e '.[color]'"
-        ) from error
-    return kornia.color
+        raise UserError("Color spaces need kornia: make setup, or pip install -e '.[color]'") from error
+    with torch.autocast(image.device.type, enabled=False):  # a matrix product in 16 bits has steps of 0.5 in L
+        return getattr(kornia.color, name)(image.float())

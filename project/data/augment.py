@@ -15,11 +15,12 @@ from project.data.images import Window
 from workbench.errors import UserError
 
 ALBUMENTATIONS = "2.0.8"  # the last release under the MIT license; albumentationsx has the same import name and is AGPL
+COLORS = ("brightness", "contrast")
 
 
 @dataclass(frozen=True)
 class Augment:
-    """Random changes in training; validation and test have none. 0 or false switches a change off.
+    """Random changes in training alone. 0 or false switches a change off.
 
     Args:
         hflip: mirror left and right; true is a chance of 0.5, a number is the chance.
@@ -30,9 +31,6 @@ class Augment:
         shear_degrees: slant by up to so many degrees along each axis (0 to 30).
         brightness: add up to this share of the full range either way (0 to 1); the input of a pair alone.
         contrast: scale the values by up to 1 plus or minus this (0 to 1); the input of a pair alone.
-
-    Raises:
-        UserError: a value outside its range.
     """
 
     hflip: bool | float = True
@@ -78,34 +76,22 @@ class Augmenter:
     """
 
     def __init__(self, augment: Augment, crop: int | None, masks: bool = False) -> None:
-        self.augment = augment
-        self.crop = crop
-        self.masks = masks
-        self._pipelines: tuple[Any, Any] | None = None
+        self.augment, self.crop, self.masks = augment, crop, masks
+        # Both random sources that Albumentations reads, set anew for every draw: making new ones costs several
+        # times the flips, while a counter-based generator is set by writing its key.
+        self._random, self._bits = Random(), np.random.Philox(key=0)
+        self._state = self._bits.state
+        self._move, self._recolor = self._build()
 
-    def __getstate__(self) -> dict[str, Any]:
-        # Each worker builds its own pipelines: they are not made for pickling.
-        return {"augment": self.augment, "crop": self.crop, "masks": self.masks, "_pipelines": None}
-
-    def __call__(self, image: np.ndarray, target: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
-        """Augment uint8 (H, W, C) and its target (H, W, C') or None to (crop, crop, C); seed from 0 to 2**63 - 1."""
-        window = self.begin(*image.shape[:2], seed)
-        if window is not None:
-            image, target = image[window], None if target is None else target[window]
-        return self.change(image, target)
+    def __reduce__(self) -> tuple[Any, ...]:  # Albumentations' pipelines are not made for pickling
+        return Augmenter, (self.augment, self.crop, self.masks)
 
     def begin(self, height: int, width: int, seed: int) -> Window | None:
-        """Start a draw, of which `change` is the second half: between them the image is read.
+        """Start a draw (seed 0 to 2**63 - 1), of which `change` is the second half: between them the image is read.
 
         Returns:
             What to cut out first, so that all that follows costs by the crop, not by the image; None without a crop.
         """
-        if self._pipelines is None:
-            # Both random sources that Albumentations reads, set anew for every draw: making new ones costs several
-            # times the flips, while a counter-based generator is set by writing its key.
-            self._random, self._bits = Random(), np.random.Philox(key=0)
-            self._state = self._bits.state
-            self._pipelines = self._build(np.random.Generator(self._bits))
         self._random.seed(seed)
         self._state["state"]["key"][0] = seed
         self._bits.state = self._state
@@ -117,26 +103,26 @@ class Augmenter:
         return slice(top, top + side), slice(left, left + side)
 
     def change(self, image: np.ndarray, target: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-        """Change what was cut out."""
-        moving, coloring = self._pipelines
+        """Change what was cut out: uint8 (H, W, C) and (H, W, C') or None -> (crop, crop, C) and (crop, crop, C')."""
         sides = {"image": image} if target is None else {"image": image, "target": target}
-        if moving is not None:
-            sides = moving(**sides)
+        if self._move is not None:
+            sides = self._move(**sides)
         if self.crop is not None:
             sides = {name: side[center_window(*side.shape[:2], self.crop)] for name, side in sides.items()}
         image = sides["image"]  # colors change in it alone: of one folder both sides are made from it later
-        return image if coloring is None else coloring(image=image)["image"], sides.get("target")
+        return image if self._recolor is None else self._recolor(image=image)["image"], sides.get("target")
 
-    def _build(self, generator: np.random.Generator) -> tuple[Any, Any]:
+    def _build(self) -> tuple[Any, Any]:
         """What moves pixels and what changes colors; None where nothing is asked."""
         augment = self.augment
         hflip, vflip = (0.5 if chance is True else float(chance) for chance in (augment.hflip, augment.vflip))
-        moving, coloring = None, None
+        move, recolor = None, None
         if not augment.moves and (hflip or vflip or augment.quarter_turns):
-            moving = Symmetries(hflip, vflip, augment.quarter_turns, self._random)
+            move = Symmetries(hflip, vflip, augment.quarter_turns, self._random)
         if not (augment.moves or augment.brightness or augment.contrast):
-            return moving, coloring
+            return move, recolor
         A, cv2 = _import_albumentations()
+        generator = np.random.Generator(self._bits)
         if augment.moves:
             shift: dict[str, Any] = {"translate_percent": (-augment.shift, augment.shift)}
             if self.crop is not None:  # a share of the crop, while the transform sees the crop and its margin
@@ -148,15 +134,13 @@ class Augmenter:
             affine = A.Affine(scale=1.0, rotate=rotate, shear=shear, border_mode=border, p=1.0, **shift)
             flips = [kind(p=p) for kind, p in ((A.HorizontalFlip, hflip), (A.VerticalFlip, vflip)) if p]
             turns = [A.RandomRotate90(p=1.0)] if augment.quarter_turns else []
-            targets = {"target": "mask" if self.masks else "image"}
-            moving = A.Compose([affine, *flips, *turns], additional_targets=targets)
-            moving.set_random_state(generator, self._random)
+            move = A.Compose([affine, *flips, *turns], additional_targets={"target": "mask" if self.masks else "image"})
+            move.set_random_state(generator, self._random)
         if augment.brightness or augment.contrast:
-            limits = {name: (-getattr(augment, name), getattr(augment, name)) for name in ("brightness", "contrast")}
-            options = {f"{name}_limit": limit for name, limit in limits.items()}
-            coloring = A.Compose([A.RandomBrightnessContrast(p=1.0, **options)])
-            coloring.set_random_state(generator, self._random)
-        return moving, coloring
+            limits = {f"{name}_limit": (-getattr(augment, name), getattr(augment, name)) for name in COLORS}
+            recolor = A.Compose([A.RandomBrightnessContrast(p=1.0, **limits)])
+            recolor.set_random_state(generator, self._random)
+        return move, recolor
 
 
 class Symmetries:
@@ -187,18 +171,13 @@ def center_window(height: int, width: int, side: int) -> Window:
 
 
 def _import_albumentations() -> tuple[Any, Any]:
-    installed = {}
-    for name in ("albumentations", "albumentationsx"):
-        try:
-            installed[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+    names = ("albumentations", "albumentationsx")
+    installed = {name: one.version for name in names for one in metadata.distributions(name=name)}
     if installed != {"albumentations": ALBUMENTATIONS}:
-        found = ", ".join(f"{name} {version}" for name, version in installed.items()) or "none"
         raise UserError(
             f"data.augment needs albumentations {ALBUMENTATIONS}, the last release under the MIT license; installed: "
-            f"{found}.\nIts successor albumentationsx is AGPL and has the same import name: pip uninstall it, then\n"
-            f"pip install albumentations=={ALBUMENTATIONS}"
+            f"{installed or 'none'}.\nIts successor albumentationsx is AGPL and has the same import name. Uninstall "
+            f"it, then\npip install albumentations=={ALBUMENTATIONS}"
         )
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for a newer version
     import albumentations

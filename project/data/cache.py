@@ -24,16 +24,13 @@ def key_of(*values: Any) -> str:
 
 
 class Cache:
-    """A folder for computed things, made with the first of them. A read-only one serves once it is complete.
-
-    What writes raises UserError, naming data.cache_dir, if the folder cannot be written or the disk is full.
-    """
+    """A folder, made when first written; a complete one may be read-only. UserErrors name data.cache_dir."""
 
     def __init__(self, folder: str | Path = ".cache") -> None:
         self.folder = Path(folder).expanduser().absolute()
 
     def path(self, name: str) -> Path:
-        """Absolute path of a thing in the cache, which need not exist."""
+        """Absolute path of something in the cache, which need not exist."""
         return self.folder / name
 
     def read_json(self, name: str) -> dict | None:
@@ -76,10 +73,7 @@ class Cache:
 
     @contextmanager
     def filling(self, name: str) -> Iterator[Path]:
-        """A temporary folder to fill, which takes its place under `name` when the block ends well.
-
-        Where another process was faster, its folder stays. What is written inside needs `guarded`.
-        """
+        """A temporary folder for `name`, as `writing`; another process's stays. What fills it needs `guarded`."""
         folder = self.path(name)
         temporary = _temporary(folder)
         with self.guarded():

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, astuple, dataclass, field
-from pathlib import Path
+from dataclasses import astuple, dataclass, field
 from typing import Any
 
-from project.data.cache import Cache, key_of
+from project.data.cache import Cache
 from project.data.extra import extra_records, read_manifest
 from project.data.images import ImageRecord
 from project.data.index import index_images, read_exclusions
 from project.data.pixels import PixelFile, PixelStore, pixel_file, write_pixels
+from project.data.settings import Settings
 from project.data.sources import find_entries
 from project.data.splits import PARTS, Splits, split_images
 from project.data.statistics import Statistics, measure
@@ -18,69 +18,15 @@ from workbench.console import rank_zero_print
 from workbench.errors import UserError
 
 
-@dataclass(frozen=True)
-class Settings:
-    """Everything that the catalog depends on: keys of `ImageDataModule`, and two that follow from them.
-
-    Attributes:
-        min_size: pixels that the shorter side of a file must have.
-        only_split: a split ("test") that takes every image, sorted by name; no statistics then.
-    """
-
-    source: str = "demo"
-    root: str | list[str] | None = None
-    target_root: str | None = None
-    target: str = "image"
-    exclude: str | None = None
-    extra_pairs: str | None = None
-    channels: int = 3
-    resize: int | None = None
-    fractions: tuple[float, float, float] = (0.7, 0.2, 0.1)
-    on_bad_image: str = "error"
-    decoded_cache_gb: float = 2.0
-    min_size: int = 2
-    only_split: str | None = None
-
-    @property
-    def pixels(self) -> dict[str, Any]:
-        """How pixels are read: options of `PixelStore`."""
-        return {"channels": self.channels, "resize": self.resize, "masks": self.target == "mask"}
-
-    @property
-    def file(self) -> str:
-        """The catalog's name in the cache: another one with every setting; folders count by absolute paths."""
-        return f"catalog-{key_of({**asdict(self), 'fractions': list(self.fractions), **self._folders()})}.json"
-
-    @property
-    def split_file(self) -> str:
-        """split-SHARES-PLACE.json: changes with the fractions, and with where the images are."""
-        place = key_of(self.source if self.root is None else "folder", self._folders())
-        return f"split-{key_of(self.fractions, 42)}-{place}.json"
-
-    def _folders(self) -> dict[str, Any]:
-        roots = [self.root] if isinstance(self.root, str) else list(self.root or [])
-        return {
-            "root": [str(Path(root).expanduser().absolute()) for root in roots],
-            "target_root": self.target_root and str(Path(self.target_root).expanduser().absolute()),
-        }
-
-
 @dataclass
 class Catalog:
-    """The images of one configuration.
-
-    Attributes:
-        splits: "train", "val" and "test": images sorted by name; extra pairs come last in "train".
-        statistics: of the training images without extra pairs; None where there are none.
-        target_statistics: of their targets; the same object without any, and for masks.
-        extra: of extra pairs, their ``folder`` and the ensemble's ``members``.
-    """
+    """The images of one configuration."""
 
     settings: Settings
-    splits: Splits
-    statistics: Statistics | None = None
-    target_statistics: Statistics | None = None
-    extra: dict[str, Any] = field(default_factory=dict)
+    splits: Splits  # of "train", "val" and "test": images sorted by name; extra pairs come last in "train"
+    statistics: Statistics | None = None  # of the training images without extra pairs
+    target_statistics: Statistics | None = None  # of their targets; the same object without any, and for masks
+    extra: dict[str, Any] = field(default_factory=dict)  # of extra pairs: "folder", and the ensemble's "members"
     file: PixelFile | None = None
 
     def store(self, part: str) -> PixelStore:

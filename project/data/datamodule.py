@@ -1,15 +1,12 @@
 """ImageDataModule: from a source's name to batches of (input, target) on the device.
 
-    file --decode--> uint8 --crop, augment (workers)--> RawBatch --to the device--> [0, 1] --pairs--> Batch
-
-`data.pairs` makes input and target; what trains and how it is normalized is the model's.
+file --decode--> uint8 --crop, augment (workers)--> RawBatch --to the device--> [0, 1] --pairs--> Batch
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import PurePath
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -19,7 +16,7 @@ from torch.nn import functional as F
 from project.data.augment import Augment, Augmenter
 from project.data.batch import Batch, RawBatch
 from project.data.cache import Cache
-from project.data.catalog import Catalog, Settings, build_catalog, read_catalog
+from project.data.catalog import Catalog, build_catalog, read_catalog
 from project.data.extra import check_kind, read_manifest
 from project.data.images import ImageRecord
 from project.data.loader import (
@@ -27,12 +24,12 @@ from project.data.loader import (
     ImageDataset,
     ResumableLoader,
     TrainingSampler,
-    check_sizes,
     image_keys,
     image_weights,
     usable_cores,
 )
-from project.data.pairs import Coloring, PairMaker, resolve_pairs
+from project.data.pairs import Coloring, PairedInput, PairMaker, resolve_pairs
+from project.data.settings import Balance, InputRange, OnBadImage, Protocol, Settings, Target, as_text, check_arguments
 from project.data.sources import partners
 from project.data.splits import fingerprint
 from project.data.statistics import Statistics
@@ -40,12 +37,6 @@ from workbench.checkpoint import save_plain_hyperparameters
 from workbench.console import rank_zero_print
 from workbench.errors import UserError
 from workbench.lightning_private import batches_done
-
-Target = Literal["image", "mask"]
-InputRange = Literal["standardize", "zero_one", "minus_one_one"]
-Balance = Literal["none", "tags"]
-Protocol = Literal["seeded", "kair"]
-OnBadImage = Literal["error", "skip"]
 
 
 class ImageDataModule(LightningDataModule):
@@ -62,8 +53,7 @@ class ImageDataModule(LightningDataModule):
             both sides as they are where the source gives both (target_root, drawings).
         augment: random changes of the training images.
         crop: side of the random training crop in pixels; null takes whole images, then all of one size.
-        half_size_epochs: so many epochs train on images of half the size first, whose steps take a quarter of the
-            time: worth it where whole images train for long (progressive resizing).
+        half_size_epochs: so many epochs train on images of half the size first, whose steps take a quarter of the time.
         channels: 3 for color, 1 for gray.
         resize: shrink or grow every image's shorter side to so many pixels first; null keeps the sizes.
         input_range: what the network sees: standardize (mean 0, std 1 of the training images), zero_one ([0, 1]) or
@@ -76,22 +66,15 @@ class ImageDataModule(LightningDataModule):
         num_workers: processes that load images; null: by the number of cores, 0 reads in the main process.
         on_bad_image: error stops at files that cannot be used and lists them; skip warns and leaves them out.
         decoded_cache_gb: keep decoded images on disk if they take less than this; 0 decodes every time.
-        weights: sampling weight of each tag (folder or category), such as {cats: 3, dogs: 1}, whatever its number of
-            images; tags left out weigh 1.
+        weights: sampling weight of each tag (folder or category), whatever its number of images: {cats: 3}; else 1.
         balance: tags draws from every folder or category equally often; none as many as there are.
-        exclude: file with names of images to leave out, one a line, or a table with a column file (worst.csv of the
-            inspect command, cut to the rows that are to go); all others stay in their splits.
+        exclude: file with names of images to leave out: one a line, or a table with a column file. Others keep splits.
         protocol: seeded (noise from the image and the seed) or kair (the published test noise; test command only:
             every image of root is a test image).
         cache_dir: where everything computed once is kept. Deleted, it is made again, but for one thing: a folder that
             has grown since its first run is then split anew.
         seed: what the order, the augmentation and evaluation's noise follow from; null: seed_everything's, else 42.
         extra_pairs: folder that `ensemble --min_confidence` has written: pairs to train on as well.
-
-    Attributes:
-        splits: train, val and test: lists of paths; empty before `setup`.
-        statistics: mean and std of the training images, for pixels in [0, 1]; None before `setup`.
-        target_statistics: of their targets; the same object without any, and for masks.
     """
 
     path_arguments = ("root", "target_root", "exclude", "extra_pairs")  # the command line makes these absolute
@@ -128,38 +111,29 @@ class ImageDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         paths = (root, target_root, exclude, extra_pairs, cache_dir)
-        root, target_root, exclude, extra_pairs, cache_dir = map(_as_text, paths)
+        root, target_root, exclude, extra_pairs, cache_dir = map(as_text, paths)
         given = {name: value for name, value in locals().items() if name not in ("self", "paths", "__class__")}
         save_plain_hyperparameters(self, given)
-        _check(given)
+        check_arguments(given)
         kair = protocol == "kair"
         owner = partners(source, root, target_root)
-        self._has_targets = owner is not None
         self.pairs = resolve_pairs(pairs, owner)
         if target == "mask" and (owner != "data.target_root" or isinstance(self.pairs, Coloring)):
             raise UserError("data.target mask needs --data.target_root FOLDER, and no coloring in data.pairs.")
-        self.augment = augment
-        self.crop = crop
-        self.half_size_epochs = half_size_epochs
-        self.input_range = input_range
-        self.batch_size = batch_size
-        self.eval_batch_size = 1 if kair else eval_batch_size
-        self.crops_per_image = crops_per_image
-        self.eval_crop = None if kair else eval_crop
-        self.num_workers = num_workers
-        self.weights = weights
-        self.balance = balance
-        self.protocol = protocol
-        self.cache_dir = cache_dir
-        self.seed = seed
+        self.augment, self.crop, self.crops_per_image = augment, crop, crops_per_image
+        self.weights, self.balance = weights, balance
+        self.batch_size, self.half_size_epochs = batch_size, half_size_epochs
+        self.eval_batch_size, self.eval_crop = (1, None) if kair else (eval_batch_size, eval_crop)
+        self.input_range, self.protocol, self.seed = input_range, protocol, seed
+        self.num_workers, self.cache_dir = num_workers, cache_dir
         self.settings = Settings(
             **{name: value for name, value in given.items() if name in Settings.__dataclass_fields__},
             min_size=crop if crop is not None and resize is None and not kair else 2,
             only_split="test" if kair else None,
         )
-        self.splits: dict[str, list[str]] = {}
-        self.statistics: Statistics | None = None
-        self.target_statistics: Statistics | None = None
+        self.splits: dict[str, list[str]] = {}  # train, val, test: paths; empty before `setup`
+        self.statistics: Statistics | None = None  # of the training images, for pixels in [0, 1]
+        self.target_statistics: Statistics | None = None  # the same object without target images
         self._catalog: Catalog | None = None
 
     # Before the first batch: whose images are in which split, their mean and std
@@ -188,10 +162,10 @@ class ImageDataModule(LightningDataModule):
             self.pairs.check(self.statistics, self.target_statistics)
         if stage != "fit":
             return
-        extra = sum(bool(record.origin) for record in self.images["train"])
-        counts = ", ".join(f"{len(paths)} {split}" for split, paths in self.splits.items())
-        counts = counts.replace(" train", f" train ({extra} of them extra pairs)") if extra else counts
+        extra = f" ({self._extra_pairs} of them extra pairs)" if self._extra_pairs else ""
+        train, val, test = (len(paths) for paths in self.splits.values())
         mean, std = (" ".join(f"{v:.3f}" for v in part) for part in (self.statistics.mean, self.statistics.std))
+        counts = f"{train} train{extra}, {val} val, {test} test"
         rank_zero_print(f"Images: {counts}; training mean {mean}, std {std}; cache: {self.cache_dir}")
         if self.trainer is not None:  # its errors come here, before a run's folder is filled
             self.train_dataloader()
@@ -201,8 +175,7 @@ class ImageDataModule(LightningDataModule):
     def _refuse_protocol(self, stage: str | None) -> None:
         if self.protocol == "kair" and stage in ("fit", "validate"):
             raise UserError(
-                f"data.protocol kair makes every image a test image, so there is nothing to {stage}.\n"
-                "Use it with the test command:\n"
+                f"data.protocol kair makes every image a test image, so there is nothing to {stage}. Use it with\n"
                 "python -m project test --ckpt_path FILE --data.protocol kair --data.root FOLDER"
             )
 
@@ -211,56 +184,23 @@ class ImageDataModule(LightningDataModule):
         """What is known of every image of every split, in the order of its dataset; empty before `setup`."""
         return {} if self._catalog is None else self._catalog.splits
 
-    # Hooks of the `check` command
-
-    def checks(self) -> list[Any]:
-        """The checks that know images."""
-        from project.data.checks import image_checks
-
-        return image_checks()
-
     @property
-    def signal_channels(self) -> int:
-        """Leading channels of the input that show an image; noise maps and hints come behind them."""
-        from project.data.checks import signal_channels
-
-        return signal_channels(self)
-
-    def prepare_for_check(self) -> Any:
-        """Have unusable files become a finding, where a fit would end with an error; returns it, or None."""
-        from project.data.checks import prepare_for_check
-
-        return prepare_for_check(self)
-
-    def check_images(self, context: Any, folder: Any) -> list[Any]:
-        """Draw the first batches into a folder; returns the files."""
-        from project.data.check_images import draw_batches
-
-        return draw_batches(context, folder)
+    def _extra_pairs(self) -> int:
+        return sum(bool(record.origin) for record in self.images.get("train", []))
 
     @property
     def normalization(self) -> dict[str, tuple[list[float], list[float]]]:
         """(mean, std) of "input" and "target", one number per channel, a noise map's included; masks: (0, 1)."""
         if self.statistics is None or self.target_statistics is None:
             raise UserError("The data's mean and std are not known: run prepare_data() and setup() first.")
-        target = ([0.0], [1.0]) if self.settings.target == "mask" else self._range(self.target_statistics)
-        return {"input": self.pairs.normalization(*self._range(self.statistics)), "target": target}
-
-    def _range(self, statistics: Statistics) -> tuple[list[float], list[float]]:
-        channels = len(statistics.mean)
-        if self.input_range == "zero_one":
-            return [0.0] * channels, [1.0] * channels
-        if self.input_range == "minus_one_one":
-            return [0.5] * channels, [0.5] * channels
-        # A channel that never changes has no std to divide by; one gray level is the least that an image can differ.
-        return statistics.mean.tolist(), statistics.std.clamp_min(1 / 255).tolist()
+        target = self.target_statistics.scale(self.input_range) if self.settings.target == "image" else ([0.0], [1.0])
+        return {"input": self.pairs.normalization(*self.statistics.scale(self.input_range)), "target": target}
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint, as plain values: the statistics, and a fingerprint of each split."""
         splits: dict[str, Any] = {part: fingerprint(records) for part, records in self.images.items()}
-        extra = sum(bool(record.origin) for record in self.images.get("train", []))
-        if extra:
-            splits["train"]["extra_pairs"] = {"images": extra, **self._catalog.extra}
+        if self._extra_pairs:
+            splits["train"]["extra_pairs"] = {"images": self._extra_pairs, **self._catalog.extra}
         measured = {"statistics": self.statistics, "target_statistics": self.target_statistics}
         return {name: found.to_plain() for name, found in measured.items() if found is not None} | {"splits": splits}
 
@@ -276,7 +216,7 @@ class ImageDataModule(LightningDataModule):
         """Random crops in an order that follows from (seed, epoch)."""
         dataset = self.dataset("train", training=True)
         if self.crop is None and self.batch_size > 1:
-            check_sizes(dataset.store, None, self.augment.quarter_turns, training=True)
+            dataset.check_sizes()
         weights = None
         if self.weights or self.balance == "tags":
             weights = image_weights([record.tag for record in self.images["train"]], self.weights or {})
@@ -292,11 +232,9 @@ class ImageDataModule(LightningDataModule):
         return batches_done(self.trainer)
 
     def val_dataloader(self) -> ResumableLoader:
-        """The validation images."""
         return self.evaluation_dataloader("val")
 
     def test_dataloader(self) -> ResumableLoader:
-        """The test images."""
         return self.evaluation_dataloader("test")
 
     def evaluation_dataloader(self, split: str) -> ResumableLoader:
@@ -308,7 +246,7 @@ class ImageDataModule(LightningDataModule):
                 "Give each part a share, such as --data.fractions '[0.7, 0.2, 0.1]', or a folder of its own."
             )
         if self.eval_batch_size > 1:
-            check_sizes(dataset.store, self.eval_crop, False, training=False)
+            dataset.check_sizes()
         sampler = EvaluationSampler(dataset.keys, batch_size=self.eval_batch_size)
         return self._loader(dataset, sampler, self.eval_batch_size, drop_last=False)
 
@@ -318,7 +256,7 @@ class ImageDataModule(LightningDataModule):
             raise UserError("The images are not read yet: run prepare_data() and setup() first.")
         keys = image_keys([record.digest for record in self.images[split]], self._seed())
         augmenter = Augmenter(self.augment, self.crop, self.settings.target == "mask") if training else None
-        return ImageDataset(self._catalog.store(split), keys, augmenter, crop=self.eval_crop)
+        return ImageDataset(self._catalog.store(split), keys, augmenter, None if training else self.eval_crop)
 
     def _loader(
         self, dataset: ImageDataset, sampler: TrainingSampler | EvaluationSampler, batch_size: int, drop_last: bool
@@ -361,61 +299,51 @@ class ImageDataModule(LightningDataModule):
             batch = Batch(image, target, None, raw.index, raw.seed)
         elif self.protocol == "kair":
             batch = self.pairs.benchmark(image, raw.index)
+        elif raw.target is None:
+            batch = self.pairs(image, None, raw.index, raw.seed, training)
         else:
-            target = None if raw.target is None else _unit(raw.target, half)
-            batch = self._pair(image, target, raw.index, raw.seed, training)
+            batch = self._with_targets(image, _unit(raw.target, half), raw.index, raw.seed, training)
         return batch if raw.is_padding is None else batch._replace(is_padding=raw.is_padding)
 
-    def _pair(self, image: Tensor, target: Tensor | None, index: Tensor, seed: Tensor, training: bool) -> Batch:
-        if target is None or self.settings.extra_pairs is None or self._has_targets:
-            return self.pairs(image, target, index, seed, training)
+    def _with_targets(self, image: Tensor, target: Tensor, index: Tensor, seed: Tensor, training: bool) -> Batch:
+        takes = isinstance(self.pairs, Coloring) or self.pairs.uses_target != "never"
         own = len(image) - len(target)  # the user's images come first, then extra pairs, which have their targets
-        if isinstance(self.pairs, Coloring) or self.pairs.uses_target != "never":
-            extra = self.pairs(image[own:], target, index[own:], seed[own:], training)
-        else:
-            extra = Batch(image[own:], target, image[own:], index[own:], seed[own:])
+        maker = self.pairs if takes else PairedInput()
+        paired = maker(image[own:], target, index[own:], seed[own:], training)
         if own == 0:
-            return extra
+            return paired
         batch = self.pairs(image[:own], None, index[:own], seed[:own], training)
-        joined = [None if part is None else torch.cat([part, more]) for part, more in zip(batch, extra, strict=True)]
-        return Batch(*joined)
+        return Batch(*(part if part is None else torch.cat([part, more]) for part, more in zip(batch, paired)))  # noqa: B905
+
+    # Hooks of the `check` command
+
+    def checks(self) -> list[Any]:
+        """The checks that know images."""
+        from project.data.checks import image_checks
+
+        return image_checks()
+
+    @property
+    def signal_channels(self) -> int:
+        """Leading channels of the input that show an image; noise maps and hints come behind them."""
+        from project.data.checks import signal_channels
+
+        return signal_channels(self)
+
+    def prepare_for_check(self) -> Any:
+        """Have unusable files become a finding, where a fit would end with an error; returns it, or None."""
+        from project.data.checks import prepare_for_check
+
+        return prepare_for_check(self)
+
+    def check_images(self, context: Any, folder: Any) -> list[Any]:
+        """Draw the first batches into a folder; returns the files."""
+        from project.data.check_images import draw_batches
+
+        return draw_batches(context, folder)
 
 
 def _unit(pixels: Tensor, half: bool) -> Tensor:
     """uint8 -> [0, 1]."""
     values = pixels.float().div_(255)
     return F.avg_pool2d(values, 2, ceil_mode=True) if half else values
-
-
-def _as_text(value: Any) -> Any:
-    """Paths as text: as objects they would be pickled in the checkpoint, like the pair maker."""
-    if isinstance(value, list | tuple):
-        return [_as_text(one) for one in value]
-    return str(value) if isinstance(value, PurePath) else value
-
-
-def _check(given: dict[str, Any]) -> None:
-    """Values that are wrong whatever the images are."""
-    at_least_1 = ("batch_size", "eval_batch_size", "crops_per_image", "crop", "eval_crop", "resize")
-    for name in (*at_least_1, "num_workers", "seed", "half_size_epochs"):
-        least = int(name in at_least_1)
-        if given[name] is not None and given[name] < least:
-            raise UserError(f"data.{name} is {given[name]}: it must be at least {least}.")
-    kinds = {"target": Target, "input_range": InputRange, "balance": Balance, "protocol": Protocol}
-    for name, kind in {**kinds, "on_bad_image": OnBadImage}.items():  # Python does not look at types
-        if given[name] not in get_args(kind):
-            raise UserError(f"data.{name} is {given[name]!r}: it must be one of {', '.join(get_args(kind))}.")
-    if given["channels"] not in (1, 3):
-        raise UserError(f"data.channels is {given['channels']}: it must be 1 (gray) or 3 (color).")
-    shares = list(given["fractions"])
-    if len(shares) != 3 or abs(sum(shares) - 1) > 1e-6 or min(shares) < 0 or shares[0] <= 0:
-        raise UserError(f"data.fractions are {shares}: train (above 0), val and test must sum to 1: [0.7, 0.2, 0.1].")
-    if given["crop"] and given["resize"] and given["crop"] > given["resize"]:
-        raise UserError(
-            f"data.crop is {given['crop']}, but data.resize makes every shorter side {given['resize']} pixels.\n"
-            f"Use --data.crop {given['resize']}, or a larger --data.resize."
-        )
-    if given["weights"] and given["balance"] == "tags":
-        raise UserError("data.weights and data.balance tags exclude each other: balance is all weights equal.")
-    if given["target"] == "mask" and (given["extra_pairs"] or given["protocol"] == "kair"):
-        raise UserError("data.target mask goes with neither data.extra_pairs nor data.protocol kair.")

@@ -18,7 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from project.data.cache import Cache, key_of
-from project.data.images import Entry
+from project.data.images import Entry, with_progress
 from project.data.loader import usable_cores
 from workbench.console import rank_zero_print
 from workbench.errors import UserError
@@ -49,16 +49,12 @@ def draw(number: int, size: int = 96) -> tuple[bytes, bytes]:
 
 
 class Drawings(Dataset):
-    """Paired source: `count` drawings as drawings-KEY/{lines,colors}/0000.png in the cache, `size` pixels a side.
-
-    Raises:
-        UserError: the packages of the extra `drawings` are missing; the cache cannot be written.
-    """
+    """Paired source: `count` drawings as drawings-KEY/{lines,colors}/0000.png in the cache, `size` pixels a side."""
 
     paired = True
 
-    def __init__(self, cache: Cache, count: int = 2000, size: int = 96, progress: bool = True) -> None:
-        self.cache, self.count, self.size, self.progress = cache, count, size, progress
+    def __init__(self, cache: Cache, count: int = 2000, size: int = 96) -> None:
+        self.cache, self.count, self.size = cache, count, size
         try:
             versions = [version(package) for package in ("dicebear-core", "dicebear-styles", "resvg-py")]
         except PackageNotFoundError as error:
@@ -83,19 +79,15 @@ class Drawings(Dataset):
         return [Entry(str(lines / name), name, target_path=str(colors / name)) for name in names]
 
     def _make(self) -> None:
-        from rich.console import Console
-        from rich.progress import track
-
         credits = "\n".join(_style(name).meta().license().text() for name in sorted(set(STYLES)))
         cores = min(8, usable_cores())
         generator = torch.Generator()  # or the loader would advance the global one, on the first run alone
         drawn = DataLoader(self, batch_size=None, num_workers=cores if cores > 1 else 0, generator=generator)
-        options = {"console": Console(stderr=True), "transient": True, "disable": not self.progress}
         with self.cache.filling(self.folder.name) as temporary, self.cache.guarded():
             for part in ("lines", "colors"):
                 (temporary / part).mkdir()
             (temporary / "CREDITS").write_text(credits + "\n", encoding="utf-8")
-            for number, (lines, colors) in enumerate(track(drawn, "Drawing characters", **options)):
+            for number, (lines, colors) in enumerate(with_progress(drawn, self.count, "Drawing characters")):
                 (temporary / "lines" / f"{number:04d}.png").write_bytes(lines)
                 (temporary / "colors" / f"{number:04d}.png").write_bytes(colors)
         rank_zero_print(f"{self.count} drawings are now in {self.folder}. Credits:\n{credits}")

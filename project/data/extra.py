@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from project.data.cache import Cache
-from project.data.images import Entry, ImageRecord, content_digest
+from project.data.images import Entry, ImageRecord, listed
 from project.data.index import index_images, scan
 from project.data.pairs import Coloring, PairMaker
 from workbench.console import rank_zero_print
@@ -41,7 +41,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
 
     Returns:
         ``folder``; ``kind`` of task, see `kind_of`; ``pairs``: ``file``, the image that it was predicted ``from``, that
-        file's ``digest`` (may be missing), ``confidence``; ``members``: path and hash of the ensemble's checkpoints.
+        file's ``digest``; ``members``: path and hash of the ensemble's checkpoints.
     """
     folder = Path(folder).expanduser().absolute()
     what = f"--data.extra_pairs {folder}"
@@ -49,7 +49,7 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         raise UserError(f"{what} {'is a file' if folder.exists() else 'does not exist'}.\n{_WAY_OUT}")
     try:
         found = json.loads((folder / MANIFEST).read_text("utf-8"))
-        pairs = [{**pair, "file": str(pair["file"]), "from": str(pair["from"])} for pair in found["pairs"]]
+        pairs = [{key: str(pair[key]) for key in ("file", "from", "digest")} for pair in found["pairs"]]
         members = [dict(member) for member in found["members"]]
     except FileNotFoundError as error:
         near = folder / "pairs"
@@ -81,26 +81,15 @@ def check_kind(manifest: dict[str, Any], pairs: PairMaker, channels: int) -> Non
 def extra_records(
     manifest: dict[str, Any], entries: Sequence[Entry], held_out: Sequence[ImageRecord], *, cache: Cache, **options: Any
 ) -> list[ImageRecord]:
-    """The pairs to train on, sorted by name: none of a validation or test image, known by its path or its bytes.
-
-    Args:
-        manifest: of `read_manifest`.
-        entries: the user's own images, as indexed.
-        held_out: those of them that validate or test.
-        cache: of the index.
-        options: for `index_images`.
-    """
+    """The pairs to train on, sorted by name: none of the images held out, known by its path or its bytes."""
     paths = {path for record in held_out for path in (record.path, record.target_path) if path}
     known = scan(entries, cache=cache)
     digests = {known[path].digest for path in paths}
     pairs = manifest["pairs"]
-    leaking = [pair["file"] for pair in pairs if pair["from"] in paths or _digest(pair) in digests]
+    leaking = [pair["file"] for pair in pairs if pair["from"] in paths or pair["digest"] in digests]
     if leaking:
-        shown = ", ".join(leaking[:5]) + (", ..." if len(leaking) > 5 else "")
-        rank_zero_print(
-            f"Left out {len(leaking)} of {len(pairs)} extra pairs, whose images are in the validation or test split: "
-            f"{shown}."
-        )
+        counts = f"{len(leaking)} of {len(pairs)} extra pairs"
+        rank_zero_print(f"Left out {counts}, whose images are in the validation or test split:{listed(leaking)}")
     origins = {pair["file"]: pair["from"] for pair in pairs if pair["file"] not in leaking}
     if not origins:
         raise UserError(
@@ -118,13 +107,3 @@ def _entry(folder: Path, name: str) -> Entry:
     missing = [path for path in paths if outside or not path.is_file()]
     problem = f"is in {MANIFEST}, and there is no {missing[0]}" if missing else ""
     return Entry(str(paths[0]), f"{TAG}/{name}", str(paths[1]), TAG, "train", problem)
-
-
-def _digest(pair: dict[str, Any]) -> str | None:
-    """Of the image that a pair comes from; read where an early manifest lacks it and the file is there."""
-    if "digest" in pair:
-        return pair["digest"]
-    try:
-        return content_digest(Path(pair["from"]).read_bytes())
-    except OSError:
-        return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import os
 import stat
@@ -17,11 +16,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from PIL import Image
 
 from project.data.cache import Cache, key_of
-from project.data.images import BadImage, Entry, ImageRecord, content_digest, decode
-from project.data.parallel import run_parallel
-from workbench.errors import UserError
+from project.data.images import BadImage, Entry, ImageRecord, content_digest, decode, listed, run_parallel
+from workbench.errors import UserError, did_you_mean
 
-MAX_LISTED = 8  # bad files in an error: with its first and last line, ten lines
+MAX_LISTED = 7  # bad files in an error of ten lines
 MASK = "mask:"  # before the path of a file that is read as a mask
 
 
@@ -41,13 +39,11 @@ def index_images(
 ) -> list[ImageRecord]:
     """The good files, with the options of `validate_images`; bad ones are an error that names them, or a warning."""
     records, bad = validate_images(entries, cache=cache, **options)
-    listed = bad
+    lines = listed(bad, MAX_LISTED)
     if len(bad) > MAX_LISTED:
         with cache.writing("bad_images.txt") as temporary:
             temporary.write_text("\n".join(bad) + "\n", encoding="utf-8")
-        more = f"... and {len(bad) - MAX_LISTED + 1} more, see {cache.path('bad_images.txt')}"
-        listed = [*bad[: MAX_LISTED - 1], more]
-    lines = "".join(f"\n  {line}" for line in listed)
+        lines += f", see {cache.path('bad_images.txt')}"
     if bad and on_bad_image == "error":
         raise UserError(
             f"{len(bad)} of {len(entries)} images cannot be used:{lines}\n"
@@ -56,10 +52,7 @@ def index_images(
     if bad:
         rank_zero_warn(f"Left out {len(bad)} of {len(entries)} images (--data.on_bad_image skip):{lines}")
     if not records:
-        raise UserError(
-            f"None of the {len(entries)} images can be used, so there is nothing to train on.\n"
-            "Point --data.root at a folder of good images."
-        )
+        raise UserError(f"None of the {len(entries)} images can be used. Point --data.root at a folder of good images.")
     return records
 
 
@@ -74,13 +67,7 @@ def validate_images(
 ) -> tuple[list[ImageRecord], list[str]]:
     """Check every file: the good ones, in the order of the entries, and "NAME: reason" for each bad one.
 
-    Args:
-        entries: what a source listed.
-        cache: keeps what was found.
-        min_size: pixels that the shorter side must have; never less than 2.
-        workers: threads that decode.
-        masks: whether targets are class numbers.
-        excluded: names of entries that are not reported where they are bad.
+    The shorter side must have `min_size` pixels, and 2; bad files of the names `excluded` are not reported.
     """
     checks = scan(entries, cache=cache, workers=workers, masks=masks)
     records, bad = [], []
@@ -136,13 +123,9 @@ def read_exclusions(file: str, entries: Sequence[Entry]) -> set[str]:
         if any(found):
             excluded |= set(found[:1] if found[0] else found[1:])
         elif spellings[-1]:
-            nearest = difflib.get_close_matches(spellings[-1], names, n=1)
-            unknown.append(f"\n  {spellings[-1]}" + (f" (nearest: {nearest[0]})" if nearest else ""))
+            unknown.append(spellings[-1] + did_you_mean(spellings[-1], names))
     if unknown:
-        more = f"\n  ... and {len(unknown) - 5} more" if len(unknown) > 5 else ""
-        raise UserError(
-            f"--data.exclude {file} names {len(unknown)} images that are not there:{''.join(unknown[:5])}{more}"
-        )
+        raise UserError(f"--data.exclude {file} names {len(unknown)} images that are not there:{listed(unknown)}")
     return excluded
 
 

@@ -11,7 +11,6 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from torch.utils.data.distributed import DistributedSampler
 from project.data.augment import Augmenter, center_window
 from project.data.batch import RawBatch
 from project.data.pixels import PixelStore
-from workbench.errors import UserError
+from workbench.errors import UserError, did_you_mean
 
 Draw = tuple[int, int]  # the image's number in its split, and the seed that all of this draw's chance follows from
 PADDING = -1  # instead of an image's number: the first image once more, in a batch that no metric counts
@@ -51,8 +50,7 @@ class _Sampler(DistributedSampler):
     """A DistributedSampler only so that Lightning does not replace it by one that pads; its constructor is not called,
     since it needs a process group, which starts later."""
 
-    def __init__(self) -> None:
-        self.epoch = 0
+    epoch = 0
 
     def _place(self) -> tuple[int, int]:
         """The number of processes, and which one this is."""
@@ -62,21 +60,13 @@ class _Sampler(DistributedSampler):
 
 
 class TrainingSampler(_Sampler):
-    """Yields draws in an order that follows from (seed, epoch); as many on every process.
+    """Yields draws of `length` images in an order that follows from (seed, epoch); as many on every process.
 
-    Args:
-        length: number of images.
-        seed: with the epoch, what everything random follows from.
-        repeats: draws of each image in an epoch.
-        weights: one per image: draws with replacement, in proportion; None: each image `repeats` times.
+    Each image is drawn `repeats` times in an epoch; with one weight per image, with replacement in proportion.
     """
 
     def __init__(self, length: int, seed: int, repeats: int = 1, weights: np.ndarray | None = None) -> None:
-        super().__init__()
-        self.length = length
-        self.seed = seed
-        self.repeats = repeats
-        self.weights = weights
+        self.length, self.seed, self.repeats, self.weights = length, seed, repeats, weights
         self.skip = 0  # draws of the next pass that an interrupted run has had
 
     def __len__(self) -> int:  # with those that are skipped, or Lightning ends a resumed epoch early
@@ -100,14 +90,11 @@ class TrainingSampler(_Sampler):
 class EvaluationSampler(_Sampler):
     """Yields every image exactly once over all processes: process r of w has r, r + w, ...
 
-    A process with a batch less than the first one ends with `PADDING`, alone in its batch: collective operations need
-    each process in every step.
+    A process with a batch less than the first one ends with `PADDING`, alone in its batch: each must join every step.
     """
 
     def __init__(self, keys: np.ndarray, batch_size: int = 1) -> None:
-        super().__init__()
-        self.keys = keys
-        self.batch_size = batch_size
+        self.keys, self.batch_size = keys, batch_size
 
     def __len__(self) -> int:
         return len(self._share()) + self._lacks_a_batch()
@@ -127,21 +114,20 @@ class EvaluationSampler(_Sampler):
         return -(-len(self._share()) // self.batch_size) < -(-len(self._share(0)) // self.batch_size)
 
 
-def image_weights(tags: Sequence[str], weights: dict[str, float]) -> np.ndarray:
+def image_weights(own_tags: Sequence[str], weights: dict[str, float]) -> np.ndarray:
     """float64, one weight per image: each tag is drawn by its own weight (1 if not given) whatever its size."""
-    counts = Counter(tags)
+    counts = Counter(own_tags)
     for tag, weight in weights.items():
         if not 0 <= weight < math.inf:
             raise UserError(f"data.weights gives {tag!r} a weight of {weight}: it must be a number, 0 or more.")
         if tag not in counts:
-            close = get_close_matches(tag, counts, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else "."
-            listed = ", ".join(name or "'' (in no folder of their own)" for name in sorted(counts)[:20])
-            raise UserError(f"data.weights names {tag!r}, a tag of no training image{hint}\nTags: {listed}")
+            tags = ", ".join(name or "'' (in no folder of their own)" for name in sorted(counts)[:20])
+            hint = did_you_mean(tag, counts)
+            raise UserError(f"data.weights names {tag!r}, a tag of no training image.{hint}\nTags: {tags}")
     share = {tag: weights.get(tag, 1.0) / count for tag, count in counts.items()}
     if not any(share.values()):
         raise UserError("data.weights gives every tag a weight of 0: nothing would be drawn.")
-    return np.array([share[tag] for tag in tags])
+    return np.array([share[tag] for tag in own_tags])
 
 
 class ImageDataset(Dataset[RawBatch]):
@@ -157,10 +143,7 @@ class ImageDataset(Dataset[RawBatch]):
     def __init__(
         self, store: PixelStore, keys: np.ndarray, augmenter: Augmenter | None = None, crop: int | None = None
     ) -> None:
-        self.store = store
-        self.keys = keys
-        self.augmenter = augmenter
-        self.crop = crop
+        self.store, self.keys, self.augmenter, self.crop = store, keys, augmenter, crop
 
     def __len__(self) -> int:
         return len(self.store)
@@ -178,45 +161,49 @@ class ImageDataset(Dataset[RawBatch]):
         if padding:
             pairs = [(0, pairs[0][1])]
         pairs.sort(key=lambda pair: self.store.has_target(pair[0]))  # stable: the order stays where all are alike
-        alone = sum(not self.store.has_target(number) for number, _ in pairs)
-        images: Tensor | None = None
-        targets: Tensor | None = None
-        for position, (number, seed) in enumerate(pairs):
-            image, target = self._draw(number, seed)
-            images = self._put(images, position, image, len(pairs))
-            if target is not None:
-                targets = self._put(targets, position - alone, target, len(pairs) - alone)
+        sides = [self._draw(number, seed) for number, seed in pairs]
+        targets = [target for _, target in sides if target is not None]
+        images = self._stack([image for image, _ in sides])
         index, seeds = (torch.tensor(column) for column in zip(*pairs, strict=True))
-        return RawBatch(images, targets, index, seeds, torch.tensor([True]) if padding else None)
+        is_padding = torch.tensor([True]) if padding else None
+        return RawBatch(images, self._stack(targets) if targets else None, index, seeds, is_padding)
+
+    def check_sizes(self) -> None:
+        """Raise before the first batch if whole images, or their middles, cannot share one."""
+        training = self.augmenter is not None
+        turned = training and self.augmenter.augment.quarter_turns
+        first: tuple[int, int] | None = None
+        for number in range(len(self)):
+            sides = (self.store.height(number), self.store.width(number))
+            height, width = sides if self.crop is None else (min(side, self.crop) for side in sides)
+            first = first or (height, width)
+            for size in ((height, width), (width, height))[: 2 if turned else 1]:
+                if size != first:
+                    raise size_error(first, size, training)
 
     def _draw(self, number: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
         store = self.store
+        height, width = store.height(number), store.width(number)
         if self.augmenter is not None:
-            window = self.augmenter.begin(store.height(number), store.width(number), seed)
-            return self.augmenter.change(*store.read(number, window))
-        if self.crop is None:
-            return store.read(number)
-        return store.read(number, center_window(store.height(number), store.width(number), self.crop))
+            return self.augmenter.change(*store.read(number, self.augmenter.begin(height, width, seed)))
+        return store.read(number, None if self.crop is None else center_window(height, width, self.crop))
 
-    def _put(self, batch: Tensor | None, position: int, image: np.ndarray, length: int) -> Tensor:
-        """Write uint8 (H, W, C) into its place in (B, C, H, W), which the first one makes: one copy an image."""
-        height, width, channels = image.shape
-        if batch is None:
-            batch = torch.empty((length, channels, height, width), dtype=torch.uint8)
-        elif batch.shape[2:] != (height, width):
-            raise size_error(tuple(batch.shape[2:]), (height, width), self.augmenter is not None)
-        batch.numpy()[position] = image.transpose(2, 0, 1)
+    def _stack(self, images: list[np.ndarray]) -> Tensor:
+        """uint8 (H, W, C) each -> (B, C, H, W), with one copy an image."""
+        for image in images:
+            if image.shape != images[0].shape:
+                raise size_error(images[0].shape[:2], image.shape[:2], self.augmenter is not None)
+        height, width, channels = images[0].shape
+        batch = torch.empty((len(images), channels, height, width), dtype=torch.uint8)
+        np.stack([image.transpose(2, 0, 1) for image in images], out=batch.numpy())
         return batch
 
 
 class ResumableLoader(DataLoader):
-    """A loader of `ImageDataset` that resumes in the middle of an epoch.
+    """A loader of `ImageDataset` that resumes in the middle of an epoch."""
 
-    Attributes:
-        batches_done: called with this loader as each pass starts: how many of its batches an interrupted run has had.
-            It must not hold the loader: workers of one that only the garbage collector frees take ten seconds to end.
-    """
-
+    # Called as each pass starts: how many of this loader's batches an interrupted run has had. It must not hold the
+    # loader: workers of one that only the garbage collector frees take ten seconds to end.
     batches_done: Callable[[ResumableLoader], int] | None = None
 
     def __init__(self, dataset: ImageDataset, **options: Any) -> None:
@@ -236,15 +223,15 @@ class ResumableLoader(DataLoader):
             raise UserError(str(error).rpartition(f"{UserError.__name__}: ")[2].strip()) from error
 
     def state_dict(self) -> dict[str, Any]:
-        """Empty: shows Lightning that this loader can resume."""
+        """Empty: shows Lightning that this loader can resume. The position follows from the trainer's count."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to load: the position follows from the trainer's count."""
+        """Nothing to load."""
 
 
 def whole_batch(batch: RawBatch) -> RawBatch:
-    """The loader's collate function: `ImageDataset` has made the batch."""
+    """The loader's collate function."""
     return batch
 
 
@@ -263,7 +250,7 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def size_error(first: tuple[int, int], other: tuple[int, int], training: bool) -> UserError:
+def size_error(first: Sequence[int], other: Sequence[int], training: bool) -> UserError:
     """The error for images of unequal (height, width) in a batch."""
     sizes = f"{first[1]}x{first[0]} and {other[1]}x{other[0]}"
     way_out = "Take them one by one, whole: --data.eval_batch_size 1; or cut out their middles: --data.eval_crop 64."
@@ -273,15 +260,3 @@ def size_error(first: tuple[int, int], other: tuple[int, int], training: bool) -
             "quarter turns make the difference: --data.augment.quarter_turns false."
         )
     return UserError(f"A batch holds images of one size, and these are {sizes} pixels.\n{way_out}")
-
-
-def check_sizes(store: PixelStore, crop: int | None, turned: bool, training: bool) -> None:
-    """Raise before the first batch if images cannot share one."""
-    first: tuple[int, int] | None = None
-    for number in range(len(store)):
-        height, width = (min(side, crop or side) for side in (store.height(number), store.width(number)))
-        first = first or (height, width)
-        if first != (height, width):
-            raise size_error(first, (height, width), training)
-        if turned and height != width:
-            raise size_error(first, (width, height), training)

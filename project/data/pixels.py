@@ -9,8 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from project.data.cache import Cache, key_of
-from project.data.images import BadImage, ImageRecord, Window, decode, resize_shorter, resized
-from project.data.parallel import run_parallel
+from project.data.images import BadImage, ImageRecord, Window, decode, resize_shorter, resized, run_parallel
 from workbench.console import rank_zero_print
 from workbench.errors import UserError
 
@@ -18,8 +17,7 @@ from workbench.errors import UserError
 class PixelFile(NamedTuple):
     """One file of all splits' pixels: of each different image, in the order of the digests, its own and its target's.
 
-    Its name is a hash of all of that: neither a new split nor a moved folder makes it anew. Workers and ranks share it
-    through the system's page cache.
+    Its name is a hash of all of that: neither a new split nor a moved folder makes it anew.
     """
 
     path: Path
@@ -63,12 +61,7 @@ def write_pixels(
 
 
 class PixelStore:
-    """The images of one split as arrays, decoded at each access without a file; a pickled one maps the file again.
-
-    Attributes:
-        has_targets: whether all images have targets that are images too, no masks.
-        mapped: whether pixels come out of the file, at next to no cost.
-    """
+    """The images of one split as arrays, decoded at each access without a file; a pickled one maps the file again."""
 
     def __init__(
         self,
@@ -82,7 +75,7 @@ class PixelStore:
         self.channels, self.resize, self.masks = channels, resize, masks
         self.paths = [(record.path, record.target_path) for record in records]
         self.has_targets = bool(records) and not masks and all(target for _, target in self.paths)
-        self.mapped = file is not None
+        self.mapped = file is not None  # pixels come at next to no cost
         self._path = file and file.path
         self._offsets = [file.offsets[record.digest] for record in records] if file else []
         self._sizes = [resized(record.width, record.height, resize) for record in records]
@@ -107,13 +100,13 @@ class PixelStore:
         """All images have one or none has, but for extra pairs beside images without targets."""
         return self.paths[position][1] is not None
 
-    def width(self, position: int) -> int:
-        """Columns, after resizing."""
-        return self._sizes[position][0]
-
     def height(self, position: int) -> int:
         """Rows, after resizing."""
         return self._sizes[position][1]
+
+    def width(self, position: int) -> int:
+        """Columns, after resizing."""
+        return self._sizes[position][0]
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_bytes": None}

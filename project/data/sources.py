@@ -6,7 +6,6 @@ A source of your own is a class with `find() -> list[Entry]` and no required arg
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -16,16 +15,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from PIL import Image
 
 from project.data.cache import Cache
 from project.data.drawings import Drawings
 from project.data.folder import Folder
-from project.data.images import Entry, one_line
-from project.data.parallel import with_progress
+from project.data.images import Entry, with_progress
+from workbench.checkpoint import one_line
 from workbench.console import rank_zero_print
-from workbench.errors import UserError
+from workbench.errors import UserError, did_you_mean
 
 SPLIT_NAMES = {  # under which torchvision's data sets know their own splits, in the order to try
     "train": ("train", "trainval", "train-standard", "train_noval"),
@@ -70,11 +68,10 @@ def find_entries(source: str, root: str | Sequence[str] | None, target_root: str
     names = dataset_names()
     if source in names:
         return Torchvision(source, cache).find()
-    known = {name.lower(): name for name in ("demo", "drawings", "folder", *names)}
-    nearest = difflib.get_close_matches(source.lower(), known, n=1)
-    hint = f"; did you mean {known[nearest[0]]}?" if nearest else "."
+    known = ("demo", "drawings", "folder", *names)
+    exact = [name for name in known if name.lower() == source.lower()]
     raise UserError(
-        f"--data.source {source} is unknown{hint}\n"
+        f"--data.source {source} is unknown.{did_you_mean(source, exact or known)}\n"
         "It takes demo, drawings, folder (with --data.root), a torchvision image data set (CIFAR10), or a class path."
     )
 
@@ -110,8 +107,6 @@ def find_demo() -> list[Entry]:
             f"--data.source demo needs the photographs of scikit-image, and {folder} holds none of them.\n"
             "Install it (make setup), or give your own images with --data.root FOLDER."
         )
-    if len(entries) < len(PHOTOGRAPHS):
-        rank_zero_warn(f"This scikit-image carries {len(entries)} of the {len(PHOTOGRAPHS)} demo photographs.")
     return entries
 
 
@@ -153,22 +148,23 @@ class Torchvision:
         key = next((key for key in ("train", "split", "image_set") if key in arguments), None)
         if key is None:
             yield "", self._open(kind, options)
-        elif key == "train":
+            return
+        if key == "train":
             yield "train", self._open(kind, {**options, "train": True})
             yield "test", self._open(kind, {**options, "train": False})
-        else:
-            found = False
-            for part, names in SPLIT_NAMES.items():
-                for name in names:
-                    try:
-                        dataset = self._open(kind, {**options, key: name})
-                    except ValueError:  # torchvision's answer to a split that the set does not have
-                        continue
-                    found = True
-                    yield part, dataset
-                    break
-            if not found:
-                raise self._failed(f"it has none of the usual splits under its argument '{key}'")
+            return
+        found = False
+        for part, names in SPLIT_NAMES.items():
+            for name in names:
+                try:
+                    dataset = self._open(kind, {**options, key: name})
+                except ValueError:  # torchvision's response to a split that the set does not have
+                    continue
+                found = True
+                yield part, dataset
+                break
+        if not found:
+            raise self._failed(f"it has none of the usual splits under its argument '{key}'")
 
     def _open(self, kind: type, options: dict[str, Any]) -> Any:
         before = socket.getdefaulttimeout()
@@ -178,7 +174,7 @@ class Torchvision:
         except Exception as error:  # no network, a wrong checksum, no such file, a missing library
             if isinstance(error, ValueError) and options.keys() & {"split", "image_set"}:
                 raise
-            raise self._failed(one_line(error)) from error
+            raise self._failed(one_line(error, 160)) from error
         finally:
             socket.setdefaulttimeout(before)
 
@@ -187,7 +183,7 @@ class Torchvision:
             try:
                 sample = dataset[number]
             except Exception as error:  # a missing or damaged file, whatever the set reads it with
-                raise self._failed(f"its sample {number} cannot be read ({one_line(error)})") from error
+                raise self._failed(f"its sample {number} cannot be read ({one_line(error, 160)})") from error
             image, label = sample[:2] if isinstance(sample, tuple) else (sample, None)
             if not isinstance(image, Image.Image):
                 raise UserError(
@@ -203,10 +199,8 @@ class Torchvision:
     def _failed(self, cause: str) -> UserError:
         return UserError(
             f"--data.source {self.name} is not available: {cause}\n"
-            "Three ways out:\n"
-            "  run this once where there is a network;\n"
-            f"  or put the files that torchvision.datasets.{self.name} downloads into {self.downloads};\n"
-            "  or use images that you have: --data.root FOLDER."
+            "Run this once where there is a network; or put the files that "
+            f"torchvision.datasets.{self.name} downloads\ninto {self.downloads}; or use your own: --data.root FOLDER."
         )
 
 
@@ -214,7 +208,7 @@ def constructor_arguments(kind: type) -> set[str]:
     """The names that the constructor takes, also those that it hands on to its parents' as **kwargs."""
     names: set[str] = set()
     for parent in (parent for parent in inspect.getmro(kind) if "__init__" in vars(parent)):
-        parameters = inspect.signature(vars(parent)["__init__"]).parameters
+        parameters = inspect.signature(parent.__init__).parameters
         names |= parameters.keys()
         if all(one.kind is not one.VAR_KEYWORD for one in parameters.values()):
             break

@@ -11,7 +11,7 @@ from pathlib import Path
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from project.data.cache import Cache
-from project.data.images import ImageRecord
+from project.data.images import ImageRecord, listed
 from workbench.console import rank_zero_print
 from workbench.errors import UserError
 
@@ -34,11 +34,11 @@ def split_images(
 
     Args:
         records: what the index found good.
-        fractions: shares of train, val and test that sum to 1; a share of 0 leaves that split empty.
+        fractions: shares of train, val and test; 0 leaves a split empty.
         seed: another seed, another split.
         file: JSON file of an earlier split, updated here. Images that it knows, by content or else by name, keep their
             split; new ones fill up towards the fractions.
-        excluded: names of images that are assigned and will not be used: no warning of their copies.
+        excluded: names of images that will not be used: no warning of their copies.
     """
     ready = {record.part for record in records} & set(PARTS)
     shares = dict(zip(PARTS, fractions, strict=True))
@@ -157,8 +157,6 @@ def _warn_of_copies(splits: Splits) -> None:
     for part, records in splits.items():
         for record in records:
             places[record.digest].append((part, record.name))
-    copies = [where for where in places.values() if len({part for part, _ in where}) > 1]
+    copies = [" = ".join(name for _, name in same) for same in places.values() if len({part for part, _ in same}) > 1]
     if copies:
-        shown = "".join(f"\n  {' = '.join(name for _, name in where[:3])}" for where in copies[:5])
-        more = f"\n  ... and {len(copies) - 5} more" if len(copies) > 5 else ""
-        rank_zero_warn(f"{len(copies)} images lie byte for byte in several of the ready-made splits:{shown}{more}")
+        rank_zero_warn(f"{len(copies)} images lie byte for byte in several of the ready-made splits:{listed(copies)}")

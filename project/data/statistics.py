@@ -13,8 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from project.data.cache import Cache, key_of
-from project.data.images import ImageRecord
-from project.data.parallel import run_parallel
+from project.data.images import ImageRecord, run_parallel
 from project.data.pixels import PixelStore
 
 
@@ -29,6 +28,16 @@ class Statistics:
     def to_plain(self) -> dict[str, Any]:
         """As lists and numbers."""
         return {"mean": self.mean.tolist(), "std": self.std.tolist(), "pixels": self.pixels}
+
+    def scale(self, input_range: str) -> tuple[list[float], list[float]]:
+        """(mean, std) by which images are normalized, for `data.input_range`."""
+        channels = len(self.mean)
+        if input_range == "zero_one":
+            return [0.0] * channels, [1.0] * channels
+        if input_range == "minus_one_one":
+            return [0.5] * channels, [0.5] * channels
+        # A channel that never changes has no std to divide by; one gray level is the least that an image can differ.
+        return self.mean.tolist(), self.std.clamp_min(1 / 255).tolist()
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Statistics:

@@ -15,15 +15,11 @@ from workbench.errors import UserError
 
 
 class PairMaker(ABC):
-    """Makes a `Batch` on the device.
+    """Makes a `Batch` on the device."""
 
-    Attributes:
-        uses_target: what it does with the second folder of a folder pair (`data.target_root`).
-        keeps_lightness: whether the input's first channel is the target's lightness (CIELAB's L / 100), so that a
-            model may copy it and predict the colors alone.
-    """
-
+    # What it does with the second folder of a folder pair (`data.target_root`).
     uses_target: Literal["never", "optional", "required"] = "never"
+    # Whether the input's first channel is the target's lightness (CIELAB's L / 100), which a model may copy.
     keeps_lightness: bool = False
 
     @abstractmethod
@@ -34,9 +30,8 @@ class PairMaker(ABC):
             image: float32 in [0, 1], (B, C, H, W).
             target: float32 in [0, 1], (B, C', H, W), of a folder pair, else None.
             index: int64, (B,), the image's number in its split.
-            seed: int64, (B,), not negative. In training another for every draw; in evaluation the image's own, from
-                which all that is random must follow then.
-            training: whether random numbers may come from the device's own generator.
+            seed: int64, (B,), not negative: of every draw in training; in evaluation the image's own.
+            training: random numbers come from the device's own generator; else they must follow from the seed.
         """
 
     def normalization(self, mean: list[float], std: list[float]) -> tuple[list[float], list[float]]:

@@ -15,16 +15,14 @@ from project.data.pairs.lines import XDoG
 from project.data.statistics import Statistics
 from workbench.errors import UserError
 
+# Of a hint plane of which some 2 % is filled: ten squares of 6 pixels on 128 x 128. Left at 1, a network is slower
+# to look at hints at all. The mean stays 0, so that no hint is no signal.
 HINT_STD = 0.15
-"""Of a hint plane of which some 2 % is filled: ten squares of 6 pixels on 128 x 128. Left at 1, a network is slower
-to look at hints at all. The mean stays 0, so that no hint is no signal."""
 
 
 class Coloring(PairMaker):
-    """Shared by the coloring of gray photographs and of line art.
-
-    The input is the condition, one channel, then the hints' planes; the target is the image in RGB; the do-nothing
-    baseline is the condition as RGB. A coloring of your own overrides `condition` and `condition_of`.
+    """The input is the condition, one channel, then the hints' planes; the target is the image in RGB; the do-nothing
+    baseline is the condition as RGB. A coloring of your own overrides `condition_of`.
 
     Args:
         hints: color hints in the input (class_path of Hints: SpatialHints, PaletteHints); null: none.
@@ -33,9 +31,9 @@ class Coloring(PairMaker):
     def __init__(self, hints: Hints | None = None) -> None:
         self.hints = NoHints() if hints is None else hints
 
-    @abstractmethod
     def condition(self, image: Tensor, target: Tensor | None, seed: Tensor, training: bool) -> Tensor:
         """What remains of a pair without its colors: the arguments of `__call__` -> (B, 1, H, W) in [0, 1]."""
+        return self.condition_of(image)
 
     @abstractmethod
     def condition_of(self, image: Tensor) -> Tensor:
@@ -88,9 +86,6 @@ class GrayToColor(Coloring):
 
     keeps_lightness = True
 
-    def condition(self, image: Tensor, target: Tensor | None, seed: Tensor, training: bool) -> Tensor:
-        return self.condition_of(image)
-
     def condition_of(self, image: Tensor) -> Tensor:
         return rgb_to_lab(image.expand(-1, 3, -1, -1))[:, :1] / 100
 
@@ -102,7 +97,7 @@ class LinesToColor(Coloring):
     """Line art -> color: the lines of a folder pair's first folder, or lines drawn from the images of a single one.
 
     Args:
-        hints: color hints in the input (class_path of Hints: SpatialHints, PaletteHints); null: none.
+        hints: as of `Coloring`.
         lines: how lines are drawn where there is one folder; null: XDoG with its defaults.
     """
 
@@ -114,7 +109,7 @@ class LinesToColor(Coloring):
 
     def condition(self, image: Tensor, target: Tensor | None, seed: Tensor, training: bool) -> Tensor:
         if target is not None:
-            return self.condition_of(image)
+            return gray(image)
         if training:
             return self.lines(image, None)
         drawn = [self.lines(single, generator) for single, generator in per_image(image, seed)]

@@ -1,7 +1,6 @@
 """Color hints: what a person would point out, as further channels of a colorizer's input.
 
-All of it in a few operations on whole batches, on the device: nothing loops over images or squares, and no shape
-depends on what was drawn.
+All on whole batches, on the device: nothing loops over images or squares, and no shape depends on what was drawn.
 """
 
 from __future__ import annotations
@@ -35,16 +34,11 @@ class Hints:
 
     In training hints are drawn on the device, from its own generator, and degraded; in evaluation they are exact and
     follow from each image and its seed alone. Hints of your own override the four methods behind `__call__`.
-
-    Attributes:
-        channels: number of planes.
-        slots: how many hints fit in; None: any number.
-        eval_count: exact hints of each image in evaluation.
     """
 
-    channels: int = 0
-    slots: int | None = None
-    eval_count: int = 0
+    channels: int = 0  # number of planes
+    slots: int | None = None  # how many hints fit in; None: any number
+    eval_count: int = 0  # exact hints of each image in evaluation
 
     def __call__(self, image: Tensor, seed: Tensor, training: bool) -> Tensor:
         """Colored images (B, 3, H, W) in [0, 1] and their seeds (B,) -> hint planes (B, channels, H, W) in [0, 1]."""
@@ -59,11 +53,7 @@ class Hints:
         return self.sample(image)
 
     def from_points(self, height: int, width: int, points: list[Point]) -> Tensor:
-        """Hints given by hand, (1, channels, height, width) on the CPU; the later of two lies on top.
-
-        Raises:
-            UserError: a point outside the image, an impossible color, more points than `slots`.
-        """
+        """Hints given by hand, (1, channels, height, width) on the CPU; the later of two lies on top."""
         if points:
             raise UserError("This model takes no color hints: it was trained without data.pairs.hints.")
         return torch.empty(1, 0, height, width)
@@ -82,9 +72,8 @@ class NoHints(Hints):
 class HintSampling(Hints):
     """How many hints an image gets, from where and how exact: shared by spatial hints and palettes.
 
-    Sources: Zhang et al. 2017, "Real-Time User-Guided Image Colorization with Learned Deep Priors", 3.1 (geometric
-    count, squares of 1 to 9 pixels, Gaussian positions, now and then the whole image); PaintsChainer (noise, few
-    levels); AlacGAN (half of a batch without hints).
+    Sources: Zhang et al. 2017, "Real-Time User-Guided Image Colorization with Learned Deep Priors", 3.1; PaintsChainer
+    (noise, few levels); AlacGAN (half of a batch without hints).
 
     Args:
         none: share of the training images without any hint (0 to 1), so that the network learns to do without.
@@ -98,9 +87,6 @@ class HintSampling(Hints):
         drop: share of the training images that lose hints, and the share of their hints that they lose.
         eval_count: exact hints of each image in validation and test.
         eval_patch: side of the squares in validation, in test and of hints given by hand, in pixels.
-
-    Raises:
-        UserError: impossible values, all of them at once.
     """
 
     def __init__(
@@ -135,21 +121,12 @@ class HintSampling(Hints):
             "eval_count": (eval_count >= 0, "0 or more"),
             "eval_patch": (1 <= eval_patch <= MAX_SIDE, f"from 1 to {MAX_SIDE} pixels"),
         }
-        wrong = [
-            f"data.pairs.hints.{key} is {getattr(self, key)}: it must be {rule}."
-            for key, (valid, rule) in rules.items()
-            if not valid
-        ]
-        if wrong:
-            raise UserError("\n".join(wrong))
+        for key, (valid, rule) in rules.items():
+            if not valid:
+                raise UserError(f"data.pairs.hints.{key} is {getattr(self, key)}: it must be {rule}.")
 
     def sample_colors(self, image: Tensor) -> tuple[Patches, Tensor, Tensor]:
-        """Training's squares and their degraded colors, from the device's own generator.
-
-        Returns:
-            The squares, B x `most`, of which few are present; their colors, (B, most, 3); and which images get
-            everything, bool (B,): there all squares are present.
-        """
+        """Training's squares (B x `most`), their degraded colors (B, most, 3), and which images get everything (B,)."""
         batch, device = len(image), image.device
         lot = torch.rand(batch, device=device)
         everything = lot < self.all
@@ -176,7 +153,7 @@ class HintSampling(Hints):
         return patches, colors, everything
 
     def exact_colors(self, image: Tensor, seed: Tensor, count: int) -> tuple[Patches, Tensor]:
-        """So many squares in each image, all present, and their exact colors (B, count, 3), from the seeds alone."""
+        """So many squares in each image and their exact colors (B, count, 3), from the seeds alone."""
         chance = torch.stack([_chances(number, count) for number in seed.tolist()]).to(image.device)
         side = torch.full((len(image), count), self.eval_patch, device=image.device)
         patches = place(chance, side, torch.ones_like(side).bool(), self.eval_patch, image.shape[2:], self.position)
@@ -307,8 +284,7 @@ def place(
 ) -> Patches:
     """Squares where chance, (B, N, 2) uniform in [0, 1) for row and column, puts them in images of (height, width).
 
-    A side is cut to the image's shorter one. "gaussian": round the center, standard deviation a quarter of the image
-    (Zhang et al. 2017, 3.1).
+    A side is cut to the image's shorter one. "gaussian": around the center, standard deviation a quarter of the image.
     """
     side = side.clamp(max=min(size))
     if position == "gaussian":
@@ -328,8 +304,7 @@ def moved(patches: Patches, down: Tensor | int, right: Tensor | int, size: tuple
 def mean_colors(image: Tensor, patches: Patches) -> Tensor:
     """The mean color of each square: (B, C, H, W) in [0, 1] -> (B, N, C).
 
-    Summed as integers, 65535 for white: sums of 8-bit pixels are exact, and neither the device nor the size of the
-    batch can change the last bit.
+    Summed as integers, 65535 for white: neither the device nor the size of the batch can change the last bit.
     """
     pixel, inside = _cells(patches, image.shape[3])
     values = image.flatten(2).gather(2, pixel.flatten(1)[:, None].expand(-1, image.shape[1], -1))

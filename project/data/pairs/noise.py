@@ -19,23 +19,19 @@ class Noise(PairMaker):
 
     @abstractmethod
     def degrade(self, image: Tensor, generator: Generator | None) -> tuple[Tensor, Tensor | None]:
-        """Degrade a batch.
+        """(B, C, H, W) in [0, 1] -> the degraded batch, not clipped, and further input channels (B, K, H, W) or None.
 
-        Args:
-            image: float32 in [0, 1], (B, C, H, W).
-            generator: of all random numbers; None: the device's own.
-
-        Returns:
-            The degraded batch, not clipped, and further input channels (B, K, H, W) or None.
+        All random numbers come from the generator; None: the device's own.
         """
 
     def __call__(self, image: Tensor, target: Tensor | None, index: Tensor, seed: Tensor, training: bool) -> Batch:
         if training:
             degraded, extra = self.degrade(image, None)
         else:
-            parts = [self.degrade(single, generator) for single, generator in per_image(image, seed)]
-            degraded = torch.cat([part[0] for part in parts]).to(image.device)
-            extra = None if parts[0][1] is None else torch.cat([part[1] for part in parts]).to(image.device)
+            parts = (self.degrade(single, generator) for single, generator in per_image(image, seed))
+            degraded, extras = zip(*parts, strict=True)
+            degraded = torch.cat(degraded).to(image.device)
+            extra = None if extras[0] is None else torch.cat(extras).to(image.device)
         return Batch(_stack(degraded, extra), image, degraded, index, seed)
 
 
@@ -120,11 +116,9 @@ class SaltAndPepper(Noise):
 
 
 def resolve_pairs(pairs: PairMaker | None, targets: str | None) -> PairMaker:
-    """The pair maker for images with or without target images, so that any configuration takes a folder pair.
+    """The pair maker for images whose targets the key `targets` gives (None: no key), so that any config takes a pair.
 
-    Args:
-        pairs: what the configuration asks for; None: noise, or the images and their targets as they are.
-        targets: the key that gives target images, such as "data.target_root"; None: there are none.
+    Without `pairs`: noise, or the images and their targets as they are.
     """
     if pairs is None:
         return GaussianNoise() if targets is None else PairedInput()

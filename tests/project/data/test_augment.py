@@ -4,6 +4,7 @@ import importlib.metadata
 import pickle
 from itertools import product
 from random import Random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,14 @@ from workbench.errors import UserError
 
 OFF = {"hflip": False, "vflip": False, "quarter_turns": False}
 MOVE = {"rotate_degrees": 20, "shift": 0.1, "shear_degrees": 8}
+
+
+def draw(augmenter, image, target, seed):
+    """What `ImageDataset` does with one image."""
+    window = augmenter.begin(*image.shape[:2], seed)
+    if window is not None:
+        image, target = image[window], None if target is None else target[window]
+    return augmenter.change(image, target)
 
 
 def coordinates(height: int, width: int) -> np.ndarray:
@@ -26,21 +35,21 @@ def test_crops_are_unchanged_parts_when_all_is_off():
     cut = Augmenter(Augment(**OFF), 24)
     corners = set()
     for seed in range(300):
-        crop, _ = cut(image, None, seed)
+        crop, _ = draw(cut, image, None, seed)
         top, left = int(crop[0, 0, 0]), int(crop[0, 0, 1])
         corners.add((top, left))
         assert np.array_equal(crop, image[top : top + 24, left : left + 24])
     tops, lefts = zip(*corners, strict=True)
     assert (min(tops), max(tops)) == (0, 26)  # every place is reached, the last row and column included
     assert min(lefts) == 0 and max(lefts) >= 45
-    assert np.array_equal(Augmenter(Augment(**OFF), 24)(image[:24, :24], None, 5)[0], image[:24, :24])
+    assert np.array_equal(draw(cut, image[:24, :24], None, 5)[0], image[:24, :24])
 
 
 def test_flips_and_quarter_turns_give_all_eight_symmetries_equally_often():
     image = coordinates(16, 16)
     expected = {np.rot90(side, turns).tobytes() for side in (image, image[:, ::-1]) for turns in range(4)}
     augment = Augmenter(Augment(), 16)
-    seen = [augment(image, None, seed)[0].tobytes() for seed in range(800)]
+    seen = [draw(augment, image, None, seed)[0].tobytes() for seed in range(800)]
     counts = [seen.count(each) for each in expected]
     assert set(seen) == expected
     assert min(counts) > 60 and max(counts) < 140  # 100 expected, 9.4 standard deviation
@@ -51,7 +60,7 @@ def test_targets_are_moved_to_the_pixel(augment):
     image = coordinates(90, 120)
     moved = Augmenter(augment, 32)
     for seed in range(40):
-        result, target = moved(image, image.copy(), seed)
+        result, target = draw(moved, image, image.copy(), seed)
         assert result.shape == target.shape == (32, 32, 3)
         assert np.array_equal(result, target)
 
@@ -65,7 +74,7 @@ def test_masks_move_with_the_image_by_nearest_neighbor_and_keep_their_values(cro
     moved = Augmenter(Augment(**MOVE), crop, masks=True)
     compared = 0
     for seed in range(30):
-        result, target = moved(image, mask, seed)
+        result, target = draw(moved, image, mask, seed)
         assert target.shape == (*result.shape[:2], 1) and target.dtype == np.uint8
         assert set(np.unique(target)) <= {0, 50, 100, 150, 200}
         row, column = (result[..., channel].astype(int) for channel in range(2))
@@ -81,7 +90,7 @@ def test_colors_change_the_input_alone():
     image = coordinates(40, 50)
     for masks in (False, True):
         colors = Augmenter(Augment(**OFF, brightness=0.5, contrast=0.5), 32, masks)
-        result, target = colors(image, image[..., : 1 if masks else 3].copy(), 1)
+        result, target = draw(colors, image, image[..., : 1 if masks else 3].copy(), 1)
         top, left = int(target[0, 0, 0]), 0 if masks else int(target[0, 0, 1])
         if not masks:
             assert np.array_equal(target, image[top : top + 32, left : left + 32])
@@ -97,7 +106,7 @@ def test_everything_on_keeps_the_shape_and_the_stored_image(channels, crop):
     before = image.copy()
     augment = Augment(rotate_degrees=180, shift=0.2, shear_degrees=15, brightness=0.2, contrast=0.2)
     for seed in range(10):
-        result, _ = Augmenter(augment, crop)(image, None, seed)
+        result, _ = draw(Augmenter(augment, crop), image, None, seed)
         assert result.shape == (crop or 60, crop or 60, channels)
         assert result.dtype == np.uint8
     assert np.array_equal(image, before)
@@ -114,7 +123,7 @@ def test_the_margin_keeps_the_border_out(change):
     moved = Augmenter(Augment(**OFF, **change), side)
     places = np.stack([np.ones(side * side), *(axis.ravel() for axis in np.mgrid[:side, :side])], axis=1)
     for seed in range(40):
-        crop = moved(plane, None, seed)[0].astype(np.float64).ravel()
+        crop = draw(moved, plane, None, seed)[0].astype(np.float64).ravel()
         fitted = places @ np.linalg.lstsq(places, crop, rcond=None)[0]
         assert np.abs(fitted - crop).max() < 2.5
 
@@ -124,7 +133,7 @@ def test_rotation_and_shift_are_as_large_as_asked():
     rotated = Augmenter(Augment(**OFF, rotate_degrees=30), 32)
     angles = []
     for seed in range(200):
-        crop = rotated(planes, None, seed)[0].astype(np.float64)
+        crop = draw(rotated, planes, None, seed)[0].astype(np.float64)
         slope_along, slope_across = crop[16, 28, 1] - crop[16, 4, 1], crop[16, 28, 0] - crop[16, 4, 0]
         angles.append(np.degrees(np.arctan2(slope_across, slope_along)))
     assert -32 < min(angles) < -26 and 26 < max(angles) < 32
@@ -132,7 +141,7 @@ def test_rotation_and_shift_are_as_large_as_asked():
     point = np.zeros((32, 32, 1), np.uint8)
     point[16, 16] = 255
     moved = Augmenter(Augment(**OFF, shift=0.25), None)
-    places = [np.argwhere(moved(point, None, seed)[0][..., 0] > 60).mean(axis=0) - 16 for seed in range(100)]
+    places = [np.argwhere(draw(moved, point, None, seed)[0][..., 0] > 60).mean(axis=0) - 16 for seed in range(100)]
     assert 6 < np.abs(places).max() <= 8.5
 
 
@@ -140,34 +149,23 @@ def test_everything_follows_from_the_seed():
     image = np.random.default_rng(0).integers(0, 256, (80, 90, 3), np.uint8)
     augment = Augment(**MOVE, brightness=0.2, contrast=0.2)
     first, second = Augmenter(augment, 32), pickle.loads(pickle.dumps(Augmenter(augment, 32)))
-    results = [first(image, None, seed)[0] for seed in range(20)]
+    results = [draw(first, image, None, seed)[0] for seed in range(20)]
     for seed in reversed(range(20)):
-        assert np.array_equal(second(image, None, seed)[0], results[seed])
+        assert np.array_equal(draw(second, image, None, seed)[0], results[seed])
     assert len({result.tobytes() for result in results}) == 20
-    assert not np.array_equal(first(image, None, 2**62 + 3)[0], results[3])
-
-
-@pytest.mark.parametrize("name", ["hflip", "rotate_degrees", "shift", "shear_degrees", "brightness", "contrast"])
-def test_impossible_values(name):
-    for value in (-0.1, 181):
-        with pytest.raises(UserError, match=f"data.augment.{name} is {value}"):
-            Augment(**{name: value})
+    assert not np.array_equal(draw(first, image, None, 2**62 + 3)[0], results[3])
 
 
 @pytest.mark.parametrize(
     "installed", [{}, {"albumentations": "2.0.9"}, {"albumentations": "2.0.8", "albumentationsx": "2.1.0"}]
 )
 def test_another_albumentations_is_refused(monkeypatch, installed):
-    def version(name):
-        if name not in installed:
-            raise importlib.metadata.PackageNotFoundError(name)
-        return installed[name]
-
-    monkeypatch.setattr(importlib.metadata, "version", version)
+    found = lambda name: [SimpleNamespace(version=installed[name])] if name in installed else []  # noqa: E731
+    monkeypatch.setattr(importlib.metadata, "distributions", found)
     image = coordinates(40, 50)
-    assert Augmenter(Augment(), 16)(image, None, 1)[0].shape == (16, 16, 3)  # flips need none
+    assert draw(Augmenter(Augment(), 16), image, None, 1)[0].shape == (16, 16, 3)  # flips need none
     with pytest.raises(UserError, match=r"2\.0\.8(.|\n)*AGPL(.|\n)*pip install albumentations==2\.0\.8"):
-        Augmenter(Augment(shift=0.1), 16)(image, None, 1)
+        Augmenter(Augment(shift=0.1), 16)
 
 
 def albumentations(hflip, vflip, quarter_turns, random):
@@ -195,3 +193,10 @@ def test_the_same_symmetries_as_albumentations_from_the_same_numbers(options):
         for name, pixels in expected.items():
             np.testing.assert_array_equal(found[name], pixels)
         assert ours.getstate() == theirs.getstate()  # what comes next draws the same too
+
+
+def test_impossible_values():
+    for name in ("hflip", "rotate_degrees", "shift", "shear_degrees", "brightness", "contrast"):
+        for value in (-0.1, 181):
+            with pytest.raises(UserError, match=f"data.augment.{name} is {value}"):
+                Augment(**{name: value})

@@ -16,7 +16,7 @@ from project.data import ImageDataModule, drawings
 from project.data.cache import Cache
 from project.data.drawings import CARD, STYLES, Drawings, draw
 from project.data.images import decode
-from project.data.pairs import GaussianNoise, PairedInput
+from project.data.pairs import PairedInput
 from workbench.errors import UserError
 
 NUMBERS = range(60)
@@ -132,9 +132,3 @@ def test_the_data_module_takes_lines_as_inputs_and_colors_as_targets(make):
         np.testing.assert_array_equal((255 * pair.target[0]).round().byte().numpy(), colors.transpose(2, 0, 1))
     batch = next(iter(module.train_dataloader()))
     assert batch.image.shape == batch.target.shape == (4, 3, 32, 32)
-
-
-def test_noise_is_off_where_the_drawings_give_the_target(make, make_images, capsys):
-    assert isinstance(make(pairs=GaussianNoise()).pairs, PairedInput)
-    assert "data.source drawings gives both sides of each pair: GaussianNoise is off." in capsys.readouterr().out
-    assert isinstance(make(root=str(make_images(10))).pairs, GaussianNoise), "a root wins over the drawings"

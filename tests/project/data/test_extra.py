@@ -137,14 +137,7 @@ def test_what_is_held_out_is_left_out(make, others, tmp_path, capsys):
     kept = [record.origin for record in module.images["train"] if record.origin]
     assert kept == [str(others[0]), held["train"][0]]
     assert "Left out 2 of 4 extra pairs" in (printed := capsys.readouterr().out)
-    assert "validation or test split: sub/01.png, sub/02.png" in printed
-
-    manifest = tmp_path / "pairs" / "manifest.json"
-    rows = json.loads(manifest.read_text())
-    for row in rows["pairs"]:
-        del row["digest"]  # as an early version wrote it
-    manifest.write_text(json.dumps(rows))
-    assert len(make(tmp_path / "pairs").splits["train"]) == 9
+    assert "validation or test split:\n  sub/01.png\n  sub/02.png" in printed
     with pytest.raises(UserError, match="every pair comes from an image of the validation or test split"):
         make(pairs_folder(tmp_path / "leak", [Path(held["val"][1])]))
 

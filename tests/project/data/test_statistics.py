@@ -5,7 +5,6 @@ import pytest
 import torch
 from PIL import Image
 
-from project.data import ImageDataModule
 from project.data import statistics as statistics_module
 from project.data.cache import Cache
 from project.data.folder import Folder
@@ -85,32 +84,3 @@ def test_cached_until_an_image_the_set_or_the_size_changes(records, cache, monke
     for file in cache.folder.glob("statistics-*"):
         file.write_text("{}")
     assert fresh(records) == 5
-
-
-def test_a_set_of_digits_is_measured_over_train_alone(tmp_path, cache, monkeypatch):
-    """A torchvision set of two splits whose test digits are inverted: they must not count."""
-    import torchvision.datasets
-
-    digits = np.random.default_rng(0).integers(0, 256, (12, 28, 28), np.uint8)
-    digits[:, :6] = 0  # as dark round the digit as MNIST's
-
-    class Digits:
-        def __init__(self, root, train=True, download=False):
-            self.images = digits if train else 255 - digits
-
-        def __len__(self):
-            return len(self.images)
-
-        def __getitem__(self, number):
-            return Image.fromarray(self.images[number]), number % 10
-
-    monkeypatch.setattr(torchvision.datasets, "MNIST", Digits)
-    options = {"channels": 1, "crop": 28, "fractions": [0.75, 0.25, 0]}
-    module = ImageDataModule("MNIST", cache_dir=str(cache.folder), **options)
-    module.prepare_data()
-    module.setup("fit")
-    assert [len(module.splits[part]) for part in ("train", "val", "test")] == [9, 3, 12]
-    kept = [int(path[-10:-4]) - 1 for path in module.splits["train"]]  # numbered from 1
-    pixels = digits[kept] / 255
-    np.testing.assert_allclose(module.statistics.mean, pixels.mean(), atol=1e-6, rtol=0)
-    np.testing.assert_allclose(module.statistics.std, pixels.std(), atol=1e-6, rtol=0)

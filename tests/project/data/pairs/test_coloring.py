@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from jsonargparse import ArgumentParser
 from PIL import Image
 from skimage import color
 
@@ -13,7 +12,6 @@ from project.data.pairs import (
     GrayToColor,
     LinesToColor,
     NoHints,
-    PairMaker,
     PaletteHints,
     SpatialHints,
     XDoG,
@@ -204,17 +202,3 @@ def test_through_the_data_module(tmp_path, make_images, input_range):
     weights = torch.tensor([0.299, 0.587, 0.114], dtype=data.statistics.mean.dtype)
     expected = float(weights @ data.statistics.mean) if input_range == "standardize" else 0.0
     assert mean[0] == pytest.approx(expected, abs=1e-6)
-
-
-def test_chosen_in_yaml():
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--pairs", type=PairMaker)
-    hints = {"class_path": "SpatialHints", "init_args": {"patch": [2, 5], "drop": [0.2, 0.9], "none": 0.5}}
-    lines = {"class_path": "project.data.pairs.XDoG", "init_args": {"sigma": [0.3, 0.6]}}
-    tree = {"class_path": "LinesToColor", "init_args": {"hints": hints, "lines": lines}}
-    config = parser.parse_object({"pairs": tree})
-    assert config.pairs.class_path == "project.data.pairs.LinesToColor"
-    assert config.pairs.init_args.hints.class_path == "project.data.pairs.SpatialHints"
-    maker = parser.instantiate(config).pairs
-    assert isinstance(maker, LinesToColor) and maker.hints.patch == (2, 5) and maker.lines.sigma == (0.3, 0.6)
-    assert parser.parse_object({"pairs": {"class_path": "project.data.pairs.GaussianNoise"}})
