@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from workbench.main import PROGRAM, main
 
@@ -25,16 +26,17 @@ HEADINGS = {
     "colorfulness": ("colorfulness", 1),
     "colorfulness_ratio": ("colorfulness / target's", 2),
     "lpips": ("LPIPS", 4),
-    "fid": ("FID", 2),
     "loss": ("loss", 4),
 }
 
 
-def next_steps(folder: Path, checkpoint: Path) -> dict[str, object]:
+def next_steps(folder: Path, checkpoint: Path, model: Any) -> dict[str, object]:
     """Where a run's images are, and the commands that use its checkpoints."""
     command = "python -m project"
     files = {"Samples": folder / "samples" / "latest.png", "Hint curve": folder / "hint_curve.png"}
     steps: dict[str, object] = {label: path for label, path in files.items() if path.is_file()}
+    if not hasattr(model, "restore"):  # another task
+        return steps
     if len(list(checkpoint.parent.glob("snapshot-*.ckpt"))) > 1:
         steps["Snapshots"] = f"{command} ensemble --ckpts {checkpoint.parent / 'snapshot-*.ckpt'}"
     predict = f"predict --ckpt_path {checkpoint} --input FOLDER --output {folder / 'predictions'}"

@@ -222,7 +222,7 @@ class CommandLine(LightningCLI):
             facts[f"{kind.capitalize()} checkpoint"] = best
             if sharded:
                 facts["Test"] = f"python -m {PROGRAM.name} test --ckpt_path {best}"
-            facts |= PROGRAM.next_steps(run.folder, best)
+            facts |= PROGRAM.next_steps(run.folder, best, trainer.lightning_module)
         facts["Upload to W&B"] = upload_command(run)
         what = "last validation" if sharded else f"{kind} checkpoint"
         print_scores(scores, facts, title=f"{run.name} after {trainer.global_step} steps ({what})")

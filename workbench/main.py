@@ -45,7 +45,7 @@ class Program:
     callbacks: dict[str, str] = field(default_factory=dict)  # command-line key -> class path
     headings: dict[str, tuple[str, int]] = field(default_factory=dict)  # metric -> heading and decimals, in order
     # (run's folder, checkpoint) -> lines by their label, which follow the results of a training run
-    next_steps: Callable[[Path, Path], dict[str, Any]] = lambda folder, checkpoint: {}
+    next_steps: Callable[[Path, Path, Any], dict[str, Any]] = lambda folder, checkpoint, model: {}
 
 
 PROGRAM = Program()  # the one that runs
