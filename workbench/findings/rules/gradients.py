@@ -5,36 +5,30 @@ from __future__ import annotations
 import math
 from statistics import median
 
-from workbench.findings.engine import Level, Rule
 from workbench.findings.finding import Finding
 from workbench.findings.history import History
-from workbench.findings.progress import FAR_OFF, Progress, progress_of
+from workbench.findings.progress import FAR_OFF, Progress, TrainingRule, progress_of
 from workbench.findings.rules.units import blocked_units, input_off_center
 from workbench.findings.rules.weights import outgrows_its_steps
 
 
 def weight_gradients(history: History, network: str, count: int) -> dict[str, float]:
     """The median norm of each weight's gradient over the last measured steps, in the order of the network."""
-    table = history.table("gradient")
-    names = [name for name in history.model.tensors_of(network, "weight") if name in table]
-    found = {name: table[name].finite().tail(count) for name in names}
+    found = {name: series.finite().tail(count) for name, series in history.rows("gradient", network).items()}
     return {name: series.median() for name, series in found.items() if len(series) >= min(count, 4)}
 
 
-class VanishingGradients(Rule[History]):
+class VanishingGradients(TrainingRule):
     """Next to nothing of the error reaches the first layers."""
 
     code = "vanishing-gradients"
-    level = Level.SYMPTOM
     limit = 1e-3
     share = 0.25  # share of the layers below the limit that counts as well, where skip connections feed the first
     count = 6
     steps = 40
 
-    def evaluate(self, history: History) -> Finding | None:
+    def find(self, history: History) -> Finding | None:
         model = history.model
-        if history.step < self.steps:
-            return None
         for network in model.networks():
             norms = weight_gradients(history, network, self.count)
             if len(norms) < 3:
@@ -45,28 +39,26 @@ class VanishingGradients(Rule[History]):
             if values[0] >= self.limit * last and weak < self.share * len(values):
                 continue
             name = names[0] if values[0] < self.limit * last else min(norms, key=norms.__getitem__)
-            harmed = progress_of(history).poor and network not in model.discriminators
             advice = (
                 f"Its gradient is {norms[name] / last:.1e} of the last layer's, so it hardly learns. Try norms"
-                f"{model.option(network, 'norm', 'group')}, ReLU{model.option(network, 'activation', 'relu')} and "
-                f"residual connections{model.option(network, 'stage_residual', 'true')}, or fewer layers."
+                f"{model.option(network, 'norm', 'group')}, ReLU{model.option(network, 'activation', 'relu')}, "
+                f"residual connections{model.option(network, 'stage_residual', 'true')} or fewer layers."
             )
-            report = self.fault if harmed else self.note
-            return report(history.step, name, norms[name] / last, self.limit, advice)
+            harmed = progress_of(history).poor and network not in model.discriminators
+            return self.report(history, name, norms[name] / last, advice, harmed)
         return None
 
 
-class ExplodingGradients(Rule[History]):
+class ExplodingGradients(TrainingRule):
     """Gradients that outgrow themselves, or grow from layer to layer on their way back."""
 
     code = "exploding-gradients"
-    level = Level.SYMPTOM
     growth = 10.0
     ratio = 70.0
     count = 6
     steps = 20
 
-    def evaluate(self, history: History) -> Finding | None:
+    def find(self, history: History) -> Finding | None:
         progress, model = progress_of(history), history.model
         for network in model.networks():
             if network in model.discriminators:
@@ -78,7 +70,7 @@ class ExplodingGradients(Rule[History]):
 
     def _outgrown(self, history: History, network: str, progress: Progress) -> Finding | None:
         norms = history[f"gradient/{network}"].finite()
-        if history.step < self.steps or len(norms) < 2 * self.count or outgrows_its_steps(history, network):
+        if len(norms) < 2 * self.count or outgrows_its_steps(history, network):
             return None
         if history.model.adversarial:  # a discriminator that becomes certain pulls harder and harder
             return None
@@ -103,11 +95,9 @@ class ExplodingGradients(Rule[History]):
         return self._name(history, name, ratio, self.ratio, progress.poor, what)
 
     def _far_off(self, history: History, progress: Progress) -> Finding | None:
-        if history.step < self.steps or not progress.still_off:
-            return None
-        if any(series.values[0] >= 0.5 for series in history.table("saturated").values()):
-            return None  # units saturated before the first step keep it from recovering
-        if input_off_center(history):
+        # Units that were saturated before the first step keep it from recovering.
+        saturated = any(series.values[0] >= 0.5 for series in history.table("saturated").values())
+        if not progress.still_off or saturated or input_off_center(history):
             return None
         error = progress.first_error
         what = f"is as far off as the output, whose error was {error:.0f} times the trivial one before the first step"
@@ -119,17 +109,15 @@ class ExplodingGradients(Rule[History]):
             f"The gradient {what}. Clip it, {model.clipping.set(0.1)}, and start with smaller weights"
             f"{model.option(network, 'init', 'kaiming')} and norms{model.option(network, 'norm', 'group')}."
         )
-        report = self.fault if harmed else self.note
-        return report(history.step, where, value, limit, advice)
+        return self.report(history, where, value, advice, harmed, limit)
 
 
-class NonfiniteLoss(Rule[History]):
+class NonfiniteLoss(TrainingRule):
     """A loss that is NaN or infinite."""
 
     code = "nonfinite-loss"
-    level = Level.SYMPTOM
 
-    def evaluate(self, history: History) -> Finding | None:
+    def find(self, history: History) -> Finding | None:
         if history.nonfinite is None:
             return None
         step, name = history.nonfinite
@@ -138,8 +126,8 @@ class NonfiniteLoss(Rule[History]):
             where += "; gradients first in {1}, at step {0}".format(*history.nonfinite_gradient)
         model = history.model
         advice = (
-            "Look at the batch of that step (NaN in the input?) and for log, sqrt or a division by 0 in the loss; "
-            f"instead of 16-mixed precision try bf16-mixed{model.key('--trainer.precision bf16-mixed')}. Anomaly "
-            f"detection names the place{model.key('--trainer.detect_anomaly true')}."
+            "Look at the batch of that step (NaN in the input?) and for log, sqrt or a division by 0 in the loss; use "
+            f"bf16-mixed, not 16-mixed{model.key('--trainer.precision bf16-mixed')}. Anomaly detection names the place"
+            f"{model.key('--trainer.detect_anomaly true')}."
         )
-        return self.fault(step, where, "nan or inf", "a number", advice)
+        return self._finding("fault", step, where, "nan or inf", "a number", advice)

@@ -6,15 +6,14 @@ import itertools
 import math
 from statistics import median
 
-from workbench.findings.engine import Level, Rule
+from workbench.findings.engine import Level
 from workbench.findings.finding import Finding
 from workbench.findings.history import History
-from workbench.findings.progress import progress_of
+from workbench.findings.progress import TrainingRule, progress_of
 from workbench.findings.rules.units import blocked_units
-from workbench.findings.series import Series
 
 
-class RegularizationDominates(Rule[History]):
+class RegularizationDominates(TrainingRule):
     """What pulls weights towards 0 is stronger than what the data says."""
 
     code = "regularization-dominates"
@@ -23,44 +22,35 @@ class RegularizationDominates(Rule[History]):
     count = 8  # so many measured steps; not the last ones: once the weights are gone, so is the penalty
     steps = 30
 
-    def evaluate(self, history: History) -> Finding | None:
-        if history.step < self.steps:
-            return None
+    def find(self, history: History) -> Finding | None:
         model, data = history.model, dict(history["train/loss"].finite())
         pulls = [
             (name, setting, [value / abs(data[step]) for step, value in history[name].finite() if data.get(step)])
             for name, setting in model.penalties.items()
         ]
-        pulls += [
-            (network, setting, history[f"decay/{network}"].finite().values)
-            for network, setting in model.weight_decay.items()
-        ]
+        pulls += [(name, s, history[f"decay/{name}"].finite().values) for name, s in model.weight_decay.items()]
         for where, setting, ratios in pulls:
             above = [ratio for ratio in ratios if ratio > self.limit]
             if len(above) >= self.count:
-                report, ratio = self.fault if progress_of(history).poor else self.note, median(above)
                 advice = (
-                    f"The pull of the weights towards 0 is {ratio:.1f} times what the data asks for: "
+                    f"The pull of the weights towards 0 is {median(above):.1f} times what the data asks for: "
                     f"{setting.set((setting.value or 0) / 100)}."
                 )
-                return report(history.step, where, ratio, self.limit, advice)
+                return self.report(history, where, median(above), advice, progress_of(history).poor)
         return None
 
 
-class WeightsAbnormal(Rule[History]):
+class WeightsAbnormal(TrainingRule):
     """A layer whose weights or biases outgrow all others: outputs and gradients that are far off follow from it.
 
     Where units are dead or saturated, that is what large values have done, and what is named.
     """
 
     code = "weights-abnormal"
-    level = Level.SYMPTOM
     limit = 10.0
     steps = 20
 
-    def evaluate(self, history: History) -> Finding | None:
-        if history.step < self.steps:
-            return None
+    def find(self, history: History) -> Finding | None:
         for network in history.model.networks():
             name, ratio = growing(history, network)
             if name:
@@ -74,7 +64,8 @@ class WeightsAbnormal(Rule[History]):
     @staticmethod
     def _larger(history: History, network: str, role: str) -> tuple[str, float]:
         """The layer that is largest against the others, each weight measured by what its fan-in asks for."""
-        sizes = {name: size_of(history, name, series.last) for name, series in scales(history, network, role)}
+        rows = history.rows("scale", network, role).items()
+        sizes = {name: size_of(history, name, series.last) for name, series in rows}
         sizes = {name: size for name, size in sizes.items() if math.isfinite(size)}
         if len(sizes) < 4:
             return "", 0.0
@@ -85,25 +76,21 @@ class WeightsAbnormal(Rule[History]):
 
     def _name(self, history: History, network: str, where: str, ratio: float, what: str) -> Finding:
         progress, model = progress_of(history), history.model
-        report = self.fault if progress.poor or progress.still_off else self.note
         advice = (
             f"The mean size of its values is {ratio:.0f} {what}. Look at how it is initialized"
-            f"{model.option(network, 'init', 'kaiming')}, and lower the rate, {model.lower_rate(network, 3)}; a "
-            "weight_decay of 1e-4 in the optimizer holds weights down."
+            f"{model.option(network, 'init', 'kaiming')}, lower the rate, {model.lower_rate(network, 3)}, and hold "
+            "weights down by a weight_decay of 1e-4 in the optimizer."
         )
-        return report(history.step, where, ratio, self.limit, advice)
+        return self.report(history, where, ratio, advice, progress.poor or progress.still_off)
 
 
 def growing(history: History, network: str, growth: float = 1.3, grown: float = 4.0) -> tuple[str, float]:
     """A layer whose weights keep growing through the whole run, and by how much; an empty name where there is none.
 
-    Args:
-        history: The measurements.
-        network: Its name.
-        growth: Factor at least, from each quarter of the run to the next.
-        grown: Over the whole run; and against what the fan-in asks for.
+    ``growth`` is the least factor from each quarter of the run to the next; ``grown`` that over the whole run, and
+    against what the fan-in asks for.
     """
-    for name, series in scales(history, network, "weight"):
+    for name, series in history.rows("scale", network).items():
         parts = series.finite().parts(4)
         if any(not len(part) for part in parts) or not parts[0].last > 0:
             continue
@@ -118,14 +105,8 @@ def growing(history: History, network: str, growth: float = 1.3, grown: float = 
 def outgrows_its_steps(history: History, network: str) -> bool:
     """Whether weights grow faster than the optimizer's steps can have moved them: then no rate is to blame for it."""
     name, ratio = growing(history, network, growth=1.15, grown=1.7)
-    steps = history.table("update").get(name, Series()).finite()
+    steps = history.row("update", name).finite()
     return bool(name) and math.log(ratio) > 1.5 * steps.median() * 0.75 * history.step
-
-
-def scales(history: History, network: str, role: str) -> list[tuple[str, Series]]:
-    """The mean size of the values of each weight or bias of a network."""
-    table = history.table("scale")
-    return [(name, table[name]) for name in history.model.tensors_of(network, role) if name in table]
 
 
 def size_of(history: History, name: str, value: float) -> float:
