@@ -221,11 +221,9 @@ class Watch(Callback):
             self.throughput.resume()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate a last time, since a short run may not have been evaluated since its beginning; plot."""
+        """Evaluate a last time, since a short run may not have been evaluated since its beginning."""
         if self.recorder is not None:
             self._evaluate(trainer, may_stop=False)
-        if self.throughput is not None:
-            self.throughput.plot()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._forget()

@@ -58,8 +58,7 @@ def rule(name: str, where: Level, results: dict[int, str], **attributes) -> Rule
             result = results.get(subject)
             if isinstance(result, Exception):
                 raise result
-            reports = {"fault": self.fault, "note": self.note}
-            return reports[result](subject, "x", 1.0, 0.5, "Fix it.") if result in reports else None
+            return self._finding(result, subject, "x", 1.0, 0.5, "Fix it.") if result else None
 
     for key, value in attributes.items():
         setattr(Made, key, value)
