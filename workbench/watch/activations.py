@@ -72,13 +72,11 @@ def record_activations(
     order: list[str] | None = None,
     outputs: dict[str, Any] | None = None,
 ) -> Iterator[None]:
-    """Within this context every non-linearity in a forward pass of ``model`` is reported.
+    """Within this context ``on_activation`` is called with every non-linearity in a forward pass of ``model``, right
+    after it is computed; it must not keep the tensors.
 
-    Args:
-        model: Its modules give the places their names; hooks are there only within the context.
-        on_activation: Called with each, right after it is computed; must not keep the tensors.
-        order: Filled with the names of modules that have parameters of their own, in the order in which they run.
-        outputs: Filled with the last output of each direct child of the model: its networks, not their layers.
+    Filled are ``order``, with the names of modules that have parameters of their own, in the order in which they run,
+    and ``outputs``, with the last output of each direct child of the model: its networks, not their layers.
     """
     stack: list[str] = []
     last: nn.Module | None = None  # layer with weights
@@ -131,11 +129,8 @@ class Activations:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.histograms: dict[str, Tensor] = {}
-        self._reset()
-
-    def _reset(self) -> None:
-        self._largest: dict[str, Tensor] = {}
-        self._thresholds: dict[str, float] = {}
+        # Of the pass in progress: how far each channel is above dead, how much of it is at an end; moments.
+        self._above: dict[str, Tensor] = {}
         self._at_end: dict[str, Tensor] = {}
         self._moments: dict[str, Tensor] = {}
 
@@ -145,8 +140,7 @@ class Activations:
             return
         before, after = event.before.float(), event.after.float()
         if event.kind in CAN_DIE:
-            self._largest[event.name] = event.after.abs().amax(event.others()).float()
-            self._thresholds[event.name] = CAN_DIE[event.kind]
+            self._above[event.name] = event.after.abs().amax(event.others()).float() - CAN_DIE[event.kind]
         elif event.kind in ENDS:
             low, high = ENDS[event.kind]
             at_end = (event.after <= low) | (event.after >= high)
@@ -166,19 +160,18 @@ class Activations:
     def finish(self, step: int) -> None:
         """Count over all processes; every one has to call it."""
         trainer = self.recorder.trainer
-        largest, at_end = _reduced(trainer, self._largest, "max"), _reduced(trainer, self._at_end, "mean")
-        dead = {name: (values <= self._thresholds[name]).float().mean() for name, values in largest.items()}
+        above, at_end = _reduced(trainer, self._above, "max"), _reduced(trainer, self._at_end, "mean")
+        dead = {name: (values <= 0).float().mean() for name, values in above.items()}
         saturated = {name: (values > AT_ITS_END).float().mean() for name, values in at_end.items()}
-        if trainer.is_global_zero:
-            for table, shares in (("dead", dead), ("saturated", saturated)):
-                if shares:
-                    values = torch.stack(list(shares.values()))
-                    self.recorder.put(list(shares), values, step, table=table)
-                    self.recorder.put([f"{table}_units/worst"], values.max(), step, log=True)
-            for position, table in enumerate(MOMENTS if self._moments else ()):
-                values = torch.stack([moments[position] for moments in self._moments.values()])
+        for table, shares in (("dead", dead), ("saturated", saturated)):
+            if shares and trainer.is_global_zero:
+                values = torch.stack(list(shares.values()))
+                self.recorder.put(list(shares), values, step, table=table)
+                self.recorder.put([f"{table}_units/worst"], values.max(), step, log=True)
+        if self._moments and trainer.is_global_zero:
+            for table, values in zip(MOMENTS, torch.stack(list(self._moments.values())).T, strict=True):
                 self.recorder.put(list(self._moments), values, step, table=table)
-        self._reset()
+        self._above, self._at_end, self._moments = {}, {}, {}
 
     def latest(self) -> dict[str, dict[str, float]]:
         """The newest measurements of each layer, the worst first; logs the histograms of the last pass."""

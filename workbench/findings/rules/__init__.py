@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from workbench.findings.progress import TrainingRule
-from workbench.findings.rules import adversarial, gradients, losses, rate, units, weights, wiring
+from workbench.findings.rules import adversarial, layers, losses, rate, wiring
 
 RULES = (
     wiring.GradientsNotCleared,
@@ -11,16 +11,16 @@ RULES = (
     wiring.LabelsSwapped,
     wiring.DiscriminatorLeaks,
     adversarial.AdversarialImbalance,
-    weights.RegularizationDominates,
+    layers.RegularizationDominates,
     rate.LearningRateHigh,
     rate.LearningRateLow,
-    weights.WeightsAbnormal,
-    gradients.ExplodingGradients,
-    gradients.NonfiniteLoss,
-    units.DeadUnits,
-    units.SaturatedUnits,
-    gradients.VanishingGradients,
-    units.ActivationsOffCenter,
+    layers.WeightsAbnormal,
+    layers.ExplodingGradients,
+    layers.NonfiniteLoss,
+    layers.DeadUnits,
+    layers.SaturatedUnits,
+    layers.VanishingGradients,
+    layers.ActivationsOffCenter,
     adversarial.ModeCollapse,
     adversarial.DiscriminatorInert,
     adversarial.DiscriminatorOverfits,

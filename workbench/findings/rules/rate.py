@@ -9,13 +9,17 @@ from workbench.findings.engine import Level
 from workbench.findings.finding import Finding
 from workbench.findings.history import History
 from workbench.findings.progress import Progress, TrainingRule, level, progress_of, rise
-from workbench.findings.rules.weights import outgrows_its_steps
+from workbench.findings.rules.layers import outgrows_its_steps
 from workbench.findings.series import Series
 
 
 def update_ratio(history: History, network: str) -> Series:
     """The median over a network's weights of |step| / |weight|, at each measured step."""
     return history[f"update/{network}"].finite()
+
+
+def _peak(history: History, progress: Progress) -> float:
+    return max(history[progress.loss].finite().tail(10).values, default=math.nan)
 
 
 class LearningRateHigh(TrainingRule):
@@ -70,8 +74,7 @@ class LearningRateHigh(TrainingRule):
             return self._name(history, network, jump, self.jump)
         faint = ratio.median() < self.faint
         if self._climbs(history, progress) and not faint and not outgrows_its_steps(history, network):
-            value = self._peak(history, progress) / max(abs(progress.start), 1e-12)
-            return self._name(history, network, value, self.climb)
+            return self._name(history, network, _peak(history, progress) / max(abs(progress.start), 1e-12), self.climb)
         if len(settled) >= self.count and ratio.median() > self.limit:
             lower = history.model.lower_rate(network, 3)
             advice = f"Steps are large against the weights, and yet it learns; a smaller rate may end better: {lower}."
@@ -90,7 +93,7 @@ class LearningRateHigh(TrainingRule):
         if math.isnan(progress.start) or progress.adversarial_only:
             return False
         if not progress.finite and len(loss):
-            return rise(progress.start, self._peak(history, progress)) > (self.burst if progress.start > 0 else 1)
+            return rise(progress.start, _peak(history, progress)) > (self.burst if progress.start > 0 else 1)
         if history["game/gradient_ratio"].last > 1:
             return False  # the adversary pulls harder than the reconstruction, and that is what it costs
         if len(loss) < self.enough:
@@ -103,10 +106,6 @@ class LearningRateHigh(TrainingRule):
     def _wildest(history: History, network: str) -> float:
         """Of all steps so far: weights that were replaced once are large from then on, and steps small against them."""
         return max(update_ratio(history, network).values, default=0.0)
-
-    @staticmethod
-    def _peak(history: History, progress: Progress) -> float:
-        return max(history[progress.loss].finite().tail(10).values, default=math.nan)
 
     def _jump(self, history: History, network: str) -> float | None:
         rates = history[f"lr/{network}"].tail(100)

@@ -6,7 +6,7 @@ from workbench.findings.engine import Level
 from workbench.findings.finding import Finding
 from workbench.findings.history import History, Parameter
 from workbench.findings.progress import TrainingRule
-from workbench.findings.rules.units import blocked_units
+from workbench.findings.rules.layers import blocked_units
 
 
 class GradientsNotCleared(TrainingRule):
