@@ -46,31 +46,16 @@ class Level(IntEnum):
 
 
 class Rule(ABC, Generic[Subject]):
-    """One thing that can be wrong, and how it is recognized. To add one: inherit, and write ``evaluate``.
+    """One thing that can be wrong, and how it is recognized. To add one: inherit, and write ``evaluate``."""
 
-    Attributes:
-        code: The finding's code, a section of docs/faults.md.
-        level: Where the fault sits.
-        implied_by: Codes of faults that explain this one, whatever their level.
-        harms_learning: Whether the fault shows in how a network learns; otherwise it suppresses no other level.
-    """
-
-    code: ClassVar[str]
-    level: ClassVar[Level]
-    implied_by: ClassVar[frozenset[str]] = frozenset()
-    harms_learning: ClassVar[bool] = True
+    code: ClassVar[str]  # the finding's code, a section of docs/faults.md
+    level: ClassVar[Level]  # where the fault sits
+    implied_by: ClassVar[frozenset[str]] = frozenset()  # codes of faults that explain this one, whatever their level
+    harms_learning: ClassVar[bool] = True  # whether it shows in how a network learns, and may suppress higher levels
 
     @abstractmethod
     def evaluate(self, subject: Subject) -> Outcome | list[Outcome] | None:
         """What was found; None where all is well or there is not enough evidence yet."""
-
-    def fault(self, step: int, where: str, value: float | str, limit: float | str, advice: str) -> Finding:
-        """A finding that training is being harmed."""
-        return self._finding("fault", step, where, value, limit, advice)
-
-    def note(self, step: int, where: str, value: float | str, limit: float | str, advice: str) -> Finding:
-        """A finding that is worth a look."""
-        return self._finding("note", step, where, value, limit, advice)
 
     def _finding(self, severity: str, step: int, where: str, value: float | str, limit: float | str, advice: str):
         advice = f"{advice} See {FAULTS_PAGE}#{self.code}."
@@ -102,25 +87,16 @@ class RuleEngine(Generic[Subject]):
 
     Args:
         rules: Within a level, causes before what follows from them.
-
-    Attributes:
-        faults: Codes that were reported as faults; they suppress what follows from them.
-        notes: Codes that were reported as notes, each of which may still become a fault.
     """
 
     def __init__(self, rules: Iterable[Rule[Subject]]) -> None:
         self.rules = sorted(rules, key=lambda rule: rule.level)
-        self.faults: list[str] = []
-        self.notes: list[str] = []
+        self.faults: list[str] = []  # codes that were reported as faults; they suppress what follows from them
+        self.notes: list[str] = []  # codes that were reported as notes, each of which may still become a fault
 
     def run(self, subject: Subject, before: Callable[[Rule[Subject]], None] = lambda rule: None) -> Iterator[Outcome]:
-        """Evaluate every rule once; ``before`` is called with each one that is not suppressed.
-
-        Yields:
-            The outcomes of each rule, at least one.
-
-        Raises:
-            UserError: As a rule raises it. A rule that fails otherwise is skipped.
+        """Evaluate every rule once, and yield at least one outcome of each; ``before`` is called with each one that is
+        not suppressed. A UserError of a rule is raised; one that fails otherwise is skipped.
         """
         for rule in self.rules:
             cause = suppressed_by(rule, self._found())
@@ -168,8 +144,7 @@ class RuleEngine(Generic[Subject]):
 
     def _record(self, outcome: Outcome) -> None:
         if isinstance(outcome, Finding):
-            codes = self.faults if outcome.is_fault else self.notes
-            codes += [outcome.code] if outcome.code not in codes else []
+            (self.faults if outcome.is_fault else self.notes).append(outcome.code)
 
 
 def _as_list(outcome: Outcome | list[Outcome] | None) -> list[Outcome]:

@@ -73,6 +73,11 @@ class ModelInfo:
         """Whether there is a discriminator."""
         return bool(self.discriminators)
 
+    @property
+    def discriminator(self) -> str:
+        """The name of the (first) discriminator."""
+        return min(self.discriminators, default="discriminator")
+
     def networks(self) -> list[str]:
         """The networks that an optimizer trains, in order."""
         return list(dict.fromkeys(p.network for p in self.parameters.values() if p.optimizer is not None))
@@ -80,14 +85,6 @@ class ModelInfo:
     def main_network(self) -> str:
         """The first one that is no discriminator."""
         return next((name for name in self.networks() if name not in self.discriminators), "network")
-
-    def tensors_of(self, network: str, role: str | None = None) -> list[str]:
-        """Names of a network's trained tensors, in order."""
-        return [
-            name
-            for name, p in self.parameters.items()
-            if p.network == network and p.optimizer is not None and (role is None or p.role == role)
-        ]
 
     # Advice: keys where there is a command line, plain words in a script
 
@@ -123,24 +120,17 @@ class History:
     ``probe/nothing``, ``probe/mean`` (mean squared error on the probe: of the network, of doing nothing, of the mean).
     Tables hold a series for each layer: ``gradient``, ``missing``, ``update``, ``moved``, ``scale`` by parameter;
     ``dead``, ``saturated``, ``off_center``, ``offset`` by activation; ``carried``, ``leaked`` by network.
-
-    Attributes:
-        step: Optimizer steps done.
-        first: The first ten values of each scalar.
-        nonfinite: Step and name of the first loss that was not finite.
-        nonfinite_gradient: Step and tensor of the first gradient that was not finite.
-        cache: What was derived from the measurements; cleared by the next one.
     """
 
     def __init__(self, model: ModelInfo | None = None) -> None:
         self.model = model or ModelInfo()
-        self.step = 0
+        self.step = 0  # optimizer steps done
         self.scalars: dict[str, Series] = {}
         self.tables: dict[str, dict[str, Series]] = {}
-        self.first: dict[str, list[float]] = {}
-        self.nonfinite: tuple[int, str] | None = None
-        self.nonfinite_gradient: tuple[int, str] | None = None
-        self.cache: dict[str, Any] = {}
+        self.first: dict[str, list[float]] = {}  # the first ten values of each scalar
+        self.nonfinite: tuple[int, str] | None = None  # step and name of the first loss that was not finite
+        self.nonfinite_gradient: tuple[int, str] | None = None  # step and tensor of the first such gradient
+        self.cache: dict[str, Any] = {}  # what was derived from the measurements; cleared by the next one
 
     def add(self, name: str, step: int, value: float, table: str | None = None) -> None:
         """Append to a scalar, or to one layer's series of a table."""
@@ -167,6 +157,16 @@ class History:
     def table(self, name: str) -> dict[str, Series]:
         """A table; empty when it was never measured."""
         return self.tables.get(name, {})
+
+    def row(self, table: str, name: str) -> Series:
+        """One layer's series; empty when it was never measured."""
+        return self.table(table).get(name) or Series()
+
+    def rows(self, table: str, network: str, role: str = "weight") -> dict[str, Series]:
+        """The series of a network's trained tensors of one role, in the order in which it uses them."""
+        parameters, found = self.model.parameters.items(), self.table(table)
+        names = (n for n, p in parameters if p.network == network and p.optimizer is not None and p.role == role)
+        return {name: found[name] for name in names if name in found}
 
     def latest(self, table: str) -> dict[str, float]:
         """The last value of each layer."""

@@ -1,21 +1,50 @@
-"""Whether a run gets anywhere: what decides if a symptom does harm."""
+"""Whether a run gets anywhere: what decides if a symptom does harm. And what all rules on a run have in common."""
 
 from __future__ import annotations
 
 import math
 from functools import cached_property
+from typing import ClassVar
 
+from workbench.findings.engine import Level, Rule
+from workbench.findings.finding import Finding
 from workbench.findings.history import History
 from workbench.findings.series import Series
 
 BETTER = 0.98  # share of the trivial outputs' error below which a network has learned something
-FALL = 0.02
-"""Share of its level by which a loss has to fall, from one third of the run to the next, to count as falling."""
+FALL = 0.02  # share of its level by which a loss has to fall, from one third of the run to the next
 IMPROVED = 0.03  # share by which the error on the probe has to fall to count as improving
 LEARNED = 0.1  # share of its first level by which a loss has to have fallen where no trivial error is known
-FAR_OFF = 30.0
-"""Error before the first step against the worse of the trivial outputs, from which on the start is to blame."""
+FAR_OFF = 30.0  # first error against the worse of the trivial outputs' from which on the start is to blame
 TOO_EARLY = 30  # steps before which nothing is called poor
+
+
+class TrainingRule(Rule[History]):
+    """A rule on a run while it trains. To add one: inherit, write ``find``, and list it in ``training_rules``."""
+
+    level = Level.SYMPTOM
+    limit: ClassVar[float] = 0.0
+    steps: ClassVar[int] = 0  # optimizer steps before which it is not evaluated
+
+    def evaluate(self, history: History) -> Finding | None:
+        return self.find(history) if history.step >= self.steps else None
+
+    def find(self, history: History) -> Finding | None:
+        """What was found; None where all is well or there is not enough evidence yet."""
+        raise NotImplementedError
+
+    def report(
+        self,
+        history: History,
+        where: str,
+        value: float | str,
+        advice: str,
+        harmed: bool = True,
+        limit: float | str | None = None,
+    ) -> Finding:
+        """A fault where training is harmed, else a note."""
+        limit = self.limit if limit is None else limit
+        return self._finding("fault" if harmed else "note", history.step, where, value, limit, advice)
 
 
 def progress_of(history: History) -> Progress:
@@ -36,10 +65,10 @@ class Progress:
         self.loss = main_loss(history)  # the loss that says how well the task is done
         self.start = history.start(self.loss)
         self.now = level(history[self.loss])
-
-    @property
-    def finite(self) -> bool:
-        return math.isfinite(self.history["loss"].last) or not len(self.history["loss"])
+        self.finite = math.isfinite(history["loss"].last) or not len(history["loss"])
+        # Whether nothing but a discriminator says how well the task is done.
+        self.adversarial_only = history.model.adversarial and self.loss == "loss"
+        self.fallen = -rise(self.start, self.now)  # the share of its first level; below 0 when it has risen
 
     def trivial_errors(self) -> list[float]:
         """Errors on the probe of the outputs that need no network, as far as they are known."""
@@ -74,21 +103,14 @@ class Progress:
     @property
     def blown_up(self) -> bool:
         """Whether the loss is far above where it began, or not finite. An adversarial loss alone may drift anywhere."""
-        return not self.finite or (not self.adversarial_only and rise(self.start, self.now) > 1)
-
-    @property
-    def adversarial_only(self) -> bool:
-        """Whether nothing but a discriminator says how well the task is done."""
-        return self.history.model.adversarial and self.loss == "loss"
+        return not self.finite or (not self.adversarial_only and -self.fallen > 1)
 
     @cached_property
     def falling(self) -> bool:
         """Whether the loss still falls by more than its own noise."""
         series = self.history[self.loss].finite()
-        if len(series) < 6:
-            return False
         _, before, after = series.parts(3)
-        if len(before) < 2 or len(after) < 2:
+        if len(series) < 6 or len(before) < 2 or len(after) < 2:
             return False
         fall = before.median() - after.median()
         noise = 2 * math.hypot(before.error_of_median(), after.error_of_median())
@@ -100,11 +122,6 @@ class Progress:
         ratios = error_ratios(self.history)
         before = ratios.until(round(self.steps * 2 / 3))
         return len(before) > 0 and ratios.last < (1 - IMPROVED) * min(before.values)
-
-    @property
-    def fallen(self) -> float:
-        """The share of its first level by which the loss has fallen; below 0 when it has risen."""
-        return -rise(self.start, self.now)
 
     @property
     def poor(self) -> bool:
@@ -141,7 +158,7 @@ def error_ratios(history: History) -> Series:
 
 def level(series: Series) -> float:
     """Where a noisy series is by now: the median of its last tenth, at least of 5 values, at most of 100."""
-    return series.tail(min(max(len(series) // 10, 5), 100)).finite().median()
+    return series.recent(min(max(len(series) // 10, 5), 100))
 
 
 def rise(before: float, after: float) -> float:

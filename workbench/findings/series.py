@@ -6,59 +6,45 @@ import itertools
 import math
 from bisect import bisect_left
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from statistics import median
 
 
+@dataclass
 class Series:
-    """Values over steps, oldest first; recent ones are kept one by one, older ones as means of several.
+    """Values over steps, oldest first; recent ones are kept one by one, older ones as means of several."""
 
-    Args:
-        steps: Initial steps, ascending.
-        values: One for each.
-        kept: Values kept one by one at least, and means of older ones at most; an even number.
-    """
-
-    def __init__(self, steps: list[int] | None = None, values: list[float] | None = None, kept: int = 512) -> None:
-        self.steps = steps or []
-        self.values = values or []
-        self.kept = kept
-        self._means = 0
-        self._each = 2
+    steps: list[int] = field(default_factory=list)  # ascending
+    values: list[float] = field(default_factory=list)
+    kept: int = 512  # values kept one by one at least, and means of older ones at most; an even number
+    means: int = 0  # how many means it begins with
+    each: int = 2  # how many values each of them stands for
 
     def add(self, step: int, value: float) -> None:
         """Append a value; steps never fall."""
         self.steps.append(step)
         self.values.append(value)
-        if len(self.steps) - self._means >= self.kept + self._each:
-            self._merge(self._means, self._means + self._each, self._each)
-            self._means += 1
-        if self._means > self.kept:
+        if len(self.steps) - self.means >= self.kept + self.each:
+            self._merge(self.means, self.means + self.each, self.each)
+            self.means += 1
+        if self.means > self.kept:
             self._merge(0, self.kept, 2)
-            self._means -= self.kept // 2
-            self._each *= 2
+            self.means -= self.kept // 2
+            self.each *= 2
 
     def _merge(self, start: int, end: int, count: int) -> None:
         parts = [self.values[at : at + count] for at in range(start, end, count)]
         self.values[start:end] = [sum(part) / count for part in parts]
         self.steps[start:end] = self.steps[start + count - 1 : end : count]
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """``kept``, the number of means that the series begins with, and how many values each stands for."""
-        return self.kept, self._means, self._each
-
-    @classmethod
-    def restored(cls, steps: list[int], values: list[float], shape: tuple[int, int, int]) -> Series:
-        """The series that had these steps, values and shape."""
-        series = cls(steps, values)
-        series.kept, series._means, series._each = shape
-        return series
-
     def __len__(self) -> int:
         return len(self.steps)
 
     def __iter__(self) -> Iterator[tuple[int, float]]:
         return iter(zip(self.steps, self.values, strict=True))
+
+    def __getitem__(self, part: slice) -> Series:
+        return Series(self.steps[part], self.values[part])
 
     @property
     def last(self) -> float:
@@ -77,17 +63,19 @@ class Series:
 
     def since(self, step: int) -> Series:
         """From that step on."""
-        at = bisect_left(self.steps, step)
-        return Series(self.steps[at:], self.values[at:])
+        return self[bisect_left(self.steps, step) :]
 
     def until(self, step: int) -> Series:
         """Before that step."""
-        at = bisect_left(self.steps, step)
-        return Series(self.steps[:at], self.values[:at])
+        return self[: bisect_left(self.steps, step)]
 
     def tail(self, count: int) -> Series:
-        """The last ``count`` values."""
-        return Series(self.steps[-count:], self.values[-count:]) if count else Series()
+        """The last ``count`` values, at least one."""
+        return self[-count:]
+
+    def recent(self, count: int) -> float:
+        """The median of those of the last ``count`` values that are finite."""
+        return self.tail(count).finite().median()
 
     def parts(self, count: int) -> list[Series]:
         """Cut into ``count`` parts that span as many steps each; some may be empty."""
@@ -99,11 +87,7 @@ class Series:
 
     def chunks(self, length: int) -> list[Series]:
         """Cut into parts of ``length`` values each; the oldest values, too few for a part, are left out."""
-        start = len(self) % length
-        return [
-            Series(self.steps[at : at + length], self.values[at : at + length])
-            for at in range(start, len(self), length)
-        ]
+        return [self[at : at + length] for at in range(len(self) % length, len(self), length)]
 
     def median(self) -> float:
         """NaN when there is nothing."""
@@ -111,10 +95,8 @@ class Series:
 
     def spread(self) -> float:
         """A robust standard deviation: 1.48 times the median distance from the median."""
-        if len(self) < 2:
-            return 0.0
         middle = self.median()
-        return 1.4826 * median(abs(value - middle) for value in self.values)
+        return 1.4826 * median(abs(value - middle) for value in self.values) if len(self) > 1 else 0.0
 
     def error_of_median(self) -> float:
         """How far the median would move from one drawing of such values to another: 1.25 sigma / sqrt(n)."""

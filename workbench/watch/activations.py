@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -11,8 +12,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from workbench.watch.histograms import Histogram, histogram, log_histograms, shows_histograms
-from workbench.watch.recorder import Recorder
+from workbench.watch.recorder import Recorder, for_histogram
 
 NAMES = (
     "relu clamp_min hardtanh leaky_relu elu gelu silu mish hardswish softplus tanh sigmoid hardsigmoid _prelu_kernel"
@@ -20,10 +20,10 @@ NAMES = (
 aten = torch.ops.aten
 KINDS = {getattr(aten, name): name for name in NAMES.split()}
 KINDS |= {getattr(aten, f"{name}_"): name for name in NAMES.split() if hasattr(aten, f"{name}_")}
+# Non-linearities that give nothing, and no gradient, below some input; and up to which output that is so.
 CAN_DIE = {"relu": 0.0, "relu6": 0.0, "clamp_min": 0.0, "hardswish": 0.0, "gelu": 1e-6, "silu": 1e-6, "mish": 1e-6}
-"""Non-linearities that give nothing, and no gradient, below some input; and up to which output that is so."""
+# Where the ends of a bounded non-linearity begin: there its slope is below a fiftieth of that in the middle.
 ENDS = {"tanh": (-0.99, 0.99), "hardtanh": (-1.0, 1.0), "sigmoid": (0.01, 0.99), "hardsigmoid": (0.0, 1.0)}
-"""Where the ends of a bounded non-linearity begin: there its slope is below a fiftieth of that in the middle."""
 AT_ITS_END = 0.7  # share of a channel's values at an end from which it counts as saturated
 MOMENTS = ("before_mean", "before_std", "after_mean", "after_std", "off_center", "offset")
 WITH_WEIGHTS = (nn.Linear, nn.modules.conv._ConvNd)
@@ -72,20 +72,18 @@ def record_activations(
     order: list[str] | None = None,
     outputs: dict[str, Any] | None = None,
 ) -> Iterator[None]:
-    """Within this context every non-linearity in a forward pass of ``model`` is reported.
+    """Within this context ``on_activation`` is called with every non-linearity in a forward pass of ``model``, right
+    after it is computed; it must not keep the tensors.
 
-    Args:
-        model: Its modules give the places their names; hooks are there only within the context.
-        on_activation: Called with each, right after it is computed; must not keep the tensors.
-        order: Filled with the names of modules that have parameters of their own, in the order in which they run.
-        outputs: Filled with the last output of each direct child of the model: its networks, not their layers.
+    Filled are ``order``, with the names of modules that have parameters of their own, in the order in which they run,
+    and ``outputs``, with the last output of each direct child of the model: its networks, not their layers.
     """
     stack: list[str] = []
     last: nn.Module | None = None  # layer with weights
     normed = False
     counts: dict[tuple[str, str], int] = {}
 
-    def leave(name: str, module: nn.Module, output: Any) -> None:
+    def leave(name: str, module: nn.Module, args: Any, output: Any) -> None:
         nonlocal last, normed
         if stack and stack[-1] == name:
             stack.pop()
@@ -110,18 +108,11 @@ def record_activations(
         name = name if number == 1 else f"{name}#{number}"
         on_activation(ActivationEvent(name, kind, before, after, dim, normed, trained))
 
-    handles = []
-    for name, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(lambda module, args, name=name: stack.append(name)))
-        handles.append(
-            module.register_forward_hook(lambda module, args, output, name=name: leave(name, module, output))
-        )
-    try:
-        with _Mode(report):
-            yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    with contextlib.ExitStack() as hooks, _Mode(report):
+        for name, module in model.named_modules():
+            hooks.callback(module.register_forward_pre_hook(lambda *_, name=name: stack.append(name)).remove)
+            hooks.callback(module.register_forward_hook(partial(leave, name)).remove)
+        yield
 
 
 class Activations:
@@ -137,24 +128,19 @@ class Activations:
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
-        self.histograms: dict[str, Histogram] = {}
-        self._draws = shows_histograms(recorder.trainer)
-        self._reset()
-
-    def _reset(self) -> None:
-        self._largest: dict[str, Tensor] = {}
-        self._thresholds: dict[str, float] = {}
+        self.histograms: dict[str, Tensor] = {}
+        # Of the pass in progress: how far each channel is above dead, how much of it is at an end; moments.
+        self._above: dict[str, Tensor] = {}
         self._at_end: dict[str, Tensor] = {}
         self._moments: dict[str, Tensor] = {}
 
     def on_activation(self, event: ActivationEvent) -> None:
-        """Measure on both sides."""
+        """Measure a non-linearity on both sides."""
         if not torch.is_floating_point(event.before):
             return
         before, after = event.before.float(), event.after.float()
         if event.kind in CAN_DIE:
-            self._largest[event.name] = event.after.abs().amax(event.others()).float()
-            self._thresholds[event.name] = CAN_DIE[event.kind]
+            self._above[event.name] = event.after.abs().amax(event.others()).float() - CAN_DIE[event.kind]
         elif event.kind in ENDS:
             low, high = ENDS[event.kind]
             at_end = (event.after <= low) | (event.after >= high)
@@ -167,30 +153,30 @@ class Activations:
         off_center = (offset > 1).float().mean()
         moments = [mean.mean(), spread, after_mean, after_variance.sqrt(), off_center, offset.median()]
         self._moments[event.name] = torch.stack(moments)
-        if self._draws:
-            self.histograms |= {f"before/{event.name}": histogram(before), f"after/{event.name}": histogram(after)}
+        if self.recorder.shows_histograms:
+            sides = {f"before/{event.name}": before, f"after/{event.name}": after}
+            self.histograms |= {name: for_histogram(values) for name, values in sides.items()}
 
     def finish(self, step: int) -> None:
         """Count over all processes; every one has to call it."""
         trainer = self.recorder.trainer
-        largest, at_end = _reduced(trainer, self._largest, "max"), _reduced(trainer, self._at_end, "mean")
-        dead = {name: (values <= self._thresholds[name]).float().mean() for name, values in largest.items()}
+        above, at_end = _reduced(trainer, self._above, "max"), _reduced(trainer, self._at_end, "mean")
+        dead = {name: (values <= 0).float().mean() for name, values in above.items()}
         saturated = {name: (values > AT_ITS_END).float().mean() for name, values in at_end.items()}
-        if trainer.is_global_zero:
-            for table, shares in (("dead", dead), ("saturated", saturated)):
-                if shares:
-                    values = torch.stack(list(shares.values()))
-                    self.recorder.put(list(shares), values, step, table=table)
-                    self.recorder.put([f"{table}_units/worst"], values.max(), step, log=True)
-            for position, table in enumerate(MOMENTS if self._moments else ()):
-                values = torch.stack([moments[position] for moments in self._moments.values()])
+        for table, shares in (("dead", dead), ("saturated", saturated)):
+            if shares and trainer.is_global_zero:
+                values = torch.stack(list(shares.values()))
+                self.recorder.put(list(shares), values, step, table=table)
+                self.recorder.put([f"{table}_units/worst"], values.max(), step, log=True)
+        if self._moments and trainer.is_global_zero:
+            for table, values in zip(MOMENTS, torch.stack(list(self._moments.values())).T, strict=True):
                 self.recorder.put(list(self._moments), values, step, table=table)
-        self._reset()
+        self._above, self._at_end, self._moments = {}, {}, {}
 
     def latest(self) -> dict[str, dict[str, float]]:
         """The newest measurements of each layer, the worst first; logs the histograms of the last pass."""
         histograms, self.histograms = self.histograms, {}
-        log_histograms(self.recorder.trainer, histograms)
+        self.recorder.log_histograms(histograms)
         history = self.recorder.history
         worst = {t: dict(sorted(history.latest(t).items(), key=lambda entry: -entry[1])) for t in ("dead", "saturated")}
         return {**worst, **{table: history.latest(table) for table in MOMENTS}}

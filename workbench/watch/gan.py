@@ -72,14 +72,10 @@ def _gradients(model: Any, condition: Tensor, target: Tensor, output: Tensor) ->
 
 def _diversity(output: Tensor, target: Tensor, color: bool) -> dict[str, Tensor]:
     """Mean distance of pairs of outputs over that of pairs of targets."""
-    if color and output.shape[1] == 3:
-        output, target = _chroma(output), _chroma(target)
+    if color and output.shape[1] == 3:  # RGB without its luma
+        luma = output.new_tensor(LUMA).view(1, 3, 1, 1)
+        output, target = (x - (x * luma).sum(dim=1, keepdim=True) for x in (output, target))
     values = {"color_strength": output.abs().mean() / target.abs().mean().clamp_min(1e-12)} if color else {}
     small = [nn.functional.adaptive_avg_pool2d(x, GRID).flatten(1) for x in (output, target)]
     distances = [nn.functional.pdist(x).mean() for x in small]
     return {"diversity": distances[0] / distances[1].clamp_min(1e-12), **values}
-
-
-def _chroma(image: Tensor) -> Tensor:
-    """(B, 3, H, W) RGB without its luma."""
-    return image - (image * image.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)

@@ -24,25 +24,19 @@ class GradientFlow:
     one's, in the order in which the network uses its layers. For the rules also: which tensors have no gradient, where
     one was not finite first, whether gradients are cleared between steps, and whether a discriminator's backward passes
     reach the generator.
-
-    Args:
-        recorder: The run's.
-        trainer: The running trainer.
-        model: The module that is trained.
-        state: What ``state_dict`` returned in an earlier part of the run.
     """
 
     def __init__(
         self, recorder: Recorder, trainer: Trainer, model: LightningModule, state: dict[str, Any] | None = None
     ) -> None:
         self.recorder, self.trainer, self.model = recorder, trainer, model
-        self._known: dict[int, tuple[int, str, list[str], list[Parameter]]] = {}
+        self._known: dict[int, tuple[int, str, dict[str, Parameter]]] = {}
         # By an optimizer's number: the gradients that were left, before each backward pass since its last step.
         self._left: dict[int, list[Norm]] = {int(n): list(seen) for n, seen in (state or {}).get("left", {}).items()}
-        self._before: dict[int, Norm] = {}
         self._reset_passes()
 
     def _reset_passes(self) -> None:
+        self._before: dict[int, Norm] = {}
         self._changed: dict[int, Tensor | float] = {}  # by the passes since the last step, by optimizer
         self._suspects: dict[int, Tensor | float] = {}  # by the discriminator's passes, until the next one
         self._leaks: dict[int, Tensor | float] = {}
@@ -71,23 +65,22 @@ class GradientFlow:
     def before_step(self, optimizer: Optimizer, step: int, due: bool) -> None:
         """Measure the gradients that are about to be used."""
         number = next(n for n, other in enumerate(self.trainer.optimizers) if other is optimizer)
-        network, names, parameters = self._of(number)
+        network, parameters = self._of(number)
         self._finish_left(number, network, step)
         if not due:
             return
-        for name, parameter in zip(names, parameters, strict=True):
-            if parameter.grad is None:
-                self.recorder.history.add(name, step, 1.0, table="missing")
-        present = [(name, p) for name, p in zip(names, parameters, strict=True) if p.grad is not None]
+        present = {name: p for name, p in parameters.items() if p.grad is not None}
+        for name in [name for name in parameters if name not in present]:
+            self.recorder.history.add(name, step, 1.0, table="missing")
         if not present:
             return
         self._left[number] = []
         if self._discriminators:
             self._judge_passes(network)
-        norms = torch.stack(torch._foreach_norm([p.grad for _, p in present])).float()
-        self.recorder.put([name for name, _ in present], norms, step, table="gradient")
+        norms = torch.stack(torch._foreach_norm([p.grad for p in present.values()])).float()
+        self.recorder.put(list(present), norms, step, table="gradient")
         self.recorder.put([f"gradient/{network}"], torch.linalg.vector_norm(norms), step)
-        weights = [position for position, (_, p) in enumerate(present) if p.ndim > 1]
+        weights = [position for position, p in enumerate(present.values()) if p.ndim > 1]
         if len(weights) > 1:
             ratio = norms[weights[0]] / norms[weights[-1]]
             self.recorder.put([f"grad/{network}_first_to_last"], ratio, step, log=True)
@@ -117,7 +110,6 @@ class GradientFlow:
         if self._discriminators and due:
             for number, value in sorted({**self._leaks, **self._suspects}.items()):
                 self.recorder.put([self._of(number)[0]], torch.as_tensor(value), step, table="leaked")
-        self._before = {}
         self._reset_passes()
 
     def state_dict(self) -> dict[str, Any]:
@@ -126,15 +118,14 @@ class GradientFlow:
         return {"left": left}
 
     def _norm(self, number: int) -> Tensor | None:
-        gradients = [p.grad for p in self._of(number)[2] if p.grad is not None]
+        gradients = [p.grad for p in self._of(number)[1].values() if p.grad is not None]
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)).float()) if gradients else None
 
-    def _of(self, number: int) -> tuple[str, list[str], list[Parameter]]:
-        """Network, names and parameters that an optimizer holds, in the order of the network."""
+    def _of(self, number: int) -> tuple[str, dict[str, Parameter]]:
+        """The network that an optimizer trains, and the parameters that it holds, in the order of the network."""
         optimizer = self.trainer.optimizers[number]
         held = {id(p) for group in optimizer.param_groups for p in group["params"] if p.requires_grad}
         if number not in self._known or self._known[number][0] != len(held):  # the first step, or layers were unfrozen
-            pairs = [(name, p) for name, p in self.model.named_parameters() if id(p) in held]
-            names, parameters = [name for name, _ in pairs], [p for _, p in pairs]
-            self._known[number] = len(held), network_name(self.model, optimizer), names, parameters
+            parameters = {name: p for name, p in self.model.named_parameters() if id(p) in held}
+            self._known[number] = len(held), network_name(self.model, optimizer), parameters
         return self._known[number][1:]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from typing import Any
 
@@ -47,12 +48,8 @@ def collect(trainer: Trainer, model: LightningModule) -> ModelInfo:
 
 def trainable_parameters(trainer: Trainer, model: LightningModule) -> dict[str, Parameter]:
     """Every tensor with ``requires_grad``, by its name."""
-    holders = {
-        id(parameter): number
-        for number, optimizer in enumerate(trainer.optimizers)
-        for group in optimizer.param_groups
-        for parameter in group["params"]
-    }
+    groups = [(number, group) for number, other in enumerate(trainer.optimizers) for group in other.param_groups]
+    holders = {id(parameter): number for number, group in groups for parameter in group["params"]}
     networks = [network_name(model, optimizer) for optimizer in trainer.optimizers]
     all_in_eval = not any(module.training for module in model.modules())
     found: dict[str, Parameter] = {}
@@ -105,15 +102,14 @@ def _role(module: nn.Module, name: str, parameter: nn.Parameter) -> tuple[str, i
     if parameter.ndim < 2:
         return ("bias" if name == "bias" and "Norm" not in type(module).__name__ else "gain"), 0
     if isinstance(module, _ConvTransposeNd):
-        taps = 1  # each output pixel sees kernel / stride of the taps
-        for kernel, stride in zip(module.kernel_size, module.stride, strict=True):
-            taps *= max(kernel // stride, 1)
+        # Each output pixel sees kernel / stride of the taps.
+        taps = math.prod(max(k // stride, 1) for k, stride in zip(module.kernel_size, module.stride, strict=True))
         return "weight", parameter.shape[0] // module.groups * taps
     return "weight", parameter[0].numel()
 
 
 def _directions(model: LightningModule) -> dict[str, bool]:
     """Of every metric that the model holds, by its own name."""
-    inner = [(path.rpartition(".")[2], module) for path, module in model.named_modules() if path]
-    found = {name: getattr(module, "higher_is_better", None) for name, module in inner}
+    inner = {path.rpartition(".")[2]: module for path, module in model.named_modules() if path}
+    found = {name: getattr(module, "higher_is_better", None) for name, module in inner.items()}
     return {name: direction for name, direction in found.items() if isinstance(direction, bool)}

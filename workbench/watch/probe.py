@@ -25,8 +25,7 @@ from workbench.watch.recorder import Recorder
 SAMPLES = 16  # at most so many; of large images fewer, so that a pass costs no more than a step or two
 PIXELS = 16 * 64 * 64
 FEWEST = 4
-EARLY = (0, 20, 50, 100, 200, 500, 1000)
-"""Steps of a pass before the first validation; until then a training batch stands in for its samples."""
+EARLY = (0, 20, 50, 100, 200, 500, 1000)  # steps of a pass on samples of training, until the first validation
 
 
 class Probe:
@@ -34,11 +33,6 @@ class Probe:
 
     Logged: ``probe/error``, the mean squared error of the output, beside ``probe/nothing`` and ``probe/mean``, those of
     the do-nothing output and of the mean target; where batches have a ``baseline``.
-
-    Attributes:
-        training: The first samples of the first training batch.
-        validation: Samples of the first validation, of the size of ``training``; None before, or where none fit.
-        outputs: During a pass, the last output of each network of the model.
     """
 
     def __init__(self, recorder: Recorder, model: LightningModule, state: dict[str, Any] | None = None) -> None:
@@ -46,9 +40,9 @@ class Probe:
         self.activations = Activations(recorder)
         gan = isinstance(getattr(model, "discriminator", None), nn.Module)
         self.gan = GANMonitor(recorder) if gan else None
-        self.training: Any = None
-        self.validation: Any = None
-        self.outputs: dict[str, Any] = {}
+        self.training: Any = None  # the first samples of the first training batch
+        self.validation: Any = None  # samples of the first validation, cut to the size of those; None where none fit
+        self.outputs: dict[str, Any] = {}  # during a pass, the last output of each network of the model
         state = state or {}
         # Whether the first validation is over; of a resumed run it may be so before its samples are there again.
         self._settled: bool = state.get("settled", False)
@@ -124,7 +118,10 @@ class Probe:
             places[event.name] = Activation(event.kind, channels, event.normed, event.trained, network)
             self.activations.on_activation(event)
 
-        with unchanged(self.model), torch.no_grad(), _eager(), trainer.precision_plugin.forward_context():
+        # What is compiled runs uncompiled; importing dynamo only for that would take a second.
+        compiled = "torch._dynamo" in sys.modules
+        eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
+        with unchanged(self.model), torch.no_grad(), eager, trainer.precision_plugin.forward_context():
             try:
                 with record_activations(self.model, on_activation, order, self.outputs):
                     output = self.model(input_of(self.batch))
@@ -168,11 +165,6 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def _eager() -> contextlib.AbstractContextManager[Any]:
-    """What is compiled runs uncompiled; importing dynamo only for that would take a second."""
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
 
 
 def _in_order(parameters: dict[str, Parameter], order: list[str]) -> dict[str, Parameter]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
 from workbench.checkpoint import atomic_write_text
@@ -19,21 +20,19 @@ from workbench.findings import Activation, History, ModelInfo, Series, Setting
 from workbench.lightning_private import steps_done
 
 LAYERS = "measurements.csv"
+IN_HISTOGRAM = 20_000  # values of a tensor
 
 
 class RunFiles:
     """Text files in the run's folder. A resumed run cuts off the lines that were written after its checkpoint, since
     it writes them once more.
-
-    Attributes:
-        folder: None where nothing is to be written: without a logger, and on all ranks but the first.
-        lines: Number of lines in each file.
     """
 
     def __init__(self, trainer: Trainer, lines: dict[str, int] | None = None) -> None:
         folder = trainer.log_dir if trainer.loggers and not trainer.fast_dev_run else None  # all ranks have to ask
+        # None where nothing is to be written: without a logger, and on all ranks but the first.
         self.folder = Path(folder) if folder is not None and trainer.is_global_zero else None
-        self.lines = dict(lines or {})
+        self.lines = dict(lines or {})  # number of lines in each file
         if self.folder is None:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -62,17 +61,14 @@ class RunFiles:
 
 
 class Recorder:
-    """The measurements of one run. ``put`` never waits for the device; ``flush`` fetches everything in one transfer.
-
-    Args:
-        trainer: The running trainer.
-        model: What is known of the model.
-        state: Of an earlier part of the run, as ``state_dict`` returned it.
+    """The measurements of one run, which may continue from the ``state_dict`` of an earlier part. ``put`` never waits
+    for the device; ``flush`` fetches everything in one transfer.
     """
 
     def __init__(self, trainer: Trainer, model: ModelInfo, state: dict[str, Any] | None = None) -> None:
         self.trainer = trainer
         self.history = History(model)
+        self.shows_histograms = any(isinstance(x, WandbLogger | TensorBoardLogger) for x in trainer.loggers)
         self._pending: list[tuple[str | None, Sequence[str], int, Tensor, bool]] = []
         self._unlogged: dict[str, float] = {}
         if state is not None:
@@ -115,13 +111,21 @@ class Recorder:
             if to_csv or not isinstance(logger, CSVLogger):
                 logger.log_metrics(values, step=steps_done(self.trainer))
 
-    def write_layers(self, values: dict[str, dict[str, float]], charts: tuple[str, ...]) -> None:
-        """Write values of single layers into ``measurements.csv``, and send some to the loggers as MEASURE/LAYER.
+    def log_histograms(self, values: dict[str, Tensor]) -> None:
+        """Send histograms of values, each as ``for_histogram`` returned them, to the loggers that show them."""
+        fetched = {name: tensor.cpu().numpy() for name, tensor in values.items()}
+        for logger in self.trainer.loggers if fetched else ():
+            if isinstance(logger, WandbLogger):
+                import wandb
 
-        Args:
-            values: Measure -> layer -> value.
-            charts: The measures that loggers get.
-        """
+                shown = {name: wandb.Histogram(found) for name, found in fetched.items()}
+                logger.log_metrics(shown, step=steps_done(self.trainer))
+            elif isinstance(logger, TensorBoardLogger):
+                for name, found in fetched.items():
+                    logger.experiment.add_histogram(name, found, steps_done(self.trainer))
+
+    def write_layers(self, values: dict[str, dict[str, float]], charts: tuple[str, ...]) -> None:
+        """Write values by measure and layer into ``measurements.csv``; send those of some measures to the loggers."""
         step, text = steps_done(self.trainer), io.StringIO()
         rows = [(m, layer, value) for m, found in values.items() for layer, value in found.items()]
         csv.writer(text, lineterminator="\n").writerows((step, m, layer, f"{value:.6g}") for m, layer, value in rows)
@@ -134,58 +138,66 @@ class Recorder:
         return {"history": pack(self.history), "unlogged": dict(self._unlogged), "lines": dict(self.files.lines)}
 
 
+def sample(values: Tensor, count: int) -> Tensor:
+    """About ``count`` values, evenly spread over a tensor's memory, as a view of it; all where there are no more."""
+    values = values.detach()
+    every = max(values.numel() // count, 1)
+    while math.gcd(every, 2 * 3 * 5 * 7) > 1:  # else it could meet the same tap of each kernel alone
+        every -= 1
+    dense = values.layout is torch.strided and (
+        values.is_contiguous() or (values.ndim == 4 and values.is_contiguous(memory_format=torch.channels_last))
+    )
+    if every < 2 or not dense:
+        return values
+    # Not flatten(): in channels_last order it would copy the whole tensor.
+    return torch.as_strided(values, (values.numel() // every,), (every,), values.storage_offset())
+
+
+def for_histogram(values: Tensor) -> Tensor:
+    """A copied sample; what is not finite counts as 0."""
+    return torch.nan_to_num(sample(values, IN_HISTOGRAM).float(), nan=0.0, posinf=0.0, neginf=0.0)
+
+
 def _fetch(tensors: list[Tensor]) -> list[list[float]]:
     """All values of tensors, with one transfer from each device."""
-    devices: dict[torch.device, list[int]] = {}
-    for position, tensor in enumerate(tensors):
-        devices.setdefault(tensor.device, []).append(position)
     found: list[list[float]] = [[] for _ in tensors]
-    for positions in devices.values():
-        values, at = torch.cat([tensors[p].float() for p in positions]).tolist(), 0
+    for device in {tensor.device for tensor in tensors}:
+        positions = [position for position, tensor in enumerate(tensors) if tensor.device == device]
+        values = iter(torch.cat([tensors[p].float() for p in positions]).tolist())
         for p in positions:
-            found[p] = values[at : at + tensors[p].numel()]
-            at += tensors[p].numel()
+            found[p] = [next(values) for _ in range(tensors[p].numel())]
     return found
 
 
-def pack(history: History) -> dict[str, Any]:
-    """A history as plain values, for checkpoints: some 10 KB for each scalar, 1.5 KB for each layer of a table, however
-    long the run; with what was learned of the model on the way.
+def pack(history: History) -> str:
+    """A history as JSON for checkpoints: at most 30 KB for each scalar, 4 KB for each layer of a table, however long
+    the run; with what was learned of the model on the way.
     """
-    series = {(None, name): values for name, values in history.scalars.items()}
-    series |= {(table, name): values for table, rows in history.tables.items() for name, values in rows.items()}
     model = history.model
-    return {
-        "names": [list(key) for key in series],
-        "shapes": torch.tensor([[len(s), *s.shape] for s in series.values()]),
-        "steps": torch.tensor([step for s in series.values() for step in s.steps], dtype=torch.int32),
-        "values": torch.tensor([value for s in series.values() for value in s.values], dtype=torch.float64),
+    state = {
+        "scalars": {name: vars(series) for name, series in history.scalars.items()},
+        "tables": {t: {name: vars(series) for name, series in rows.items()} for t, rows in history.tables.items()},
         "step": history.step,
-        "first": {name: list(values) for name, values in history.first.items()},
+        "first": history.first,
         "nonfinite": [history.nonfinite, history.nonfinite_gradient],
-        "model": {
-            "pretrained": model.pretrained,
-            "order": list(model.parameters),
-            "activations": {name: list(vars(place).values()) for name, place in model.activations.items()},
-            "penalties": list(model.penalties),
-        },
+        "pretrained": model.pretrained,
+        "order": list(model.parameters),
+        "activations": {name: vars(place) for name, place in model.activations.items()},
+        "penalties": list(model.penalties),
     }
+    return json.dumps(state, separators=(",", ":"))
 
 
-def unpack(history: History, state: dict[str, Any]) -> None:
+def unpack(history: History, text: str) -> None:
     """Put everything back; a setting that has been changed since then stays changed."""
-    steps, values = iter(state["steps"].tolist()), iter(state["values"].tolist())
-    for (table, name), (length, *shape) in zip(state["names"], state["shapes"].tolist(), strict=True):
-        series = Series.restored([next(steps) for _ in range(length)], [next(values) for _ in range(length)], shape)
-        rows = history.scalars if table is None else history.tables.setdefault(table, {})
-        rows[name] = series
-    history.step = state["step"]
-    history.first = {name: list(found) for name, found in state["first"].items()}
+    state, model = json.loads(text), history.model
+    history.scalars = {name: Series(**series) for name, series in state["scalars"].items()}
+    history.tables = {t: {name: Series(**s) for name, s in rows.items()} for t, rows in state["tables"].items()}
+    history.step, history.first = state["step"], state["first"]
     history.nonfinite, history.nonfinite_gradient = (found and tuple(found) for found in state["nonfinite"])
-    found, model = state["model"], history.model
-    model.pretrained = found["pretrained"]
-    model.activations = {name: Activation(*values) for name, values in found["activations"].items()}
-    known = [name for name in found["order"] if name in model.parameters]
+    model.pretrained = state["pretrained"]
+    model.activations = {name: Activation(**place) for name, place in state["activations"].items()}
+    known = [name for name in state["order"] if name in model.parameters]
     model.parameters = {name: model.parameters[name] for name in [*known, *model.parameters]}
-    for name in found["penalties"]:
+    for name in state["penalties"]:
         model.penalties.setdefault(name, Setting(f"a smaller weight of {name}"))

@@ -1,8 +1,7 @@
-"""Samples a second, and memory of host and device, over the run; a plot of both at its end."""
+"""Samples a second, and memory of host and device, over the run."""
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from pathlib import Path
@@ -13,7 +12,6 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from workbench.lightning_private import steps_done
-from workbench.loggers import log_image
 from workbench.watch.recorder import Recorder
 
 FILE = "throughput.csv"
@@ -24,7 +22,7 @@ MEBIBYTE = 2**20
 class Throughput:
     """Logs, whenever Lightning logs, ``throughput/pictures_per_second`` (samples of all processes, validations left
     out), ``memory/host_mib`` (of the main process, without its data workers) and ``memory/device_mib`` (the most that
-    tensors took since the last log); plots them over time as ``throughput.png`` when the run ends.
+    tensors took since the last log).
 
     They go into ``throughput.csv``, Weights & Biases and TensorBoard; not into metrics.csv, which is the same to the
     last digit whenever the run is repeated.
@@ -33,8 +31,8 @@ class Throughput:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self._began = time.perf_counter()
-        rows = _read(recorder.files.read(FILE))  # a resumed run adds to the time of before
-        self._before = rows[-1]["minutes"] if rows else 0.0
+        rows = recorder.files.read(FILE)[1:]  # a resumed run adds to the time of before
+        self._before = float(rows[-1].split(",")[1]) if rows else 0.0
         self._restart()
 
     def _restart(self) -> None:
@@ -66,14 +64,6 @@ class Throughput:
         """Start it again."""
         self._paused += time.perf_counter() - self._paused_at
 
-    def plot(self) -> None:
-        """Plot the whole run."""
-        files = self.recorder.files
-        rows = _read(files.read(FILE))
-        if len(rows) > 1:
-            _draw(rows, files.folder / "throughput.png")
-            log_image(self.recorder.trainer, "throughput", files.folder / "throughput.png")
-
 
 def host_memory() -> float | None:
     """Resident memory of this process in MiB; on macOS its maximum so far; None where it cannot be read."""
@@ -99,30 +89,3 @@ def device_memory(device: torch.device) -> float | None:
 def batch_length(batch: Any) -> int:
     """The number of samples: the length of its first tensor."""
     return next((len(x) if x.ndim else 1 for x in tree_leaves(batch) if isinstance(x, Tensor)), 0)
-
-
-def _read(lines: list[str]) -> list[dict[str, float]]:
-    """The rows of whole lines, by column; without what was not known."""
-    rows = [row for row in csv.DictReader(lines) if None not in row.values() and row["minutes"]]
-    return [{name: float(value) for name, value in row.items() if value and name} for row in rows]
-
-
-def _draw(rows: list[dict[str, float]], path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    minutes = [row["minutes"] for row in rows]
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    FigureCanvasAgg(figure)
-    above, below = figure.subplots(2, 1, sharex=True)
-    above.plot(minutes, [row["pictures_per_second"] for row in rows])
-    above.set(title="training speed, validations left out", ylabel="images / s")
-    above.set_ylim(bottom=0)
-    for name in ("host", "device"):
-        values = [row.get(f"{name}_mib") for row in rows]
-        if None not in values:
-            below.plot(minutes, values, label=name)
-            below.legend()
-    below.set(title="memory", xlabel="minutes", ylabel="MiB")
-    below.set_ylim(bottom=0)
-    figure.savefig(path, dpi=110)

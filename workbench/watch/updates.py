@@ -10,12 +10,10 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
-from workbench.watch.histograms import histogram, log_histograms, sample, shows_histograms
 from workbench.watch.model_info import network_name
-from workbench.watch.recorder import Recorder
+from workbench.watch.recorder import Recorder, for_histogram, sample
 
-SAMPLE = 4096
-"""Values of each tensor that are copied and compared: enough for a ratio, and the same cost for any network."""
+SAMPLE = 4096  # values of each tensor that are copied and compared: enough for a ratio, whatever the network's size
 TINY_RATE = 1e-6  # below this rate a step may be lost in rounding, which says nothing about how the optimizer is wired
 
 
@@ -23,10 +21,6 @@ class Updates:
     """Measures |step| / |weight| of every tensor over one step, from a sample of its values; 1e-3 is healthy.
 
     Logged: ``update/NETWORK``, the median over the weights of each network.
-
-    Args:
-        recorder: The run's.
-        model: The module that is trained.
     """
 
     def __init__(self, recorder: Recorder, model: LightningModule) -> None:
@@ -37,15 +31,14 @@ class Updates:
 
     def before_step(self, optimizer: Optimizer, step: int, due: bool) -> None:
         """Record the rate; on measured steps, copy what is about to be moved."""
-        network = self._networks.get(id(optimizer))
-        if network is None:
-            network = self._networks[id(optimizer)] = network_name(self.model, optimizer)
+        if id(optimizer) not in self._networks:
+            self._networks[id(optimizer)] = network_name(self.model, optimizer)
+        network = self._networks[id(optimizer)]
         for number, group in enumerate(optimizer.param_groups):
             moved = (p for p in group["params"] if p.grad is not None and p.is_floating_point())
-            first = next(moved, None)
+            first, rate = next(moved, None), group.get("lr")
             if first is None:
                 continue
-            rate = group.get("lr")
             if number == 0 and isinstance(rate, int | float):  # reading a tensor would wait for the device
                 self.recorder.history.add(f"lr/{network}", step, float(rate))
             if due:
@@ -108,7 +101,7 @@ class Updates:
             return {}
         values = [p.float() for p in parameters.values()]
         found = torch.stack([torch.stack([v.mean(), v.std(correction=0), v.min(), v.max()]) for v in values]).T.tolist()
-        if shows_histograms(self.recorder.trainer):
-            log_histograms(self.recorder.trainer, {f"weights/{name}": histogram(p) for name, p in parameters.items()})
+        if self.recorder.shows_histograms:
+            self.recorder.log_histograms({f"weights/{name}": for_histogram(p) for name, p in parameters.items()})
         names = ("weight_mean", "weight_std", "weight_min", "weight_max")
         return {name: dict(zip(parameters, row, strict=True)) for name, row in zip(names, found, strict=True)}

@@ -24,8 +24,7 @@ from workbench.watch.updates import Updates
 
 OnFault = Literal["continue", "stop"]
 FILE = "findings.jsonl"
-DENSE = 10
-"""The first steps are all measured: a run that goes wrong at once is over before the second measurement of others."""
+DENSE = 10  # the first steps are all measured: a run that goes wrong at once is over before a second one of others
 EVALUATE_EVERY = 50
 EARLY = (10, 20, 35, 50)  # steps after which rules are evaluated as well: most faults show at once
 RECORDED = 5  # what the model logs is recorded at every fifth step
@@ -46,12 +45,6 @@ class Watch(Callback):
         every_n_validations: Measure activations at every n-th validation, and a few times before the first; 0: never.
         throughput: Whether to measure samples a second and memory.
         on_fault: stop ends the run at the first fault, with its checkpoint saved.
-
-    Attributes:
-        findings: What was found so far, oldest first.
-
-    Raises:
-        UserError: For a negative number or an unknown ``on_fault``.
     """
 
     order = -1  # before a callback that clips gradients; see ExactResume
@@ -70,7 +63,7 @@ class Watch(Callback):
             raise UserError(f"watch.on_fault is {on_fault!r}; it must be one of {', '.join(get_args(OnFault))}.")
         self.every_n_steps, self.every_n_validations = every_n_steps, every_n_validations
         self.measures_throughput, self.on_fault = throughput, on_fault
-        self.findings: list[Finding] = []
+        self.findings: list[Finding] = []  # what was found so far, oldest first
         self.engine = RuleEngine(training_rules())
         self._loaded: dict[str, Any] = {}
         self._forget()
@@ -114,8 +107,7 @@ class Watch(Callback):
     def _due(self, trainer: Trainer) -> bool:
         """Whether this step is to be measured; only the first process measures what is the same in all."""
         step = steps_done(trainer)  # counted from 1 it is a multiple at the steps that loggers take as well
-        measured = step < DENSE or (step + 1) % self.every_n_steps == 0
-        return trainer.is_global_zero and measured
+        return trainer.is_global_zero and (step < DENSE or (step + 1) % self.every_n_steps == 0)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self.learning_rate is not None:
@@ -221,11 +213,9 @@ class Watch(Callback):
             self.throughput.resume()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate a last time, since a short run may not have been evaluated since its beginning; plot."""
+        """Evaluate a last time, since a short run may not have been evaluated since its beginning."""
         if self.recorder is not None:
             self._evaluate(trainer, may_stop=False)
-        if self.throughput is not None:
-            self.throughput.plot()
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._forget()

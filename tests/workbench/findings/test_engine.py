@@ -11,16 +11,7 @@ from pathlib import Path
 import pytest
 
 from workbench.errors import UserError
-from workbench.findings import (
-    Finding,
-    Level,
-    Rule,
-    RuleEngine,
-    Series,
-    append_findings,
-    read_findings,
-    training_rules,
-)
+from workbench.findings import Finding, Level, Rule, RuleEngine, Series, append_findings, read_findings, training_rules
 from workbench.findings.engine import Passed, Skipped
 
 PAGE = Path(__file__).parents[3] / "docs" / "faults.md"
@@ -58,8 +49,7 @@ def rule(name: str, where: Level, results: dict[int, str], **attributes) -> Rule
             result = results.get(subject)
             if isinstance(result, Exception):
                 raise result
-            reports = {"fault": self.fault, "note": self.note}
-            return reports[result](subject, "x", 1.0, 0.5, "Fix it.") if result in reports else None
+            return self._finding(result, subject, "x", 1.0, 0.5, "Fix it.") if result else None
 
     for key, value in attributes.items():
         setattr(Made, key, value)
@@ -70,38 +60,50 @@ def new(engine: RuleEngine[int], subject: int) -> list[tuple[str, str]]:
     return [(finding.code, finding.severity) for finding in engine.evaluate(subject)]
 
 
-def test_causes_come_first_and_suppress_what_follows():
-    engine = RuleEngine([
-        rule("flat", Level.SYMPTOM, {1: "fault"}),
-        rule("rate", Level.RATE, {1: "fault"}),
-        rule("wiring", Level.WIRING, {2: "fault"}),
-    ])  # fmt: skip
-    assert new(engine, 1) == [("rate", "fault")]
-    assert new(engine, 2) == [("wiring", "fault")]
+CASES = {
+    "causes come first, and suppress what follows": (
+        [
+            rule("flat", Level.SYMPTOM, {1: "fault"}),
+            rule("rate", Level.RATE, {1: "fault"}),
+            rule("wiring", Level.WIRING, {2: "fault"}),
+        ],
+        [[("rate", "fault")], [("wiring", "fault")]],
+    ),
+    "faults of one level do not suppress each other": (
+        [rule(n, Level.WIRING, {1: "fault"}) for n in "ab"],
+        [[("a", "fault"), ("b", "fault")]],
+    ),
+    "a symptom suppresses those behind it": (
+        [rule(n, Level.SYMPTOM, {1: "fault"}) for n in "ab"],
+        [[("a", "fault")]],
+    ),
+    "but not those before it": (
+        [rule("a", Level.SYMPTOM, {2: "fault"}), rule("b", Level.SYMPTOM, {1: "fault"})],
+        [[("b", "fault")], [("a", "fault")]],
+    ),
+    "a rule is suppressed by the faults that imply it": (
+        [
+            rule("unchanged", Level.WIRING, {1: "note", 2: "fault"}, implied_by=frozenset({"rate"})),
+            rule("rate", Level.RATE, {1: "fault"}),
+        ],
+        [[("unchanged", "note"), ("rate", "fault")], []],
+    ),
+    "everything is reported once, and a note may become a fault": (
+        [rule("a", Level.SYMPTOM, {1: "note", 2: "note", 3: "fault", 4: "fault"})],
+        [[("a", "note")], [], [("a", "fault")], []],
+    ),
+    "notes suppress nothing": (
+        [rule("a", Level.DATA, {1: "note"}), rule("b", Level.SYMPTOM, {1: "fault"})],
+        [[("a", "note"), ("b", "fault")]],
+    ),
+}
 
 
-def test_faults_of_one_level_do_not_suppress_each_other_but_symptoms_those_behind_them():
-    assert len(new(RuleEngine([rule(n, Level.WIRING, {1: "fault"}) for n in "ab"]), 1)) == 2
-    engine = RuleEngine([rule("a", Level.SYMPTOM, {2: "fault"}), rule("b", Level.SYMPTOM, {1: "fault"})])
-    assert (new(engine, 1), new(engine, 2)) == ([("b", "fault")], [("a", "fault")])
-    assert new(RuleEngine([rule(n, Level.SYMPTOM, {1: "fault"}) for n in "ab"]), 1) == [("a", "fault")]
-
-
-def test_a_rule_is_suppressed_by_the_faults_that_imply_it():
-    late = rule("unchanged", Level.WIRING, {1: "note", 2: "fault"}, implied_by=frozenset({"rate"}))
-    engine = RuleEngine([late, rule("rate", Level.RATE, {1: "fault"})])
-    assert new(engine, 1) == [("unchanged", "note"), ("rate", "fault")]
-    assert new(engine, 2) == []
-
-
-def test_everything_is_reported_once_and_a_note_may_become_a_fault():
-    engine = RuleEngine([rule("a", Level.SYMPTOM, {1: "note", 2: "note", 3: "fault", 4: "fault"})])
-    assert [new(engine, n) for n in range(1, 5)] == [[("a", "note")], [], [("a", "fault")], []]
-
-
-def test_notes_suppress_nothing():
-    engine = RuleEngine([rule("a", Level.DATA, {1: "note"}), rule("b", Level.SYMPTOM, {1: "fault"})])
-    assert new(engine, 1) == [("a", "note"), ("b", "fault")]
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_new_at_each_evaluation(case):
+    rules, expected = CASES[case]
+    engine = RuleEngine(rules)
+    assert [new(engine, number) for number in range(1, len(expected) + 1)] == expected
 
 
 def test_a_rule_that_fails_is_left_out_and_ends_nothing():

@@ -57,11 +57,7 @@ FAULTS = {
     ),
     "steps a third of the weights, and a loss that stays": (
         "learning-rate-high",
-        {
-            "ratio": lambda s, n: 0.3,
-            "loss": lambda s: 0.15 * jitter(s, 0.3) if s else 0.08,
-            "error": lambda s: 0.05,
-        },
+        {"ratio": lambda s, n: 0.3, "loss": lambda s: 0.15 * jitter(s, 0.3) if s else 0.08, "error": lambda s: 0.05},
     ),
     "the rate jumps within the run": (
         "learning-rate-high",
@@ -96,14 +92,6 @@ FAULTS = {
         for ratio in (3e-8, 0.0, 2e-5)
     },
     # Wiring
-    "gradients are carried along": (
-        "gradients-not-cleared",
-        {
-            "carried": lambda s: 0.04 * (s + 1),
-            "gradient": lambda s, n: 0.05 * (s + 1),
-            "loss": lambda s: 0.08 + 0.01 * s,
-        },
-    ),
     "gradients are 0 everywhere": (
         "parameters-unchanged",
         {"gradient": lambda s, n: 0.0, "moved": lambda s, n: 0.0, "ratio": lambda s, n: 0.0, **STILL},
@@ -240,12 +228,6 @@ def test_pulls_towards_0_that_outweigh_the_data(run):
     assert synthetic.faults() == ["regularization-dominates"]
 
 
-def test_a_metric_that_falls_with_the_loss(run):
-    synthetic = run(scores={"val/loss": lambda s: 0.05 * math.exp(-s / 300), "val/psnr": lambda s: 25 - s / 100})
-    synthetic.model.higher_is_better["psnr"] = True
-    assert synthetic.faults() == ["metric-disagrees"]
-
-
 GAN_FAULTS = {
     "the discriminator is never wrong": (
         "discriminator-too-strong",
@@ -287,7 +269,6 @@ def test_faults_of_a_gan_on_the_probe(gan):
     assert gan(WORSE, scores=memorized).faults() == ["discriminator-overfits"]
     collapsed = {"game/diversity": lambda s: 0.02, "game/color_strength": lambda s: 0.8}
     assert gan(scores=collapsed).faults() == ["mode-collapse"]
-    assert gan(leaked=lambda s: 0.02).faults()[0] == "discriminator-leaks"
 
 
 @pytest.mark.parametrize(("ratio", "key"), [(500.0, "adversarial_weight"), (1e-4, "reconstruction_weight")])
@@ -298,7 +279,6 @@ def test_one_loss_that_dominates_the_other(gan, ratio, key):
 
 HEALTHY = {
     "a denoiser that learns": {},
-    "for longer": {"steps": 1500},
     "long arrived at its floor: the loss is flat, the rate near 0, and the output better than the input": {
         "steps": 1200,
         "loss": lambda s: 0.03 * jitter(s, 0.2) if s > 100 else 0.08 - 0.0005 * s,
@@ -333,10 +313,7 @@ HEALTHY = {
     "dead channels here and there while the output gets better": {
         "tables": {"dead": lambda s, n: {"0": 0.33, "1": 0.6, "2": 0.0}[n.split(".")[2]]}
     },
-    "an unknown task whose loss falls": {
-        "error": None,
-        "loss": lambda s: (1 + math.exp(-s / 100)) * jitter(s, 0.05),
-    },
+    "an unknown task whose loss falls": {"error": None, "loss": lambda s: (1 + math.exp(-s / 100)) * jitter(s, 0.05)},
     "a single measurement of uncleared gradients": {"carried": lambda s: 1.0 if s == 5 else 0.0},
     "steps that a gradient scaler skips: gradients are infinite, and nothing moves": {
         "gradient": lambda s, n: math.inf if s < 8 else 0.05,
@@ -360,12 +337,9 @@ def test_what_looks_odd_and_is_healthy(run, case):
     assert run(**HEALTHY[case]).faults() == []
 
 
-def test_means_off_center_without_a_norm_are_usual(run):
+def test_means_off_center_without_a_norm_are_usual_and_a_rate_of_0_is_declared(run):
     tables = {"off_center": lambda s, n: 0.8, "offset": lambda s, n: 2.0}
     assert "activations-off-centre" not in run(tables=tables, error=lambda s: 0.0096).faults()
-
-
-def test_a_rate_of_0_is_declared(run):
     still = {"lr": lambda s: 0.0, "moved": lambda s, n: math.nan, "ratio": lambda s, n: 0.0}
     assert "parameters-unchanged" not in run(steps=100, **still).faults()
 

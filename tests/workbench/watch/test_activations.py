@@ -244,7 +244,7 @@ def _alive_on_one_rank_only(rank: int, folder: str) -> None:
         kept.update(zip(names, values.reshape(-1).tolist(), strict=True))
 
     trainer = SimpleNamespace(world_size=2, strategy=DDPStrategy(), is_global_zero=rank == 0, loggers=[])
-    activations = Activations(SimpleNamespace(put=put, trainer=trainer))
+    activations = Activations(SimpleNamespace(put=put, trainer=trainer, shows_histograms=False))
     maps = torch.zeros(2, 4, 3, 3)
     maps[:, 0] = 1.0
     maps[:, 1 + rank] = 2.0

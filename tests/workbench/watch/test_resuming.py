@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import random
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from workbench.findings import Activation, History, ModelInfo, Parameter, Setting
-from workbench.watch.probe import unchanged
 from workbench.watch.recorder import Recorder, RunFiles, pack, unpack
 
 
@@ -105,18 +101,6 @@ def test_lines_that_were_written_after_the_checkpoint_are_cut_off(tmp_path, ther
     assert (tmp_path / "a.txt").read_text() == ("1\n2\nnew\n" if there else "new\n")
     assert (tmp_path / "gone.txt").read_text() == "header\nfirst\n"
     assert files.lines == {"a.txt": 3 if there else 1, "gone.txt": 2}
-
-
-def test_measuring_draws_no_number_that_others_would_have_drawn():
-    def draw():
-        return torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()  # noqa: NPY002
-
-    torch.manual_seed(4)
-    np.random.seed(4)  # noqa: NPY002
-    random.seed(4)
-    with unchanged(nn.Dropout()):
-        inside = draw()
-    assert draw() == inside
 
 
 def test_a_killed_run_finds_what_an_undisturbed_one_finds(small, killed, assert_same):

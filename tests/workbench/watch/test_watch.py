@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +15,6 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
-from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -25,29 +24,22 @@ from project.models import FineTuning, ImageRestorer
 from project.models.finetune import stages_of
 from project.networks import UNet
 from workbench.errors import UserError
-from workbench.findings import ModelInfo, read_findings
+from workbench.findings import History, ModelInfo, read_findings
 from workbench.watch import throughput
 from workbench.watch.model_info import PENALTY, collect
 
 REPOSITORY = Path(__file__).parents[3]
 
 
-@pytest.mark.parametrize(
-    ("fault", "code"),
-    [
-        ("none", "none"),
-        ("dead", "dead-units"),
-        ("rate", "learning-rate-high"),
-        ("frozen", "parameters-unchanged"),
-        ("nan", "nonfinite-loss"),
-    ],
-)
-def test_a_script_of_ones_own_names_its_fault_and_no_key_of_a_command_line(fault, code):
-    command = [sys.executable, str(REPOSITORY / "examples" / "watch_any_model.py"), "--fault", fault]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert f"Faults: {code}" in done.stdout
-    assert not any("--" in line for line in done.stdout.splitlines() if line.startswith("FAULT"))
+@pytest.mark.parametrize("fault", ["none", "dead", "rate", "frozen", "nan"])
+def test_a_script_of_ones_own_names_its_fault_and_no_key_of_a_command_line(fault, monkeypatch, capsys):
+    codes = {"dead": "dead-units", "rate": "learning-rate-high", "frozen": "parameters-unchanged"}
+    script = REPOSITORY / "examples" / "watch_any_model.py"
+    monkeypatch.setattr(sys, "argv", [str(script), "--fault", fault])
+    runpy.run_path(str(script), run_name="__main__")
+    out = capsys.readouterr().out
+    assert f"Faults: {codes.get(fault, 'nonfinite-loss' if fault == 'nan' else 'none')}" in out
+    assert not any("--" in line for line in out.splitlines() if line.startswith("FAULT"))
 
 
 class Classifier(L.LightningModule):
@@ -91,28 +83,7 @@ def test_classes_as_targets_and_any_batch(fit, convs, as_dict):
 # The project's models
 
 
-class Waves(L.LightningDataModule):
-    """Smooth waves of three colors, and noise: a small network learns something in some dozens of steps."""
-
-    normalization = {"input": ([0.5] * 3, [0.25] * 3), "target": ([0.5] * 3, [0.25] * 3)}  # noqa: RUF012
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.steps = steps
-
-    def _pair(self, seed: int, count: int = 4, size: int = 24) -> Batch:
-        generator = torch.Generator().manual_seed(seed)
-        angle, phase = torch.rand(2, count, 3, 1, 1, generator=generator) * 6.28
-        place = torch.arange(size) / size * 6.28
-        target = 0.5 + 0.4 * torch.sin(place[:, None] * angle.cos() + place * angle.sin() + phase)
-        noisy = target + 0.1 * torch.randn(target.shape, generator=generator)
-        return Batch(noisy, target, noisy, *[torch.arange(count)] * 2)
-
-    def train_dataloader(self):
-        return DataLoader([self._pair(n) for n in range(self.steps)], batch_size=None)
-
-    def val_dataloader(self):
-        return DataLoader([self._pair(10**6 + n) for n in range(4)], batch_size=None)
+IMAGES = {"count": 4, "size": (24, 24), "channels": 3}
 
 
 def unet(**more):
@@ -125,30 +96,21 @@ def restorer(network=None, lr=2e-3, **more):
 
 
 @pytest.fixture
-def watched(fit):
+def watched(fit, make_pair):
     """Train, and return the codes of the faults as they stand in findings.jsonl."""
 
     def run(model, steps=80, callbacks=(), **options):
         given = {"every_n_steps": 10, "val_check_interval": 40, "log_every_n_steps": 50, **options}
-        fit(model, callbacks, (Waves(steps),), **given)
+        batches = [Batch(*make_pair(n, **IMAGES), torch.arange(4)) for n in range(steps + 4)]
+        loaders = [DataLoader(part, batch_size=None) for part in (batches[4:], batches[:4])]
+        fit(model, callbacks, loaders, **given)
         run.findings = read_findings(fit.folder / "findings.jsonl")
         return [finding.code for finding in run.findings if finding.is_fault]
 
     return run
 
 
-@pytest.mark.parametrize(
-    "network",
-    [
-        {"norm": "batch", "residual": False, "stage_residual": False, "skip": "concat"},
-        {"activation": "gelu", "widths": [6, 12, 24]},
-    ],
-)
-def test_a_network_that_learns_has_no_faults(watched, network):
-    assert watched(restorer(unet(**network))) == []
-
-
-def test_nor_has_one_with_frozen_layers_a_tail_of_zeros_accumulation_and_bfloat16(watched):
+def test_no_fault_with_frozen_layers_a_tail_of_zeros_accumulation_and_bfloat16(watched):
     network = unet()
     network.head.requires_grad_(False)
     nn.init.zeros_(network.tail.weight)
@@ -202,7 +164,7 @@ def test_an_alert_goes_to_weights_and_biases(monkeypatch):
     monkeypatch.setattr(WandbLogger, "experiment", SimpleNamespace(alert=lambda **given: alerts.append(given)))
     watch = workbench.Watch()
     watch.recorder = SimpleNamespace(files=SimpleNamespace(append=lambda *_: None))
-    finding = watch.engine.rules[0].fault(3, "network", 1.0, 0.0, "Fix it.")
+    finding = watch.engine.rules[0].report(History(), "network", 1.0, "Fix it.")
     watch._report(SimpleNamespace(loggers=[logger], progress_bar_callback=None), [finding])
     assert alerts == [{"title": finding.code, "text": finding.message(), "level": "WARN"}]
 
@@ -314,7 +276,6 @@ def test_samples_a_second_without_the_time_of_validations(fit, make_restorer, co
     speeds = [float(row["pictures_per_second"]) for row in rows]
     assert speeds == pytest.approx([100.0] * 4)  # two images in 20 ms
     assert throughput.host_memory() is None or float(rows[-1]["host_mib"]) > 50
-    assert Image.open(fit.folder / "throughput.png").size[0] > 500
 
 
 def test_samples_of_a_batch_are_counted(make_pair):

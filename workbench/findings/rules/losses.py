@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
 from statistics import median
 
-from workbench.findings.engine import Level, Rule
 from workbench.findings.finding import Finding
 from workbench.findings.history import History
-from workbench.findings.progress import Progress, error_ratios, progress_of, rise
+from workbench.findings.progress import Progress, TrainingRule, error_ratios, progress_of, rise
 
 
-class LossSurge(Rule[History]):
+class LossSurge(TrainingRule):
     """The loss leaves a level that it had reached, and does not come back."""
 
     code = "loss-surge"
-    level = Level.SYMPTOM
     implied_by = frozenset({"loss-oscillates"})
     limit = 2.0
     lost = 0.5  # share of what had been gained that has to be lost again
     count = 3
     length = 15  # steps whose median is one value of the smoothed loss
 
-    def evaluate(self, history: History) -> Finding | None:
+    def find(self, history: History) -> Finding | None:
         progress, model = progress_of(history), history.model
         if progress.adversarial_only:
             return None
@@ -41,76 +38,73 @@ class LossSurge(Rule[History]):
             return None
         value = latest / lowest if lowest > 0 else latest - lowest
         advice = (
-            f"It had come down to {lowest:.3g} and is at {latest:.3g}. Return to an earlier "
-            f"checkpoint{model.key('checkpoints/best.ckpt')} with a smaller rate, "
-            f"{model.lower_rate(model.main_network(), 3)}, and clip: {model.clipping.set(0.1)}."
+            f"It had come down to {lowest:.3g} and is at {latest:.3g}. Return to an earlier checkpoint"
+            f"{model.key('checkpoints/best.ckpt')} with a smaller rate, {model.lower_rate(model.main_network(), 3)}, "
+            f"and clip: {model.clipping.set(0.1)}."
         )
-        return self.fault(history.step, progress.loss, value, self.limit, advice)
+        return self.report(history, progress.loss, value, advice)
 
 
-class LossFlat(Rule[History]):
+class LossFlat(TrainingRule):
     """After a fair number of steps the network is no better than an output that needs no network."""
 
     code = "loss-flat"
-    level = Level.SYMPTOM
     steps = 150
     mean = 0.8  # share of the mean target's error above which nothing but the mean has been learned
     nothing = 0.02  # how near, as a share, the error is to that of doing nothing, when that is all that was learned
     once = 0.9  # error at any time, against the better trivial output, below which the network had learned something
     long = 1000  # steps after which any error above that of doing nothing counts
 
-    def evaluate(self, history: History) -> Finding | None:
+    def find(self, history: History) -> Finding | None:
         progress, model = progress_of(history), history.model
         if model.adversarial:
             return self._of_gan(history, progress)
         rates = [history[f"lr/{name}"] for name in model.networks()]
         warming = any(len(r) > 10 and r.last == max(r.values) and r.last > r.values[-10] for r in rates)
-        if history.step < self.steps or warming or not progress.poor:
+        if warming or not progress.poor:
             return None
         if progress.beats_trivial is None:
             if progress.fallen > self.nothing:
                 return None
-            report = self.note if model.pretrained else self.fault
-            return self._finding_of(report, history, 1 - progress.fallen, 0.98, "The loss is where it began")
+            what = "The loss is where it began"
+            return self._flat(history, 1 - progress.fallen, 0.98, not model.pretrained, what)
         if min(error_ratios(history).values, default=1.0) < self.once:
             return None  # it had been better: whatever happened since, it was not flat
         error, nothing, mean = (history[f"probe/{name}"].last for name in ("error", "nothing", "mean"))
         copies = abs(rise(nothing, error)) < self.nothing
-        report = self.fault if error > self.mean * mean or copies or history.step >= self.long else self.note
+        harmed = error > self.mean * mean or copies or history.step >= self.long
         value = error / max(min(progress.trivial_errors()), 1e-12)
-        return self._finding_of(report, history, value, 1.0, "It does no better than an output without a network")
+        return self._flat(history, value, 1.0, harmed, "It does no better than an output without a network")
 
     def _of_gan(self, history: History, progress: Progress) -> Finding | None:
         if progress.adversarial_only or history.step < 2 * self.steps:
             return None
         if progress.beats_trivial or progress.falling or progress.fallen > self.nothing:
             return None
-        return self._finding_of(self.note, history, 1 - progress.fallen, 0.98, "The reconstruction has not improved")
+        return self._flat(history, 1 - progress.fallen, 0.98, False, "The reconstruction has not improved")
 
-    @staticmethod
-    def _finding_of(report: Callable[..., Finding], history: History, value: float, limit: float, what: str) -> Finding:
+    def _flat(self, history: History, value: float, limit: float, harmed: bool, what: str) -> Finding:
         model = history.model
         network = model.main_network()
         advice = (
             f"{what} after {history.step} steps. See that input and target belong together"
             f"{model.key('look at samples/latest.png')}, try another rate ({model.lower_rate(network, 0.3)} or "
-            f"{model.lower_rate(network, 3)}), and a larger network{model.option(network, 'width', 64)}."
+            f"{model.lower_rate(network, 3)}), and a larger network."
         )
-        return report(history.step, "training", value, limit, advice)
+        return self.report(history, "training", value, advice, harmed, limit)
 
 
-class LossOscillates(Rule[History]):
+class LossOscillates(TrainingRule):
     """The smoothed loss swings to and fro, far beyond the noise of single batches."""
 
     code = "loss-oscillates"
-    level = Level.SYMPTOM
     limit = 0.5  # share of its values at which the smoothed loss turns round
     swing = 0.5  # size of a swing, as a share of the loss's level
     significance = 5.0  # the same, in standard errors of a value
     count = 12
     lengths = (4, 10, 25)  # steps whose median is one value: a swing shows only where its period is longer
 
-    def evaluate(self, history: History) -> Finding | None:
+    def find(self, history: History) -> Finding | None:
         progress, model = progress_of(history), history.model
         if model.adversarial:
             return None
@@ -127,25 +121,23 @@ class LossOscillates(Rule[History]):
             share = turns / (len(moves) - 1)
             size = median(abs(move) for move in moves) / max(abs(median(levels)), 1e-12)
             if share > self.limit and size > self.swing:
-                report = self.fault if progress.poor else self.note
                 advice = (
                     f"It swings by {size:.0%} of its level every other time. Lower the rate, "
-                    f"{model.lower_rate(model.main_network(), 3)}, take larger batches, "
-                    f"{model.larger_batches()}, and see that batches are shuffled."
+                    f"{model.lower_rate(model.main_network(), 3)}, take larger batches, {model.larger_batches()}, "
+                    "and see that they are shuffled."
                 )
-                return report(history.step, "loss", share, self.limit, advice)
+                return self.report(history, "loss", share, advice, progress.poor)
         return None
 
 
-class Overfitting(Rule[History]):
+class Overfitting(TrainingRule):
     """The validation loss rises while the training loss falls."""
 
     code = "overfitting"
-    level = Level.SYMPTOM
     limit = 1.2
     count = 3  # validations in a row above the limit
 
-    def evaluate(self, history: History) -> Finding | None:
+    def find(self, history: History) -> Finding | None:
         held_out, model = history["val/loss"].finite(), history.model
         if len(held_out) < self.count + 1:
             return None
@@ -158,26 +150,24 @@ class Overfitting(Rule[History]):
         before, after = train.until(max(at, 10) + 1).tail(50), train.tail(50)
         if len(before) < 3 or len(after) < 3 or not rise(before.median(), after.median()) < -0.02:
             return None
-        report = self.note if model.adversarial else self.fault
         advice = (
             f"The validation loss was lowest at step {at} and is {above:.0%} above that, while the training loss "
-            f"falls. Use the best checkpoint{model.key('checkpoints/best.ckpt')}, more data, more augmentation"
+            f"falls. Use the best checkpoint{model.key('checkpoints/best.ckpt')}, more data or augmentation"
             f"{model.key('--data.augment.rotate_degrees 15')}, weight decay{model.key('--model.init_args.l2 1e-5')} or "
             f"a smaller network, or stop earlier{model.key('--early_stopping.patience 5')}."
         )
-        return report(history.step, "val/loss", 1 + above, self.limit, advice)
+        return self.report(history, "val/loss", 1 + above, advice, not model.adversarial)
 
 
-class MetricDisagrees(Rule[History]):
+class MetricDisagrees(TrainingRule):
     """The validation loss falls, and a metric on the same samples gets worse."""
 
     code = "metric-disagrees"
-    level = Level.SYMPTOM
     limit = 0.1  # fall of the loss, as a share of its level
     worse = 0.03  # worsening of the metric, as a share of its level
     count = 3
 
-    def evaluate(self, history: History) -> Finding | None:
+    def find(self, history: History) -> Finding | None:
         losses, model = dict(history["val/loss"].finite()), history.model
         for name, higher in model.higher_is_better.items():
             metric = history[f"val/{name}"].finite()
@@ -190,11 +180,10 @@ class MetricDisagrees(Rule[History]):
             latest = max(losses.get(step, math.inf) for step in metric.tail(2).steps)
             fall = -rise(losses.get(at, latest), latest)
             if change < -self.worse and fall > self.limit:
-                report = self.note if model.adversarial else self.fault
                 advice = (
                     f"val/loss fell by {fall:.0%} while val/{name} got worse by {-change:.0%}: one of them does not "
                     "measure what it is meant to. Check the metric's direction and range, and take a loss that is "
                     f"nearer to it{model.key('--model.init_args.loss torch.nn.L1Loss')}."
                 )
-                return report(history.step, f"val/{name}", change, -self.worse, advice)
+                return self.report(history, f"val/{name}", change, advice, not model.adversarial, limit=-self.worse)
         return None

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 
-from workbench.findings.engine import Level, Rule
+from workbench.findings.engine import Level
 from workbench.findings.finding import Finding
 from workbench.findings.history import History
-from workbench.findings.progress import Progress, level, progress_of, rise
-from workbench.findings.rules.weights import outgrows_its_steps
+from workbench.findings.progress import Progress, TrainingRule, level, progress_of, rise
+from workbench.findings.rules.layers import outgrows_its_steps
 from workbench.findings.series import Series
 
 
@@ -18,7 +18,11 @@ def update_ratio(history: History, network: str) -> Series:
     return history[f"update/{network}"].finite()
 
 
-class LearningRateHigh(Rule[History]):
+def _peak(history: History, progress: Progress) -> float:
+    return max(history[progress.loss].finite().tail(10).values, default=math.nan)
+
+
+class LearningRateHigh(TrainingRule):
     """Each step throws the weights about, or the loss climbs."""
 
     code = "learning-rate-high"
@@ -27,13 +31,13 @@ class LearningRateHigh(Rule[History]):
     wild = 2.0  # A step larger than the weights themselves, even a single one: nothing of what they were is left
     count = 10
     settled = 10
-    steps = 20
+    enough = 20  # values of the loss from which on it can climb
     climb = 2.0  # rise of the loss, as a share of where it began, that counts as climbing
     burst = 10.0  # the same of the last values before the loss was not finite
     jump = 5.0  # factor on the rate from one step to a later one that explains a loss which goes off right after it
     faint = 1e-4
 
-    def evaluate(self, history: History) -> Finding | None:
+    def find(self, history: History) -> Finding | None:
         progress, model = progress_of(history), history.model
         for network in model.networks():
             of = self._of_discriminator if network in model.discriminators else self._of_network
@@ -70,23 +74,18 @@ class LearningRateHigh(Rule[History]):
             return self._name(history, network, jump, self.jump)
         faint = ratio.median() < self.faint
         if self._climbs(history, progress) and not faint and not outgrows_its_steps(history, network):
-            value = self._peak(history, progress) / max(abs(progress.start), 1e-12)
-            return self._name(history, network, value, self.climb)
+            return self._name(history, network, _peak(history, progress) / max(abs(progress.start), 1e-12), self.climb)
         if len(settled) >= self.count and ratio.median() > self.limit:
-            advice = (
-                "Steps are large against the weights, and yet it learns; a smaller rate may end better: "
-                f"{history.model.lower_rate(network, 3)}."
-            )
-            return self.note(history.step, network, ratio.median(), self.limit, advice)
+            lower = history.model.lower_rate(network, 3)
+            advice = f"Steps are large against the weights, and yet it learns; a smaller rate may end better: {lower}."
+            return self.report(history, network, ratio.median(), advice, harmed=False)
         return None
 
     def _name(self, history: History, network: str, value: float, limit: float) -> Finding:
         model = history.model
-        advice = (
-            "The steps are too large for the weights (1e-3 of them is healthy): "
-            f"{model.lower_rate(network)}. A warm-up helps too, and clipping: {model.clipping.set(0.1)}."
-        )
-        return self.fault(history.step, network, value, limit, advice)
+        advice = f"The steps are too large for the weights (1e-3 of them is healthy): {model.lower_rate(network)}. "
+        advice += f"A warm-up helps too, and clipping: {model.clipping.set(0.1)}."
+        return self.report(history, network, value, advice, limit=limit)
 
     def _climbs(self, history: History, progress: Progress) -> bool:
         """Whether the loss rises from part to part of the run, or went off before it was not finite."""
@@ -94,10 +93,10 @@ class LearningRateHigh(Rule[History]):
         if math.isnan(progress.start) or progress.adversarial_only:
             return False
         if not progress.finite and len(loss):
-            return rise(progress.start, self._peak(history, progress)) > (self.burst if progress.start > 0 else 1)
+            return rise(progress.start, _peak(history, progress)) > (self.burst if progress.start > 0 else 1)
         if history["game/gradient_ratio"].last > 1:
             return False  # the adversary pulls harder than the reconstruction, and that is what it costs
-        if len(loss) < self.steps:
+        if len(loss) < self.enough:
             return False
         levels = [part.median() for part in loss.parts(4)]
         rising = all(after > before for before, after in itertools.pairwise(levels))
@@ -108,10 +107,6 @@ class LearningRateHigh(Rule[History]):
         """Of all steps so far: weights that were replaced once are large from then on, and steps small against them."""
         return max(update_ratio(history, network).values, default=0.0)
 
-    @staticmethod
-    def _peak(history: History, progress: Progress) -> float:
-        return max(history[progress.loss].finite().tail(10).values, default=math.nan)
-
     def _jump(self, history: History, network: str) -> float | None:
         rates = history[f"lr/{network}"].tail(100)
         if len(rates) < 20:
@@ -121,17 +116,17 @@ class LearningRateHigh(Rule[History]):
         return highest / usual if usual > 0 and highest > self.jump * usual else None
 
 
-class LearningRateLow(Rule[History]):
+class LearningRateLow(TrainingRule):
     """The weights hardly move, and neither does the loss."""
 
     code = "learning-rate-low"
     level = Level.RATE
     limit = 1e-4
     count = 5
-    steps = 50  # enough where the ratio is below a third of the limit; else four times as many
+    patience = 50  # steps: enough where the ratio is below a third of the limit; else four times as many
     moved = 0.05  # share of its first level by which the loss has to have moved to be on its way
 
-    def evaluate(self, history: History) -> Finding | None:
+    def find(self, history: History) -> Finding | None:
         progress, model = progress_of(history), history.model
         for network in model.networks():
             since = self._warm_since(history, network)
@@ -142,18 +137,16 @@ class LearningRateLow(Rule[History]):
             if len(measured) < self.count or ratio >= self.limit:
                 continue
             clearly = ratio < self.limit / 3
-            needed = self.steps if clearly else 4 * self.steps
+            needed = self.patience if clearly else 4 * self.patience
             if history.step - since < needed or self._moves(history, progress) or progress.blown_up:
                 continue
             if progress.beats_trivial or self._some_layers_move(history, network):
                 continue
             if progress.beats_trivial is None and (model.pretrained or ratio > self.limit / 3):
                 continue
-            advice = (
-                "The weights move by less than a ten-thousandth a step, and the loss stays where it was: "
-                f"{model.lower_rate(network, min(max(ratio / 1e-3, 1e-4), 0.1))}."
-            )
-            return self.fault(history.step, network, ratio, self.limit, advice)
+            higher = model.lower_rate(network, min(max(ratio / 1e-3, 1e-4), 0.1))
+            advice = f"The weights move by less than 1e-4 a step, and the loss stays where it was: {higher}."
+            return self.report(history, network, ratio, advice)
         return None
 
     def _moves(self, history: History, progress: Progress) -> bool:
@@ -175,7 +168,5 @@ class LearningRateLow(Rule[History]):
     @staticmethod
     def _some_layers_move(history: History, network: str) -> bool:
         """Then it is not the rate that keeps the others still."""
-        table = history.table("update")
-        names = [name for name in history.model.tensors_of(network, "weight") if name in table]
-        ratios = [table[name].finite().tail(10).median() for name in names]
+        ratios = [series.finite().tail(10).median() for series in history.rows("update", network).values()]
         return max((ratio for ratio in ratios if math.isfinite(ratio)), default=0.0) > 1e-3

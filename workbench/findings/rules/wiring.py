@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from workbench.findings.engine import Level, Rule
+from workbench.findings.engine import Level
 from workbench.findings.finding import Finding
 from workbench.findings.history import History, Parameter
-from workbench.findings.rules.units import blocked_units
-from workbench.findings.series import Series
+from workbench.findings.progress import TrainingRule
+from workbench.findings.rules.layers import blocked_units
 
 
-class GradientsNotCleared(Rule[History]):
+class GradientsNotCleared(TrainingRule):
     """The gradients of one step are still there when those of the next are added."""
 
     code = "gradients-not-cleared"
@@ -17,34 +17,30 @@ class GradientsNotCleared(Rule[History]):
     count = 3  # steps that have to be seen: a validation in between clears gradients, whatever the loop does
     share = 0.6
 
-    def evaluate(self, history: History) -> Finding | None:
+    def find(self, history: History) -> Finding | None:
         for network, carried in history.table("carried").items():
             latest = carried.finite().tail(8).values
             found = sum(value > 0 for value in latest)
             if found >= self.count and found >= self.share * len(latest):
-                key = history.model.key("--trainer.accumulate_grad_batches 4")
                 advice = (
-                    "The gradients of earlier steps are added to those of each new one: call optimizer.zero_grad() "
-                    "before every backward pass, and leave LightningModule.optimizer_zero_grad as it is. To add up "
-                    f"batches on purpose, accumulate gradients{key}."
+                    "Gradients of earlier steps are added to those of each new one: call optimizer.zero_grad() before "
+                    "every backward pass, and leave LightningModule.optimizer_zero_grad as it is. To add up batches on "
+                    f"purpose, accumulate gradients{history.model.key('--trainer.accumulate_grad_batches 4')}."
                 )
-                return self.fault(history.step, network, found / len(latest), 0.0, advice)
+                return self.report(history, network, found / len(latest), advice)
         return None
 
 
-class ParametersUnchanged(Rule[History]):
+class ParametersUnchanged(TrainingRule):
     """A tensor that should be trained is not: its optimizer steps, its rate is not 0, and yet it stays as it is."""
 
     code = "parameters-unchanged"
     level = Level.WIRING
     implied_by = frozenset({"learning-rate-high", "regularization-dominates", "exploding-gradients", "nonfinite-loss"})
-    count = 4
-    """Steps that have to be measured, beyond those whose gradients were not finite (AMP leaves such steps out)."""
-    faint = 1e-6
-    """Where gradients this much smaller than the largest of a network turn up, those of 0 have vanished: another fault.
-    """
+    count = 4  # measured steps, beyond those whose gradients were not finite (AMP leaves such steps out)
+    faint = 1e-6  # where gradients are this much smaller than the largest, those of 0 have vanished: another fault
 
-    def evaluate(self, history: History) -> Finding | None:
+    def find(self, history: History) -> Finding | None:
         parameters = {**history.model.parameters, **history.model.unfrozen}
         reasons = {name: self._reason(history, name, p) for name, p in parameters.items() if not p.helper}
         stuck = {name: reason for name, reason in reasons.items() if reason is not None}
@@ -60,13 +56,13 @@ class ParametersUnchanged(Rule[History]):
             "it and the loss, and for parameters that configure_optimizers leaves out; to keep it as it is on purpose, "
             "set requires_grad to False."
         )
-        return self.fault(history.step, where, f"unchanged: {reason}", "changes at every step", advice)
+        return self.report(history, where, f"unchanged: {reason}", advice, limit="changes at every step")
 
     def _reason(self, history: History, name: str, parameter: Parameter) -> str | None:
         if parameter.optimizer is None:
             steps = sum(len(series) for key, series in history.scalars.items() if key.startswith("lr/"))
             return "no optimizer holds it" if steps >= self.count else None
-        gradient, missing = (history.table(table).get(name, Series()) for table in ("gradient", "missing"))
+        gradient, missing = history.row("gradient", name), history.row("missing", name)
         if len(missing) >= self.count and not len(gradient):
             return "it gets no gradient"
         usable = gradient.finite().tail(2 * self.count)
@@ -75,41 +71,39 @@ class ParametersUnchanged(Rule[History]):
         if not any(usable.values):
             # Only where it has never been anything else: steps that are too large kill units as well.
             return "its gradient is 0" if not any(gradient.finite().values) else None
-        moved = history.table("moved").get(name, Series()).tail(2 * self.count)
+        moved = history.row("moved", name).tail(2 * self.count)
         if len(moved) >= self.count and not any(moved.values) and len(gradient.finite()) == len(gradient):
             return "its optimizer does not move it"
         return None
 
     def _explained(self, history: History, networks: set[str]) -> bool:
         """Whether gradients of 0 come from units that are dead or saturated, or have vanished on their way."""
-        table = history.table("gradient")
         for network in networks:
-            names = [name for name in history.model.tensors_of(network, "weight") if name in table]
-            present = [value for name in names if (value := table[name].finite().median()) > 0]
+            medians = [series.finite().median() for series in history.rows("gradient", network).values()]
+            present = [value for value in medians if value > 0]
             if not present or not (blocked_units(history) or min(present) < self.faint * max(present)):
                 return False
         return True
 
 
-class LabelsSwapped(Rule[History]):
+class LabelsSwapped(TrainingRule):
     """The discriminator learns to tell the two apart the wrong way round, and both sides are content."""
 
     code = "labels-swapped"
     level = Level.WIRING
     implied_by = frozenset({"learning-rate-high"})
     steps = 30
-    content = 0.45
-    """Share of its first level below which a loss says that its side is winning; LSGAN is at half of it in balance."""
+    content = 0.45  # share of its first loss below which a side is winning; LSGAN is at half of it in balance
     both = 0.2  # the same for both sides at once
     count = 12
 
-    def evaluate(self, history: History) -> Finding | None:
+    def find(self, history: History) -> Finding | None:
         real, fake = history["train/score_real"], history["train/score_fake"]
-        if not history.model.adversarial or len(real) < self.count or history.step < self.steps:
+        if not history.model.adversarial or len(real) < self.count:
             return None
         gaps = [r - f for r, f in zip(real.values, fake.values, strict=False)][-self.count :]
         start = history.start("train/discriminator", 3)
-        now = history["train/discriminator"].tail(self.count).finite().median()
+        now = history["train/discriminator"].recent(self.count)
         # A critic without bounds (Wasserstein) wins by a loss below 0.
         won = now < self.content * start if start > 0 else start <= 0 and now < 0
         reversed_ = bool(gaps) and sum(gap < 0 for gap in gaps) / len(gaps) >= 0.9
@@ -121,7 +115,7 @@ class LabelsSwapped(Rule[History]):
             "The discriminator scores real images below generated ones, and is content with it: its labels are "
             f"swapped. Label real images 1 and generated ones 0{fix}."
         )
-        return self.fault(history.step, "discriminator", gap, "score_real above score_fake", advice)
+        return self.report(history, "discriminator", gap, advice, limit="score_real above score_fake")
 
     def _both_content(self, history: History) -> bool:
         """Whether both losses are near 0, which is impossible for sides that want the opposite."""
@@ -132,14 +126,14 @@ class LabelsSwapped(Rule[History]):
         return True
 
 
-class DiscriminatorLeaks(Rule[History]):
+class DiscriminatorLeaks(TrainingRule):
     """The discriminator's backward pass reaches the generator."""
 
     code = "discriminator-leaks"
     level = Level.WIRING
     count = 2
 
-    def evaluate(self, history: History) -> Finding | None:
+    def find(self, history: History) -> Finding | None:
         for network, leaked in history.table("leaked").items():
             latest = leaked.finite().tail(8).values
             found = [value for value in latest if value > 0]
@@ -148,5 +142,5 @@ class DiscriminatorLeaks(Rule[History]):
                     f"The discriminator's loss sends gradients into {network}, which then learns to help it: give the "
                     "discriminator fake.detach(), and clear the generator's gradients before its own backward pass."
                 )
-                return self.fault(history.step, network, max(found), 0.0, advice)
+                return self.report(history, network, max(found), advice)
         return None
