@@ -18,22 +18,14 @@ from workbench.distributed import make_trainer
 from workbench.errors import UserError
 from workbench.findings.checks import Check, CheckContext, Outcome, Passed, Skipped, all_checks, run_checks
 from workbench.findings.checks.check import listed
+from workbench.findings.checks.trial import SILENT
 from workbench.findings.finding import Finding, append_findings
 from workbench.model_parts import HELPER
 from workbench.parser import expand_args
 from workbench.run import Run, start_run
 from workbench.signals import STOP
 
-NOT_CHECKED = [
-    "logger",
-    "callbacks",
-    "plugins",
-    "profiler",
-    "fast_dev_run",
-    "barebones",
-    "default_root_dir",
-    "model_registry",
-]
+NOT_CHECKED = "logger callbacks plugins profiler fast_dev_run barebones default_root_dir model_registry".split()
 """Settings of the trainer that say how a run is watched and kept."""
 STYLES = {"passed": "green", "note": "yellow", "fault": "bold red", "skipped": "dim"}
 
@@ -73,8 +65,7 @@ class _Halt(Callback):
 
 def halting_trainer(*callbacks: Callback, **settings: Any) -> Trainer:
     """A trainer whose ``fit`` sets everything up, writes nothing, and stops before the first step."""
-    silent = dict.fromkeys(("enable_progress_bar", "enable_checkpointing", "enable_model_summary", "logger"), False)
-    return Trainer(**{**settings, **silent, "callbacks": [_Halt(), *callbacks]})
+    return Trainer(**{**settings, **SILENT, "callbacks": [_Halt(), *callbacks]})
 
 
 class Builder(CommandLine):

@@ -161,7 +161,6 @@ OPTIONS = [
     {"residual": False},
     {"residual": False, "stem": 2, "norm": "batch"},
     {"dropout": 0.2},
-    {"bias": False},
     {"widths": [6]},
     {"widths": [6, 8, 12, 16], "convs": 3, "kernel_size": 5},
 ]
