@@ -25,7 +25,7 @@ from workbench.parser import expand_args
 from workbench.run import Run, start_run
 from workbench.signals import STOP
 
-NOT_CHECKED = "logger callbacks plugins profiler fast_dev_run barebones default_root_dir model_registry".split()
+NOT_CHECKED = {"logger", "callbacks", "plugins", "profiler", "fast_dev_run", "barebones", "default_root_dir"}
 """Settings of the trainer that say how a run is watched and kept."""
 STYLES = {"passed": "green", "note": "yellow", "fault": "bold red", "skipped": "dim"}
 

@@ -16,6 +16,7 @@ from project.models.finetune import FineTuning
 from project.models.metrics import PSNR, SSIM
 from project.models.schedules import configure_optimizer
 from project.networks.normalize import set_normalization
+from project.networks.weights import load_matching
 from workbench.errors import UserError
 from workbench.hyperparameters import save_plain_hyperparameters
 
@@ -99,6 +100,9 @@ class ImageRestorer(ImageToImageModule):
     def predict_and_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         output = self(batch.input).float()
         return output, self.loss(output, batch.target)
+
+    def load_weights(self, path: str) -> None:
+        load_matching(self.network, path, "network.", "generator.")
 
     def prepare_trial(self, network: str) -> None:
         """For the command check: nothing but the data loss."""

@@ -44,10 +44,16 @@ class OverfitResult:
 class _Trial(Callback):
     """Measures the error, and ends the trial when it is small enough or the time is up."""
 
-    def __init__(self, error: Callable | None, enough: float, seconds: float, rate: float | None) -> None:
-        self.error, self.enough, self.seconds, self.rate = error, enough, seconds, rate
+    def __init__(self, error: Callable | None, enough: float, seconds: float, rate: float | None, data: Any) -> None:
+        self.error, self.enough, self.seconds, self.rate, self.data = error, enough, seconds, rate, data
         self.result = OverfitResult()
         self.batches = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        trainer.datamodule = self.data  # which the module's setup may ask; it is set up, and its loaders are not used
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.datamodule = None  # or it would be torn down
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._simplify_optimizers(trainer)
@@ -102,7 +108,7 @@ def overfit(
         rate: Learning rate of an Adam that replaces the model's own optimizers; None keeps them, at their full rates.
     """
     without_dropout(model)
-    trial = _Trial(error and no_grad()(error), enough, seconds, rate)
+    trial = _Trial(error and no_grad()(error), enough, seconds, rate, trainer.datamodule)
     clipping = [copy.copy(c) for c in trainer.callbacks if isinstance(c, GradientClipping)]
     with quiet():
         small = Trainer(

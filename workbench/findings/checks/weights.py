@@ -215,6 +215,8 @@ def declared_freeze(context: CheckContext) -> str:
             return f"model.{key}"
     for name, module in context.model.named_modules():
         for key, value in vars(module).items():
+            if key == "declared_frozen":
+                continue
             if ("freeze" in key.lower() or "frozen" in key.lower()) and not callable(value) and value:
                 return f"{name}.{key}".lstrip(".")
     return ""
