@@ -115,6 +115,10 @@ def test_a_rate_that_is_far_off_is_a_note(look, kit, optimizer):
     assert "cannot-overfit" in kit.notes(found)
 
 
+def with_loss(kit, adversarial):
+    return kit.colorizer(discriminator=kit.critic(norm="instance"), adversarial=adversarial)
+
+
 CYCLE = partial(torch.optim.lr_scheduler.OneCycleLR, max_lr=2e-3)
 HEALTHY = {
     "plain": lambda kit: kit.restorer(),
@@ -127,11 +131,9 @@ HEALTHY = {
     "gan-alone": lambda kit: kit.colorizer(discriminator=None),
     "gan-stages": lambda kit: kit.colorizer(generator_epochs=2, critic_epochs=1),
     "gan-scheduled": lambda kit: kit.colorizer(generator_scheduler=CYCLE),
-    "gan-hinge": lambda kit: kit.colorizer(discriminator=kit.critic(norm="instance"), adversarial=Hinge()),
-    "gan-squares": lambda kit: kit.colorizer(discriminator=kit.critic(norm="instance"), adversarial=LeastSquares()),
-    "gan-wasserstein": lambda kit: kit.colorizer(
-        discriminator=kit.critic(norm="instance"), adversarial=WassersteinGP()
-    ),
+    "gan-hinge": lambda kit: with_loss(kit, Hinge()),
+    "gan-squares": lambda kit: with_loss(kit, LeastSquares()),
+    "gan-wasserstein": lambda kit: with_loss(kit, WassersteinGP()),
 }
 
 

@@ -18,19 +18,17 @@ class Wired(nn.Module):
         super().__init__()
         self.norm = nn.BatchNorm2d(3, affine=False, momentum=0.5)
         self.one, self.two, self.three = (nn.Conv2d(a, b, 3, padding=1) for a, b in ((3, 8), (8, 8), (8, 3)))
-        usual = {
-            "before": lambda x: x,
-            "within": F.relu,
-            "after": F.relu,
-            "last": lambda y: y,
-            "add": lambda x, y: x + y,
-        }
+        usual = {"before": same, "within": F.relu, "after": F.relu, "last": same, "add": torch.add}
         self.steps = usual | steps
 
     def forward(self, x):
         h = self.one(self.steps["before"](self.norm(x)))
         h = self.steps["after"](self.two(self.steps["within"](h)))
         return self.steps["add"](x, self.steps["last"](self.three(h)))
+
+
+def convolutions():
+    return nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1)
 
 
 def alone(x, y):
@@ -63,11 +61,6 @@ def test_a_way_through_the_network_that_goes_wrong(faults_of, code, steps):
     assert faults_of(Wired(**steps))[0] == code
 
 
-@pytest.mark.healthy
-def test_the_same_network_wired_well(faults_of):
-    assert faults_of(Wired()) == []
-
-
 @pytest.mark.planted("batch-mixing")
 def test_a_norm_that_stays_in_training_mode(faults_of, kit):
     network = kit.small_unet(norm="batch")
@@ -80,21 +73,13 @@ def test_a_norm_that_stays_in_training_mode(faults_of, kit):
 @pytest.mark.planted("output-range")
 @pytest.mark.parametrize("last", [nn.Sigmoid(), nn.ReLU(), nn.Tanh()], ids=["sigmoid", "relu", "tanh"])
 def test_a_last_activation_within_the_normalization(faults_of, last):
-    body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1), last)
-    assert faults_of(Normalized(body))[0] == "output-range"
+    assert faults_of(Normalized(nn.Sequential(*convolutions(), last)))[0] == "output-range"
 
 
 @pytest.mark.healthy
-def test_a_sigmoid_that_covers_all_colors(faults_of):
-    body = nn.Sequential(
-        Normalize(3, 0.45, 0.25), nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1)
-    )
-    assert faults_of(nn.Sequential(body, nn.Sigmoid())) == []
-
-
-@pytest.mark.planted("missing-nonlinearity")
-def test_a_network_without_activations(faults_of, kit):
-    assert faults_of(kit.small_unet(activation="identity"))[0] == "missing-nonlinearity"
+def test_networks_wired_well(faults_of):
+    covers_all_colors = nn.Sequential(Normalize(3, 0.45, 0.25), *convolutions(), nn.Sigmoid())
+    assert faults_of(Wired()) == [] and faults_of(covers_all_colors) == []
 
 
 @pytest.mark.planted("missing-nonlinearity")
