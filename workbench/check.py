@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import yaml
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
 from torch import nn
 
 from workbench.cli import CommandLine
@@ -18,22 +20,14 @@ from workbench.distributed import make_trainer
 from workbench.errors import UserError
 from workbench.findings.checks import Check, CheckContext, Outcome, Passed, Skipped, all_checks, run_checks
 from workbench.findings.checks.check import listed
+from workbench.findings.checks.trial import SILENT
 from workbench.findings.finding import Finding, append_findings
 from workbench.model_parts import HELPER
 from workbench.parser import expand_args
 from workbench.run import Run, start_run
 from workbench.signals import STOP
 
-NOT_CHECKED = [
-    "logger",
-    "callbacks",
-    "plugins",
-    "profiler",
-    "fast_dev_run",
-    "barebones",
-    "default_root_dir",
-    "model_registry",
-]
+NOT_CHECKED = {"logger", "callbacks", "plugins", "profiler", "fast_dev_run", "barebones", "default_root_dir"}
 """Settings of the trainer that say how a run is watched and kept."""
 STYLES = {"passed": "green", "note": "yellow", "fault": "bold red", "skipped": "dim"}
 
@@ -57,7 +51,8 @@ def main(argv: list[str]) -> int:
             return _report([error.finding], built.open_run(), started, {})
         run = built.open_run()
         paths = context.data.check_images(context, run.folder) if hasattr(context.data, "check_images") else []
-        outcomes = list(run_checks(checks_of(context), context, _show_progress))
+        with Console(stderr=True).status("") as status:
+            outcomes = list(run_checks(checks_of(context), context, lambda check: status.update(check.code)))
     images = {"Images": ", ".join(path.name for path in paths)} if paths else {}
     return _report(outcomes, run, started, describe_trainable(context) | images)
 
@@ -73,8 +68,7 @@ class _Halt(Callback):
 
 def halting_trainer(*callbacks: Callback, **settings: Any) -> Trainer:
     """A trainer whose ``fit`` sets everything up, writes nothing, and stops before the first step."""
-    silent = dict.fromkeys(("enable_progress_bar", "enable_checkpointing", "enable_model_summary", "logger"), False)
-    return Trainer(**{**settings, **silent, "callbacks": [_Halt(), *callbacks]})
+    return Trainer(**{**settings, **SILENT, "callbacks": [_Halt(), *callbacks]})
 
 
 class Builder(CommandLine):
@@ -178,14 +172,7 @@ def _parts(network: nn.Module, trained: bool) -> list[str]:
     return found
 
 
-def _show_progress(check: Check) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[Kchecking {check.code} ...", end="", file=sys.stderr, flush=True)
-
-
 def _report(outcomes: Sequence[Outcome], run: Run, started: float, facts: dict[str, object]) -> int:
-    if sys.stderr.isatty():
-        print("\r\033[K", end="", file=sys.stderr)
     findings = [outcome for outcome in outcomes if isinstance(outcome, Finding)]
     append_findings(run.folder / "findings.jsonl", findings)
     faults = sum(finding.is_fault for finding in findings)
@@ -199,10 +186,6 @@ def _report(outcomes: Sequence[Outcome], run: Run, started: float, facts: dict[s
 
 def print_table(outcomes: Sequence[Outcome], facts: dict[str, object], title: str) -> None:
     """Print what every check found, then the advice of each finding, then the facts, a line each."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     table = Table(title=title, title_justify="left")
     for heading in ("", "check", "measured", "limit"):
         table.add_column(heading, overflow="fold", no_wrap=heading in ("", "check"))

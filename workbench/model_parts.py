@@ -13,8 +13,8 @@ DISCRIMINATOR = re.compile(r"disc|critic|^net_?d$|^d$", re.IGNORECASE)
 
 
 def networks_of(model: nn.Module) -> dict[str, nn.Module]:
-    """The trainable networks by name: what ``model.networks()`` offers, else the discriminators among the children, and
-    beside them the only other child with parameters, or the whole ``model`` where there are several."""
+    """The trainable networks by path: what ``model.networks()`` offers, else the discriminators among the children, and
+    beside them the only other child with parameters, or the whole model, under "", where there are several."""
     if hasattr(model, "networks"):
         return dict(model.networks())
     children = {
@@ -24,7 +24,7 @@ def networks_of(model: nn.Module) -> dict[str, nn.Module]:
     }
     critics = discriminators_of(model, children)
     others = {name: child for name, child in children.items() if name not in critics}
-    return (others if len(others) == 1 else {"model": model}) | {name: children[name] for name in critics}
+    return (others if len(others) == 1 else {"": model}) | {name: children[name] for name in critics}
 
 
 def discriminators_of(model: nn.Module, names: Iterable[str]) -> list[str]:

@@ -27,16 +27,15 @@ def draw_batches(context: CheckContext, folder: Path) -> list[Path]:
     first, second, *_ = [*context.batches[:2], *(context.prepare(raw) for raw in context.raw_batches(1, most=1))]
     images = {"batch": _draw_batch(first, normalize, context), "second_batch": _draw_batch(second, normalize, context)}
     images["train_and_val"] = _draw_splits(context)
-    paths = [folder / f"{name}.png" for name in (*images, "input_histogram")]
-    for path, image in zip(paths, images.values(), strict=False):
-        image.save(path)
+    for name, image in images.items():
+        image.save(folder / f"{name}.png")
     views = {"pixels": first.input}
     if normalize is not None:
         with torch.no_grad():
             views["as the network sees them"] = normalize(first.input)
     hints = first.input.shape[1] - context.data.signal_channels
-    draw_histogram(views, hints if hints % 4 == 0 else 0, paths[-1])
-    return paths
+    draw_histogram(views, hints if hints % 4 == 0 else 0, folder / "input_histogram.png")
+    return [folder / f"{name}.png" for name in (*images, "input_histogram")]
 
 
 def _draw_batch(batch: Batch, normalize: Any, context: CheckContext) -> Image.Image:

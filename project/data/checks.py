@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from typing import Any
 
@@ -26,39 +27,16 @@ from workbench.findings.checks.learning import CannotOverfit
 from workbench.findings.finding import Finding
 
 
-def image_checks() -> list[Check]:
-    """One of each; causes before what follows from them."""
-    return [
-        UnreadableImage(),
-        InputRange(),
-        BlankImages(),
-        StatisticsNotFromTrain(),
-        ImageInputNotCentered(),
-        PretrainedRange(),
-        DuplicateImages(),
-        SplitLeak(),
-        OutlierImages(),
-        PairMisaligned(),
-        TargetGray(),
-        CannotOverfitImages(),
-    ]
-
-
-# Before the data module is set up
-
-
 def prepare_for_check(data: Any) -> Finding | None:
     """Have files that cannot be used, and gray images, become findings where a fit would end; the former's finding."""
     settings, cache = data.settings, Cache(data.cache_dir)
     entries = find_entries(settings.source, settings.root, settings.target_root, cache)
-    excluded = read_exclusions(settings.exclude, entries) if settings.exclude else set()
-    workers = usable_cores() if data.num_workers is None else max(data.num_workers, 1)
     _, bad = validate_images(
         entries,
         cache=cache,
         min_size=settings.min_size,
-        workers=workers,
-        excluded=excluded,
+        workers=usable_cores() if data.num_workers is None else max(data.num_workers, 1),
+        excluded=read_exclusions(settings.exclude, entries) if settings.exclude else (),
         masks=settings.target == "mask",
     )
     data.unreadable = (bad, settings.on_bad_image == "skip")
@@ -201,46 +179,39 @@ class StatisticsNotFromTrain(FileCheck):
         data = context.data
         store = data.dataset("train").store
         own = sum(not image.origin for image in data.images["train"])  # extra pairs come last, and are not measured
-        measured = []
+        measured = self._buffers(context)
         for side, kept in (("input", data.statistics), ("target", data.target_statistics)):
-            if kept is not None and (side == "input" or store.has_targets):
+            if side == "input" or store.has_targets:
                 mean, std, allowed = self._measure(store, own, side)
                 apart = max(np.abs(kept.mean.numpy() - mean).max(), np.abs(kept.std.numpy() - std).max())
                 measured.append((float(apart), allowed, f"data.statistics of the {side}"))
-        measured += self._buffers(context)
-        apart, limit, where = max(measured, key=lambda entry: entry[0] / entry[1])
-        return self.passed(apart, limit) if apart <= limit else self.found(True, where, apart, limit)
+        return self.judge(*max(measured, key=lambda entry: entry[0] / entry[1]))
 
     def _measure(self, store: PixelStore, total: int, side: str) -> tuple[Any, Any, float]:
         """Mean and standard deviation of the first images, and how far off those of all ``total`` may be."""
         whole = sum(store.width(number) * store.height(number) for number in range(total)) <= self.everything
         chosen = range(total) if whole else np.linspace(0, total - 1, self.sample).astype(int).tolist()
-        sums, squares, means, count = 0.0, 0.0, [], 0
+        moments = []
         for number in chosen:
             image = (store[number] if side == "input" else store.target(number)).reshape(-1, store.channels)
-            values = image.astype(np.float32) / 255
-            sums, squares = sums + values.sum(0, dtype=np.float64), squares + (values**2).sum(0, dtype=np.float64)
-            means.append(values.mean(0))
-            count += len(values)
-        mean = sums / count
+            values = image.astype(np.float64) / 255
+            moments.append((len(values), values.mean(0), (values**2).mean(0)))
+        sizes, means, squares = map(np.array, zip(*moments, strict=True))
+        mean, square = np.average(means, 0, sizes), np.average(squares, 0, sizes)
         # A sample's mean is off by the images' own differences; five standard errors are next to impossible.
-        fewest = total if whole else len(means)
-        error = 0.0 if fewest == total else 5 * float(np.std(means, axis=0).max()) / fewest**0.5
-        return mean, np.sqrt(np.maximum(squares / count - mean**2, 0)), self.limit + error
+        error = 0.0 if whole else 5 * float(means.std(0).max()) / len(means) ** 0.5
+        return mean, np.sqrt(np.maximum(square - mean**2, 0)), self.limit + error
 
     def _buffers(self, context: CheckContext) -> list[tuple[float, float, str]]:
         """How far the network's own statistics are from the data module's; those never set are another fault."""
-        if context.starts_from_others:
-            return []
-        found, wanted = [], [np.array(values) for values in context.data.normalization["input"]]
+        found, wanted = [], context.data.normalization["input"]
         for name, part in context.main.module.named_modules():
-            mean, std = getattr(part, "mean", None), getattr(part, "std", None)
-            if name.rpartition(".")[2] != "normalize_input" or mean is None or std is None:
+            if context.starts_from_others or name.rpartition(".")[2] != "normalize_input":
                 continue
-            mean, std = mean.flatten().cpu().numpy(), std.flatten().cpu().numpy()
-            if len(mean) == len(wanted[0]) and not ((mean == 0).all() and (std == 1).all()):
-                apart = max(np.abs(mean - wanted[0]).max(), np.abs(std - wanted[1]).max())
-                found.append((float(apart), self.limit, f"{context.main.name}.{name}"))
+            own = [values.flatten().cpu().numpy() for values in (part.mean, part.std)]
+            if len(own[0]) == len(wanted[0]) and not ((own[0] == 0).all() and (own[1] == 1).all()):
+                apart = np.abs(np.array(own) - np.array(wanted)).max()
+                found.append((float(apart), self.limit, context.main.full_name(name)))
         return found
 
 
@@ -374,11 +345,8 @@ class PairMisaligned(Check):
     level = Level.DATA
     implied_by = UNUSABLE_INPUT
     limit = 0.8  # how often, at least, a true pair is closer than a shuffled one; 0.5 is chance
-    changed = (
-        0.15  # the share of pairs that fit better rotated, mirrored or shifted, above which that is no coincidence
-    )
-    margin = 0.1  # by how much the correlation has to be better ...
-    least = 0.3  # ... and that high, at least: among thousands of shifts some noise fits by chance
+    changed = 0.15  # the share of pairs that may fit better rotated, mirrored or shifted by coincidence
+    margin, least = 0.1, 0.3  # by how much better, and at least how high: of thousands of shifts some noise fits
     # How unevenly edges are spread, at least: deviation against mean, in units of what noise has. Noise has edges
     # everywhere: their strength over n channels follows a chi distribution of 2n, whose ratio is near 0.5 / sqrt(n).
     busy = 1.3
@@ -409,15 +377,11 @@ class PairMisaligned(Check):
 
     def _edges(self, context: CheckContext) -> tuple[Tensor, Tensor]:
         """Maps of the edges of inputs and targets, (N, 64, 64); images next to without edges are left out."""
-        found: list[tuple[Tensor, Tensor]] = []
-        for batch in context.batches:
-            if batch.target.ndim == 4:
-                found.append((edges(context.signal(batch.input, batch).float()), edges(batch.target.float())))
-            if sum(len(one) for one, _ in found) >= self.most:
-                break
-        if not found:
+        batches = [batch for batch in context.batches if batch.target.ndim == 4]
+        if not batches:
             return torch.empty(0), torch.empty(0)
-        inputs, targets = (torch.cat(sides)[: self.most] for sides in zip(*found, strict=True))
+        inputs = torch.cat([edges(context.signal(b.input, b).float()) for b in batches])[: self.most]
+        targets = torch.cat([edges(b.target.float()) for b in batches])[: self.most]
         strength = targets.flatten(1).std(1)
         kept = (strength > 0.3 * strength.median()) & (strength > 1e-4)
         return inputs[kept], targets[kept]
@@ -491,12 +455,15 @@ class CannotOverfitImages(CannotOverfit):
         data.augment = Augment(hflip=False, vflip=False, quarter_turns=False)
         dataset = data.dataset("train", training=True)
         data.augment = augment
-        first = dataset[0]
-        height, width = first.image.shape[-2:]
-        count = max(1, min(self.samples, len(dataset), self.pixels // (height * width)))
-        numbers = torch.linspace(0, len(dataset) - 1, count).long().tolist()
-        try:
-            raw = dataset.__getitems__(numbers)
-        except UserError:  # whole images of several sizes
-            raw = first
+        raw = dataset[0]
+        count = max(1, min(self.samples, len(dataset), self.pixels // raw.image[0, 0].numel()))
+        with contextlib.suppress(UserError):  # whole images of several sizes
+            raw = dataset.__getitems__(torch.linspace(0, len(dataset) - 1, count).long().tolist())
         return context.prepare(raw, training=False)
+
+
+def image_checks() -> list[Check]:
+    """One of each; causes before what follows from them."""
+    files = [UnreadableImage(), InputRange(), BlankImages(), StatisticsNotFromTrain()]
+    values = [ImageInputNotCentered(), PretrainedRange(), DuplicateImages(), SplitLeak(), OutlierImages()]
+    return [*files, *values, PairMisaligned(), TargetGray(), CannotOverfitImages()]

@@ -11,39 +11,27 @@ import numpy as np
 from PIL import Image
 
 SIDE = 32
-COMPARED = 16
-"""Pixels a side that images are compared at: what a lossy format does to edges and colors is averaged out."""
+COMPARED = 16  # pixels a side that images are compared at: what a lossy format does to edges is averaged out
 MAX_IMAGES, MAX_SECONDS = 2500, 25.0
 DISTANCE = (0.05, 0.2)
 """Least and largest distance (root mean square, against the contrast) below which two images are taken for copies:
 between these a quarter of what the third nearest neighbor of an image is away, the median over all images. Drawings
 and digits resemble each other more than photographs do."""
 
-Name = tuple[str, str]
-"""An image's name and its split."""
+Name = tuple[str, str]  # an image's, and its split's
 
 
 @dataclass
 class Thumbnails:
-    """What is known of N images of a data module.
-
-    Attributes:
-        names: Of those that were looked at.
-        small: float32, (N, C, 32, 32), in [0, 1]; of a folder pair the input's channels, then the target's.
-        contrast: float32, (N,), standard deviation of the image's liveliest channel; the smaller of a pair's two.
-        sharpness: float32, (N,), see :func:`sharpness`.
-        area: Pixels of each file.
-        aspect: Width by height of each file.
-        copies: Pairs of images, of all there are, that show the same: byte for byte, or as far as a person can see.
-    """
+    """What is known of N images of a data module: arrays of float32."""
 
     names: list[Name]
-    small: np.ndarray
-    contrast: np.ndarray
-    sharpness: np.ndarray
-    area: np.ndarray
-    aspect: np.ndarray
-    copies: list[tuple[Name, Name]]
+    small: np.ndarray  # (N, C, 32, 32), in [0, 1]; of a folder pair the input's channels, then the target's
+    contrast: np.ndarray  # (N,), standard deviation of the image's liveliest channel; the smaller of a pair's two
+    sharpness: np.ndarray  # (N,), see `sharpness`
+    area: np.ndarray  # pixels of each file
+    aspect: np.ndarray  # width by height of each file
+    copies: list[tuple[Name, Name]]  # of all images there are: equal byte for byte, or as far as a person can see
 
     @classmethod
     def of(cls, data: Any) -> Thumbnails:

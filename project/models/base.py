@@ -53,6 +53,13 @@ class ImageToImageModule(LightningModule):
         """The output for a batch, (B, C', H, W) around [0, 1], float32, and the loss, a scalar."""
         raise NotImplementedError
 
+    @property
+    def declared_frozen(self) -> list[str]:
+        """The layers that ``finetune`` may freeze, which the command check does not report."""
+        name, network = next(iter(self.networks().items()))
+        stages = network.encoder_stages() if self.finetune.freezes else []
+        return [f"{name}.{layer}" for stage in stages for layer in stage]
+
     def to_memory_format(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in the memory order that the networks work in."""
         return x.contiguous(memory_format=self.memory_format)

@@ -17,38 +17,23 @@ from workbench.findings.checks import all_checks, learning
 REPOSITORY = Path(__file__).parents[3]
 
 
-def _image(number: int) -> Image.Image:
-    draw = np.random.default_rng(number)
-    coarse = Image.fromarray(draw.integers(0, 255, (6, 7, 3), dtype=np.uint8))
-    return coarse.resize((52, 41), Image.Resampling.BICUBIC)
-
-
 @pytest.fixture
-def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def config(tmp_path: Path, make_images, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Twenty images, and a tiny network that learns them."""
     monkeypatch.setattr(learning.CannotOverfit, "pixels", 4 * 24 * 24)
-    root = tmp_path / "images"
-    root.mkdir()
-    for number in range(20):
-        _image(number).save(root / f"{number:02d}.png")
-    path = tmp_path / "tiny.yaml"
-    network = {
-        "class_path": "project.networks.UNet",
-        "init_args": {"widths": [8, 12], "norm": "none", "residual": True},
+    unet = {"widths": [8, 12], "norm": "none", "residual": True}
+    model = {
+        "network": {"class_path": "project.networks.UNet", "init_args": unet},
+        "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.005}},
+        "scheduler": {"class_path": "project.models.WarmupCosine"},
     }
-    adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.005}}
-    scheduler = {"class_path": "project.models.WarmupCosine"}
-    model = {"network": network, "optimizer": adam, "scheduler": scheduler}
-    data = {"root": str(root), "crop": 24, "batch_size": 4, "num_workers": 0}
-    path.write_text(
-        yaml.safe_dump(
-            {
-                "model": {"class_path": "project.models.ImageRestorer", "init_args": model},
-                "data": data,
-                "trainer": {"accelerator": "cpu", "max_steps": 30},
-            }
-        )
-    )
+    tree = {
+        "model": {"class_path": "project.models.ImageRestorer", "init_args": model},
+        "data": {"root": str(make_images(20, 52, 41, "images")), "crop": 24, "batch_size": 4, "num_workers": 0},
+        "trainer": {"accelerator": "cpu", "max_steps": 30},
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tree))
     return path
 
 
@@ -64,14 +49,9 @@ def test_a_healthy_configuration_passes(config, capsys):
     for check in all_checks(image_checks()):
         assert check.code in printed
     (folder,) = Path("runs/tiny").glob("*-check")
-    assert {path.name for path in folder.iterdir()} == {
-        "findings.jsonl",
-        "batch.png",
-        "second_batch.png",
-        "train_and_val.png",
-        "input_histogram.png",
-    }
-    assert f"Folder    {folder}" in printed.replace("\n", " ").replace("  runs", " runs") or str(folder) in printed
+    images = {f"{name}.png" for name in ("batch", "second_batch", "train_and_val", "input_histogram")}
+    assert {path.name for path in folder.iterdir()} == {"findings.jsonl", *images}
+    assert str(folder) in printed.replace("\n", "")
     batches = [np.asarray(Image.open(folder / name)) for name in ("batch.png", "second_batch.png")]
     assert batches[0].shape != batches[1].shape or (batches[0] != batches[1]).any()
     assert not list(Path("runs/tiny").glob("*[0-9]"))  # no training run was begun

@@ -8,39 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from workbench.findings.checks import data, learning, weights, wiring
 from workbench.findings.checks.check import Check, Outcome, Passed, Skipped, run_checks
 from workbench.findings.checks.context import CheckContext
-from workbench.findings.checks.data import BatchRepeated, InputConstant, InputNonfinite, InputNotCentered
-from workbench.findings.checks.learning import CannotOverfit, InitialLoss, LossNotMean
-from workbench.findings.checks.weights import FrozenParameters, ParametersNotOptimized, WeightsConstant, WeightsScale
-from workbench.findings.checks.wiring import (
-    BatchMixing,
-    EvalNotDeterministic,
-    InputIgnored,
-    MissingNonlinearity,
-    OutputRange,
-)
 
 __all__ = ["Check", "CheckContext", "Outcome", "Passed", "Skipped", "all_checks", "run_checks"]
 
-
 BUILT_IN = (
-    InputNonfinite,
-    InputConstant,
-    InputNotCentered,
-    BatchRepeated,
-    WeightsConstant,
-    WeightsScale,
-    EvalNotDeterministic,
-    BatchMixing,
-    OutputRange,
-    InputIgnored,
-    MissingNonlinearity,
-    LossNotMean,
-    FrozenParameters,
-    ParametersNotOptimized,
-    InitialLoss,
-    CannotOverfit,
+    *(data.InputNonfinite, data.InputConstant, data.InputNotCentered, data.BatchRepeated),
+    *(weights.WeightsConstant, weights.WeightsScale),
+    *(wiring.EvalNotDeterministic, wiring.BatchMixing, wiring.OutputRange, wiring.InputIgnored),
+    *(wiring.MissingNonlinearity, learning.LossNotMean),
+    *(weights.FrozenParameters, weights.ParametersNotOptimized),
+    *(learning.InitialLoss, learning.CannotOverfit),
 )
 
 

@@ -19,14 +19,10 @@ SETTING = re.compile(r" ?\[([\w.]+): ([^\]]+)\]")
 
 
 class Check(Rule["CheckContext"]):
-    """One thing that can be wrong before the first step. A check of your own: inherit, write ``evaluate``, and have
-    the data module's ``checks()`` list it; one with the code of a built-in check replaces that.
-
-    Attributes:
-        advice: What to do. ``[key: value]`` in it becomes the configuration's full key, or goes where there is none.
-    """
+    """One thing that can be wrong before the first step: inherit, write ``evaluate``, list it in ``checks()``."""
 
     advice: ClassVar[str] = ""
+    """What to do. ``[key: value]`` in it becomes the configuration's full key, or goes where there is none."""
 
     @abstractmethod
     def evaluate(self, context: CheckContext) -> Outcome: ...

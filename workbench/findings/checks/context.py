@@ -58,27 +58,20 @@ def with_nonzero_weights(module: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class Part:
-    """A network of the model, with something that it is given in training.
+    """A network of the model, with something that it is given in training."""
 
-    Attributes:
-        name: As the model calls it.
-        module: The network itself, on the device; not to be changed.
-        input: Its first argument, (B, ...).
-        target: What it should give; None for a discriminator, or where that is not known.
-        further: Further arguments.
-    """
+    path: str  # as an attribute of the model; empty: the model itself
+    module: nn.Module  # on the device; not to be changed
+    input: Tensor  # its first argument, (B, ...)
+    target: Tensor | None = None  # what it should give; None for a discriminator, or where that is not known
+    further: tuple = ()  # further arguments
 
-    name: str
-    module: nn.Module
-    input: Tensor
-    target: Tensor | None = None
-    further: tuple = ()
+    @property
+    def name(self) -> str:
+        return self.path or "model"
 
     def full_name(self, inner: str) -> str:
-        return f"{self.name}.{inner}".rstrip(".")
-
-    def with_nonzero_weights(self) -> nn.Module:
-        return with_nonzero_weights(self.module)
+        return f"{self.path}.{inner}".strip(".")
 
     def run(self, network: nn.Module, values: Tensor | None = None) -> Tensor:
         """The first tensor that the network, or a copy of it, gives for an input."""
@@ -98,24 +91,14 @@ class Part:
 
 @dataclass
 class CheckContext:
-    """Everything at hand before the first step.
+    """Everything at hand before the first step."""
 
-    Attributes:
-        model: Set up as for a fit: statistics taken, initial weights loaded.
-        data: Prepared and set up. Its ``signal_channels``, if any: so many leading channels of the input show what the
-            task is about; maps and hints come behind them.
-        trainer: Which has set them up.
-        optimizers: What ``configure_optimizers`` made.
-        pristine: A copy of the model from before it met a trainer, for trial runs.
-        config: The resolved configuration as plain values, where there is one.
-    """
-
-    model: LightningModule
-    data: LightningDataModule
+    model: LightningModule  # set up as for a fit: statistics taken, initial weights loaded
+    data: LightningDataModule  # set up; its `signal_channels`, if any, are those of the input before maps and hints
     trainer: Trainer
     optimizers: list[Optimizer]
-    pristine: LightningModule
-    config: dict[str, Any] = field(default_factory=dict)
+    pristine: LightningModule  # a copy of the model from before it met a trainer, for trial runs
+    config: dict[str, Any] = field(default_factory=dict)  # resolved, as plain values; empty in a script
 
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:
@@ -194,8 +177,8 @@ class CheckContext:
             examples = self.model.network_examples(self.batch)
             return [Part(name, networks[name], *example) for name, example in examples.items()]
         calls, critics, target = self._calls(), discriminators_of(self.model, networks), target_of(self.batch)
-        if "model" in calls:  # the step calls the model itself, which may do more than its network
-            networks = {"model": self.model} | {name: networks[name] for name in critics}
+        if "" in calls:  # the step calls the model itself, which may do more than its network
+            networks = {"": self.model} | {name: networks[name] for name in critics}
         target = target if isinstance(target, Tensor) and target.is_floating_point() else None
         found = []
         for name, network in networks.items():
@@ -213,7 +196,7 @@ class CheckContext:
             if args and name not in calls:
                 calls[name] = apply_to_collection(args, Tensor, lambda t: t.detach().clone())
 
-        for name, network in {**networks_of(model), "model": model}.items():
+        for name, network in {**networks_of(model), "": model}.items():
             network.register_forward_pre_hook(lambda module, args, name=name: listen(name, args))
         overfit(model, self.batch, self.trainer)
         return calls
@@ -232,9 +215,15 @@ class CheckContext:
     @property
     def starts_from_others(self) -> bool:
         """Whether the weights are those of an earlier training."""
-        return bool(getattr(self.model, "hparams", {}).get("init_from"))
+        return bool(self.model.hparams.get("init_from"))
 
     @property
-    def pretrained(self) -> bool:
-        """Whether a part of the model was built with pretrained weights."""
-        return any(getattr(module, "pretrained", False) for module in self.model.modules())
+    def is_pretrained(self) -> bool:
+        """Whether weights are those of an earlier training, or a part was built with pretrained ones."""
+        built_so = any(getattr(module, "pretrained", False) for module in self.model.modules())
+        return built_so or self.starts_from_others
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether a model that could start from trained weights does not."""
+        return "init_from" in self.model.hparams and not self.is_pretrained

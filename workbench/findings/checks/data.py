@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from workbench.batch import input_of
 from workbench.findings.checks.check import Check, Level, Outcome
 from workbench.findings.checks.context import CheckContext, first_tensor, floats_of, with_nonzero_weights
-from workbench.findings.finding import Finding
 
 UNUSABLE_INPUT = frozenset({"input-nonfinite", "input-range", "input-constant"})
 
@@ -80,20 +79,26 @@ class BatchRepeated(Check):
     )
 
     def evaluate(self, context: CheckContext) -> Outcome:
-        first, second = ([(digests(raw), order(raw)) for raw in context.raw_batches(epoch)] for epoch in (0, 1))
+        repeated = self._repeated_order(context) or self._repeated_noise(context)
+        return self.found(True, *repeated, "each batch its own") if repeated else self.passed(0, 0)
+
+    def _repeated_order(self, context: CheckContext) -> tuple[str, str] | None:
+        first, second = ([(_digests(raw), _order(raw)) for raw in context.raw_batches(epoch)] for epoch in (0, 1))
         # Blank crops and single samples of a few may well come twice.
         several = [tuple(sorted(parts)) for parts, _ in first if len(set(parts)) > 1]
         again = len(several) - len(set(several))
         if again > 0:
-            return self._fault("training batches of one epoch", f"{again} of {len(several)}")
+            return "training batches of one epoch", f"{again} of {len(several)}"
         draws = [draw for _, numbers in first for draw in numbers]
         if len(draws) >= self.enough and len(set(draws)) > 2:
             if [parts for parts, _ in first] == [parts for parts, _ in second]:
-                return self._fault("epochs 0 and 1", "the same values in the same order")
+                return "epochs 0 and 1", "the same values in the same order"
             if draws == [draw for _, numbers in second for draw in numbers]:
-                return self._fault("epochs 0 and 1", "the same order")
-        # What is added to the target to make the input.
-        noise = []
+                return "epochs 0 and 1", "the same order"
+        return None
+
+    def _repeated_noise(self, context: CheckContext) -> tuple[str, str] | None:
+        noise = []  # what is added to the target to make the input
         for batch in context.batches[:4]:
             found = floats_of(batch)
             if "input" in found and "target" in found:
@@ -101,23 +106,20 @@ class BatchRepeated(Check):
                 noise += [given - found["target"].float()] if given.shape == found["target"].shape else []
         for one, other in itertools.pairwise(noise):
             if one.shape == other.shape and one.std() > 1e-3 and (one - other).abs().max() < 1e-5:
-                return self._fault("the noise of two training batches", "the same")
-        return self.passed(0, 0)
-
-    def _fault(self, where: str, value: str) -> Finding:
-        return self.found(True, where, value, "each batch its own")
+                return "the noise of two training batches", "the same"
+        return None
 
 
-def digests(raw: Any) -> tuple[bytes, ...]:
+def _digests(raw: Any) -> tuple[bytes, ...]:
     """A hash of each sample's first tensor."""
     samples = np.ascontiguousarray(first_tensor(raw).cpu().numpy())
     return tuple(hashlib.blake2b(sample.tobytes(), digest_size=8).digest() for sample in samples)
 
 
-def order(raw: Any) -> tuple[Any, ...]:
+def _order(raw: Any) -> tuple[Any, ...]:
     """Which samples a batch holds: their numbers, or else their hashes."""
     index = getattr(raw, "index", None)
-    return tuple(index.tolist()) if isinstance(index, Tensor) else digests(raw)
+    return tuple(index.tolist()) if isinstance(index, Tensor) else _digests(raw)
 
 
 class InputNotCentered(Check):
@@ -161,18 +163,16 @@ class _Reached(Exception):
 
 
 def reaching(context: CheckContext, wanted: Callable[[str, nn.Module], bool]) -> tuple[str, list[Tensor]] | None:
-    """The name of the first of the wanted modules that the input meets in the main network, in training mode; and what
-    reaches it of each batch, as float32 on the CPU: the signal's channels (B, C, H, W), or whatever else it gets."""
+    """The full name of the first of the wanted modules that the input meets in the main network, in training mode; and
+    what reaches it of each batch, as float32 on the CPU: the signal's channels (B, C, H, W), or whatever it gets."""
     model = with_nonzero_weights(context.model)
-    part = context.main
-    network = (model if part.module is context.model else model.get_submodule(part.name)).train()
     heard: list[tuple[str, Tensor]] = []
 
     def listen(name: str, args: tuple) -> None:
-        heard.append((part.full_name(name), args[0]))
+        heard.append((context.main.full_name(name), args[0]))
         raise _Reached
 
-    for name, module in network.named_modules():
+    for name, module in model.get_submodule(context.main.path).train().named_modules():
         if wanted(name, module):
             module.register_forward_pre_hook(lambda module, args, name=name: listen(name, args))
     found = []

@@ -13,22 +13,23 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn, no_grad
-from torch.optim import Adam, Optimizer
+from torch.optim import Adam
 from torch.utils.data import DataLoader
 
 from workbench.callbacks.clipping import GradientClipping
 
 EVERY = 10
 """Steps between two measurements."""
+SILENT = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
 
 @dataclass
 class OverfitResult:
-    """How a trial went: the errors at the start and every few steps, and the exception that ended it, if any did."""
+    """How a trial went."""
 
-    errors: list[float] = field(default_factory=list)
+    errors: list[float] = field(default_factory=list)  # at the start and every few steps
     steps: int = 0
-    problem: str = ""
+    problem: str = ""  # the exception that ended it, if any did
     started: bool = False
 
     @property
@@ -40,18 +41,37 @@ class OverfitResult:
         return min((error for error in self.errors if error == error), default=float("nan"))
 
 
-class _Measure(Callback):
+class _Trial(Callback):
     """Measures the error, and ends the trial when it is small enough or the time is up."""
 
-    def __init__(self, error: Callable | None, enough: float, seconds: float, result: OverfitResult) -> None:
-        self.error, self.enough, self.seconds, self.result = error, enough, seconds, result
+    def __init__(self, error: Callable | None, enough: float, seconds: float, rate: float | None, data: Any) -> None:
+        self.error, self.enough, self.seconds, self.rate, self.data = error, enough, seconds, rate, data
+        self.result = OverfitResult()
         self.batches = 0
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        trainer.datamodule = self.data  # which the module's setup may ask; it is set up, and its loaders are not used
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.datamodule = None  # or it would be torn down
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._simplify_optimizers(trainer)
         self.result.started = True
         self.deadline = time.monotonic() + self.seconds
         if self.error is not None:
             self.result.errors.append(self.error(pl_module))
+
+    def _simplify_optimizers(self, trainer: Trainer) -> None:
+        """Full, constant rates and no weight decay, or Adam instead."""
+        for config in trainer.lr_scheduler_configs:  # the model may step it itself
+            config.scheduler.step = lambda *_, **__: None
+        for group in (group for optimizer in trainer.optimizers for group in optimizer.param_groups):
+            group["lr"] = group.get("max_lr", group.get("initial_lr", group["lr"]))
+            group["weight_decay"] = 0.0
+        if self.rate is not None:
+            held = [[p for group in o.param_groups for p in group["params"]] for o in trainer.optimizers]
+            trainer.strategy.optimizers = [Adam(parameters, lr=self.rate) for parameters in held]
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         self.batches += 1
@@ -88,28 +108,26 @@ def overfit(
         rate: Learning rate of an Adam that replaces the model's own optimizers; None keeps them, at their full rates.
     """
     without_dropout(model)
-    _simplify_optimizers(model, rate)
-    result = OverfitResult()
+    trial = _Trial(error and no_grad()(error), enough, seconds, rate, trainer.datamodule)
     clipping = [copy.copy(c) for c in trainer.callbacks if isinstance(c, GradientClipping)]
-    silent = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
     with quiet():
         small = Trainer(
             accelerator="cpu" if trainer.strategy.root_device.type == "cpu" else "auto",
             devices=1,
             precision=trainer.precision,
             max_steps=steps,
-            callbacks=[_Measure(error and no_grad()(error), enough, seconds, result), *clipping],
+            callbacks=[trial, *clipping],
             limit_val_batches=0,
             use_distributed_sampler=False,
             log_every_n_steps=10**9,
-            **silent,
+            **SILENT,
         )
         try:
             small.fit(model, train_dataloaders=DataLoader([batch] * EVERY, batch_size=None, collate_fn=lambda b: b))
         except Exception as exception:  # whatever somebody's training_step raises is what there is to report
-            result.problem = " ".join(f"{type(exception).__name__}: {exception}".split())[:200]
-    result.steps = small.global_step
-    return result
+            trial.result.problem = " ".join(f"{type(exception).__name__}: {exception}".split())[:200]
+    trial.result.steps = small.global_step
+    return trial.result
 
 
 def trial_copy(model: LightningModule, state: dict[str, Tensor], network: str = "") -> LightningModule:
@@ -127,37 +145,6 @@ def without_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
-
-
-def _simplify_optimizers(model: LightningModule, rate: float | None) -> None:
-    """Have the model's own optimizers at their full, constant rates and without weight decay, or Adam instead."""
-    configure = model.configure_optimizers
-
-    def without_schedules() -> list[Optimizer] | None:
-        configured = configure()
-        for scheduler in _find(configured, "get_last_lr"):  # the model may step it itself
-            scheduler.step = lambda *_, **__: None
-        optimizers = list(_find(configured, "param_groups"))
-        for number, optimizer in enumerate(optimizers):
-            for group in optimizer.param_groups:
-                group["lr"] = group.get("max_lr", group.get("initial_lr", group["lr"]))
-                group["weight_decay"] = 0.0
-            if rate is not None:
-                optimizers[number] = Adam([p for group in optimizer.param_groups for p in group["params"]], lr=rate)
-        return optimizers or None
-
-    model.configure_optimizers = without_schedules
-
-
-def _find(configured: Any, attribute: str) -> Iterator[Any]:
-    """The objects with this attribute in what ``configure_optimizers`` returns, in any form that Lightning takes."""
-    if hasattr(configured, attribute):
-        yield configured
-    elif isinstance(configured, dict | list | tuple):
-        for one in configured.values() if isinstance(configured, dict) else configured:
-            yield from _find(one, attribute)
-    elif hasattr(configured, "scheduler"):  # Lightning's LRSchedulerConfig
-        yield from _find(configured.scheduler, attribute)
 
 
 @contextlib.contextmanager

@@ -40,9 +40,9 @@ class WeightsConstant(Check):
                 else:
                     (found if bool((weight != 0).any()) else zeros).append(name)
             if zeros:
-                order, identities = trace_layers(context, part)
-                # The last layer may start at 0, and the last of a branch that is added to something.
-                found += [n for n in zeros if n not in order[-1:] and not n.startswith(tuple(identities))]
+                order, branches = trace_layers(context, part)
+                # The last layer may start at 0, and what makes a branch that is added to something vanish.
+                found += [n for n in zeros if n not in order[-1:] and not n.startswith(branches)]
         if not found:
             return self.passed(f"{looked} layers vary", "all")
         return self.found(True, listed(found), f"{len(found)} of {looked} layers start with one value", "none")
@@ -58,7 +58,7 @@ class WeightsScale(Check):
     advice = "Use torch.nn.init.kaiming_normal_ with the activation's gain [init: kaiming]."
 
     def evaluate(self, context: CheckContext) -> Outcome:
-        if context.starts_from_others or context.pretrained:
+        if context.is_pretrained:
             return self.skipped("the weights are those of an earlier training")
         worst, where = 1.0, ""
         for part in context.parts:
@@ -86,26 +86,31 @@ class FrozenParameters(Check):
     code = "frozen-parameters"
     level = Level.WIRING
     advice = (
-        "requires_grad is False, so these stay as they are. Set it to True, or declare the freeze by an argument or "
-        "attribute of the network with freeze in its name, such as freeze: true."
+        "requires_grad is False, so these stay as they are. Set it to True, or list them in the module's attribute "
+        "declared_frozen, or name an argument with freeze in its name, such as freeze: true."
     )
     advice_untrained = (
-        "model.finetune freezes weights that nobody has trained. Start from some that are, by pretrained weights "
-        "[weights: DEFAULT] or another run's [init_from: CHECKPOINT], or leave freeze_stages and freeze_norms out."
+        "These are frozen, and nobody has trained them. Start from pretrained weights [weights: DEFAULT] or another "
+        "run's [init_from: CHECKPOINT], or train them too [freeze_stages: 0]."
     )
 
     def evaluate(self, context: CheckContext) -> Outcome:
         everything = dict(own_parameters(context.model))
         frozen = [name for name, parameter in everything.items() if not parameter.requires_grad]
+        prefixes = tuple(
+            f"{path}.{prefix}.".lstrip(".")
+            for path, module in context.model.named_modules()
+            for prefix in getattr(module, "declared_frozen", ())
+        )
+        undeclared = [name for name in frozen if not f"{name}.".startswith(prefixes)]
         if not frozen:
             return self.passed(0, 0)
-        finetunes = getattr(getattr(context.model, "finetune", None), "freezes", False)
-        if finetunes and not (context.pretrained or context.starts_from_others):
+        if len(undeclared) < len(frozen) and context.is_untrained:
             return self.found(True, listed(frozen), len(frozen), 0, self.advice_untrained)
-        declared = "model.finetune" if finetunes else declared_freeze(context)
+        declared = declared_freeze(context) if undeclared else "declared_frozen"
         if declared and len(frozen) < len(everything):
             return self.passed(f"{len(frozen)} frozen", f"declared by {declared}")
-        return self.found(True, listed(frozen), len(frozen), 0)
+        return self.found(True, listed(undeclared or frozen), len(frozen), 0)
 
 
 class ParametersNotOptimized(Check):
@@ -148,8 +153,8 @@ def fan_in(layer: nn.Module, weight: Tensor) -> float:
     return weight[0].numel()
 
 
-def trace_layers(context: CheckContext, part: Part) -> tuple[list[str], list[str]]:
-    """Names of the layers with weights, as they run, and prefixes of the blocks that now give what they are given."""
+def trace_layers(context: CheckContext, part: Part) -> tuple[list[str], tuple[str, ...]]:
+    """Names of the layers with weights, as they run, and prefixes of the blocks that give what they are given."""
     order: list[str] = []
     identities: list[str] = []
 
@@ -164,7 +169,8 @@ def trace_layers(context: CheckContext, part: Part) -> tuple[list[str], list[str
 
     with context.inference():
         part.trace(copy.deepcopy(part.module).eval(), visit)
-    return order, identities
+    # One that holds all layers is the network itself, around which a residual goes too.
+    return order, tuple(block for block in identities if not all(name.startswith(block) for name in order))
 
 
 def own_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
@@ -209,6 +215,8 @@ def declared_freeze(context: CheckContext) -> str:
             return f"model.{key}"
     for name, module in context.model.named_modules():
         for key, value in vars(module).items():
+            if key == "declared_frozen":
+                continue
             if ("freeze" in key.lower() or "frozen" in key.lower()) and not callable(value) and value:
                 return f"{name}.{key}".lstrip(".")
     return ""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from workbench.findings.checks.check import Check, Level, Outcome
-from workbench.findings.checks.context import CheckContext, Part
+from workbench.findings.checks.context import CheckContext, Part, with_nonzero_weights
 from workbench.findings.checks.weights import LAYERS
 
 BROKEN_INPUT = frozenset({"input-nonfinite", "input-constant"})
@@ -38,7 +38,7 @@ class EvalNotDeterministic(Check):
         found = []
         with context.inference():
             for part in context.parts:
-                network = part.with_nonzero_weights()
+                network = with_nonzero_weights(part.module)
                 one, other = part.run(network), part.run(network)
                 found.append((largest(one - other) / max(largest(one), 1e-6), part.name))
         worst, where = max(found)
@@ -60,7 +60,7 @@ class InputIgnored(Check):
     def evaluate(self, context: CheckContext) -> Outcome:
         least = 1.0
         for part in context.parts:
-            network, given = part.with_nonzero_weights(), part.input
+            network, given = with_nonzero_weights(part.module), part.input
             channels = range(min(given.shape[1], MAX_CHANNELS) if given.ndim > 1 else 0)
             with torch.no_grad():
                 output = part.run(network)
@@ -110,7 +110,7 @@ class BatchMixing(Check):
     @staticmethod
     def _share(part: Part) -> float:
         given = part.input.detach().clone().requires_grad_()
-        output = part.run(part.with_nonzero_weights(), given)
+        output = part.run(with_nonzero_weights(part.module), given)
         if output.ndim == 0 or len(output) != len(given):
             return 1.0
         if not output.requires_grad:
@@ -123,10 +123,9 @@ class BatchMixing(Check):
 
 
 class MissingNonlinearity(Check):
-    """Linear layers that follow each other with nothing between, and so are one.
+    """Linear layers with nothing between, and so one: two in one block, or three in a row wherever they stand.
 
-    Meant are convolutions over neighbors and matrices that keep the resolution: two in one block, or three in a row
-    wherever they stand. Halving, doubling, 1 x 1 and grouped convolutions are steps of their own by design.
+    Halving, doubling, 1 x 1 and grouped convolutions are steps of their own by design, and do not count.
     """
 
     code = "missing-nonlinearity"
@@ -137,36 +136,30 @@ class MissingNonlinearity(Check):
     )
 
     def evaluate(self, context: CheckContext) -> Outcome:
-        looked = 0
+        limit = "an activation between"
         for part in context.parts:
-            chains, count = linear_chains(part, context)
-            looked += count
-            for chain in chains:
+            for chain in linear_chains(part, context):
                 inside = [two for two in itertools.pairwise(chain) if len({n.rpartition(".")[0] for n in two}) == 1]
                 if inside or len(chain) >= 3:
                     names = inside[0] if inside else chain
                     where = " -> ".join(map(part.full_name, names[:4]))
-                    return self.found(True, where, f"{len(names)} linear layers in a row", "an activation between")
-        return self.passed(f"{looked} layers", "an activation between")
+                    return self.found(True, where, f"{len(names)} linear layers in a row", limit)
+        return self.passed("none in a row", limit)
 
 
-def linear_chains(part: Part, context: CheckContext) -> tuple[list[list[str]], int]:
-    """Names of layers of which each gets just what the one before gave, through norms and dropout at most; and how many
-    layers with weights ran."""
+def linear_chains(part: Part, context: CheckContext) -> list[list[str]]:
+    """Names of layers of which each gets just what the one before gave, through norms and dropout at most."""
     # A tensor, its version when it was made (an activation in place raises it), and the layers that it came through.
     made: dict[int, tuple[Tensor, int, list[str]]] = {}
     chains: list[list[str]] = []
-    count = 0
 
     def visit(name: str, module: nn.Module, args: tuple, output: Any) -> None:
-        nonlocal count
         given = args[0] if args and isinstance(args[0], Tensor) else None
         has_children = any(True for _ in module.children()) and not isinstance(module, LAYERS)
         if has_children or given is None or not isinstance(output, Tensor):
             return
         tensor, version, chain = made.get(id(given), (None, -1, []))
         before = list(chain) if tensor is given and given._version == version else []
-        count += isinstance(module, LAYERS)
         if isinstance(module, LAYERS) and _gains_nothing(module):
             before = [*before, name]
             chains.append(before)
@@ -175,8 +168,8 @@ def linear_chains(part: Part, context: CheckContext) -> tuple[list[list[str]], i
         made[id(output)] = (output, output._version, before)
 
     with context.inference():
-        part.trace(part.with_nonzero_weights(), visit)
-    return [chain for chain in chains if len(chain) > 1], count
+        part.trace(with_nonzero_weights(part.module), visit)
+    return [chain for chain in chains if len(chain) > 1]
 
 
 def _gains_nothing(layer: nn.Module) -> bool:
@@ -216,7 +209,7 @@ class OutputRange(Check):
     def _reach(part: Part) -> tuple[float, float] | None:
         """The least and the largest output, with the last layer's grown ten-thousandfold either way."""
         ran: list[nn.Module] = []
-        network = part.with_nonzero_weights()
+        network = with_nonzero_weights(part.module)
         usual = part.trace(network, lambda _, module, *__: ran.append(module) if isinstance(module, LAYERS) else None)
         if not ran or usual.shape != part.target.shape:
             return None

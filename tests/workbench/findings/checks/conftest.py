@@ -17,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning import seed_everything
+from lightning import LightningModule, seed_everything
 from PIL import Image
 from torch import Tensor, nn
 
 from project.data import ImageDataModule
 from project.data.batch import Batch
-from project.data.pairs import GaussianNoise, PairMaker
+from project.data.pairs import GaussianNoise, LinesToColor, PairMaker, SpatialHints
 from project.models import GANColorizer, ImageRestorer
 from project.networks import PatchGAN, UNet
 from workbench.check import checks_of, halting_trainer, set_up
@@ -32,6 +32,8 @@ from workbench.findings.finding import Finding
 
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 """Of images and networks; `make faults` takes several."""
+LINES = {"pairs": LinesToColor(hints=SpatialHints())}
+"""Data of a GAN."""
 RUNS: list[list[Outcome]] = []
 """What the checks found in the test that is running."""
 
@@ -157,8 +159,9 @@ def look(make_data: Callable[..., ImageDataModule]) -> Callable[..., list[Outcom
     """What the checks find: look(network or model), with arguments of the data module."""
 
     def run(model: nn.Module | None = None, overfit: bool = False, **data: Any) -> list[Outcome]:
-        model = model if isinstance(model, ImageRestorer | GANColorizer) else restorer(model)
-        return check(context_of(model, make_data(**data)), overfit)
+        model = model if isinstance(model, LightningModule) else restorer(model)
+        lines = LINES if isinstance(model, GANColorizer) else {}
+        return check(context_of(model, make_data(**{**lines, **data})), overfit)
 
     return run
 

@@ -7,10 +7,12 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch import LightningModule
 from PIL import Image
+from torch.nn import functional as F
 
 from project.data.checks import StatisticsNotFromTrain
-from project.data.pairs import GrayToColor, LinesToColor, PairedInput, SpatialHints
+from project.data.pairs import GrayToColor, PairedInput
 from project.data.statistics import Statistics
 from project.networks import BackboneUNet, Normalized, UNet
 from workbench.findings.checks import Passed, Skipped
@@ -174,7 +176,7 @@ def test_targets_without_colors(faults_of, kit, tmp_path, tint):
 
 @pytest.mark.healthy
 def test_a_healthy_gan_of_lines_hints_and_colors(faults_of, kit):
-    assert faults_of(kit.colorizer(), pairs=LinesToColor(hints=SpatialHints())) == []
+    assert faults_of(kit.colorizer()) == []
 
 
 @pytest.mark.healthy
@@ -200,3 +202,37 @@ def test_images_for_pretrained_weights(look, kit):
 def test_images_unlike_photographs_are_worth_a_note(look, kit, change):
     found = look(backbone(), pairs=kit.Spoilt(lambda x, y: (change(x), change(y)), 0.0))
     assert "pretrained-range" in kit.notes(found)
+
+
+class Segmenter(LightningModule):
+    """Two classes of pixels; the target is int64 (B, H, W)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = UNet(3, 2, widths=[8, 12], norm="group")
+
+    def setup(self, stage):
+        self.network.normalize_input.set(*self.trainer.datamodule.normalization["input"])
+
+    def forward(self, x):
+        return self.network(x)
+
+    def training_step(self, batch, batch_idx):
+        return F.cross_entropy(self(batch.input), batch.target)
+
+    def configure_optimizers(self):
+        return torch.optim.Adam(self.parameters(), lr=5e-3)
+
+
+def test_masks_as_targets(kit, make_scenes, make_data, tmp_path):
+    root, masks = make_scenes(20), tmp_path / "masks"
+    masks.mkdir()
+    for path in root.iterdir():
+        bright = np.asarray(Image.open(path).convert("L")) > 128
+        Image.fromarray(np.uint8(bright if path.stem != "003" else 0 * bright)).save(masks / path.name)
+    context = kit.context_of(Segmenter(), make_data(root=str(root), target_root=str(masks), target="mask", pairs=None))
+    found = kit.check(context, overfit=True)
+    assert kit.faults(found) == [] and kit.notes(found) == []  # a mask of one class is no blank image
+    assert not [outcome for outcome in found if isinstance(outcome, Skipped) and "could not" in outcome.reason]
+    assert isinstance(kit.only(found, "cannot-overfit"), Passed)
+    assert len(context.data.check_images(context, tmp_path)) == 4

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
-from project.data.pairs import LinesToColor, SpatialHints
+from project.models import ImageRestorer
+from project.models.finetune import FineTuning
 
-LINES = {"pairs": LinesToColor(hints=SpatialHints())}
 STARTS = {
     "constant": lambda w: nn.init.constant_(w, 0.02),
     "zero": nn.init.zeros_,
@@ -68,12 +70,31 @@ def test_a_part_that_is_frozen_undeclared(faults_of, kit, part):
     assert faults_of(network)[0] == "frozen-parameters"
 
 
-@pytest.mark.healthy
-def test_a_freeze_that_is_declared(faults_of, kit):
+@pytest.mark.parametrize("how", ["attribute", "list"])
+def test_a_freeze_that_is_declared(faults_of, kit, how):
     network = kit.small_unet()
     network.encoder.requires_grad_(False)
-    network.freeze_encoder = True
-    assert faults_of(network) == []
+    setattr(network, *{"attribute": ("freeze_encoder", True), "list": ("declared_frozen", ["enc", "encoder"])}[how])
+    assert faults_of(Trained(network)) == []
+    network.down.requires_grad_(False)  # a list declares no more than what it names
+    assert faults_of(Trained(network)) == ([] if how == "attribute" else ["frozen-parameters"])
+
+
+class Trained(ImageRestorer):
+    """Without ``init_from``: nothing says that its weights are untrained."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network, optimizer=partial(torch.optim.Adam, lr=2e-3))
+        self.hparams.pop("init_from")
+
+
+@pytest.mark.parametrize("init_from", [None, "weights.ckpt"])
+def test_fine_tuning_declares_what_it_freezes(faults_of, kit, init_from):
+    start = kit.small_unet()
+    torch.save({f"network.{name}": value for name, value in start.named_parameters()}, "weights.ckpt")
+    model = kit.restorer(start, finetune=FineTuning(freeze_stages=1), init_from=init_from)
+    assert model.declared_frozen == ["network.head", "network.encoder.0", "network.down.0", "network.middle"]
+    assert faults_of(model) == ([] if init_from else ["frozen-parameters"])
 
 
 class Listed(nn.Module):
@@ -111,7 +132,7 @@ def test_an_optimizer_without_some_of_the_parameters(look, kit, kind):
     configure = model.configure_optimizers
     encoder = model.network.encoder if kind == "restorer" else None
     model.configure_optimizers = lambda: torch.optim.Adam(encoder.parameters()) if encoder else configure()[:1]
-    found = look(model, **({} if encoder else LINES))
+    found = look(model)
     assert kit.faults(found) == ["parameters-not-optimized"]
     assert ("network.head" if encoder else "discriminator") in kit.only(found, "parameters-not-optimized").where
 
@@ -124,4 +145,4 @@ def test_a_discriminator_that_starts_constant_or_frozen(faults_of, kit, code):
         nn.init.constant_(critic.blocks[1][0].weight, 0.02)
     else:
         critic.blocks[0].requires_grad_(False)
-    assert faults_of(kit.colorizer(discriminator=critic), **LINES)[0] == code
+    assert faults_of(kit.colorizer(discriminator=critic))[0] == code

@@ -7,107 +7,58 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from project.data.pairs import LinesToColor, SpatialHints
 from project.networks import UNet
 from project.networks.normalize import Normalize, Normalized
 
-LINES = {"pairs": LinesToColor(hints=SpatialHints())}
-
 
 class Wired(nn.Module):
-    """Normalization, three convolutions, and a way through them."""
+    """Normalization, three convolutions, and a residual; each step may be replaced by another."""
 
-    def __init__(self, way) -> None:
+    def __init__(self, **steps) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(3, affine=False, momentum=0.5)
         self.one, self.two, self.three = (nn.Conv2d(a, b, 3, padding=1) for a, b in ((3, 8), (8, 8), (8, 3)))
-        self.way = way
+        usual = {"before": same, "within": F.relu, "after": F.relu, "last": same, "add": torch.add}
+        self.steps = usual | steps
 
     def forward(self, x):
-        return self.way(self, x)
+        h = self.one(self.steps["before"](self.norm(x)))
+        h = self.steps["after"](self.two(self.steps["within"](h)))
+        return self.steps["add"](x, self.steps["last"](self.three(h)))
 
 
-def plain(net, x):
-    return x + net.three(net.two(net.one(net.norm(x)).relu()).relu())
+def convolutions():
+    return nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1)
 
 
-def dropped(net, x):
-    return x + net.three(F.dropout(net.two(net.one(net.norm(x)).relu()).relu(), 0.1))
+def alone(x, y):
+    return y
 
 
-def noisy(net, x):
-    return plain(net, x) + 0.01 * torch.randn_like(x)
-
-
-def overwritten(net, x):
-    return net.three(net.two(net.one(net.norm(torch.ones_like(x))).relu()).relu())
-
-
-def added_alone(net, x):
-    return x + net.three(net.two(net.one(net.norm(0 * x)).relu()).relu())
-
-
-def first_channel_alone(net, x):
-    h = net.norm(x)
-    return net.three(net.two(net.one(torch.cat([h[:, :1]] * 3, 1)).relu()).relu())
-
-
-def batch_mean(net, x):
-    h = net.one(net.norm(x)).relu()
-    return x + net.three(net.two(h - h.mean(0)).relu())
-
-
-def reshaped(net, x):
-    b, c, h, w = x.shape
-    mixed = net.norm(x).transpose(0, 1).reshape(b, c, h, w)
-    return x + net.three(net.two(net.one(mixed).relu()).relu())
-
-
-def batch_statistics(net, x):
-    return x + net.three(net.two(F.batch_norm(net.one(net.norm(x)), None, None, training=True).relu()).relu())
-
-
-def two_linear(net, x):
-    return x + net.three(net.two(net.one(net.norm(x))).relu())
-
-
-def all_linear(net, x):
-    return x + net.three(net.two(net.one(net.norm(x))))
-
-
-def squashed(net, x):
-    return net.three(net.two(net.one(net.norm(x)).relu()).relu()).tanh() * 0.3
-
-
-def cut(net, x):
-    return net.three(net.two(net.one(net.norm(x)).relu()).relu()).clamp(0.3, 0.6)
+def same(h):
+    return h
 
 
 WAYS = {
-    dropped: "eval-not-deterministic",
-    noisy: "eval-not-deterministic",
-    overwritten: "input-ignored",
-    added_alone: "input-ignored",
-    first_channel_alone: "input-ignored",
-    batch_mean: "batch-mixing",
-    reshaped: "batch-mixing",
-    batch_statistics: "batch-mixing",
-    two_linear: "missing-nonlinearity",
-    all_linear: "missing-nonlinearity",
-    squashed: "output-range",
-    cut: "output-range",
+    "dropped": ("eval-not-deterministic", {"after": lambda h: F.dropout(h.relu(), 0.1)}),
+    "noisy": ("eval-not-deterministic", {"last": lambda y: y + 0.01 * torch.randn_like(y)}),
+    "overwritten": ("input-ignored", {"before": torch.ones_like, "add": alone}),
+    "added alone": ("input-ignored", {"before": torch.zeros_like}),
+    "first channel alone": ("input-ignored", {"before": lambda h: torch.cat([h[:, :1]] * 3, 1), "add": alone}),
+    "batch mean": ("batch-mixing", {"within": lambda h: h.relu() - h.relu().mean(0)}),
+    "reshaped": ("batch-mixing", {"before": lambda h: h.transpose(0, 1).reshape(h.shape)}),
+    "batch statistics": ("batch-mixing", {"within": lambda h: F.batch_norm(h, None, None, training=True).relu()}),
+    "two linear": ("missing-nonlinearity", {"within": same}),
+    "all linear": ("missing-nonlinearity", {"within": same, "after": same}),
+    "squashed": ("output-range", {"last": lambda y: y.tanh() * 0.3, "add": alone}),
+    "cut": ("output-range", {"last": lambda y: y.clamp(0.3, 0.6), "add": alone}),
 }
 
 
 @pytest.mark.planted
-@pytest.mark.parametrize(("way", "code"), WAYS.items(), ids=[way.__name__ for way in WAYS])
-def test_a_way_through_the_network_that_goes_wrong(faults_of, way, code):
-    assert faults_of(Wired(way))[0] == code
-
-
-@pytest.mark.healthy
-def test_the_same_network_wired_well(faults_of):
-    assert faults_of(Wired(plain)) == []
+@pytest.mark.parametrize(("code", "steps"), WAYS.values(), ids=WAYS)
+def test_a_way_through_the_network_that_goes_wrong(faults_of, code, steps):
+    assert faults_of(Wired(**steps))[0] == code
 
 
 @pytest.mark.planted("batch-mixing")
@@ -122,21 +73,13 @@ def test_a_norm_that_stays_in_training_mode(faults_of, kit):
 @pytest.mark.planted("output-range")
 @pytest.mark.parametrize("last", [nn.Sigmoid(), nn.ReLU(), nn.Tanh()], ids=["sigmoid", "relu", "tanh"])
 def test_a_last_activation_within_the_normalization(faults_of, last):
-    body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1), last)
-    assert faults_of(Normalized(body))[0] == "output-range"
+    assert faults_of(Normalized(nn.Sequential(*convolutions(), last)))[0] == "output-range"
 
 
 @pytest.mark.healthy
-def test_a_sigmoid_that_covers_all_colors(faults_of):
-    body = nn.Sequential(
-        Normalize(3, 0.45, 0.25), nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1)
-    )
-    assert faults_of(nn.Sequential(body, nn.Sigmoid())) == []
-
-
-@pytest.mark.planted("missing-nonlinearity")
-def test_a_network_without_activations(faults_of, kit):
-    assert faults_of(kit.small_unet(activation="identity"))[0] == "missing-nonlinearity"
+def test_networks_wired_well(faults_of):
+    covers_all_colors = nn.Sequential(Normalize(3, 0.45, 0.25), *convolutions(), nn.Sigmoid())
+    assert faults_of(Wired()) == [] and faults_of(covers_all_colors) == []
 
 
 @pytest.mark.planted("missing-nonlinearity")
@@ -161,7 +104,6 @@ OPTIONS = [
     {"residual": False},
     {"residual": False, "stem": 2, "norm": "batch"},
     {"dropout": 0.2},
-    {"bias": False},
     {"widths": [6]},
     {"widths": [6, 8, 12, 16], "convs": 3, "kernel_size": 5},
 ]
@@ -178,7 +120,7 @@ def test_a_healthy_unet_in_all_its_forms(faults_of, kit, options):
 @pytest.mark.parametrize("spectral", [False, True])
 def test_a_healthy_discriminator_in_all_its_forms(faults_of, kit, norm, spectral):
     critic = kit.critic(norm=norm, spectral_norm=spectral)
-    assert faults_of(kit.colorizer(discriminator=critic), **LINES) == []
+    assert faults_of(kit.colorizer(discriminator=critic)) == []
 
 
 class Blind(nn.Module):
@@ -201,7 +143,7 @@ class Blind(nn.Module):
 def test_a_gan_in_which_one_does_not_look(look, kit, network, first):
     at = {"generator": 1, "discriminator": 5}[network]  # behind the lines, behind the condition
     inner = UNet(in_channels=5, widths=[8, 12]) if network == "generator" else kit.critic()
-    found = look(kit.colorizer(**{network: Blind(inner, slice(0, at) if first else slice(at, None))}), **LINES)
+    found = look(kit.colorizer(**{network: Blind(inner, slice(0, at) if first else slice(at, None))}))
     assert kit.faults(found)[0] == "input-ignored"
     assert network in kit.only(found, "input-ignored").where
 
@@ -209,4 +151,4 @@ def test_a_gan_in_which_one_does_not_look(look, kit, network, first):
 @pytest.mark.planted("output-range")
 def test_a_generator_whose_colors_end_too_soon(faults_of, kit):
     generator = nn.Sequential(UNet(in_channels=5, widths=[8, 12]), nn.Sigmoid(), nn.Hardtanh(0.0, 0.5))
-    assert faults_of(kit.colorizer(generator=generator), **LINES)[0] == "output-range"
+    assert faults_of(kit.colorizer(generator=generator))[0] == "output-range"
