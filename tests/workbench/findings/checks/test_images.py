@@ -224,6 +224,7 @@ class Segmenter(LightningModule):
         return torch.optim.Adam(self.parameters(), lr=5e-3)
 
 
+@pytest.mark.healthy
 def test_masks_as_targets(kit, make_scenes, make_data, tmp_path):
     root, masks = make_scenes(20), tmp_path / "masks"
     masks.mkdir()
