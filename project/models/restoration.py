@@ -106,8 +106,8 @@ class ImageRestorer(ImageToImageModule):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        statistics = getattr(self.trainer.datamodule, "normalization", None)
-        if stage == "fit" and statistics is not None:
+        statistics = getattr(self.trainer.datamodule, "normalization", None) if stage == "fit" else None
+        if statistics is not None:
             input, target = statistics["input"], statistics["target"]
             self.check_channels(("network", "in", len(input[0])), ("network", "out", len(target[0])))
             set_normalization(self.network, input, target)

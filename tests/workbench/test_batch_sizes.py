@@ -1,13 +1,11 @@
-"""Trained with one batch size, scored and restored with others, resumed with a third: the same outputs."""
+"""Trained with one batch size, scored with others, resumed with a third: the same outputs."""
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from project.__main__ import main
 
@@ -20,19 +18,10 @@ def scores(checkpoint: Path, *words: str) -> float:
         return [float(row["test/psnr"]) for row in csv.DictReader(file) if row.get("test/psnr")][-1]
 
 
-def restored(checkpoint: Path, batch: int) -> list[np.ndarray]:
-    words = ["--input", "large", "--output", f"by_{batch}", "--tile", "64", "--overlap", "8", "--batch", str(batch)]
-    assert main(["predict", "--ckpt_path", str(checkpoint), *words]) == 0
-    return [np.asarray(Image.open(path)).astype(int) for path in sorted(Path(f"by_{batch}").glob("*.png"))]
-
-
-def test_no_output_depends_on_a_batch_size(small, make_images):
-    make_images(2, width=150, height=100, folder="large")
+def test_no_output_depends_on_a_batch_size(small):
     run = small("run", "--trainer.max_steps", "6", "--data.fractions", "[0.4, 0.3, 0.3]")
     best, last = run / "checkpoints" / "best.ckpt", run / "checkpoints" / "last.ckpt"
     assert scores(best) == pytest.approx(scores(best, "--data.eval_batch_size", "3"), abs=1e-4)
-    for single, several in zip(restored(best, 1), restored(best, 3), strict=True):
-        assert np.abs(single - several).max() <= 1  # another order of summing may round otherwise
 
     assert small("run", "--data.batch_size", "3", "--trainer.max_steps", "9", resume=True) == run
     other = scores(last, "--data.eval_batch_size", "3", "--data.batch_size", "5")

@@ -115,7 +115,7 @@ def test_the_snapshots_of_one_run_are_averaged(config, capsys):
         (["--ckpts", "a.ckpt", "b.ckpt"], "There is no checkpoint a.ckpt"),
         (["--ckpts", "snapshot-*.ckpt"], "No checkpoint matches"),
         (["--ckpts", "a.ckpt", "b.ckpt", "--palette", "red"], "--input, which is not given"),
-        (["--ckpts", "a.ckpt", "b.ckpt", "--avrage", "plain"], "Did you mean --average?"),
+        (["--ckpts", "a.ckpt", "b.ckpt", "--avrage", "plain"], "Did you mean average?"),
         (["--ckpts", "a.ckpt", "b.ckpt", "--average", "median"], "--average"),
     ],
 )

@@ -142,7 +142,7 @@ def test_alpha_and_gray_are_kept(checkpoint, tmp_path):
 
 def test_mistakes_are_reported_in_a_few_lines(checkpoint, folder, tmp_path):
     given = ["--ckpt_path", checkpoint, "--input", folder, "--output", tmp_path / "out"]
-    assert "Did you mean --output?" in refusal(*given[:4], "--ouput", "x")
+    assert "Did you mean output?" in refusal(*given[:4], "--ouput", "x")
     assert re.match("Missing.* ckpt_path", refusal(*given[2:]))
     assert refusal(*given, "--tile", "large").startswith("--tile: expected a value of type int, got large")
     assert refusal(*given, "--device", "gpu").startswith("--device: expected one of ['auto', 'cpu'")
