@@ -56,5 +56,6 @@ if __name__ == "__main__":
     fault = parser.parse_args().fault
     torch.manual_seed(0)
     watch = workbench.Watch()
-    L.Trainer(callbacks=[watch], max_epochs=1, accelerator="cpu", logger=False).fit(Classifier(fault), batches(fault))
+    quiet = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    L.Trainer(callbacks=[watch], max_epochs=1, **quiet).fit(Classifier(fault), batches(fault))
     print("Faults:", ", ".join(finding.code for finding in watch.findings if finding.is_fault) or "none")

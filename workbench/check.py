@@ -178,7 +178,9 @@ def _report(outcomes: Sequence[Outcome], run: Run, started: float, facts: dict[s
     faults = sum(finding.is_fault for finding in findings)
     passed = sum(isinstance(outcome, Passed) for outcome in outcomes)
     seconds = time.monotonic() - started
-    facts["Result"] = f"{faults} faults, {len(findings) - faults} notes, {passed} passed in {seconds:.0f} s"
+    facts["Result"] = (
+        f"{_count(faults, 'fault')}, {_count(len(findings) - faults, 'note')}, {passed} passed in {seconds:.0f} s"
+    )
     facts["Folder"] = run.folder
     print_table(outcomes, facts, title=f"{run.name} before the first step")
     return 1 if faults else 0
@@ -206,3 +208,7 @@ def print_table(outcomes: Sequence[Outcome], facts: dict[str, object], title: st
 
 def _rounded(value: float | str) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

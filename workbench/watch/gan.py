@@ -41,8 +41,8 @@ class GANMonitor:
         if isinstance(output, Tensor) and output.ndim == 4 and output.shape == getattr(target, "shape", None):
             values |= _diversity(output.float(), target.float(), color) if len(output) > 1 else {}
         if all(hasattr(model, name) for name in ("generator", "space", "adversarial", "reconstruction")):
-            answer = probe.outputs.get("generator")  # None of a model that calls a part of its generator
-            values |= _gradients(model, condition, target, model.generator(condition) if answer is None else answer)
+            made = probe.outputs.get("generator")  # None of a model that calls a part of its generator
+            values |= _gradients(model, condition, target, model.generator(condition) if made is None else made)
             for name, images in (("train", probe.training), ("val", batch)) if probe.validation is not None else ():
                 real = model.space.encode(target_of(images))
                 values[f"sign_{name}"] = _logits(model, input_of(images), real).sign().mean()
