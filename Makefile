@@ -46,7 +46,7 @@ train: $(READY) ## train a UNet to denoise the embedded photographs (at most 5 m
 train-bsd: $(READY) ## the same on a folder of photographs: make train-bsd ARGS="--data.root FOLDER" (10 minutes)
 	@$(BIN)/python -m project fit --config configs/denoise_bsd.yaml $(ARGS)
 
-colorize: $(READY) ## train a GAN to color line art of generated characters (at most 8 minutes on 2 cores)
+colorize: $(READY) ## train a GAN to color line art of generated characters (about 8 minutes on 2 cores)
 	@$(BIN)/python -m project fit --config configs/colorize.yaml $(ARGS)
 
 test: $(READY) ## run the tests except the slow ones (no network)
