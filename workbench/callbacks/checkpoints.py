@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +14,12 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
 from workbench.callbacks.early_stopping import require_logged
-from workbench.errors import UserError
 from workbench.lightning_private import is_accumulating
 from workbench.random_states import get_rng_state, set_rng_state
 from workbench.run_progress import NEVER
 
 SNAPSHOTS = "snapshot-*.ckpt"
-FOR_INFERENCE = ("state_dict", "config", "epoch", "global_step", "pytorch-lightning_version")
+FOR_TRAINING = ("optimizer_states", "lr_schedulers", "current_model_state", "loops", "callbacks")
 LOW = 0.1  # share of a cycle's peak learning rate: a run that ends at or below it has finished its last cycle
 
 
@@ -36,7 +34,7 @@ class Checkpoints(Checkpoint):
     "Snapshot Ensembles: Train 1, Get M for Free", arXiv:1704.00109.
 
     Args:
-        monitor: The logged metric that the best are chosen by; null keeps the newest as ``best.ckpt``.
+        monitor: The logged metric that the best are chosen by; null: the newest are the best.
         mode: min if lower is better, max if higher is.
         every_n_minutes: Save ``last.ckpt`` not only after validations: the most that a killed run loses; 0 for never.
         every_n_steps: The same in optimizer steps; 0 for never.
@@ -44,7 +42,7 @@ class Checkpoints(Checkpoint):
         most: How many snapshots are kept; of cycles the newest.
 
     Raises:
-        UserError: `monitor` is not logged, or missing where the best snapshots are asked for.
+        UserError: A validation has not logged `monitor`.
     """
 
     def __init__(
@@ -56,20 +54,17 @@ class Checkpoints(Checkpoint):
         snapshots: Literal["none", "best", "cycles"] = "none",
         most: PositiveInt = 5,
     ) -> None:
-        if snapshots == "best" and monitor is None:
-            raise UserError(
-                "checkpoint.snapshots is best, and checkpoint.monitor names no metric to choose by.\n"
-                "Name it: --checkpoint.monitor NAME --checkpoint.mode min (or max, if higher is better)"
-            )
         self.monitor, self.mode, self.snapshots, self.most = monitor, mode, snapshots, most
         self.every_n_minutes, self.every_n_steps = every_n_minutes, every_n_steps
         self.folder = Path("checkpoints")
+        self.saved_step: int | None = None  # of last.ckpt; until training starts nothing is worth saving
+        self.is_saving = False  # stays so where saving failed
+        self._saved_at = time.monotonic()
+        self._postponed = False
         self._best: dict[str, float] = {}  # file name -> score, higher is better
         self._kept: dict[str, float] = {}  # the same for snapshots; for cycles the score is the step
         self._rate, self._peak, self._fell = 0.0, 0.0, False  # of the learning rate in the current cycle
-        self._saved_step: int | None = None  # of last.ckpt; until training starts nothing is worth saving
-        self._saved_at = time.monotonic()
-        self._postponed = self._is_snapshot = False
+        self._is_snapshot = False
         self._rng: dict[str, Any] = {}
         self._loaded_rng: list[dict[str, Any]] | None = None
 
@@ -81,10 +76,10 @@ class Checkpoints(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = trainer.log_dir or trainer.default_root_dir  # a broadcast: every process asks
         if stage == "fit":
-            self.folder, self._saved_step = Path(folder).absolute() / "checkpoints", None
+            self.folder, self.saved_step = Path(folder).absolute() / "checkpoints", None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        self.saved_step, self._saved_at = trainer.global_step, time.monotonic()
         if self.snapshots != "none" and not trainer.fast_dev_run and trainer.is_global_zero:
             for path in self.folder.glob(SNAPSHOTS):
                 if path.name not in self._kept:  # of a killed run, after the checkpoint that this one resumes from
@@ -146,18 +141,19 @@ class Checkpoints(Checkpoint):
         """Whether it is time to save ``last.ckpt``."""
         if self.is_saved(trainer):
             return False
-        minutes, steps = (time.monotonic() - self._saved_at) / 60, trainer.global_step - self._saved_step
+        minutes, steps = (time.monotonic() - self._saved_at) / 60, trainer.global_step - self.saved_step
         return self._postponed or 0 < self.every_n_minutes <= minutes or 0 < self.every_n_steps <= steps
 
     def is_saved(self, trainer: Trainer) -> bool:
         """Whether ``last.ckpt`` holds all steps so far; a half-restored run must not overwrite what it resumes from."""
-        return bool(trainer.fast_dev_run) or self._saved_step in (None, trainer.global_step)
+        return bool(trainer.fast_dev_run) or self.saved_step in (None, trainer.global_step)
 
     def save_last(self, trainer: Trainer) -> None:
         """Save ``last.ckpt``; called by all processes."""
+        self.is_saving = True
         trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
-        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
-        self._postponed = False
+        self.saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        self._postponed = self.is_saving = False
 
     def _save_best(self, trainer: Trainer) -> None:
         score = float(trainer.global_step)
@@ -172,7 +168,9 @@ class Checkpoints(Checkpoint):
     def _save_snapshot(self, trainer: Trainer, score: float) -> None:
         name = f"snapshot-{trainer.global_step:06d}.ckpt"
         if name not in self._kept:
+            self._is_snapshot = True
             self._keep(trainer, self._kept, self.most, name, score)
+            self._is_snapshot = False
 
     def _keep(self, trainer: Trainer, kept: dict[str, float], most: int, name: str, score: float) -> None:
         """Save a checkpoint among the `most` with the highest scores, in place of the lowest one."""
@@ -184,21 +182,15 @@ class Checkpoints(Checkpoint):
         if lowest is not None:
             del kept[lowest]
         kept[name] = score
-        self._is_snapshot = name != "best.ckpt"
-        try:
-            trainer.save_checkpoint(self.folder / name, weights_only=False)
-        finally:
-            self._is_snapshot = False
+        trainer.save_checkpoint(self.folder / name, weights_only=False)
         if lowest not in (None, name):
             trainer.strategy.remove_checkpoint(self.folder / lowest)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the random states of all processes, which all call this; strip a snapshot."""
         if self._is_snapshot:
-            data = type(getattr(trainer, "datamodule", None)).__qualname__
-            for key in set(checkpoint) - {*FOR_INFERENCE, data}:
-                if not re.search(r"hyper_parameters$|hparams_(name|type)$", key):
-                    del checkpoint[key]
+            for key in FOR_TRAINING:
+                checkpoint.pop(key, None)
             return
         states = [self._rng or get_rng_state(trainer.strategy.root_device)] * trainer.world_size
         if trainer.world_size > 1:

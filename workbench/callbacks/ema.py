@@ -35,8 +35,8 @@ class EMA(Callback):
         if not 0 <= decay < 1:
             raise UserError(f"ema.decay is {decay}: it must be in [0, 1); 0 switches it off.")
         self.decay, self.updates = decay, 0
-        self._average: dict[str, Tensor] = {}
         self._loaded: dict[str, Tensor] = {}
+        self._average: dict[str, Tensor] = {}
         self._parameters: dict[str, Parameter] = {}
         self._swapped, self._latest_step = False, 0
 
@@ -53,7 +53,7 @@ class EMA(Callback):
                 f"ema needs all weights, and {type(trainer.strategy).__name__} gives each process a part.\n"
                 "Switch it off: --ema.decay 0"
             )
-        self._latest_step = trainer.global_step
+        self._latest_step, self._swapped = trainer.global_step, False
         self.updates = self.updates if self._loaded else 0
         prefixes = tuple(getattr(pl_module, "averaged", ("",)))
         self._parameters = {
@@ -61,10 +61,11 @@ class EMA(Callback):
             for name, parameter in pl_module.named_parameters()
             if parameter.is_floating_point() and name.startswith(prefixes)
         }
-        self._average = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
-        for name in self._loaded.keys() & self._average.keys():
-            self._average[name].copy_(self._loaded[name])
-        self._loaded, self._swapped = {}, False
+        self._average = {
+            name: self._loaded.get(name, parameter).to(parameter, copy=True).detach()
+            for name, parameter in self._parameters.items()
+        }
+        self._loaded = {}
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         stepped, self._latest_step = trainer.global_step > self._latest_step, trainer.global_step

@@ -72,8 +72,7 @@ def report_batch_size(trainer: Trainer) -> None:
     """Print what a step's batch is made of, if it is more than the loader's; an epoch without one is a UserError."""
     loader, processes, accumulated = trainer.train_dataloader, trainer.world_size, trainer.accumulate_grad_batches
     batch = getattr(loader, "batch_size", None) or getattr(trainer.datamodule, "batch_size", None)
-    factor = processes * accumulated
-    if batch is None or factor == 1:
+    if batch is None or processes * accumulated == 1:
         return
     sampler = getattr(loader, "sampler", None)
     samples = len(sampler) if hasattr(sampler, "__len__") else math.inf
@@ -82,15 +81,11 @@ def report_batch_size(trainer: Trainer) -> None:
             f"An epoch has {samples} samples for each of the {processes} processes, less than a batch of {batch}.\n"
             f"Use --data.batch_size {max(1, samples)}, fewer processes, or more samples in an epoch."
         )
-    if not trainer.is_global_zero:
-        return
-    text = f"Batch: {batch}"
-    text += f" x {processes} processes" if processes > 1 else ""
-    text += f" x {accumulated} accumulated" if accumulated > 1 else ""
-    rates = sorted({group.get("initial_lr", group["lr"]) for o in trainer.optimizers for group in o.param_groups})
-    given, linear, root = (", ".join(f"{rate * x:.3g}" for rate in rates) for x in (1, factor, math.sqrt(factor)))
-    print(f"{text} = {batch * factor} samples a step, {factor} times those of one device.")
-    print(f"Learning rate: {given}, not scaled; the linear rule would say {linear}, the square-root rule {root}.")
+    if trainer.is_global_zero:
+        text = f"Batch: {batch}"
+        text += f" x {processes} processes" if processes > 1 else ""
+        text += f" x {accumulated} accumulated" if accumulated > 1 else ""
+        print(f"{text} = {batch * processes * accumulated} samples a step; the learning rate is not scaled.")
 
 
 def environment() -> dict[str, Any]:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from workbench.batch import input_of, target_of
-from workbench.watch.recorder import Recorder
 
 if TYPE_CHECKING:
     from workbench.watch.probe import Probe
@@ -17,8 +16,8 @@ LUMA = (0.299, 0.587, 0.114)
 GRID = 16  # outputs are compared on a grid of so many cells a side: their colors matter, not their noise
 
 
-class GANMonitor:
-    """For models with a ``discriminator``; measured on the probe, without touching any gradient of the training.
+def measure_gan(probe: Probe, output: Any, step: int) -> None:
+    """Measure a model with a ``discriminator``, given its output for the probe, without touching any gradient.
 
     - ``game/diversity``: how much outputs for different images differ, over how much the targets do; of a colorizer by
       color alone; ``game/color_strength``: how strong its colors are against the targets'.
@@ -29,25 +28,18 @@ class GANMonitor:
 
     The last two need ``generator``, ``space``, ``adversarial`` and ``reconstruction`` as GANColorizer has them.
     """
-
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder = recorder
-
-    def measure(self, probe: Probe, output: Any, step: int) -> None:
-        """Measure on the first process, after a pass."""
-        model, batch, color = probe.model, probe.batch, self.recorder.history.model.color
-        condition, target = input_of(batch), target_of(batch)
-        values: dict[str, Tensor] = {}
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape == getattr(target, "shape", None):
-            values |= _diversity(output.float(), target.float(), color) if len(output) > 1 else {}
-        if all(hasattr(model, name) for name in ("generator", "space", "adversarial", "reconstruction")):
-            made = probe.outputs.get("generator")  # None of a model that calls a part of its generator
-            values |= _gradients(model, condition, target, model.generator(condition) if made is None else made)
-            for name, images in (("train", probe.training), ("val", batch)) if probe.validation is not None else ():
-                real = model.space.encode(target_of(images))
-                values[f"sign_{name}"] = _logits(model, input_of(images), real).sign().mean()
-        for name, value in values.items():
-            self.recorder.put([f"game/{name}"], value, step, log=True)
+    model, batch, color = probe.model, probe.batch, probe.recorder.history.model.color
+    condition, target = input_of(batch), target_of(batch)
+    values: dict[str, Tensor] = {}
+    if isinstance(output, Tensor) and output.ndim == 4 and output.shape == getattr(target, "shape", None):
+        values |= _diversity(output.float(), target.float(), color) if len(output) > 1 else {}
+    if all(hasattr(model, name) for name in ("generator", "space", "adversarial", "reconstruction")):
+        values |= _gradients(model, condition, target, model.generator(condition))
+        for name, images in (("train", probe.training), ("val", batch)) if probe.validation is not None else ():
+            real = model.space.encode(target_of(images))
+            values[f"sign_{name}"] = _logits(model, input_of(images), real).sign().mean()
+    for name, value in values.items():
+        probe.recorder.put([f"game/{name}"], value, step, log=True)
 
 
 def _logits(model: Any, condition: Tensor, colors: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import math
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,10 +17,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from workbench.batch import baseline_of, input_of, is_padding, target_of
-from workbench.findings import Activation, Parameter
+from workbench.findings import Parameter
 from workbench.lightning_private import steps_done
-from workbench.watch.activations import ActivationEvent, Activations, record_activations
-from workbench.watch.gan import GANMonitor
+from workbench.watch.activations import ActivationPass
+from workbench.watch.gan import measure_gan
 from workbench.watch.recorder import Recorder
 
 SAMPLES = 16  # at most so many; of large images fewer, so that a pass costs no more than a step or two
@@ -37,18 +38,16 @@ class Probe:
 
     def __init__(self, recorder: Recorder, model: LightningModule, state: dict[str, Any] | None = None) -> None:
         self.recorder, self.model = recorder, model
-        self.activations = Activations(recorder)
-        gan = isinstance(getattr(model, "discriminator", None), nn.Module)
-        self.gan = GANMonitor(recorder) if gan else None
+        self.histograms: dict[str, Tensor] = {}  # of the last pass
         self.training: Any = None  # the first samples of the first training batch
         self.validation: Any = None  # samples of the first validation, cut to the size of those; None where none fit
-        self.outputs: dict[str, Any] = {}  # during a pass, the last output of each network of the model
         state = state or {}
         # Whether the first validation is over; of a resumed run it may be so before its samples are there again.
         self._settled: bool = state.get("settled", False)
         self._ran_at: int = state.get("ran_at", -1)
         self._saved: list[Any] | None = state.get("training")
-        self._chosen: list[list[Any]] = []
+        self._middles: list[Any] = []
+        self._corners: list[Any] = []
         self._collected = self._broken = False
 
     @property
@@ -79,20 +78,19 @@ class Probe:
         self._take_training(batch)
         inputs = input_of(batch)
         for number in range(len(inputs) if isinstance(inputs, Tensor) and inputs.ndim else 0):
-            if len(self._chosen) == _count(self.training):
-                return
-            cuts = _cuts(_samples(batch, number, number + 1), input_of(self.training))
-            self._chosen += [cuts] if cuts else []
+            if len(self._middles) < _count(self.training):
+                cuts = _cuts(_samples(batch, number, number + 1), input_of(self.training))
+                self._middles += cuts[:1]
+                self._corners += cuts[1:]
 
     def on_validation_end(self) -> None:
         """From the first validation on its samples are used: the middle of each image, corners where there are few."""
-        if self._chosen and not self._collected:
-            corners = [cut for cuts in self._chosen for cut in cuts[1:]]
-            chosen = ([cuts[0] for cuts in self._chosen] + corners)[: _count(self.training)]
+        if self._middles and not self._collected:
+            chosen = (self._middles + self._corners)[: _count(self.training)]
             columns = zip(*(tree_flatten(part)[0] for part in chosen), strict=True)
             joined = [torch.cat(c) if isinstance(c[0], Tensor) and c[0].ndim else c[0] for c in columns]
             self.validation = tree_unflatten(joined, tree_flatten(chosen[0])[1])
-        self._chosen, self._settled, self._collected = [], True, True
+        self._middles, self._corners, self._settled, self._collected = [], [], True, True
 
     def state_dict(self) -> dict[str, Any]:
         """With what a resumed run cannot find again: samples of the first batch. Those of the validation come again."""
@@ -110,34 +108,31 @@ class Probe:
             return
         self._ran_at = step
         info = self.recorder.history.model
-        places: dict[str, Activation] = {}
-        order: list[str] = []
-
-        def on_activation(event: ActivationEvent) -> None:
-            network, channels = event.name.split(".")[0], event.before.shape[event.dim]
-            places[event.name] = Activation(event.kind, channels, event.normed, event.trained, network)
-            self.activations.on_activation(event)
-
         # What is compiled runs uncompiled; importing dynamo only for that would take a second.
         compiled = "torch._dynamo" in sys.modules
         eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
         with unchanged(self.model), torch.no_grad(), eager, trainer.precision_plugin.forward_context():
             try:
-                with record_activations(self.model, on_activation, order, self.outputs):
+                with ActivationPass(self.model, self.recorder.shows_histograms) as activations:
                     output = self.model(input_of(self.batch))
                 if not info.activations:
-                    last = {name.split(".")[0]: name for name in places}.values()
-                    info.activations = {n: Activation(**{**vars(a), "last": n in last}) for n, a in places.items()}
-                    info.parameters = _in_order(info.parameters, order)
-                self.activations.finish(step)
+                    last = {place.network: name for name, place in activations.places.items()}.values()
+                    info.activations = {n: replace(p, last=n in last) for n, p in activations.places.items()}
+                    info.parameters = _in_order(info.parameters, activations.order)
+                activations.put(self.recorder, step)
+                self.histograms = activations.histograms
                 if trainer.is_global_zero:
                     self._put_errors(output, step)
-                    if self.gan is not None:
-                        self.gan.measure(self, output, step)
+                    if isinstance(getattr(self.model, "discriminator", None), nn.Module):
+                        measure_gan(self, output, step)
             except Exception as error:  # measuring must never end a run
                 self._broken = True
                 warnings.warn(f"Watch cannot measure activations of this model: {error!r}", stacklevel=2)
-        self.outputs = {}
+
+    def log_histograms(self) -> None:
+        """Send those of the last pass to the loggers, once."""
+        histograms, self.histograms = self.histograms, {}
+        self.recorder.log_histograms(histograms)
 
     def _put_errors(self, output: Any, step: int) -> None:
         target, baseline = target_of(self.batch), baseline_of(self.batch)
@@ -150,8 +145,7 @@ class Probe:
 
     def _everyone_has_samples(self, trainer: Trainer) -> bool:
         """A split smaller than the number of processes leaves some without; then none runs."""
-        have = torch.tensor(float(self.batch is not None), device=self.model.device)
-        return bool(trainer.strategy.reduce(have, reduce_op="min") > 0) if trainer.world_size > 1 else bool(have)
+        return trainer.strategy.reduce_boolean_decision(self.batch is not None)
 
 
 @contextlib.contextmanager

@@ -19,50 +19,15 @@ from workbench.checkpoint import atomic_write_text
 from workbench.findings import Activation, History, ModelInfo, Series, Setting
 from workbench.lightning_private import steps_done
 
-LAYERS = "measurements.csv"
+FINDINGS, LAYERS, THROUGHPUT = "findings.jsonl", "measurements.csv", "throughput.csv"
 IN_HISTOGRAM = 20_000  # values of a tensor
-
-
-class RunFiles:
-    """Text files in the run's folder. A resumed run cuts off the lines that were written after its checkpoint, since
-    it writes them once more.
-    """
-
-    def __init__(self, trainer: Trainer, lines: dict[str, int] | None = None) -> None:
-        folder = trainer.log_dir if trainer.loggers and not trainer.fast_dev_run else None  # all ranks have to ask
-        # None where nothing is to be written: without a logger, and on all ranks but the first.
-        self.folder = Path(folder) if folder is not None and trainer.is_global_zero else None
-        self.lines = dict(lines or {})  # number of lines in each file
-        if self.folder is None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name, count in self.lines.items():
-            found = self.read(name)
-            self.lines[name] = min(count, len(found))
-            if len(found) > count:
-                atomic_write_text(self.folder / name, "".join(found[:count]))
-
-    def read(self, name: str) -> list[str]:
-        """The lines of a file, each with its end; none where there is no file."""
-        path = self.folder / name if self.folder is not None else None
-        return path.read_text(encoding="utf-8").splitlines(keepends=True) if path and path.is_file() else []
-
-    def append(self, name: str, lines: list[str], header: str | None = None) -> None:
-        """Add lines, given without their ends; creates the file, with its header, even when there are none."""
-        if self.folder is None:
-            return
-        if name not in self.lines:
-            self.lines[name] = len(self.read(name))
-        if header is not None and self.lines[name] == 0:
-            lines = [header, *lines]
-        with (self.folder / name).open("a", encoding="utf-8", newline="") as file:
-            file.writelines(f"{line}\n" for line in lines)
-        self.lines[name] += len(lines)
 
 
 class Recorder:
     """The measurements of one run, which may continue from the ``state_dict`` of an earlier part. ``put`` never waits
     for the device; ``flush`` fetches everything in one transfer.
+
+    A resumed run cuts off the lines of its files that were written after its checkpoint: it writes them once more.
     """
 
     def __init__(self, trainer: Trainer, model: ModelInfo, state: dict[str, Any] | None = None) -> None:
@@ -71,10 +36,34 @@ class Recorder:
         self.shows_histograms = any(isinstance(x, WandbLogger | TensorBoardLogger) for x in trainer.loggers)
         self._pending: list[tuple[str | None, Sequence[str], int, Tensor, bool]] = []
         self._unlogged: dict[str, float] = {}
+        self.lines: dict[str, int] = {}  # number of lines in each file
         if state is not None:
             unpack(self.history, state["history"])
-            self._unlogged = dict(state["unlogged"])
-        self.files = RunFiles(trainer, state and state["lines"])
+            self._unlogged, self.lines = dict(state["unlogged"]), dict(state["lines"])
+        folder = trainer.log_dir if trainer.loggers and not trainer.fast_dev_run else None  # all ranks have to ask
+        # None where nothing is to be written: without a logger, and on all ranks but the first.
+        self.folder = Path(folder) if folder is not None and trainer.is_global_zero else None
+        for name in (FINDINGS, LAYERS, THROUGHPUT) if self.folder is not None else ():
+            if (path := self.folder / name).is_file():
+                kept = path.read_text(encoding="utf-8").splitlines(keepends=True)[: self.lines.get(name, 0)]
+                atomic_write_text(path, "".join(kept))
+                self.lines[name] = len(kept)
+
+    def append(self, name: str, lines: list[str], header: str | None = None) -> None:
+        """Add lines, given without their ends, to a file of the run; creates it, with its header, even without any."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if header is not None and not self.lines.get(name):
+            lines = [header, *lines]
+        with (self.folder / name).open("a", encoding="utf-8", newline="") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        self.lines[name] = self.lines.get(name, 0) + len(lines)
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """Keep a scalar that is at hand already, to be logged with the others."""
+        self.history.add(name, step, value)
+        self._unlogged[name] = value
 
     def put(self, names: Sequence[str], values: Tensor, step: int, table: str | None = None, log: bool = False) -> None:
         """Keep values for later.
@@ -129,13 +118,13 @@ class Recorder:
         step, text = steps_done(self.trainer), io.StringIO()
         rows = [(m, layer, value) for m, found in values.items() for layer, value in found.items()]
         csv.writer(text, lineterminator="\n").writerows((step, m, layer, f"{value:.6g}") for m, layer, value in rows)
-        self.files.append(LAYERS, text.getvalue().splitlines(), "step,measure,layer,value")
+        self.append(LAYERS, text.getvalue().splitlines(), "step,measure,layer,value")
         self.log({f"{m}/{layer}": value for m, layer, value in rows if m in charts}, to_csv=False)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything measured so far; logs nothing, so that a run does not show where it was saved."""
         self.flush(log=False)
-        return {"history": pack(self.history), "unlogged": dict(self._unlogged), "lines": dict(self.files.lines)}
+        return {"history": pack(self.history), "unlogged": dict(self._unlogged), "lines": dict(self.lines)}
 
 
 def sample(values: Tensor, count: int) -> Tensor:

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 from torch.optim import Optimizer
 
+from workbench.callbacks.progress import print_above_bar
 from workbench.errors import UserError
 from workbench.findings import Finding, RuleEngine, Setting, training_rules
 from workbench.lightning_private import is_accumulating, logs_now, steps_done, was_updated
 from workbench.strategies import is_sharded
-from workbench.watch.gradients import GradientFlow
+from workbench.watch.activations import MOMENTS
 from workbench.watch.model_info import PENALTY, collect, trainable_parameters
 from workbench.watch.probe import Probe
-from workbench.watch.recorder import Recorder
+from workbench.watch.recorder import FINDINGS, Recorder
+from workbench.watch.steps import StepMonitor
 from workbench.watch.throughput import Throughput
-from workbench.watch.updates import Updates
 
 OnFault = Literal["continue", "stop"]
-FILE = "findings.jsonl"
 DENSE = 10  # the first steps are all measured: a run that goes wrong at once is over before a second one of others
 EVALUATE_EVERY = 50
 EARLY = (10, 20, 35, 50)  # steps after which rules are evaluated as well: most faults show at once
+CHARTS = ("dead", "saturated", "gradient", "update")  # what the loggers show of each layer
 RECORDED = 5  # what the model logs is recorded at every fifth step
 
 
@@ -70,14 +69,11 @@ class Watch(Callback):
 
     def _forget(self) -> None:
         self.recorder: Recorder | None = None
-        self.gradients: GradientFlow | None = None
-        self.updates: Updates | None = None
+        self.steps: StepMonitor | None = None
         self.probe: Probe | None = None
         self.throughput: Throughput | None = None
-        self.learning_rate: LearningRateMonitor | None = None
         self._logged: dict[str, Tensor] = {}
-        self._epoch = -1
-        self._validations = 0
+        self._epoch, self._validations = -1, 0
 
     @property
     def _finds(self) -> bool:
@@ -86,23 +82,19 @@ class Watch(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._forget()
         state, self._loaded = self._loaded, {}
-        if trainer.loggers:
-            self.learning_rate = LearningRateMonitor("step")
-            self.learning_rate.on_train_start(trainer)
         if is_sharded(trainer) or not (self._finds or self.measures_throughput):
             return
         recorder = self.recorder = Recorder(trainer, collect(trainer, pl_module), state.get("recorder"))
         self.engine.faults, self.engine.notes = (list(state.get(name, [])) for name in ("faults", "notes"))
         self._validations = state.get("validations", 0)
         if self.every_n_steps:
-            self.gradients = GradientFlow(recorder, trainer, pl_module, state.get("gradients"))
-            self.updates = Updates(recorder, pl_module)
+            self.steps = StepMonitor(recorder, trainer, pl_module, state.get("steps"))
         if self.every_n_validations:
             self.probe = Probe(recorder, pl_module, state.get("probe"))
         if self.measures_throughput:
             self.throughput = Throughput(recorder)
         if self._finds:
-            recorder.files.append(FILE, [])
+            recorder.append(FINDINGS, [])
 
     def _due(self, trainer: Trainer) -> bool:
         """Whether this step is to be measured; only the first process measures what is the same in all."""
@@ -110,8 +102,6 @@ class Watch(Callback):
         return trainer.is_global_zero and (step < DENSE or (step + 1) % self.every_n_steps == 0)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self.learning_rate is not None:
-            self.learning_rate.on_train_batch_start(trainer)
         if self.recorder is None:
             return
         if trainer.current_epoch != self._epoch:  # by now the model has unfrozen what is trained from this epoch on
@@ -122,18 +112,16 @@ class Watch(Callback):
             self.probe.on_train_batch_start(trainer, batch)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        if self.gradients is not None:
-            self.gradients.before_backward(self._due(trainer))
+        if self.steps is not None:
+            self.steps.before_backward(self._due(trainer))
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.gradients is not None:
-            self.gradients.after_backward()
+        if self.steps is not None:
+            self.steps.after_backward()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        if self.gradients is not None and trainer.is_global_zero:
-            step, due = steps_done(trainer), self._due(trainer)
-            self.gradients.before_step(optimizer, step, due)
-            self.updates.before_step(optimizer, step, due)
+        if self.steps is not None and trainer.is_global_zero:
+            self.steps.before_step(optimizer, steps_done(trainer), self._due(trainer))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -141,9 +129,8 @@ class Watch(Callback):
         if self.recorder is None:
             return
         step = steps_done(trainer)
-        if self.gradients is not None:
-            self.gradients.end_batch(step, self._due(trainer))
-            self.updates.end_batch(step)
+        if self.steps is not None:
+            self.steps.end_batch(step, self._due(trainer))
         if trainer.is_global_zero and self._finds:
             self._take_losses(trainer, outputs, step)
         if self.throughput is not None:
@@ -203,11 +190,12 @@ class Watch(Callback):
         if trainer.is_global_zero and self._finds:
             self._take(self._newly_logged(trainer, "val"), steps_done(trainer))
             self.recorder.flush()
-            layers = {} if self.probe is None else self.probe.activations.latest()
-            if self.updates is not None:
-                latest = self.recorder.history.latest
-                layers |= {**self.updates.spread(), "gradient": latest("gradient"), "update": latest("update")}
-            self.recorder.write_layers(layers, charts=("dead", "saturated", "gradient", "update"))
+            layers = {name: self.recorder.history.latest(name) for name in (*CHARTS, *MOMENTS)}
+            if self.steps is not None:
+                layers |= self.steps.spread()
+            if self.probe is not None:
+                self.probe.log_histograms()
+            self.recorder.write_layers(layers, CHARTS)
         self._evaluate(trainer)
         if self.throughput is not None:
             self.throughput.resume()
@@ -234,11 +222,11 @@ class Watch(Callback):
 
     def _report(self, trainer: Trainer, found: list[Finding]) -> None:
         self.findings += found
-        self.recorder.files.append(FILE, [finding.line() for finding in found])
+        self.recorder.append(FINDINGS, [finding.line() for finding in found])
         for finding in found:
             if not finding.is_fault:
                 continue
-            _print(trainer, finding.message())
+            print_above_bar(trainer, finding.message())
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
                     logger.experiment.alert(title=finding.code, text=finding.message(), level="WARN")
@@ -249,11 +237,9 @@ class Watch(Callback):
         if not stop or trainer.should_stop:
             return
         trainer.should_stop = True
-        if not trainer.checkpoint_callbacks and trainer.log_dir is not None:  # else they save when the run ends
-            trainer.save_checkpoint(Path(trainer.log_dir) / "checkpoints" / "last.ckpt")
         if trainer.is_global_zero:
             key = self.recorder.history.model.key("continue despite faults: --watch.on_fault continue")
-            _print(trainer, f"The run ends at step {steps_done(trainer) + 1} because of that fault{key}.")
+            print_above_bar(trainer, f"The run ends at step {steps_done(trainer) + 1} because of that fault{key}.")
 
     def state_dict(self) -> dict[str, Any]:
         """All measurements, and what was reported, which a resumed run does not repeat."""
@@ -261,7 +247,7 @@ class Watch(Callback):
             return self._loaded
         return {
             "recorder": self.recorder.state_dict(),
-            "gradients": self.gradients and self.gradients.state_dict(),
+            "steps": self.steps and self.steps.state_dict(),
             "probe": self.probe and self.probe.state_dict(),
             "validations": self._validations,
             "faults": list(self.engine.faults),
@@ -271,8 +257,3 @@ class Watch(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until training starts."""
         self._loaded = state_dict
-
-
-def _print(trainer: Trainer, line: str) -> None:
-    bar = trainer.progress_bar_callback
-    (bar.print if bar is not None else print)(line)

@@ -177,7 +177,7 @@ def test_several_processes_train_and_score_as_one(alone, config, count):
     several = _run()
     assert several != alone and len(list(several.parent.glob("*-*"))) == 2, "one folder a run"
     assert len(list(several.glob("wandb/offline-run-*"))) == 1
-    assert out.count("Batch:") == 1 and f"= 12 samples a step, {count} times those of one device" in out
+    assert out.count("Batch:") == 1 and "= 12 samples a step" in out
     assert out.count("Images: 21 train, 5 val, 4 test") == 1
 
     _assert_close(alone, several)

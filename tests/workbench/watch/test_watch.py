@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 import re
 import runpy
 import sys
@@ -13,7 +12,6 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from torch import nn
 from torch.utils.data import DataLoader
@@ -142,20 +140,12 @@ def test_what_is_unfrozen_or_frozen_again_is_no_fault(watched, unfreeze):
 # What is done about a fault
 
 
-def test_stop_ends_the_run_and_keeps_a_checkpoint(watched, fit, capsys):
+def test_stop_ends_the_run_at_its_first_fault(watched, fit, capsys):
     watched(restorer(lr=2.0), on_fault="stop")
     assert fit.trainer.global_step in (10, 20)
-    assert (fit.folder / "checkpoints" / "last.ckpt").is_file()
     out = capsys.readouterr().out
     assert out.count("FAULT learning-rate-high") == 1
     assert "The run ends at step" in out and "docs/faults.md#learning-rate-high" in out
-
-
-def test_a_checkpoint_callback_saves_the_stopped_run_itself(watched, fit, tmp_path):
-    saving = ModelCheckpoint(tmp_path / "own", save_top_k=1, every_n_train_steps=1)
-    watched(restorer(lr=2.0), on_fault="stop", callbacks=(saving,), enable_checkpointing=True)
-    assert list((tmp_path / "own").glob("*.ckpt"))
-    assert not (fit.folder / "checkpoints" / "last.ckpt").exists()
 
 
 def test_an_alert_goes_to_weights_and_biases(monkeypatch):
@@ -163,7 +153,7 @@ def test_an_alert_goes_to_weights_and_biases(monkeypatch):
     logger = object.__new__(WandbLogger)
     monkeypatch.setattr(WandbLogger, "experiment", SimpleNamespace(alert=lambda **given: alerts.append(given)))
     watch = workbench.Watch()
-    watch.recorder = SimpleNamespace(files=SimpleNamespace(append=lambda *_: None))
+    watch.recorder = SimpleNamespace(append=lambda *_: None)
     finding = watch.engine.rules[0].report(History(), "network", 1.0, "Fix it.")
     watch._report(SimpleNamespace(loggers=[logger], progress_bar_callback=None), [finding])
     assert alerts == [{"title": finding.code, "text": finding.message(), "level": "WARN"}]
@@ -273,13 +263,6 @@ def test_samples_a_second_without_the_time_of_validations(fit, make_restorer, co
     fit(Slow(convs()), throughput=True, val_check_interval=4)
     with (fit.folder / "throughput.csv").open() as file:
         rows = list(csv.DictReader(file))
-    speeds = [float(row["pictures_per_second"]) for row in rows]
+    speeds = [float(row["samples_per_second"]) for row in rows]
     assert speeds == pytest.approx([100.0] * 4)  # two images in 20 ms
-    assert throughput.host_memory() is None or float(rows[-1]["host_mib"]) > 50
-
-
-def test_samples_of_a_batch_are_counted(make_pair):
-    assert throughput.batch_length(make_pair(0, count=5)) == 5
-    assert throughput.batch_length({"a": [None, make_pair(0).input]}) == 2
-    assert throughput.batch_length(torch.tensor(math.pi)) == 1
-    assert throughput.batch_length("text") == 0
+    assert sys.platform == "win32" or 50 < float(rows[-1]["host_mib"]) < 50_000
