@@ -24,15 +24,15 @@ class GradientClipping(Callback):
     A network is a part of the module whose parameters an optimizer holds, such as ``generator`` and ``discriminator``;
     ``model`` are those of the module itself. Gradients are clipped right before the optimizer's step, where they are
     complete: accumulated, averaged over processes, unscaled. Lightning's own clipping refuses manual optimization. The
-    host never waits for the device. With a limit, all gradients of a step with a NaN or an infinite one become zero: it
-    would make every weight NaN.
+    host never waits for the device. All gradients of a step with a NaN or an infinite one become zero: it would make
+    every weight NaN.
 
-    Logged every `trainer.log_every_n_steps`: ``grad/NETWORK_norm``, before clipping; with a limit also
-    ``grad/NETWORK_clipped`` and ``grad/NETWORK_dropped``, the shares of the steps since the last log that were clipped,
-    and whose gradients were not finite.
+    Logged every `trainer.log_every_n_steps`: ``grad/NETWORK_norm``, before clipping; ``grad/NETWORK_clipped`` and
+    ``grad/NETWORK_dropped``, the shares of the steps since the last log that were clipped, and whose gradients were not
+    finite.
 
     Args:
-        norm: Scale the gradients of each network down to this norm; null for no limit.
+        norm: Scale the gradients of each network down to this norm; null switches it off.
 
     Raises:
         UserError: The limit is not above 0, the trainer clips as well, or the strategy or the optimizer does not allow
@@ -43,41 +43,48 @@ class GradientClipping(Callback):
         if norm is not None and not norm > 0:
             raise UserError(f"gradient_clipping.norm is {norm}: it must be above 0, or null for no limit.")
         self.norm = norm
-        self._measures = True
         self._measured: dict[str, dict[str, Any]] = {}  # of each network, since the last log
         self._known: dict[int, tuple[int, dict[str, list[Parameter]]]] = {}  # networks of each optimizer
 
+    @property
+    def enabled(self) -> bool:
+        return self.norm is not None
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.norm is not None and trainer.gradient_clip_val:
+        self._known = {}
+        if not self.enabled:
+            return
+        if trainer.gradient_clip_val:
             raise UserError(
                 f"trainer.gradient_clip_val is {trainer.gradient_clip_val}, and gradient_clipping has a limit as well: "
                 "gradients would be clipped twice.\nUse gradient_clipping alone: --trainer.gradient_clip_val null"
             )
-        obstacle = _obstacle(trainer)
-        if obstacle is not None and self.norm is not None:
-            raise UserError(obstacle)
-        self._measures, self._known = obstacle is None, {}
+        if is_sharded(trainer):
+            raise UserError(
+                f"gradient_clipping does not work under {type(trainer.strategy).__name__}, where each process has a "
+                "part of the gradients.\nUse --trainer.strategy ddp, or no limit: --gradient_clipping.norm null"
+            )
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        if scaled and any(getattr(optimizer, "_step_supports_amp_scaling", False) for optimizer in trainer.optimizers):
+            raise UserError(
+                "gradient_clipping does not work under 16-mixed with a fused optimizer: it unscales gradients too "
+                "late.\nSet fused: false in the optimizer's init_args, or --trainer.precision bf16-mixed"
+            )
 
     @torch.no_grad()
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        if not self._measures or (self.norm is None and not logs_now(trainer)):
-            return
-        for name, parameters in self._networks_of(pl_module, optimizer).items():
+        for name, parameters in self._networks_of(pl_module, optimizer).items() if self.enabled else ():
             gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
             if gradients:
-                norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-                measured = self._measured.setdefault(name, defaultdict(int))
-                measured["norm"] = norm
-                if self.norm is not None:
-                    _clip(gradients, norm, self.norm, measured)
+                _clip(gradients, self.norm, self._measured.setdefault(name, defaultdict(int)))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         if is_accumulating(trainer) or not logs_now(trainer):
             return
         for name, measured in self._measured.items():
             pl_module.log(f"grad/{name}_norm", measured["norm"])
-            if steps := measured["steps"]:
-                pl_module.log_dict({f"grad/{name}_{key}": measured[key] / steps for key in ("clipped", "dropped")})
+            for key in ("clipped", "dropped"):
+                pl_module.log(f"grad/{name}_{key}", measured[key] / measured["steps"])
         self._measured = {}
 
     def teardown(self, *_: Any, stage: str) -> None:
@@ -103,8 +110,10 @@ class GradientClipping(Callback):
         return self._known[id(optimizer)][1]
 
 
-def _clip(gradients: list[Tensor], norm: Tensor, limit: float, measured: dict[str, Any]) -> None:
+def _clip(gradients: list[Tensor], limit: float, measured: dict[str, Any]) -> None:
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
     finite = norm.isfinite()
+    measured["norm"] = norm
     measured["steps"] += 1
     measured["clipped"] = measured["clipped"] + ((norm > limit) & finite)
     measured["dropped"] = measured["dropped"] + ~finite
@@ -112,19 +121,3 @@ def _clip(gradients: list[Tensor], norm: Tensor, limit: float, measured: dict[st
     torch._foreach_mul_(gradients, scale)
     # A NaN times 0 is NaN; but its bits, taken for an integer, times 0 are 0, and times 1 unchanged.
     torch._foreach_mul_([g.view(INTEGERS[g.element_size()]) for g in gradients], finite.to(torch.int32))
-
-
-def _obstacle(trainer: Trainer) -> str | None:
-    """Why gradients are not complete before the optimizer's step, where that is so."""
-    if is_sharded(trainer):
-        return (
-            f"gradient_clipping does not work under {type(trainer.strategy).__name__}, where each process has a part "
-            "of the gradients.\nUse --trainer.strategy ddp, or no limit: --gradient_clipping.norm null"
-        )
-    scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
-    if scaled and any(getattr(optimizer, "_step_supports_amp_scaling", False) for optimizer in trainer.optimizers):
-        return (
-            "gradient_clipping does not work under 16-mixed with a fused optimizer: it unscales gradients too late.\n"
-            "Set fused: false in the optimizer's init_args, or --trainer.precision bf16-mixed"
-        )
-    return None

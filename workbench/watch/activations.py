@@ -128,7 +128,7 @@ class ActivationPass(TorchDispatchMode):
 
     def put(self, recorder: Recorder, step: int) -> None:
         """Count over all processes, which all call this, and record it."""
-        trainer = recorder.trainer
+        trainer, recorder.histograms = recorder.trainer, self.histograms
         above, at_end = _reduced(trainer, self._above, "max"), _reduced(trainer, self._at_end, "mean")
         if not trainer.is_global_zero:
             return

@@ -38,7 +38,6 @@ class Probe:
 
     def __init__(self, recorder: Recorder, model: LightningModule, state: dict[str, Any] | None = None) -> None:
         self.recorder, self.model = recorder, model
-        self.histograms: dict[str, Tensor] = {}  # of the last pass
         self.training: Any = None  # the first samples of the first training batch
         self.validation: Any = None  # samples of the first validation, cut to the size of those; None where none fit
         state = state or {}
@@ -120,7 +119,6 @@ class Probe:
                     info.activations = {n: replace(p, last=n in last) for n, p in activations.places.items()}
                     info.parameters = _in_order(info.parameters, activations.order)
                 activations.put(self.recorder, step)
-                self.histograms = activations.histograms
                 if trainer.is_global_zero:
                     self._put_errors(output, step)
                     if isinstance(getattr(self.model, "discriminator", None), nn.Module):
@@ -128,11 +126,6 @@ class Probe:
             except Exception as error:  # measuring must never end a run
                 self._broken = True
                 warnings.warn(f"Watch cannot measure activations of this model: {error!r}", stacklevel=2)
-
-    def log_histograms(self) -> None:
-        """Send those of the last pass to the loggers, once."""
-        histograms, self.histograms = self.histograms, {}
-        self.recorder.log_histograms(histograms)
 
     def _put_errors(self, output: Any, step: int) -> None:
         target, baseline = target_of(self.batch), baseline_of(self.batch)

@@ -36,6 +36,7 @@ class Recorder:
         self.shows_histograms = any(isinstance(x, WandbLogger | TensorBoardLogger) for x in trainer.loggers)
         self._pending: list[tuple[str | None, Sequence[str], int, Tensor, bool]] = []
         self._unlogged: dict[str, float] = {}
+        self.histograms: dict[str, Tensor] = {}  # what `for_histogram` returned, for the next `write_layers`
         self.lines: dict[str, int] = {}  # number of lines in each file
         if state is not None:
             unpack(self.history, state["history"])
@@ -80,8 +81,10 @@ class Recorder:
     def flush(self, log: bool = True) -> None:
         """Fetch everything into the history, and log the newest value of each name, now or at the next flush."""
         pending, self._pending = self._pending, []
-        fetched = _fetch([entry[3] for entry in pending])
-        for (table, names, step, _, logged), values in zip(pending, fetched, strict=True):
+        device = next((entry[3].device for entry in pending if entry[3].device.type != "cpu"), "cpu")
+        fetched = iter(torch.cat([entry[3].float().to(device) for entry in pending]).tolist() if pending else ())
+        for table, names, step, _, logged in pending:
+            values = [next(fetched) for _ in names]
             if table == "gradient" and self.history.nonfinite_gradient is None:
                 # A backward pass starts at the last layer: there it went wrong first.
                 bad = [name for name, value in zip(names, values, strict=True) if not math.isfinite(value)]
@@ -100,9 +103,9 @@ class Recorder:
             if to_csv or not isinstance(logger, CSVLogger):
                 logger.log_metrics(values, step=steps_done(self.trainer))
 
-    def log_histograms(self, values: dict[str, Tensor]) -> None:
-        """Send histograms of values, each as ``for_histogram`` returned them, to the loggers that show them."""
-        fetched = {name: tensor.cpu().numpy() for name, tensor in values.items()}
+    def _log_histograms(self) -> None:
+        fetched = {name: tensor.cpu().numpy() for name, tensor in self.histograms.items()}
+        self.histograms = {}
         for logger in self.trainer.loggers if fetched else ():
             if isinstance(logger, WandbLogger):
                 import wandb
@@ -114,12 +117,13 @@ class Recorder:
                     logger.experiment.add_histogram(name, found, steps_done(self.trainer))
 
     def write_layers(self, values: dict[str, dict[str, float]], charts: tuple[str, ...]) -> None:
-        """Write values by measure and layer into ``measurements.csv``; send those of some measures to the loggers."""
+        """Write values by measure and layer into ``measurements.csv``; send some, and histograms, to the loggers."""
         step, text = steps_done(self.trainer), io.StringIO()
         rows = [(m, layer, value) for m, found in values.items() for layer, value in found.items()]
         csv.writer(text, lineterminator="\n").writerows((step, m, layer, f"{value:.6g}") for m, layer, value in rows)
         self.append(LAYERS, text.getvalue().splitlines(), "step,measure,layer,value")
         self.log({f"{m}/{layer}": value for m, layer, value in rows if m in charts}, to_csv=False)
+        self._log_histograms()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything measured so far; logs nothing, so that a run does not show where it was saved."""
@@ -145,17 +149,6 @@ def sample(values: Tensor, count: int) -> Tensor:
 def for_histogram(values: Tensor) -> Tensor:
     """A copied sample; what is not finite counts as 0."""
     return torch.nan_to_num(sample(values, IN_HISTOGRAM).float(), nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def _fetch(tensors: list[Tensor]) -> list[list[float]]:
-    """All values of tensors, with one transfer from each device."""
-    found: list[list[float]] = [[] for _ in tensors]
-    for device in {tensor.device for tensor in tensors}:
-        positions = [position for position, tensor in enumerate(tensors) if tensor.device == device]
-        values = iter(torch.cat([tensors[p].float() for p in positions]).tolist())
-        for p in positions:
-            found[p] = [next(values) for _ in range(tensors[p].numel())]
-    return found
 
 
 def pack(history: History) -> str:

@@ -21,17 +21,18 @@ class StepMonitor:
     """Measures every tensor's gradient right before the optimizer uses it (unscaled, accumulated, averaged over
     processes, and not yet clipped), and |step| / |weight| over one step, from a sample of its values; 1e-3 is healthy.
 
-    Logged for each network: ``lr/NETWORK``, of further groups ``lr/NETWORK_1`` and so on; ``update/NETWORK``, a median
-    over its weights; ``grad/NETWORK_first_to_last``, the norm of the first weight's gradient over the last one's, in
-    the order in which the network uses its layers. For the rules also: which tensors have no gradient, where one was
-    not finite first, whether gradients are cleared between steps, whether a discriminator's backward passes reach the
-    generator, and how hard weight decay pulls.
+    Logged for each network: ``lr/NETWORK``, of further groups ``lr/NETWORK_1`` and so on; ``gradient/NETWORK``, the
+    norm; ``grad/NETWORK_first_to_last``, that of the first weight's gradient over the last one's, in the order in which
+    they are registered; ``update/NETWORK``, a median over its weights. For the rules also: which tensors have no
+    gradient, where one was not finite first, whether gradients are cleared between steps, whether a discriminator's
+    backward passes reach the generator, and how hard weight decay pulls.
     """
 
     def __init__(
         self, recorder: Recorder, trainer: Trainer, model: LightningModule, state: dict[str, Any] | None = None
     ) -> None:
         self.recorder, self.trainer, self.model = recorder, trainer, model
+        self._discriminators = recorder.history.model.discriminators
         self._known: dict[int, tuple[int, str, dict[str, Parameter]]] = {}
         # By an optimizer's number: the gradients that were left, before each backward pass since its last step.
         left = (state or {}).get("left", {}).items()
@@ -44,10 +45,6 @@ class StepMonitor:
         self._changed: dict[int, Tensor] = {}  # by the passes since the last step, by optimizer
         self._suspects: dict[int, Tensor] = {}  # by the discriminator's passes, until the next one
         self._leaks: dict[int, Tensor] = {}
-
-    @property
-    def _discriminators(self) -> frozenset[str]:
-        return self.recorder.history.model.discriminators
 
     def before_backward(self, due: bool) -> None:
         """See what is left of the gradients of the step before."""
@@ -70,31 +67,30 @@ class StepMonitor:
         network, parameters = self._of(number)
         if seen := self._left.pop(number, None):  # between two steps gradients have to be found cleared, at least once
             self.recorder.put([network], torch.stack(seen).min(), step, table="carried")
-        present = {name: p for name, p in parameters.items() if p.grad is not None}
         for position, group in enumerate(optimizer.param_groups):
-            held = {id(p) for p in group["params"]}
-            moved = {name: p for name, p in present.items() if id(p) in held and p.is_floating_point()}
-            if moved and isinstance(group.get("lr"), int | float):  # reading a tensor would wait for the device
-                name = f"lr/{network}_{position}" if position else f"lr/{network}"
-                self.recorder.add(name, float(group["lr"]), step)
-            if moved and due:
-                self._copies.append((network, moved, [sample(p, SAMPLE).clone() for p in moved.values()], group))
-        if due:
-            self._measure_gradients(network, parameters, present, step)
-            self._left |= {number: []} if present else {}
-
-    def _measure_gradients(
-        self, network: str, parameters: dict[str, Parameter], present: dict[str, Parameter], step: int
-    ) -> None:
+            rate, used = group.get("lr"), any(p.grad is not None for p in group["params"])
+            if used and isinstance(rate, int | float):  # reading a tensor would wait for the device
+                self.recorder.add(f"lr/{network}_{position}" if position else f"lr/{network}", float(rate), step)
+        if not due:
+            return
+        present = {name: p for name, p in parameters.items() if p.grad is not None}
         for name in [name for name in parameters if name not in present]:
             self.recorder.history.add(name, step, 1.0, table="missing")
-        if not present:
-            return
+        if present:
+            self._left[number] = []
+            self._measure_gradients(network, present, step)
+        for group in optimizer.param_groups:
+            held = {id(p) for p in group["params"]}
+            moved = {name: p for name, p in present.items() if id(p) in held and p.is_floating_point()}
+            if moved:
+                self._copies.append((network, moved, [sample(p, SAMPLE).clone() for p in moved.values()], group))
+
+    def _measure_gradients(self, network: str, present: dict[str, Parameter], step: int) -> None:
         if self._discriminators:
             self._judge_passes(network)
         norms = torch.stack(torch._foreach_norm([p.grad for p in present.values()])).float()
         self.recorder.put(list(present), norms, step, table="gradient")
-        self.recorder.put([f"gradient/{network}"], torch.linalg.vector_norm(norms), step)
+        self.recorder.put([f"gradient/{network}"], torch.linalg.vector_norm(norms), step, log=True)
         weights = [position for position, p in enumerate(present.values()) if p.ndim > 1]
         if len(weights) > 1:
             ratio = norms[weights[0]] / norms[weights[-1]]
@@ -163,14 +159,14 @@ class StepMonitor:
 
     @torch.no_grad()
     def spread(self) -> dict[str, dict[str, float]]:
-        """Mean, standard deviation, minimum and maximum of every trainable tensor; sends their histograms as well."""
+        """Mean, standard deviation, minimum and maximum of every trainable tensor; keeps their histograms as well."""
         parameters = {n: p.detach() for n, p in self.model.named_parameters() if p.requires_grad and p.numel()}
         if not parameters:
             return {}
         values = [p.float() for p in parameters.values()]
         found = torch.stack([torch.stack([v.mean(), v.std(correction=0), v.min(), v.max()]) for v in values]).T.tolist()
         if self.recorder.shows_histograms:
-            self.recorder.log_histograms({f"weights/{name}": for_histogram(p) for name, p in parameters.items()})
+            self.recorder.histograms |= {f"weights/{name}": for_histogram(p) for name, p in parameters.items()}
         names = ("weight_mean", "weight_std", "weight_min", "weight_max")
         return {name: dict(zip(parameters, row, strict=True)) for name, row in zip(names, found, strict=True)}
 

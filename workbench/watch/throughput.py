@@ -18,8 +18,8 @@ MEBIBYTE = 2**20
 
 class Throughput:
     """Logs, whenever Lightning logs, ``throughput/samples_per_second`` (samples of all processes, validations left
-    out), and the most memory: ``memory/host_mib`` (of the main process so far, without its data workers) and
-    ``memory/device_mib`` (of tensors on a CUDA device since the last log).
+    out), and the most memory so far: ``memory/host_mib`` (of the main process, without its data workers) and
+    ``memory/device_mib`` (of tensors on a CUDA device).
 
     They go into ``throughput.csv``, Weights & Biases and TensorBoard; not into metrics.csv, which is the same to the
     last digit whenever the run is repeated.
@@ -48,7 +48,6 @@ class Throughput:
                 values["memory/host_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEBIBYTE
             if device.type == "cuda":
                 values["memory/device_mib"] = torch.cuda.max_memory_allocated(device) / MEBIBYTE
-                torch.cuda.reset_peak_memory_stats(device)
             row = [str(steps_done(trainer)), *(f"{value:.1f}" for value in values.values())]
             header = ["step", *(name.rpartition("/")[2] for name in values)]
             self.recorder.append(THROUGHPUT, [",".join(row)], ",".join(header))

@@ -42,64 +42,43 @@ class Watch(Callback):
     Args:
         every_n_steps: Measure gradients and updates at every n-th step, and at each of the first ten; 0: never.
         every_n_validations: Measure activations at every n-th validation, and a few times before the first; 0: never.
-        throughput: Whether to measure samples a second and memory.
-        on_fault: stop ends the run at the first fault, with its checkpoint saved.
+            If both are 0, nothing is measured at all.
+        on_fault: stop ends the run at the first fault.
     """
 
     order = -1  # before a callback that clips gradients; see ExactResume
 
-    def __init__(
-        self,
-        every_n_steps: int = 10,
-        every_n_validations: int = 1,
-        throughput: bool = True,
-        on_fault: OnFault = "continue",
-    ) -> None:
+    def __init__(self, every_n_steps: int = 10, every_n_validations: int = 1, on_fault: OnFault = "continue") -> None:
         for name, value in (("every_n_steps", every_n_steps), ("every_n_validations", every_n_validations)):
             if value < 0:
                 raise UserError(f"watch.{name} is {value}; it must be at least 1, or 0 for never.")
         if on_fault not in get_args(OnFault):
             raise UserError(f"watch.on_fault is {on_fault!r}; it must be one of {', '.join(get_args(OnFault))}.")
-        self.every_n_steps, self.every_n_validations = every_n_steps, every_n_validations
-        self.measures_throughput, self.on_fault = throughput, on_fault
+        self.every_n_steps, self.every_n_validations, self.on_fault = every_n_steps, every_n_validations, on_fault
         self.findings: list[Finding] = []  # what was found so far, oldest first
         self.engine = RuleEngine(training_rules())
+        self.recorder: Recorder | None = None  # None: off
         self._loaded: dict[str, Any] = {}
-        self._forget()
-
-    def _forget(self) -> None:
-        self.recorder: Recorder | None = None
-        self.steps: StepMonitor | None = None
-        self.probe: Probe | None = None
-        self.throughput: Throughput | None = None
-        self._logged: dict[str, Tensor] = {}
-        self._epoch, self._validations = -1, 0
-
-    @property
-    def _finds(self) -> bool:
-        return bool(self.every_n_steps or self.every_n_validations)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._forget()
         state, self._loaded = self._loaded, {}
-        if is_sharded(trainer) or not (self._finds or self.measures_throughput):
+        if is_sharded(trainer) or not (self.every_n_steps or self.every_n_validations):
             return
-        recorder = self.recorder = Recorder(trainer, collect(trainer, pl_module), state.get("recorder"))
+        self.recorder = Recorder(trainer, collect(trainer, pl_module), state.get("recorder"))
+        self.recorder.append(FINDINGS, [])
         self.engine.faults, self.engine.notes = (list(state.get(name, [])) for name in ("faults", "notes"))
+        self.steps = StepMonitor(self.recorder, trainer, pl_module, state.get("steps"))
+        self.probe = Probe(self.recorder, pl_module, state.get("probe"))
+        self.throughput = Throughput(self.recorder)
         self._validations = state.get("validations", 0)
-        if self.every_n_steps:
-            self.steps = StepMonitor(recorder, trainer, pl_module, state.get("steps"))
-        if self.every_n_validations:
-            self.probe = Probe(recorder, pl_module, state.get("probe"))
-        if self.measures_throughput:
-            self.throughput = Throughput(recorder)
-        if self._finds:
-            recorder.append(FINDINGS, [])
+        self._epoch = -1
+        self._logged: dict[str, Tensor] = {}
 
     def _due(self, trainer: Trainer) -> bool:
         """Whether this step is to be measured; only the first process measures what is the same in all."""
         step = steps_done(trainer)  # counted from 1 it is a multiple at the steps that loggers take as well
-        return trainer.is_global_zero and (step < DENSE or (step + 1) % self.every_n_steps == 0)
+        due = self.every_n_steps > 0 and (step < DENSE or (step + 1) % self.every_n_steps == 0)
+        return due and trainer.is_global_zero
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self.recorder is None:
@@ -108,19 +87,19 @@ class Watch(Callback):
             self._epoch, model = trainer.current_epoch, self.recorder.history.model
             found = trainable_parameters(trainer, pl_module)
             model.unfrozen = {name: p for name, p in found.items() if name not in model.parameters}
-        if self.probe is not None:
+        if self.every_n_validations:
             self.probe.on_train_batch_start(trainer, batch)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        if self.steps is not None:
+        if self.recorder is not None:
             self.steps.before_backward(self._due(trainer))
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.steps is not None:
+        if self.recorder is not None:
             self.steps.after_backward()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        if self.steps is not None and trainer.is_global_zero:
+        if self.recorder is not None and trainer.is_global_zero:
             self.steps.before_step(optimizer, steps_done(trainer), self._due(trainer))
 
     def on_train_batch_end(
@@ -129,16 +108,13 @@ class Watch(Callback):
         if self.recorder is None:
             return
         step = steps_done(trainer)
-        if self.steps is not None:
-            self.steps.end_batch(step, self._due(trainer))
-        if trainer.is_global_zero and self._finds:
+        self.steps.end_batch(step, self._due(trainer))
+        if trainer.is_global_zero:
             self._take_losses(trainer, outputs, step)
-        if self.throughput is not None:
-            self.throughput.count(batch)
+        self.throughput.count(batch)
         if logs_now(trainer):
             self.recorder.flush()
-            if self.throughput is not None:
-                self.throughput.log(pl_module.device)
+            self.throughput.log(pl_module.device)
         done = step + 1
         if not is_accumulating(trainer) and (done in EARLY or done % EVALUATE_EVERY == 0):
             self._evaluate(trainer)
@@ -170,35 +146,30 @@ class Watch(Callback):
                     penalties.setdefault(name, Setting(f"a smaller weight of {name}"))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.throughput is not None:
+        if self.recorder is not None:
             self.throughput.pause()
 
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
     ) -> None:
-        if self.probe is not None and not trainer.sanity_checking:
+        if self.recorder is not None and self.every_n_validations:
             self.probe.on_validation_batch_end(batch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.recorder is None or trainer.sanity_checking:
+        if self.recorder is None:
             return
-        if self.probe is not None:
-            self._validations += 1
+        if self.every_n_validations:
             self.probe.on_validation_end()
-            if (self._validations - 1) % self.every_n_validations == 0:
+            if self._validations % self.every_n_validations == 0:
                 self.probe.run(trainer)
-        if trainer.is_global_zero and self._finds:
+        self._validations += 1
+        if trainer.is_global_zero:
             self._take(self._newly_logged(trainer, "val"), steps_done(trainer))
             self.recorder.flush()
-            layers = {name: self.recorder.history.latest(name) for name in (*CHARTS, *MOMENTS)}
-            if self.steps is not None:
-                layers |= self.steps.spread()
-            if self.probe is not None:
-                self.probe.log_histograms()
-            self.recorder.write_layers(layers, CHARTS)
+            latest = {name: self.recorder.history.latest(name) for name in (*CHARTS, *MOMENTS)}
+            self.recorder.write_layers({**latest, **self.steps.spread()}, CHARTS)
         self._evaluate(trainer)
-        if self.throughput is not None:
-            self.throughput.resume()
+        self.throughput.resume()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate a last time, since a short run may not have been evaluated since its beginning."""
@@ -206,19 +177,20 @@ class Watch(Callback):
             self._evaluate(trainer, may_stop=False)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._forget()
+        self.recorder = self.steps = self.probe = None  # with the tensors that they hold
 
     def _evaluate(self, trainer: Trainer, may_stop: bool = True) -> None:
         """Fetch what was measured and apply the rules; every process has to call it."""
-        if not self._finds:
-            return
         found: list[Finding] = []
         if trainer.is_global_zero:
             self.recorder.flush()
             found = self.engine.evaluate(self.recorder.history)
             self._report(trainer, found)
-        if self.on_fault == "stop" and may_stop:
-            self._stop(trainer, any(finding.is_fault for finding in found))
+        if self.on_fault == "stop" and may_stop and trainer.strategy.broadcast(any(f.is_fault for f in found)):
+            trainer.should_stop = True
+            key = self.recorder.history.model.key("continue despite faults: --watch.on_fault continue")
+            if trainer.is_global_zero:
+                print_above_bar(trainer, f"The run ends at step {steps_done(trainer) + 1} because of that fault{key}.")
 
     def _report(self, trainer: Trainer, found: list[Finding]) -> None:
         self.findings += found
@@ -231,24 +203,14 @@ class Watch(Callback):
                 if isinstance(logger, WandbLogger):
                     logger.experiment.alert(title=finding.code, text=finding.message(), level="WARN")
 
-    def _stop(self, trainer: Trainer, stop: bool) -> None:
-        if trainer.world_size > 1:
-            stop = bool(trainer.strategy.broadcast(stop))
-        if not stop or trainer.should_stop:
-            return
-        trainer.should_stop = True
-        if trainer.is_global_zero:
-            key = self.recorder.history.model.key("continue despite faults: --watch.on_fault continue")
-            print_above_bar(trainer, f"The run ends at step {steps_done(trainer) + 1} because of that fault{key}.")
-
     def state_dict(self) -> dict[str, Any]:
         """All measurements, and what was reported, which a resumed run does not repeat."""
         if self.recorder is None:
             return self._loaded
         return {
             "recorder": self.recorder.state_dict(),
-            "steps": self.steps and self.steps.state_dict(),
-            "probe": self.probe and self.probe.state_dict(),
+            "steps": self.steps.state_dict(),
+            "probe": self.probe.state_dict(),
             "validations": self._validations,
             "faults": list(self.engine.faults),
             "notes": list(self.engine.notes),

@@ -260,7 +260,7 @@ def test_samples_a_second_without_the_time_of_validations(fit, make_restorer, co
         def validation_step(self, batch, batch_idx):
             clock.now += 0.3
 
-    fit(Slow(convs()), throughput=True, val_check_interval=4)
+    fit(Slow(convs()), val_check_interval=4)
     with (fit.folder / "throughput.csv").open() as file:
         rows = list(csv.DictReader(file))
     speeds = [float(row["samples_per_second"]) for row in rows]
