@@ -42,13 +42,9 @@ class GradientClipping(Callback):
     def __init__(self, norm: float | None = None) -> None:
         if norm is not None and not norm > 0:
             raise UserError(f"gradient_clipping.norm is {norm}: it must be above 0, or null for no limit.")
-        self.norm = norm
+        self.norm, self.enabled = norm, norm is not None
         self._measured: dict[str, dict[str, Any]] = {}  # of each network, since the last log
         self._known: dict[int, tuple[int, dict[str, list[Parameter]]]] = {}  # networks of each optimizer
-
-    @property
-    def enabled(self) -> bool:
-        return self.norm is not None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._known = {}

@@ -30,9 +30,7 @@ class EarlyStopping(callbacks.EarlyStopping):
         # strict would raise at the end of a run that is over before its first validation
         super().__init__(monitor, min_delta, patience, mode=mode, strict=False, check_on_train_epoch_end=False)
 
-    @property
-    def enabled(self) -> bool:
-        return self.monitor is not None
+        self.enabled = monitor is not None
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep counting, with the patience that is configured now."""

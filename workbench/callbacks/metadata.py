@@ -7,6 +7,7 @@ import math
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,6 @@ from lightning.pytorch.cli import SaveConfigCallback
 from workbench.checkpoint import atomic_write_text
 from workbench.errors import UserError
 from workbench.run import Run, point_latest_at
-
-PACKAGES = ("lightning", "torch", "torchvision", "torchmetrics", "albumentations", "wandb", "numpy", "pillow")
 
 
 class RunMetadata(SaveConfigCallback):
@@ -74,8 +73,7 @@ def report_batch_size(trainer: Trainer) -> None:
     batch = getattr(loader, "batch_size", None) or getattr(trainer.datamodule, "batch_size", None)
     if batch is None or processes * accumulated == 1:
         return
-    sampler = getattr(loader, "sampler", None)
-    samples = len(sampler) if hasattr(sampler, "__len__") else math.inf
+    samples = len(loader.sampler) if hasattr(getattr(loader, "sampler", None), "__len__") else math.inf
     if processes > 1 and samples < batch:
         raise UserError(
             f"An epoch has {samples} samples for each of the {processes} processes, less than a batch of {batch}.\n"
@@ -95,14 +93,12 @@ def environment() -> dict[str, Any]:
         "commit": _commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {found.name: found.version for found in distributions() if found.name.lower() in PACKAGES},
+        "packages": {found.name: found.version for found in distributions()},
     }
 
 
 def _commit() -> str | None:
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    options = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "timeout": 10}
-    try:
-        return subprocess.run(command, check=True, **options).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.check_output(command, cwd=Path(__file__).parent, text=True, stderr=subprocess.DEVNULL).strip()
+    return None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,7 +25,7 @@ PARTS = (
 
 
 class StepProfile(Callback):
-    """Time the parts of a step, print them, and write them to ``profile.txt`` in the run's folder.
+    """Time the parts of a step, and print them.
 
     Unlike in Lightning's profilers, each part is without what is timed inside it. On an accelerator each waits for the
     device, which makes the timed steps slower.
@@ -36,12 +35,8 @@ class StepProfile(Callback):
     """
 
     def __init__(self, steps: NonNegativeInt = 0) -> None:
-        self.steps, self._done = steps, 0
+        self.steps, self.enabled, self._done = steps, steps > 0, 0
         self._timer: _Timer | None = None
-
-    @property
-    def enabled(self) -> bool:
-        return self.steps > 0
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         if self._done == SKIPPED and self.enabled:
@@ -56,14 +51,9 @@ class StepProfile(Callback):
     def _finish(self, trainer: Trainer) -> None:
         if self._timer is None:
             return
-        text = self._timer.table(self._done - SKIPPED)
-        trainer.profiler, self._timer = self._timer.before, None
-        folder = trainer.log_dir  # a broadcast: every process asks
         if trainer.is_global_zero:
-            print_above_bar(trainer, text)
-            if trainer.loggers and not trainer.fast_dev_run:
-                Path(folder).mkdir(parents=True, exist_ok=True)
-                Path(folder, "profile.txt").write_text(text + "\n", encoding="utf-8")
+            print_above_bar(trainer, self._timer.table(self._done - SKIPPED))
+        trainer.profiler, self._timer = self._timer.before, None
 
 
 class _Timer(Profiler):

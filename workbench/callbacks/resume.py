@@ -23,7 +23,7 @@ KEY = "exact_resume"
 class ExactResume(Callback):
     """Save ``last.ckpt`` and stop between two steps, and fix Lightning's progress counters in what is saved.
 
-    `setup` sorts callbacks by their attribute `order`, 0 if they have none. This one is first: before its
+    Callbacks are sorted by their attribute `order`, 0 if they have none. This one is first: before its
     `on_train_batch_start` nothing is half done, and no callback has logged for the new step. -1 is what has to see
     weights or gradients before others. Checkpoint callbacks stay last, as Lightning has it.
     """
@@ -36,7 +36,7 @@ class ExactResume(Callback):
         self._in_validation = self._validated = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # A new list: Lightning is iterating over the old one.
+        # A new list: Lightning iterates over the old one.
         trainer.callbacks = sorted(trainer.callbacks, key=lambda callback: getattr(callback, "order", 0))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

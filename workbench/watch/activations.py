@@ -46,7 +46,6 @@ class ActivationPass(TorchDispatchMode):
         super().__init__()
         self.model, self.keeps_histograms = model, keeps_histograms
         self.places: dict[str, Activation] = {}  # by the module, or the module in whose forward a function is called
-        self.order: list[str] = []  # modules that have parameters of their own, as they run
         self.histograms: dict[str, Tensor] = {}
         self._above: dict[str, Tensor] = {}  # how far each channel is above dead
         self._at_end: dict[str, Tensor] = {}  # how much of each channel is at an end
@@ -70,8 +69,6 @@ class ActivationPass(TorchDispatchMode):
     def _leave(self, name: str, module: nn.Module, *_: Any) -> None:
         if self._stack and self._stack[-1] == name:
             self._stack.pop()
-        if name not in self.order and any(True for _ in module.parameters(recurse=False)):
-            self.order.append(name)
         if isinstance(module, WITH_WEIGHTS):
             self._layer, self._normed = module, False
         elif "Norm" in type(module).__name__:

@@ -110,8 +110,8 @@ def _role(module: nn.Module, name: str, parameter: nn.Parameter) -> tuple[str, i
 
 def _directions(model: LightningModule) -> dict[str, bool]:
     """Of every metric that the model holds, by its own name, without the split in ``val_iou``."""
-    inner = {
-        re.sub("^(val|test)_", "", path.rpartition(".")[2]): module for path, module in model.named_modules() if path
+    return {
+        re.sub("^(val|test)_", "", path.rpartition(".")[2]): module.higher_is_better
+        for path, module in model.named_modules()
+        if isinstance(getattr(module, "higher_is_better", None), bool)
     }
-    found = {name: getattr(module, "higher_is_better", None) for name, module in inner.items()}
-    return {name: direction for name, direction in found.items() if isinstance(direction, bool)}

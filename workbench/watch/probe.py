@@ -14,10 +14,9 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from workbench.batch import baseline_of, input_of, is_padding, target_of
-from workbench.findings import Parameter
 from workbench.lightning_private import steps_done
 from workbench.watch.activations import ActivationPass
 from workbench.watch.gan import measure_gan
@@ -103,21 +102,19 @@ class Probe:
         What the model computes with, and the random numbers that follow, are the same afterwards.
         """
         step = steps_done(trainer)
-        if self._ran_at == step or self._broken or not self._everyone_has_samples(trainer):
+        if self._ran_at == step or self._broken:
             return
+        if not trainer.strategy.reduce_boolean_decision(self.batch is not None):
+            return  # a split smaller than the number of processes leaves some without samples
         self._ran_at = step
         info = self.recorder.history.model
-        # What is compiled runs uncompiled; importing dynamo only for that would take a second.
-        compiled = "torch._dynamo" in sys.modules
-        eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
-        with unchanged(self.model), torch.no_grad(), eager, trainer.precision_plugin.forward_context():
+        with _unchanged(self.model), torch.no_grad(), _uncompiled(), trainer.precision_plugin.forward_context():
             try:
                 with ActivationPass(self.model, self.recorder.shows_histograms) as activations:
                     output = self.model(input_of(self.batch))
                 if not info.activations:
                     last = {place.network: name for name, place in activations.places.items()}.values()
                     info.activations = {n: replace(p, last=n in last) for n, p in activations.places.items()}
-                    info.parameters = _in_order(info.parameters, activations.order)
                 activations.put(self.recorder, step)
                 if trainer.is_global_zero:
                     self._put_errors(output, step)
@@ -136,13 +133,9 @@ class Probe:
         for name, guess in (("error", output), ("nothing", baseline), ("mean", mean)):
             self.recorder.put([f"probe/{name}"], (guess.float() - target).square().mean(), step, log=True)
 
-    def _everyone_has_samples(self, trainer: Trainer) -> bool:
-        """A split smaller than the number of processes leaves some without; then none runs."""
-        return trainer.strategy.reduce_boolean_decision(self.batch is not None)
-
 
 @contextlib.contextmanager
-def unchanged(model: nn.Module) -> Iterator[None]:
+def _unchanged(model: nn.Module) -> Iterator[None]:
     """Within this context the model is in eval mode; afterwards its modes and all random numbers are as before."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -154,11 +147,9 @@ def unchanged(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _in_order(parameters: dict[str, Parameter], order: list[str]) -> dict[str, Parameter]:
-    """Tensors of modules that the pass went through in its order; all others where they were."""
-    known = {name: order.index(name.rpartition(".")[0]) for name in parameters if name.rpartition(".")[0] in order}
-    ordered = iter(sorted(known, key=known.__getitem__))
-    return {name: parameters[name] for name in [next(ordered) if n in known else n for n in parameters]}
+def _uncompiled() -> contextlib.AbstractContextManager[Any]:
+    """Within this context what is compiled runs uncompiled; importing dynamo only for that would take a second."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
 
 
 def _count(batch: Any) -> int:
@@ -174,17 +165,15 @@ def _samples(batch: Any, start: int, end: int) -> Any:
 
 
 def _cuts(sample: Any, like: Tensor) -> list[Any]:
-    """A sample cut to the size of other inputs: the middle, then the corners that do not overlap it by much; nothing
-    where it cannot be cut.
-    """
-    inputs, target = input_of(sample), target_of(sample)
-    if not isinstance(like, Tensor) or inputs.shape[1:] == like.shape[1:]:
+    """A sample cut to the size of other inputs: the middle, of a large one also the corners; [] if it cannot be cut."""
+    inputs = input_of(sample)
+    if inputs.shape[1:] == like.shape[1:]:
         return [sample]
-    if inputs.ndim != 4 or like.ndim != 4:
+    sizes = {x.shape[-2:] for x in tree_leaves(sample) if isinstance(x, Tensor) and x.ndim == 4}
+    if inputs.ndim != 4 or like.ndim != 4 or len(sizes) > 1:
         return []
     (height, width), (h, w) = inputs.shape[-2:], like.shape[-2:]
-    fits = not isinstance(target, Tensor) or target.ndim != 4 or target.shape[-2:] == (height, width)
-    if height < h or width < w or not fits:
+    if height < h or width < w:
         return []
     places = [((height - h) // 2, (width - w) // 2)]
     if height >= 2 * h and width >= 2 * w:

@@ -152,9 +152,7 @@ def for_histogram(values: Tensor) -> Tensor:
 
 
 def pack(history: History) -> str:
-    """A history as JSON for checkpoints: at most 30 KB for each scalar, 4 KB for each layer of a table, however long
-    the run; with what was learned of the model on the way.
-    """
+    """A history, and what was learned of the model, as JSON: at most 30 KB a scalar, 4 KB a layer of a table."""
     model = history.model
     state = {
         "scalars": {name: vars(series) for name, series in history.scalars.items()},
@@ -163,7 +161,6 @@ def pack(history: History) -> str:
         "first": history.first,
         "nonfinite": [history.nonfinite, history.nonfinite_gradient],
         "pretrained": model.pretrained,
-        "order": list(model.parameters),
         "activations": {name: vars(place) for name, place in model.activations.items()},
         "penalties": list(model.penalties),
     }
@@ -179,7 +176,5 @@ def unpack(history: History, text: str) -> None:
     history.nonfinite, history.nonfinite_gradient = (found and tuple(found) for found in state["nonfinite"])
     model.pretrained = state["pretrained"]
     model.activations = {name: Activation(**place) for name, place in state["activations"].items()}
-    known = [name for name in state["order"] if name in model.parameters]
-    model.parameters = {name: model.parameters[name] for name in [*known, *model.parameters]}
     for name in state["penalties"]:
         model.penalties.setdefault(name, Setting(f"a smaller weight of {name}"))

@@ -27,10 +27,11 @@ class Throughput:
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
-        self._restart()
+        self.restart()
 
-    def _restart(self) -> None:
-        self._since, self._samples, self._paused = time.perf_counter(), 0, 0.0
+    def restart(self) -> None:
+        """Start the clock anew, as after a validation."""
+        self._since, self._samples = time.perf_counter(), 0
 
     def count(self, batch: Any) -> None:
         """Count the samples of a batch: the length of its first tensor."""
@@ -38,7 +39,7 @@ class Throughput:
 
     def log(self, device: torch.device) -> None:
         """Log; right after values were fetched from the device, so that the time is that of whole steps."""
-        trainer, seconds = self.recorder.trainer, time.perf_counter() - self._since - self._paused
+        trainer, seconds = self.recorder.trainer, time.perf_counter() - self._since
         if self._samples and seconds > 0 and trainer.is_global_zero:
             values = {"throughput/samples_per_second": self._samples * trainer.world_size / seconds}
             if sys.platform != "win32":
@@ -52,12 +53,4 @@ class Throughput:
             header = ["step", *(name.rpartition("/")[2] for name in values)]
             self.recorder.append(THROUGHPUT, [",".join(row)], ",".join(header))
             self.recorder.log(values, to_csv=False)
-        self._restart()
-
-    def pause(self) -> None:
-        """Stop the clock, for a validation."""
-        self._paused_at = time.perf_counter()
-
-    def resume(self) -> None:
-        """Start it again."""
-        self._paused += time.perf_counter() - self._paused_at
+        self.restart()

@@ -145,10 +145,6 @@ class Watch(Callback):
                     penalties = self.recorder.history.model.penalties
                     penalties.setdefault(name, Setting(f"a smaller weight of {name}"))
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.recorder is not None:
-            self.throughput.pause()
-
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
     ) -> None:
@@ -169,7 +165,7 @@ class Watch(Callback):
             latest = {name: self.recorder.history.latest(name) for name in (*CHARTS, *MOMENTS)}
             self.recorder.write_layers({**latest, **self.steps.spread()}, CHARTS)
         self._evaluate(trainer)
-        self.throughput.resume()
+        self.throughput.restart()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate a last time, since a short run may not have been evaluated since its beginning."""
