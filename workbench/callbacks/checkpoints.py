@@ -63,8 +63,8 @@ class Checkpoints(Checkpoint):
         self._postponed = False
         self._best: dict[str, float] = {}  # file name -> score, higher is better
         self._kept: dict[str, float] = {}  # the same for snapshots; for cycles the score is the step
-        self._rate, self._peak, self._fell = 0.0, 0.0, False  # of the learning rate in the current cycle
         self._is_snapshot = False
+        self._rate, self._peak, self._fell = 0.0, 0.0, False  # of the learning rate in the current cycle
         self._rng: dict[str, Any] = {}
         self._loaded_rng: list[dict[str, Any]] | None = None
 
@@ -210,16 +210,15 @@ class Checkpoints(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the files in this run's folder (those of another run are not its own), if chosen alike."""
+        best, kept = (
+            {name: score for name, score in state_dict[key].items() if (self.folder / name).is_file()}
+            for key in ("best", "kept")
+        )
         monitor, mode, snapshots = state_dict["chosen_by"]
         alike = (monitor, mode) == (self.monitor, self.mode)
-        if alike:
-            self._best = self._present(state_dict["best"])
-        if snapshots == self.snapshots and (alike or snapshots == "cycles"):
-            self._kept = self._present(state_dict["kept"])
+        self._best = best if alike else {}
+        self._kept = kept if snapshots == self.snapshots and (alike or snapshots == "cycles") else {}
         self._rate, self._peak, self._fell = state_dict["cycle"]
-
-    def _present(self, scores: dict[str, float]) -> dict[str, float]:
-        return {name: score for name, score in scores.items() if (self.folder / name).is_file()}
 
 
 def _learning_rate(trainer: Trainer) -> float:

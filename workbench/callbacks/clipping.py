@@ -21,11 +21,10 @@ INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 class GradientClipping(Callback):
     """Clip the gradients of each network, and log their norms.
 
-    A network is a part of the module whose parameters an optimizer holds, such as ``generator`` and ``discriminator``;
-    ``model`` are those of the module itself. Gradients are clipped right before the optimizer's step, where they are
-    complete: accumulated, averaged over processes, unscaled. Lightning's own clipping refuses manual optimization. The
-    host never waits for the device. All gradients of a step with a NaN or an infinite one become zero: it would make
-    every weight NaN.
+    A network is a part of the module whose parameters an optimizer holds, such as ``generator``; ``model`` are those of
+    the module itself. Gradients are clipped right before the optimizer's step: accumulated, averaged over processes,
+    unscaled. All those of a step with a NaN or an infinite one become zero: it would make every weight NaN. The host
+    never waits for the device. Lightning's own clipping refuses manual optimization.
 
     Logged every `trainer.log_every_n_steps`: ``grad/NETWORK_norm``, before clipping; ``grad/NETWORK_clipped`` and
     ``grad/NETWORK_dropped``, the shares of the steps since the last log that were clipped, and whose gradients were not

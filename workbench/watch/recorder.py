@@ -153,18 +153,8 @@ def for_histogram(values: Tensor) -> Tensor:
 
 def pack(history: History) -> str:
     """A history, and what was learned of the model, as JSON: at most 30 KB a scalar, 4 KB a layer of a table."""
-    model = history.model
-    state = {
-        "scalars": {name: vars(series) for name, series in history.scalars.items()},
-        "tables": {t: {name: vars(series) for name, series in rows.items()} for t, rows in history.tables.items()},
-        "step": history.step,
-        "first": history.first,
-        "nonfinite": [history.nonfinite, history.nonfinite_gradient],
-        "pretrained": model.pretrained,
-        "activations": {name: vars(place) for name, place in model.activations.items()},
-        "penalties": list(model.penalties),
-    }
-    return json.dumps(state, separators=(",", ":"))
+    learned = {name: getattr(history.model, name) for name in ("pretrained", "activations", "penalties")}
+    return json.dumps({**vars(history), "model": learned, "cache": None}, default=vars, separators=(",", ":"))
 
 
 def unpack(history: History, text: str) -> None:
@@ -173,8 +163,9 @@ def unpack(history: History, text: str) -> None:
     history.scalars = {name: Series(**series) for name, series in state["scalars"].items()}
     history.tables = {t: {name: Series(**s) for name, s in rows.items()} for t, rows in state["tables"].items()}
     history.step, history.first = state["step"], state["first"]
-    history.nonfinite, history.nonfinite_gradient = (found and tuple(found) for found in state["nonfinite"])
-    model.pretrained = state["pretrained"]
-    model.activations = {name: Activation(**place) for name, place in state["activations"].items()}
-    for name in state["penalties"]:
-        model.penalties.setdefault(name, Setting(f"a smaller weight of {name}"))
+    for name in ("nonfinite", "nonfinite_gradient"):
+        setattr(history, name, state[name] and tuple(state[name]))
+    learned = state["model"]
+    model.pretrained = learned["pretrained"]
+    model.activations = {name: Activation(**place) for name, place in learned["activations"].items()}
+    model.penalties = {name: Setting(**found) for name, found in learned["penalties"].items()} | model.penalties

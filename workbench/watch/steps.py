@@ -22,10 +22,9 @@ class StepMonitor:
     processes, and not yet clipped), and |step| / |weight| over one step, from a sample of its values; 1e-3 is healthy.
 
     Logged for each network: ``lr/NETWORK``, of further groups ``lr/NETWORK_1`` and so on; ``gradient/NETWORK``, the
-    norm; ``grad/NETWORK_first_to_last``, that of the first weight's gradient over the last one's, in the order in which
-    they are registered; ``update/NETWORK``, a median over its weights. For the rules also: which tensors have no
-    gradient, where one was not finite first, whether gradients are cleared between steps, whether a discriminator's
-    backward passes reach the generator, and how hard weight decay pulls.
+    norm; ``grad/NETWORK_first_to_last``, the first weight's over the last one's; ``update/NETWORK``, a median. For the
+    rules also: which tensors have no gradient, where one was not finite first, whether gradients are cleared between
+    steps, whether a discriminator's backward passes reach the generator, and how hard weight decay pulls.
     """
 
     def __init__(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from typing import Any, Literal, get_args
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves
 
 from workbench.callbacks.progress import print_above_bar
 from workbench.errors import UserError
@@ -17,15 +21,15 @@ from workbench.strategies import is_sharded
 from workbench.watch.activations import MOMENTS
 from workbench.watch.model_info import PENALTY, collect, trainable_parameters
 from workbench.watch.probe import Probe
-from workbench.watch.recorder import FINDINGS, Recorder
+from workbench.watch.recorder import FINDINGS, THROUGHPUT, Recorder
 from workbench.watch.steps import StepMonitor
-from workbench.watch.throughput import Throughput
 
 OnFault = Literal["continue", "stop"]
 DENSE = 10  # the first steps are all measured: a run that goes wrong at once is over before a second one of others
 EVALUATE_EVERY = 50
 EARLY = (10, 20, 35, 50)  # steps after which rules are evaluated as well: most faults show at once
 CHARTS = ("dead", "saturated", "gradient", "update")  # what the loggers show of each layer
+MEBIBYTE = 2**20
 RECORDED = 5  # what the model logs is recorded at every fifth step
 
 
@@ -36,8 +40,7 @@ class Watch(Callback):
     A fault is printed in one line, once a cause, written to ``findings.jsonl`` in the run's folder (if there is a
     logger) and sent as an alert to Weights & Biases; a note is only written. docs/faults.md explains each code. Values
     of single layers go to ``measurements.csv`` at validations, and as charts and histograms to Weights & Biases and
-    TensorBoard. Training is the same to the last bit with and without it; a resumed run finds what it would have found
-    without a break. Under FSDP it switches itself off: a process that holds a part of each tensor cannot measure it.
+    TensorBoard. Training is the same to the last bit with and without it. Under FSDP it switches itself off.
 
     Args:
         every_n_steps: Measure gradients and updates at every n-th step, and at each of the first ten; 0: never.
@@ -215,3 +218,43 @@ class Watch(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state until training starts."""
         self._loaded = state_dict
+
+
+class Throughput:
+    """Logs, whenever Lightning logs, ``throughput/samples_per_second`` (samples of all processes, validations left
+    out), and the most memory so far: ``memory/host_mib`` (of the main process, without its data workers) and
+    ``memory/device_mib`` (of tensors on a CUDA device).
+
+    They go into ``throughput.csv``, Weights & Biases and TensorBoard; not into metrics.csv, which is the same to the
+    last digit whenever the run is repeated.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.restart()
+
+    def restart(self) -> None:
+        """Start the clock anew, as after a validation."""
+        self._since, self._samples = time.perf_counter(), 0
+
+    def count(self, batch: Any) -> None:
+        """Count the samples of a batch: the length of its first tensor."""
+        self._samples += next((len(x) for x in tree_leaves(batch) if isinstance(x, Tensor) and x.ndim), 0)
+
+    def log(self, device: torch.device) -> None:
+        """Log; right after values were fetched from the device, so that the time is that of whole steps."""
+        trainer, seconds = self.recorder.trainer, time.perf_counter() - self._since
+        if self._samples and seconds > 0 and trainer.is_global_zero:
+            values = {"throughput/samples_per_second": self._samples * trainer.world_size / seconds}
+            if sys.platform != "win32":
+                import resource
+
+                unit = 1 if sys.platform == "darwin" else 1024
+                values["memory/host_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEBIBYTE
+            if device.type == "cuda":
+                values["memory/device_mib"] = torch.cuda.max_memory_allocated(device) / MEBIBYTE
+            row = [str(steps_done(trainer)), *(f"{value:.1f}" for value in values.values())]
+            header = ["step", *(name.rpartition("/")[2] for name in values)]
+            self.recorder.append(THROUGHPUT, [",".join(row)], ",".join(header))
+            self.recorder.log(values, to_csv=False)
+        self.restart()

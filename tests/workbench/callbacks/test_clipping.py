@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import math
+import re
 import types
 
 import lightning as L
@@ -95,15 +96,13 @@ def fit(model, *callbacks, batches=None, **options):
     return memory.columns
 
 
-def plain(batches, limit, accumulate=1, autocast=contextlib.nullcontext):
+def plain(batches, limit, accumulate=1):
     """The same as One in a plain loop; returns the network and the norm before each step."""
     network = convs(1)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.2)
     norms = []
     for number, batch in enumerate(batches):
-        with autocast():
-            loss = restoration_loss(network, batch) / accumulate
-        loss.backward()
+        (restoration_loss(network, batch) / accumulate).backward()
         if (number + 1) % accumulate == 0:
             norms.append(clip_grad_norm_(network.parameters(), limit).item())
             optimizer.step()
@@ -139,23 +138,22 @@ def assert_close(one: nn.Module, other: nn.Module, **tolerance) -> None:
         torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
 
 
-@pytest.mark.parametrize("how", ["bf16-mixed", "scaled"])
-def test_clipped_and_logged_are_the_gradients_of_a_plain_loop(how):
+def test_clipped_and_logged_are_the_gradients_of_a_plain_loop():
     model = One()
-    options = {"precision": how} if how == "bf16-mixed" else {"plugins": [scaled()]}
-    columns = fit(model, GradientClipping(0.5), **options)
-    context = contextlib.nullcontext if how == "scaled" else lambda: torch.autocast("cpu", torch.bfloat16)
-    network, norms = plain(images(), 0.5, autocast=context)
+    columns = fit(model, GradientClipping(0.5), plugins=[scaled()])
+    network, norms = plain(images(), 0.5)
     assert_close(model.network, network)
     assert columns["grad/network_norm"] == pytest.approx(dict(enumerate(norms)), rel=1e-4)
     assert min(norms) < 0.5 < max(norms)
 
 
-def test_it_equals_the_clipping_of_lightning_bit_by_bit():
+@pytest.mark.parametrize(("norm", "clipped"), [(0.3, True), (1e6, False), (None, False)])
+def test_weights_are_those_of_lightning_bit_by_bit(norm, clipped):
     models = One(), One()
-    fit(models[0], GradientClipping(0.3), max_epochs=2)
-    fit(models[1], gradient_clip_val=0.3, max_epochs=2)
+    columns = fit(models[0], GradientClipping(norm), max_epochs=2)
+    fit(models[1], gradient_clip_val=0.3 if clipped else None, max_epochs=2)
     assert_close(*models, rtol=0, atol=0)
+    assert any(columns.get("grad/network_clipped", {}).values()) == clipped
 
 
 @pytest.mark.parametrize(("limit", "is_scaled"), [(1.2, False), (0.8, True)])
@@ -183,30 +181,15 @@ def test_accumulated_gradients_are_clipped_and_logged_once_a_step():
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_step_without_finite_gradients_is_not_taken_and_counted(bad):
+@pytest.mark.parametrize("plugin", [None, scaled()])
+def test_a_step_without_finite_gradients_is_not_taken_and_counted(bad, plugin):
     batches = images(4)
     batches[1] = batches[1].clone()
     batches[1][0, 0, 2, 3] = bad
-    expected = plain(batches[:1] + batches[2:], 0.5)[0]
-
     model = One()
-    columns = fit(model, GradientClipping(0.5), batches=batches, log_every_n_steps=4)
-    assert_close(model.network, expected)
-    assert columns["grad/network_dropped"] == {3: 0.25}
-
-    model, plugin = One(), scaled()
-    fit(model, GradientClipping(0.5), batches=batches, plugins=[plugin])
-    assert_close(model.network, expected)
-    assert plugin.scaler.get_scale() == 2.0**11
-
-
-@pytest.mark.parametrize("norm", [None, 1e6])
-def test_without_a_limit_or_below_it_it_touches_nothing(norm):
-    model, other = One(), One()
-    columns = fit(model, GradientClipping(norm), log_every_n_steps=2)
-    fit(other)
-    assert_close(model, other, rtol=0, atol=0)
-    assert columns.get("grad/network_clipped") == (norm and {1: 0.0, 3: 0.0, 5: 0.0})
+    columns = fit(model, GradientClipping(0.5), batches=batches, log_every_n_steps=4, plugins=plugin)
+    assert_close(model.network, plain(batches[:1] + batches[2:], 0.5)[0])
+    assert plugin is not None or columns["grad/network_dropped"] == {3: 0.25}
 
 
 def test_a_resumed_run_logs_what_was_measured_before(tmp_path):
@@ -279,31 +262,27 @@ def test_nothing_waits_for_the_device():
     assert fit(Two(), Watched(0.5))["grad/generator_norm"]
 
 
-@pytest.mark.parametrize("norm", [0.0, math.nan])
-def test_a_limit_has_to_be_above_0(norm):
-    with pytest.raises(UserError, match=r"gradient_clipping.norm is .*: it must be above 0"):
-        GradientClipping(norm)
+SGD = torch.optim.SGD([nn.Parameter(torch.ones(1))])
+FUSED = torch.optim.Adam([nn.Parameter(torch.ones(1))], fused=True)
 
 
-def test_what_makes_clipping_impossible_is_an_error():
-    """The trainer's own clipping; sharded gradients; those that a fused optimizer unscales by itself."""
-    model = One()
-    plain_sgd, fused = model.configure_optimizers(), torch.optim.Adam(model.parameters(), fused=True)
-    single = SingleDeviceStrategy("cpu")
-
-    def start(strategy, optimizer, plugin=None, gradient_clip_val=None):
-        trainer = types.SimpleNamespace(strategy=strategy, optimizers=[optimizer], precision_plugin=plugin)
-        trainer.gradient_clip_val = gradient_clip_val
-        GradientClipping(1.0).on_train_start(trainer, model)
-
-    with pytest.raises(UserError, match=r"--trainer\.gradient_clip_val null"):
-        start(single, plain_sgd, gradient_clip_val=0.5)
-    with pytest.raises(UserError, match=r"FSDPStrategy.*\n.*--trainer.strategy ddp"):
-        start(FSDPStrategy(), plain_sgd)
-    with pytest.raises(UserError, match="fused: false"):
-        start(single, fused, scaled())
-    start(single, fused)
-    start(single, plain_sgd, scaled())
+@pytest.mark.parametrize(
+    ("norm", "given", "message"),
+    [
+        (0.0, {}, "gradient_clipping.norm is 0.0: it must be above 0"),
+        (math.nan, {}, "gradient_clipping.norm is nan: it must be above 0"),
+        (1.0, {"gradient_clip_val": 0.5}, "--trainer.gradient_clip_val null"),
+        (1.0, {"strategy": FSDPStrategy()}, "--trainer.strategy ddp"),
+        (1.0, {"optimizers": [FUSED], "precision_plugin": scaled()}, "fused: false"),  # it unscales by itself
+        (1.0, {"optimizers": [FUSED]}, None),
+        (1.0, {"precision_plugin": scaled()}, None),
+    ],
+)
+def test_what_makes_clipping_impossible_is_an_error(norm, given, message):
+    trainer = {"strategy": SingleDeviceStrategy("cpu"), "optimizers": [SGD], "precision_plugin": None}
+    trainer = types.SimpleNamespace(**{**trainer, "gradient_clip_val": None, **given})
+    with pytest.raises(UserError, match=re.escape(message)) if message else contextlib.nullcontext():
+        GradientClipping(norm).on_train_start(trainer, One())
 
 
 @pytest.fixture

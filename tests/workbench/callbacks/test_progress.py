@@ -63,15 +63,6 @@ def test_without_a_terminal_validations_and_the_end_are_a_line(capsys, tmp_path,
     assert f"{share}  left 00:0" in lines[0] and lines[-1] == last
 
 
-def test_time_left_follows_the_share_done_since_the_start(monkeypatch):
-    progress = Progress()
-    progress._started, progress._share_at_start, progress._progress = 100.0, 0.5, lambda: 0.75  # a resumed run
-    monkeypatch.setattr("time.monotonic", lambda: 160.0)
-    assert progress._time_left() == "01:00"
-    progress._progress = lambda: 0.5
-    assert progress._time_left() == "?"
-
-
 @pytest.mark.parametrize("options", [{}, {"max_epochs": -1, "max_steps": 8}, {"max_time": {"minutes": 9}}])
 def test_a_terminal_shows_one_bar_for_the_run(monkeypatch, capsys, tmp_path, options):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
