@@ -1,4 +1,4 @@
-"""What a run saves and when: its best checkpoint, its last ones, and snapshots for an ensemble."""
+"""What a run saves and when: its best checkpoint, its last ones, snapshots for an ensemble; and early stopping."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import torch
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch import LightningModule, Trainer, callbacks
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.trainer.states import TrainerFn
 
-from workbench.callbacks.early_stopping import require_logged
+from workbench.errors import UserError
 from workbench.lightning_private import is_accumulating
 from workbench.random_states import get_rng_state, set_rng_state
 from workbench.run_progress import NEVER
@@ -23,7 +23,7 @@ FOR_TRAINING = ("optimizer_states", "lr_schedulers", "current_model_state", "loo
 LOW = 0.1  # share of a cycle's peak learning rate: a run that ends at or below it has finished its last cycle
 
 
-class Checkpoints(Checkpoint):
+class Checkpoints(callbacks.Checkpoint):
     """Keep ``best.ckpt``, ``last.ckpt`` and ``previous.ckpt``, and on request snapshots, in ``checkpoints/``.
 
     `ExactResume` saves ``last.ckpt`` between two steps when it `is_due`; Lightning's ModelCheckpoint saves the end of
@@ -34,15 +34,12 @@ class Checkpoints(Checkpoint):
     "Snapshot Ensembles: Train 1, Get M for Free", arXiv:1704.00109.
 
     Args:
-        monitor: The logged metric that the best are chosen by; null: the newest are the best.
+        monitor: The metric that the best are chosen by, which validations must log; null: the newest are the best.
         mode: min if lower is better, max if higher is.
         every_n_minutes: Save ``last.ckpt`` not only after validations: the most that a killed run loses; 0 for never.
         every_n_steps: The same in optimizer steps; 0 for never.
         snapshots: none, best (by `monitor`), or cycles (the ends of the learning rate's cycles).
         most: How many snapshots are kept; of cycles the newest.
-
-    Raises:
-        UserError: A validation has not logged `monitor`.
     """
 
     def __init__(
@@ -114,7 +111,7 @@ class Checkpoints(Checkpoint):
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         if self.monitor is not None:
-            require_logged(trainer, "checkpoint.monitor", self.monitor)
+            _require_logged(trainer, "checkpoint.monitor", self.monitor)
         self._save_best(trainer)
         if self.is_saved(trainer) or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
             return  # at its end a run saves the last one, with everything that belongs to it
@@ -224,3 +221,51 @@ class Checkpoints(Checkpoint):
 def _learning_rate(trainer: Trainer) -> float:
     """That of the next step: of the first optimizer, a GAN's generator, in its fastest group."""
     return max((float(group["lr"]) for group in trainer.optimizers[0].param_groups), default=0.0)
+
+
+class EarlyStopping(callbacks.EarlyStopping):
+    """Stop the run when a metric has not improved for a while, or is not finite.
+
+    Args:
+        monitor: The logged metric; null switches early stopping off.
+        mode: min if lower is better, max if higher is.
+        patience: Validations without improvement before the run stops.
+        min_delta: The smallest change that counts as an improvement.
+    """
+
+    def __init__(
+        self,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] = "min",
+        patience: int = 20,
+        min_delta: float = 0.0,
+    ) -> None:
+        # strict would raise at the end of a run that is over before its first validation
+        super().__init__(monitor, min_delta, patience, mode=mode, strict=False, check_on_train_epoch_end=False)
+        self.enabled = monitor is not None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep counting, with the patience that is configured now."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+        if self.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED and self.wait_count < self.patience:
+            self.stopping_reason, self.stopping_reason_message = EarlyStoppingReason.NOT_STOPPED, None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A run that was stopped early stays stopped when it is resumed without more patience."""
+        if self.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _require_logged(trainer, "early_stopping.monitor", self.monitor)
+        super().on_validation_end(trainer, pl_module)
+
+
+def _require_logged(trainer: Trainer, key: str, monitor: str) -> None:
+    """Raise a UserError if a validation during training has not logged the metric that a config key names."""
+    if monitor in trainer.callback_metrics or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+        return
+    logged = ", ".join(sorted(trainer.callback_metrics))
+    raise UserError(
+        f"{key} is {monitor!r}, which is not logged.\nLogged: {logged or 'nothing'}.\n"
+        f"Name one of them: --{key} NAME --{key.partition('.')[0]}.mode min (or max, if higher is better)"
+    )

@@ -31,11 +31,10 @@ class GradientClipping(Callback):
     finite.
 
     Args:
-        norm: Scale the gradients of each network down to this norm; null switches it off.
+        norm: Scale the gradients of each network down to this norm, above 0; null switches it off.
 
     Raises:
-        UserError: The limit is not above 0, the trainer clips as well, or the strategy or the optimizer does not allow
-            it.
+        UserError: The trainer clips as well, or the strategy or the optimizer does not allow it.
     """
 
     def __init__(self, norm: float | None = None) -> None:

@@ -23,10 +23,7 @@ class EMA(Callback):
     Lightning's EMAWeightAveraging averages buffers and discriminators too, and has no warm-up.
 
     Args:
-        decay: Share of the average that is kept at each step: 0.999 averages over about 1,000; 0 switches it off.
-
-    Raises:
-        UserError: `decay` is not in [0, 1), or each process holds only a part of the weights.
+        decay: Share of the average that is kept at each step, below 1: 0.999 averages over about 1,000; 0: off.
     """
 
     order = -1  # after a validation the weights are back before Watch, behind it, measures them; see ExactResume

@@ -38,18 +38,17 @@ class RunMetadata(SaveConfigCallback):
         """Nothing yet: an error while data and model are set up leaves no trace of a run."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.save_config(trainer, pl_module, "fit")
+        self.save_config(trainer, pl_module)
         if self.run is not None and trainer.is_global_zero:
             point_latest_at(self.run)
         report_batch_size(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn != "fit":
-            self.save_config(trainer, pl_module, str(trainer.state.fn))
+        self.save_config(trainer, pl_module)
 
     on_test_start = on_validation_start
 
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str = "") -> None:
         log_dir = trainer.log_dir  # a broadcast: every process asks, and as often as the others
         if self.already_saved or log_dir is None:
             return

@@ -25,10 +25,9 @@ PARTS = (
 
 
 class StepProfile(Callback):
-    """Time the parts of a step, and print them.
+    """Time the parts of a step, each without what is timed inside it, unlike in Lightning's profilers; print them.
 
-    Unlike in Lightning's profilers, each part is without what is timed inside it. On an accelerator each waits for the
-    device, which makes the timed steps slower.
+    On an accelerator each part waits for the device, which makes the timed steps slower.
 
     Args:
         steps: Time so many steps, after the first five, then train on as usual; 0 for none. --profile alone: 50.

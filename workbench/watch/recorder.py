@@ -67,14 +67,9 @@ class Recorder:
         self._unlogged[name] = value
 
     def put(self, names: Sequence[str], values: Tensor, step: int, table: str | None = None, log: bool = False) -> None:
-        """Keep values for later.
+        """Keep scalars, or rows of a table, for later: (len(names),), or (), on any device.
 
-        Args:
-            names: One for each value: of scalars, or of a table's rows.
-            values: (len(names),), or a scalar for a single name, on any device.
-            step: Optimizer steps done before the one that is measured.
-            table: Name of the table; None: scalars.
-            log: Whether to send them to the loggers as well when they are fetched.
+        ``step`` is the optimizer steps done before the one that is measured; with ``log`` loggers get them as well.
         """
         self._pending.append((table, names, step, values.detach().reshape(-1), log))
 

@@ -138,23 +138,16 @@ class StepMonitor:
             self.recorder.put(names, changed, step, table="moved")
         if isinstance(rate, int | float) and isinstance(decay, int | float) and decay:
             pull = decay * torch.linalg.vector_norm(sizes)
-            data = self._pull_of_data(network, moved, lengths, pull, float(rate))
-            if data is not None:
-                self.recorder.put([f"decay/{network}"], pull / data.clamp_min(1e-30), step)
+            gradients = [sample(p.grad, SAMPLE) for p in moved.values() if p.grad is not None]
+            if network in self.recorder.history.model.decoupled:
+                # Data and decay pull in unrelated directions: the squares of their lengths add up.
+                data = (lengths.square().sum() - (rate * pull).square()).clamp_min(1e-30).sqrt() / max(rate, 1e-30)
+            elif len(gradients) == len(moved):
+                data = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)).float())
+            else:  # the model has cleared them by now
+                return ratios
+            self.recorder.put([f"decay/{network}"], pull / data.clamp_min(1e-30), step)
         return ratios
-
-    def _pull_of_data(
-        self, network: str, moved: dict[str, Parameter], lengths: Tensor, pull: Tensor, rate: float
-    ) -> Tensor | None:
-        """What the data asks for, over all tensors of a group, to compare with the pull of weight decay."""
-        if network in self.recorder.history.model.decoupled:
-            # Data and decay pull in unrelated directions: the squares of their lengths add up.
-            whole = torch.linalg.vector_norm(lengths)
-            return (whole.square() - (rate * pull).square()).clamp_min(1e-30).sqrt() / max(rate, 1e-30)
-        gradients = [sample(p.grad, SAMPLE) for p in moved.values() if p.grad is not None]
-        if len(gradients) < len(moved):
-            return None
-        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)).float())
 
     @torch.no_grad()
     def spread(self) -> dict[str, dict[str, float]]:

@@ -44,19 +44,19 @@ class Watch(Callback):
 
     Args:
         every_n_steps: Measure gradients and updates at every n-th step, and at each of the first ten; 0: never.
-        every_n_validations: Measure activations at every n-th validation, and a few times before the first; 0: never.
-            If both are 0, nothing is measured at all.
+        every_n_validations: Measure activations at every n-th validation, and a few times before the first; 0: never;
+            if both are 0, nothing at all is measured.
         on_fault: stop ends the run at the first fault.
     """
 
     order = -1  # before a callback that clips gradients; see ExactResume
 
     def __init__(self, every_n_steps: int = 10, every_n_validations: int = 1, on_fault: OnFault = "continue") -> None:
-        for name, value in (("every_n_steps", every_n_steps), ("every_n_validations", every_n_validations)):
-            if value < 0:
-                raise UserError(f"watch.{name} is {value}; it must be at least 1, or 0 for never.")
-        if on_fault not in get_args(OnFault):
-            raise UserError(f"watch.on_fault is {on_fault!r}; it must be one of {', '.join(get_args(OnFault))}.")
+        if min(every_n_steps, every_n_validations) < 0 or on_fault not in get_args(OnFault):
+            raise UserError(
+                "watch.every_n_steps and watch.every_n_validations must be at least 1, or 0 for never, "
+                f"and watch.on_fault one of {', '.join(get_args(OnFault))}."
+            )
         self.every_n_steps, self.every_n_validations, self.on_fault = every_n_steps, every_n_validations, on_fault
         self.findings: list[Finding] = []  # what was found so far, oldest first
         self.engine = RuleEngine(training_rules())
@@ -223,10 +223,7 @@ class Watch(Callback):
 class Throughput:
     """Logs, whenever Lightning logs, ``throughput/samples_per_second`` (samples of all processes, validations left
     out), and the most memory so far: ``memory/host_mib`` (of the main process, without its data workers) and
-    ``memory/device_mib`` (of tensors on a CUDA device).
-
-    They go into ``throughput.csv``, Weights & Biases and TensorBoard; not into metrics.csv, which is the same to the
-    last digit whenever the run is repeated.
+    ``memory/device_mib`` (of tensors on a CUDA device). Not into metrics.csv, which repeats to the last digit.
     """
 
     def __init__(self, recorder: Recorder) -> None:

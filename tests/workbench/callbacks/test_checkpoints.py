@@ -14,8 +14,7 @@ from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, CyclicLR, OneC
 from torch.utils.data import DataLoader
 
 from project.__main__ import main
-from workbench.callbacks.checkpoints import Checkpoints
-from workbench.callbacks.early_stopping import EarlyStopping
+from workbench.callbacks.checkpoints import Checkpoints, EarlyStopping
 from workbench.callbacks.ema import EMA
 from workbench.callbacks.resume import ExactResume
 from workbench.errors import UserError
