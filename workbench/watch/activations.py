@@ -47,6 +47,7 @@ class ActivationPass(TorchDispatchMode):
         self.model, self.keeps_histograms = model, keeps_histograms
         self.places: dict[str, Activation] = {}  # by the module, or the module in whose forward a function is called
         self.histograms: dict[str, Tensor] = {}
+        self.order: dict[str, int] = {}  # of modules with parameters of their own: when each has run
         self._above: dict[str, Tensor] = {}  # how far each channel is above dead
         self._at_end: dict[str, Tensor] = {}  # how much of each channel is at an end
         self._moments: dict[str, Tensor] = {}
@@ -69,6 +70,8 @@ class ActivationPass(TorchDispatchMode):
     def _leave(self, name: str, module: nn.Module, *_: Any) -> None:
         if self._stack and self._stack[-1] == name:
             self._stack.pop()
+        if next(module.parameters(recurse=False), None) is not None:
+            self.order.setdefault(name, len(self.order))
         if isinstance(module, WITH_WEIGHTS):
             self._layer, self._normed = module, False
         elif "Norm" in type(module).__name__:

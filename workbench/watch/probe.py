@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from workbench.batch import baseline_of, input_of, is_padding, target_of
+from workbench.findings import Parameter
 from workbench.lightning_private import steps_done
 from workbench.watch.activations import ActivationPass
 from workbench.watch.recorder import Recorder
@@ -116,6 +117,7 @@ class Probe:
                 if not info.activations:
                     last = {place.network: name for name, place in activations.places.items()}.values()
                     info.activations = {n: replace(p, last=n in last) for n, p in activations.places.items()}
+                    info.parameters = _in_order(info.parameters, activations.order)
                 activations.put(self.recorder, step)
                 if trainer.is_global_zero:
                     self._put_errors(output, step)
@@ -133,6 +135,13 @@ class Probe:
         mean = target.mean(dim=[d for d in range(target.ndim) if d != 1], keepdim=True)
         for name, guess in (("error", output), ("nothing", baseline), ("mean", mean)):
             self.recorder.put([f"probe/{name}"], (guess.float() - target).square().mean(), step, log=True)
+
+
+def _in_order(parameters: dict[str, Parameter], order: dict[str, int]) -> dict[str, Parameter]:
+    """Tensors of modules that the pass went through in its order; all others where they were."""
+    known = {name: order[module] for name in parameters if (module := name.rpartition(".")[0]) in order}
+    ordered = iter(sorted(known, key=known.__getitem__))
+    return {name: parameters[name] for name in [next(ordered) if n in known else n for n in parameters]}
 
 
 @contextlib.contextmanager

@@ -149,6 +149,7 @@ def for_histogram(values: Tensor) -> Tensor:
 def pack(history: History) -> str:
     """A history, and what was learned of the model, as JSON: at most 30 KB a scalar, 4 KB a layer of a table."""
     learned = {name: getattr(history.model, name) for name in ("pretrained", "activations", "penalties")}
+    learned["order"] = list(history.model.parameters)
     return json.dumps({**vars(history), "model": learned, "cache": None}, default=vars, separators=(",", ":"))
 
 
@@ -162,5 +163,7 @@ def unpack(history: History, text: str) -> None:
         setattr(history, name, state[name] and tuple(state[name]))
     learned = state["model"]
     model.pretrained = learned["pretrained"]
+    known = [name for name in learned["order"] if name in model.parameters]
+    model.parameters = {name: model.parameters[name] for name in [*known, *model.parameters]}
     model.activations = {name: Activation(**place) for name, place in learned["activations"].items()}
     model.penalties = {name: Setting(**found) for name, found in learned["penalties"].items()} | model.penalties

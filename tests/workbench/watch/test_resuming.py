@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from workbench.findings import Activation, History, ModelInfo, Setting
+from workbench.findings import Activation, History, ModelInfo, Parameter, Setting
 from workbench.watch.recorder import FINDINGS, LAYERS, Recorder, pack, unpack
 
 
@@ -62,12 +62,14 @@ def test_a_history_comes_back_as_it_was_and_continues_as_it_would_have(tmp_path)
 
 
 def test_what_was_learned_of_the_model_comes_back_but_not_what_is_set():
-    seen = ModelInfo(pretrained=False)
+    parameters = {name: Parameter("network", "weight") for name in ("late", "early", "new")}
+    seen = ModelInfo(parameters={n: parameters[n] for n in ("early", "late")}, pretrained=False)
     seen.activations = {"act": Activation("relu", 8, last=True)}
     seen.penalties = {"train/own_penalty": Setting("a smaller weight of train/own_penalty")}
     seen.learning_rate = {"network": Setting("lr", 1.0)}
-    model = ModelInfo(pretrained=True, learning_rate={"network": Setting("lr", 0.1)})
+    model = ModelInfo(parameters=dict(parameters), pretrained=True, learning_rate={"network": Setting("lr", 0.1)})
     unpack(History(model), pack(filled(seen)))
+    assert list(model.parameters) == ["early", "late", "new"], "in the order in which the network uses them"
     assert not model.pretrained and model.activations == seen.activations and model.penalties == seen.penalties
     assert model.learning_rate["network"].value == 0.1
 
