@@ -1,7 +1,8 @@
-"""``python -m project fit`` with a callback of one's own behind all others, and without the evaluation at its end."""
+"""``python -m project fit`` in a temporary folder, with one more callback and without the evaluation at its end."""
 
 from __future__ import annotations
 
+import tempfile
 from typing import Any
 
 from lightning.pytorch import Callback
@@ -13,7 +14,7 @@ from workbench.parser import expand_args
 
 
 def short_fit(callback: Callback, words: list[str]) -> CommandLine:
-    """Train as the command line says; the models and the data that it built are attributes of what is returned."""
+    """Train as the command line says; what is returned has the model and the datamodule as attributes."""
 
     class Short(CommandLine):
         def instantiate_trainer(self, **kwargs: Any) -> Any:
@@ -25,4 +26,5 @@ def short_fit(callback: Callback, words: list[str]) -> CommandLine:
             self.trainer.fit(model, **kwargs)
 
     silence_warnings()
-    return Short(expand_args(["fit", *words, "--wandb=off"]))
+    with tempfile.TemporaryDirectory() as runs:
+        return Short(expand_args(["fit", *words, "--runs_dir", runs, "--wandb=off"]))

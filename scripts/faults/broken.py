@@ -18,9 +18,7 @@ class NeverCleared(ImageRestorer):
         pass
 
 
-class ByHand(ImageRestorer):
-    """Steps itself, and never clears."""
-
+class NeverClearedByHand(ImageRestorer):
     automatic_optimization = False
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
@@ -31,23 +29,20 @@ class ByHand(ImageRestorer):
 
 
 class NoDecoder(ImageRestorer):
-    """Its optimizer does not know the decoder."""
+    """The decoder has no optimizer."""
 
     def configure_optimizers(self) -> Any:
         return torch.optim.Adam([p for n, p in self.network.named_parameters() if "decoder" not in n], lr=2e-3)
 
 
 class NeverClearedGAN(GANColorizer):
-    """Clears neither network's gradients."""
-
     def optimize(self, name: str, loss: Tensor, counts: bool) -> None:
-        optimizer = self._optimizer(name)
-        optimizer.zero_grad = lambda *_: None
+        self._optimizer(name).zero_grad = lambda *_: None
         super().optimize(name, loss, counts)
 
 
 class NoDiscriminator(GANColorizer):
-    """The discriminator's optimizer has something else to optimize."""
+    """The discriminator has no optimizer: that one has another parameter."""
 
     def configure_optimizers(self) -> Any:
         generator, discriminator = super().configure_optimizers()
@@ -90,7 +85,7 @@ class RealTwice(GANColorizer):
 
 
 class Matched(GANColorizer):
-    """Against a generator that is as good as the truth (other true images stand in for it), only memory helps."""
+    """The generator's outputs are other true images: only memorizing tells them from the targets."""
 
     def discriminator_step(self, condition: Any, real: Any, fake: Any, counts: bool) -> Any:
         other = Gray(1, 999).pair(self.global_step)
@@ -110,21 +105,21 @@ def swapped(loss: nn.Module) -> nn.Module:
 
 
 class Logarithmic(nn.Module):
-    """A loss that takes the logarithm of what may be below 0."""
+    """Takes the logarithm of what may be below 0."""
 
     def forward(self, output: Tensor, target: Tensor) -> Tensor:
         return (output.log() - target.log()).abs().mean()
 
 
 class Error(ImageMean):
-    """An error that says that more of it is better."""
+    """An error that is declared as higher is better."""
 
     def values(self, output: Tensor, target: Tensor) -> Tensor:
         return (output - target).square().flatten(1).mean(1)
 
 
 class Sharpness(ImageMean):
-    """How large the steps from pixel to pixel are: noise is sharp."""
+    """Mean difference of neighboring pixels: noise is sharp."""
 
     def values(self, output: Tensor, target: Tensor) -> Tensor:
         return output.diff(dim=-1).abs().flatten(1).mean(1)
@@ -136,14 +131,14 @@ class ZeroGradients(L.Callback):
             parameter.grad.zero_()
 
 
-class Swelling(L.Callback):
-    """Weight decay of the wrong sign: weights grow a bit at every step."""
+class Growing(L.Callback):
+    """Weight decay of the wrong sign: weights grow at every step."""
 
-    def __init__(self, part: str, by: float) -> None:
-        self.part, self.by = part, by
+    def __init__(self, part: str, factor: float) -> None:
+        self.part, self.factor = part, factor
 
+    @torch.no_grad()
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        with torch.no_grad():
-            for name, parameter in pl_module.network.named_parameters():
-                if self.part in name and parameter.ndim > 1:
-                    parameter.mul_(self.by)
+        for name, parameter in pl_module.network.named_parameters():
+            if self.part in name and parameter.ndim > 1:
+                parameter.mul_(self.factor)

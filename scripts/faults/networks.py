@@ -1,76 +1,82 @@
-"""Networks that a user might bring along, beside the project's own; plain, and easily spoiled."""
+"""Small networks, and ways to spoil them. Each function returns a `Make`: seed -> network."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import torch
-from runs import unet
 from torch import Tensor, nn
 
+from project.networks import UNet
 from project.networks.normalize import Normalized
 
-Start = Callable[[Tensor], object]
-"""Changes a kernel in place, before training."""
+Make = Callable[[int], nn.Module]
 ACTIVATIONS = {"relu": nn.ReLU, "leaky": nn.LeakyReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "elu": nn.ELU}
 
 
+def seeded(network: Callable[..., nn.Module], *arguments: Any, **options: Any) -> Make:
+    def make(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return network(*arguments, **options)
+
+    return make
+
+
+def unet(**options: Any) -> Make:
+    """The denoiser's network."""
+    defaults = {"widths": [8, 16], "norm": "none", "skip": "add", "stage_residual": True, "residual": True}
+    return seeded(UNet, **{**defaults, **options})
+
+
+def gray_unet(**options: Any) -> Make:
+    """A colorizer's network."""
+    return unet(**{"in_channels": 1, "residual": False, **options})
+
+
 def chain(
-    seed: int,
-    activation: str = "relu",
-    layers: int = 4,
-    width: int = 8,
-    channels: int = 3,
-    norm: bool = False,
-    start: Start | None = None,
-) -> nn.Module:
-    """Convolutions in a row, each but the last with its non-linearity, between a normalization and its inverse."""
-    torch.manual_seed(seed)
-    parts: list[nn.Module] = []
-    for before, after in pairwise([channels, *[width] * (layers - 1), 3]):
-        parts.append(nn.Conv2d(before, after, 3, padding=1))
-        parts += [nn.GroupNorm(4, after)] if norm and after == width else []
-        parts.append(ACTIVATIONS[activation]())
-    body = nn.Sequential(*parts[:-1])
-    return Normalized(body if start is None else started(start, body), channels, 3)
+    activation: str = "relu", layers: int = 4, width: int = 8, channels: int = 3, group_norm: bool = False
+) -> Make:
+    """Convolutions in a row, each but the last with its activation, between a normalization and its inverse."""
+
+    def build() -> nn.Module:
+        parts: list[nn.Module] = []
+        for before, after in pairwise([channels, *[width] * (layers - 1), 3]):
+            parts.append(conv(before, after))
+            if group_norm and after == width:
+                parts.append(nn.GroupNorm(4, after))
+            parts.append(ACTIVATIONS[activation]())
+        return Normalized(nn.Sequential(*parts[:-1]), channels, 3)
+
+    return seeded(build)
 
 
-def started(start: Start, network: nn.Module) -> nn.Module:
-    """The network, each of its kernels changed."""
-    for module in network.modules():
-        if isinstance(module, nn.modules.conv._ConvNd):
-            start(module.weight)
-    return network
+def edited(make: Make, change: Callable[[Tensor], object], part: str = "", kind: str = "weight") -> Make:
+    """The network with the weights (or biases) of one part, or of all, changed in place."""
+
+    def changed(seed: int) -> nn.Module:
+        network = make(seed)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if part in name and name.endswith(kind):
+                    change(parameter)
+        return network
+
+    return changed
 
 
-def normal(std: float) -> Start:
+def normal(std: float) -> Callable[[Tensor], object]:
     return lambda weight: nn.init.normal_(weight, std=std)
 
 
-def times(factor: float) -> Start:
-    return lambda weight: weight.data.mul_(factor)
+def times(factor: float) -> Callable[[Tensor], object]:
+    return lambda weight: weight.mul_(factor)
 
 
-def filled(seed: int, part: str, value: float) -> nn.Module:
-    """The small UNet, whose biases in one part all have one value."""
-    network = unet(seed)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            if part in name and name.endswith("bias"):
-                parameter.fill_(value)
-    return network
-
-
-def scaled(network: nn.Module, name: str, by: float) -> nn.Module:
-    """The network, with one layer's weights many times as large."""
-    times(by)(network.get_submodule(name).weight)
-    return network
-
-
-class Changed(nn.Module):
-    """A network that gets something else than the input, as by a normalization that was forgotten or done twice."""
+class InputChanged(nn.Module):
+    """Gets something else than the input, as by a normalization that was forgotten or done twice."""
 
     def __init__(self, network: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -80,68 +86,46 @@ class Changed(nn.Module):
         return self.network(self.change(x))
 
 
-def shifted(network: nn.Module, by: float) -> nn.Module:
-    return Changed(network, lambda x: x + by)
+def input_changed(make: Make, change: Callable[[Tensor], Tensor]) -> Make:
+    return lambda seed: InputChanged(make(seed), change)
 
 
-def stretched(network: nn.Module, by: float) -> nn.Module:
-    return Changed(network, lambda x: x * by)
+def detached() -> Make:
+    """Two networks in a row; the first is cut off from the loss."""
+    return lambda seed: nn.Sequential(unet()(seed), InputChanged(unet()(seed + 1), Tensor.detach))
 
 
-def blind(network: nn.Module) -> nn.Module:
-    """Does not get to see its input."""
-    return Changed(network, torch.zeros_like)
+def conv(channels: int, out: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, out, 3, padding=1)
 
 
-def first_only(network: nn.Module) -> nn.Module:
-    """Gets the first image of the batch for all of them."""
-    return Changed(network, lambda x: x[:1].expand_as(x))
-
-
-class Cut(nn.Module):
-    """A network whose first layers are cut off from the loss."""
-
-    def __init__(self, seed: int) -> None:
-        super().__init__()
-        self.first, self.second = unet(seed), unet(seed + 1)
-
+class Residual(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
-        return self.second(self.first(x).detach())
+        return x + super().forward(x)
 
 
-def conv(given: int, out: int) -> nn.Conv2d:
-    return nn.Conv2d(given, out, 3, padding=1)
-
-
-class Again(nn.Module):
-    """One convolution, applied over and over, as in a recurrent network."""
-
-    def __init__(self, seed: int, times: int, scale: float) -> None:
-        super().__init__()
-        torch.manual_seed(seed)
-        self.head, self.core, self.tail = conv(3, 8), conv(8, 8), conv(8, 3)
-        nn.init.normal_(self.core.weight, std=scale)
-        self.times = times
-
+class ConvReLU(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
-        h = self.head(x)
-        for _ in range(self.times):
-            h = torch.relu(self.core(h))
-        return x + self.tail(h)
+        return super().forward(x).relu()
 
 
-class Residuals(nn.Module):
-    """Blocks that add to what they get, without a norm."""
+def recurrent(times: int, std: float) -> Make:
+    """One convolution, applied over and over."""
 
-    def __init__(self, seed: int, blocks: int, scale: float) -> None:
-        super().__init__()
-        torch.manual_seed(seed)
-        self.head, self.tail = conv(3, 8), conv(8, 3)
-        made: list[Any] = [nn.Sequential(conv(8, 8), nn.ReLU(), conv(8, 8)) for _ in range(blocks)]
-        self.blocks = started(times(scale), nn.ModuleList(made))
+    def build() -> nn.Module:
+        head, core, tail = conv(3, 8), ConvReLU(8, 8, 3, padding=1), conv(8, 3)
+        nn.init.normal_(core.weight, std=std)
+        return Residual(head, *[core] * times, tail)
 
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.head(x)
-        for block in self.blocks:
-            h = h + block(h)
-        return x + self.tail(h)
+    return seeded(build)
+
+
+def residuals(count: int) -> Make:
+    """Residual blocks without a norm."""
+
+    def build() -> nn.Module:
+        head, tail = conv(3, 8), conv(8, 3)
+        blocks = nn.Sequential(*(Residual(conv(8, 8), nn.ReLU(), conv(8, 8)) for _ in range(count)))
+        return Residual(OrderedDict(head=head, blocks=blocks, tail=tail))
+
+    return seeded(build)
