@@ -12,27 +12,27 @@ clipped unscaled (the first step's norm is that of 32), that few steps are skipp
 from __future__ import annotations
 
 import argparse
+import csv
 import math
+import os
 import statistics
+import subprocess
 import sys
-import time
+import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
-from lightning.pytorch import Callback, seed_everything
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-REPOSITORY = Path(__file__).parents[1]
-sys.path.insert(0, str(REPOSITORY))
-from short_fit import short_fit  # noqa: E402
-
+SCRIPT = Path(__file__).resolve()
+REPOSITORY = SCRIPT.parents[1]
 CONFIGS = {"UNet": "denoise.yaml", "GAN": "colorize.yaml"}
 PRECISIONS = {"cuda": ("32-true", "16-mixed", "bf16-mixed"), "cpu": ("32-true", "bf16-mixed")}
 WARMUP = 20
-"""Steps before the clock starts: cuDNN tries its algorithms, memory is fetched."""
+"""Steps whose time does not count: cuDNN tries its algorithms, memory is fetched."""
 MOST_SKIPPED = 0.05
 """Share of the steps that a loss scale may cost: it starts high and is halved until gradients fit."""
 WORSE = 1.0
@@ -41,62 +41,25 @@ OTHER_NORM = 0.1
 """Share by which the first step's gradient norm may differ from that of 32; a scaled one would be 65,536 times it."""
 
 
-class Training(Callback):
-    """Records one training while it runs."""
+@dataclass
+class Result:
+    """What the folder of one run shows."""
 
-    def __init__(self, model: str, precision: str) -> None:
-        self.model, self.precision = model, precision
-        self.times: list[float] = []  # of the ends of steps, in seconds
-        self.memory: float | None = None  # MiB, peak of the device's
-        self.scales: list[float] = []  # the loss scale after each step
-        self.expected = self.taken = 0  # steps of optimizers
-        self.norms: dict[str, float] = {}  # of each network's first gradients
-        self.psnr = self.baseline = math.nan
-        self.finite = False
-
-    @property
-    def name(self) -> str:
-        return f"{self.model} {self.precision}"
+    model: str
+    precision: str
+    step: float  # seconds, median
+    memory: float  # MiB, peak of the device's; NaN on the CPU
+    scale: float | None  # the last loss scale
+    expected: int  # steps of optimizers
+    taken: int
+    psnr: float
+    baseline: float
+    finite: bool
+    norms: dict[str, float] = field(default_factory=dict)  # of each network's first gradients
 
     @property
     def skipped(self) -> int:
         return self.expected - self.taken
-
-    @property
-    def step(self) -> float:
-        """Median seconds of a step."""
-        times = self.times[min(WARMUP, len(self.times) // 2) :]
-        return statistics.median(after - before for before, after in zip(times, times[1:], strict=False))
-
-    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        def count(*_: Any) -> None:
-            self.taken += 1
-
-        for optimizer in trainer.optimizers:
-            # A gradient scaler leaves out the optimizer's own step where gradients are not finite.
-            optimizer.register_step_post_hook(count)
-
-    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: Any) -> None:
-        self.expected += 1
-
-    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize()
-            self.memory = torch.cuda.max_memory_allocated() / 2**20
-        self.times.append(time.perf_counter())
-        scaler = getattr(trainer.precision_plugin, "scaler", None)
-        if scaler is not None:
-            self.scales.append(scaler.get_scale())
-        for name, value in trainer.callback_metrics.items():
-            if name.startswith("grad/") and name.endswith("_norm") and math.isfinite(value):
-                self.norms.setdefault(name.removeprefix("grad/").removesuffix("_norm"), float(value))
-
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        logged = trainer.callback_metrics
-        self.psnr, self.baseline = float(logged["val/psnr"]), float(logged["val/psnr_baseline"])
-
-    def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        self.finite = all(bool(p.isfinite().all()) for p in pl_module.parameters())
 
 
 def main() -> int:
@@ -113,75 +76,107 @@ def main() -> int:
     options.batch = options.batch or (2 if small else 32)
     device = "CPU" if small else torch.cuda.get_device_name()
     print(f"{device}, torch {torch.__version__}, {options.steps} steps of {options.batch} images", flush=True)
-    trainings = [Training(model, precision) for model in CONFIGS for precision in PRECISIONS[options.device]]
-    for training in trainings:
-        train(training, options)
-        print(f"  {training.name}: done", flush=True)
-    print_table(trainings)
-    faults = find_faults(trainings)
+    results = []
+    for model in CONFIGS:
+        for precision in PRECISIONS[options.device]:
+            results.append(train(model, precision, options))
+            print(f"  {model} {precision}: done", flush=True)
+    print_table(results)
+    faults = find_faults(results)
     print("\n".join(faults) or "All precisions train alike.")
     return 1 if faults else 0
 
 
-def train(training: Training, options: argparse.Namespace) -> None:
-    """By the real ``fit``, its last validation included."""
-    seed_everything(42, verbose=False)
-    words = ["--config", str(REPOSITORY / "configs" / CONFIGS[training.model])]
-    words += ["--config", str(Path(__file__).with_suffix(".yaml")), f"--trainer.precision={training.precision}"]
+def train(model: str, precision: str, options: argparse.Namespace) -> Result:
+    """One training by the real ``fit``."""
+    words = ["--config", REPOSITORY / "configs" / CONFIGS[model], "--config", SCRIPT.with_suffix(".yaml")]
+    words += [f"--trainer.precision={precision}", f"--trainer.accelerator={options.device}"]
     words += [f"--trainer.max_steps={options.steps}", f"--trainer.val_check_interval={options.steps}"]
     words += [f"--data.batch_size={options.batch}"]
-    if training.model == "GAN":  # both networks train from the first step on
+    if model == "GAN":  # both networks train from the first step on
         words += ["--model.init_args.generator_epochs=0", "--model.init_args.critic_epochs=0"]
     if options.device == "cpu":
         words += ["--trainer.limit_val_batches=2", "--data.num_workers=0", "--data.eval_crop=32", "--data.crop=32"]
         words += ["--data.source=demo", "--data.resize=null", "--data.fractions=[0.7,0.2,0.1]"]
-        words += ["--trainer.accelerator=cpu"]
-    else:
-        words += ["--trainer.accelerator=gpu"]
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
-    short_fit(training, words)
+    with tempfile.TemporaryDirectory() as runs:
+        command = [sys.executable, "-m", "project", "fit", *words, "--name=run", "--runs_dir", runs, "--wandb=off"]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+        return read_result(Path(runs, "run", "latest"), model, precision, options)
 
 
-def find_faults(trainings: list[Training]) -> list[str]:
+def read_result(run: Path, model: str, precision: str, options: argparse.Namespace) -> Result:
+    metrics, speed = (read_columns(run / name) for name in ("metrics.csv", "throughput.csv"))
+    checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True, map_location="cpu")
+    # A gradient scaler leaves out the optimizer's own step where gradients are not finite.
+    optimizers = [state["state"].values() for state in checkpoint["optimizer_states"]]
+    per_second = speed["samples_per_second"][min(WARMUP, options.steps // 2) :]
+    norms = {name: values for name, values in metrics.items() if name.startswith("grad/") and name.endswith("_norm")}
+    return Result(
+        model=model,
+        precision=precision,
+        step=options.batch / statistics.median(per_second),
+        memory=max(speed.get("device_mib", [math.nan])),
+        scale=checkpoint.get("MixedPrecision", {}).get("scale"),
+        expected=options.steps * len(optimizers),
+        taken=sum(max(int(parameter["step"]) for parameter in state) for state in optimizers),
+        psnr=metrics["val/psnr"][-1],
+        baseline=metrics["val/psnr_baseline"][-1],
+        finite=all(bool(value.isfinite().all()) for value in checkpoint["state_dict"].values()),
+        norms={name[5:-5]: next(filter(math.isfinite, values), math.nan) for name, values in norms.items()},
+    )
+
+
+def read_columns(path: Path) -> dict[str, list[float]]:
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {name: [float(row[name]) for row in rows if row[name]] for name in rows[0]}
+
+
+def find_faults(results: list[Result]) -> list[str]:
     """What a precision does that 32 does not; a line for each."""
     faults = []
-    for one in trainings:
-        whole = in_32(one, trainings)
-        if not one.finite:
-            faults.append(f"{one.name}: weights are not finite")
-        if one.skipped > max(2, MOST_SKIPPED * one.expected) or (one.skipped and not one.scales):
-            faults.append(f"{one.name}: {one.skipped} of {one.expected} steps were skipped")
-        if not one.psnr >= whole.psnr - WORSE:
-            faults.append(f"{one.name}: {one.psnr:.2f} dB, {whole.psnr:.2f} in 32")
+    for result in results:
+        whole = in_32(result, results)
+        wrong = []
+        if not result.finite:
+            wrong.append("weights are not finite")
+        if result.skipped > max(2, MOST_SKIPPED * result.expected) or (result.skipped and result.scale is None):
+            wrong.append(f"{result.skipped} of {result.expected} steps were skipped")
+        if not result.psnr >= whole.psnr - WORSE:
+            wrong.append(f"{result.psnr:.2f} dB, {whole.psnr:.2f} in 32")
         for network, norm in whole.norms.items():
             # Where the first steps are skipped, the first finite norm is that of another step.
-            first = one.norms.get(network, math.nan)
-            if not one.skipped and not abs(first - norm) <= OTHER_NORM * norm:
-                faults.append(f"{one.name}: the first gradient norm of {network} is {first:.3g}, {norm:.3g} in 32")
+            first = result.norms.get(network, math.nan)
+            if not result.skipped and not abs(first - norm) <= OTHER_NORM * norm:
+                wrong.append(f"the first gradient norm of {network} is {first:.3g}, {norm:.3g} in 32")
+        faults += [f"{result.model} {result.precision}: {line}" for line in wrong]
     return faults
 
 
-def in_32(training: Training, trainings: list[Training]) -> Training:
-    return next(one for one in trainings if one.model == training.model and one.precision == "32-true")
+def in_32(result: Result, results: list[Result]) -> Result:
+    return next(one for one in results if one.model == result.model and one.precision == "32-true")
 
 
-def print_table(trainings: list[Training]) -> None:
-    headings = ("model", "precision", "step (ms)", "against 32", "peak memory (MiB)", "loss scale: first, last")
-    table = Table(*headings, "skipped", "first norms", "PSNR (dB)", "doing nothing", box=box.MARKDOWN)
-    for one in trainings:
-        table.add_row(
-            one.model,
-            one.precision,
-            f"{1000 * one.step:.1f}",
-            f"{one.step / in_32(one, trainings).step:.2f}",
-            f"{one.memory:,.0f}" if one.memory else "-",
-            f"{one.scales[0]:,.0f}, {one.scales[-1]:,.0f}" if one.scales else "-",
-            f"{one.skipped} of {one.expected}",
-            ", ".join(f"{norm:.3g}" for norm in one.norms.values()),
-            f"{one.psnr:.2f}",
-            f"{one.baseline:.2f}",
-        )
+def print_table(results: list[Result]) -> None:
+    rows = [
+        {
+            "model": result.model,
+            "precision": result.precision,
+            "step (ms)": f"{1000 * result.step:.1f}",
+            "against 32": f"{result.step / in_32(result, results).step:.2f}",
+            "peak memory (MiB)": f"{result.memory:,.0f}",
+            "last loss scale": str(result.scale or "-"),
+            "steps skipped": f"{result.skipped} of {result.expected}",
+            "first norms": ", ".join(f"{norm:.3g}" for norm in result.norms.values()),
+            "PSNR (dB)": f"{result.psnr:.2f}",
+            "doing nothing": f"{result.baseline:.2f}",
+        }
+        for result in results
+    ]
+    table = Table(*rows[0], box=box.MARKDOWN)
+    for row in rows:
+        table.add_row(*row.values())
     Console(width=200).print(table)
 
 

@@ -5,7 +5,7 @@
     python scripts/benchmark monitors --steps 300 --rounds 5
     python scripts/benchmark loader
     python scripts/benchmark start
-    python scripts/benchmark inference --ckpt_path CKPT [--side 256] [--large]
+    python scripts/benchmark inference --ckpt_path CKPT
 
 The sides of a comparison are warmed up, then take turns on one machine. Printed are medians over the rounds of wall
 time and of the CPU time of all threads, their spread (largest - smallest, over the median), and the median of the
@@ -20,16 +20,14 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-PATHS = [str(REPOSITORY), str(REPOSITORY / "scripts")]
-sys.path[:0] = PATHS
-os.environ["PYTHONPATH"] = os.pathsep.join([*PATHS, os.environ.get("PYTHONPATH", "")])
+sys.path.insert(0, str(REPOSITORY))
+os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
 from inference import compare_inference  # noqa: E402
 from loader import compare_loaders  # noqa: E402
 from training import compare_monitors, compare_starts, compare_steps  # noqa: E402
 
 from workbench.errors import UserError  # noqa: E402
 
-PARTS = ("step", "monitors", "loader", "start", "inference")
 CONFIGS = [str(REPOSITORY / "configs" / name) for name in ("denoise.yaml", "colorize.yaml")]
 
 
@@ -38,33 +36,28 @@ def main() -> None:
         prog="python scripts/benchmark", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("part", nargs="?", choices=("all", *PARTS), default="all")
+    add("part", nargs="?", choices=("all", "step", "monitors", "loader", "start", "inference"), default="all")
     add("--config", action="append", help="configuration to time; may be given twice")
-    add("--steps", type=int, help="timed steps a round [step: 30, monitors: 60]")
+    add("--steps", type=int, help="timed steps a round [step: 25, monitors: 40]")
     add("--rounds", type=int, default=3, help="rounds of all sides, in turns [3]")
-    add("--images", type=int, default=150, help="loader: number of photographs [150]")
     add("--ckpt_path", help="inference: the checkpoint to time")
-    add("--side", type=int, default=256, help="inference: pixels along the images [256]")
-    large = "inference: the memory of an image of so many megapixels too; 24 takes minutes"
-    add("--large", type=float, nargs="?", const=24.0, default=0.0, metavar="MEGAPIXELS", help=large)
     options, rest = parser.parse_known_args()
     if options.part == "inference" and options.ckpt_path is None:
         parser.error("inference needs --ckpt_path: runs/NAME/latest/checkpoints/best.ckpt")
-    rounds = options.rounds
+    steps, rounds = options.steps, options.rounds
     print(f"{os.cpu_count()} cores; load before: {os.getloadavg()[0]:.2f}", flush=True)
-    for part in PARTS[:-1] if options.part == "all" else (options.part,):
-        configs = options.config or (CONFIGS if part == "step" else CONFIGS[:1])
-        if part == "loader":
-            compare_loaders(options.images, rounds)
-        elif part == "inference":
-            compare_inference(options.ckpt_path, options.side, rounds, options.large)
-        for config in configs:
-            if part == "step":
-                compare_steps(config, options.steps or 30, rounds, rest)
-            elif part == "monitors":
-                compare_monitors(config, options.steps or 60, rounds, rest)
-            elif part == "start":
-                compare_starts(config, rounds, rest)
+    if options.part in ("all", "step"):
+        for config in options.config or CONFIGS:
+            compare_steps(config, steps or 25, rounds, rest)
+    for config in options.config or CONFIGS[:1]:
+        if options.part in ("all", "monitors"):
+            compare_monitors(config, steps or 40, rounds, rest)
+        if options.part in ("all", "start"):
+            compare_starts(config, rounds, rest)
+    if options.part in ("all", "loader"):
+        compare_loaders(rounds)
+    if options.part == "inference":
+        compare_inference(options.ckpt_path, rounds)
 
 
 if __name__ == "__main__":

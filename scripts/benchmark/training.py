@@ -11,29 +11,40 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from lightning.pytorch import Callback
-from short_fit import short_fit
-from timing import Moment, print_comparison, take_turns, timed
+from timing import compare, now, timed
 
+import project.__main__  # noqa: F401 its data and callbacks are the defaults
+from workbench.cli import CommandLine
+from workbench.console import silence_warnings
+from workbench.parser import expand_args
 from workbench.watch import Watch
 
 WARMUP = 10
-ENDLESS = ["--trainer.max_time=null", "--trainer.max_epochs=-1"]
-ON, OFF = "monitors on", "monitors off"
-# Run in a process of its own, which ends with its first step.
-FIRST_STEP = """
-import os, sys
-from lightning.pytorch import Callback
-from short_fit import short_fit
 
-class End(Callback):
-    def on_train_batch_end(self, *_):
-        os._exit(0)
 
-short_fit(End(), sys.argv[1:])
-"""
+def time_fit(words: list[str], warm_up: int, steps: int, monitors: bool = True) -> tuple[np.ndarray, CommandLine]:
+    """Time of a step of ``python -m project fit`` behind those that warm up, and what the command line has built."""
+    ends = {0: now()}
+
+    class Clock(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            ends[trainer.global_step] = now()
+
+    class Fit(CommandLine):
+        def fit(self, model: Any, **kwargs: Any) -> None:
+            callbacks = [one for one in self.trainer.callbacks if monitors or not isinstance(one, Watch)]
+            self.trainer.callbacks = [*callbacks, Clock()]
+            self.trainer.fit(model, **kwargs)
+
+    silence_warnings()
+    endless = ["--trainer.max_time=null", "--trainer.max_epochs=-1", f"--trainer.max_steps={warm_up + steps + 1}"]
+    with tempfile.TemporaryDirectory() as runs:
+        cli = Fit(expand_args(["fit", *words, *endless, "--runs_dir", runs, "--wandb=off"]))
+    return (ends[warm_up + steps] - ends[warm_up]) / steps, cli
 
 
 def compare_steps(config: str, steps: int, rounds: int, rest: list[str]) -> None:
@@ -44,35 +55,30 @@ def compare_steps(config: str, steps: int, rounds: int, rest: list[str]) -> None
     """
     arguments = yaml.safe_load(Path(config).read_text(encoding="utf-8"))["model"].get("init_args", {})
     stages = [key for key in ("generator_epochs", "critic_epochs") if key in arguments]
-    rest = [*(f"--model.init_args.{key}=0" for key in stages), *rest]  # both networks train, as in the bare loop
-    built: dict[str, Any] = {}
+    words = ["--config", config, "--trainer.limit_val_batches=0"]
+    words += [f"--model.init_args.{key}=0" for key in stages]  # both networks train, as in the bare loop
+    built: list[Any] = []
 
-    def fit() -> Moment:
-        moments: dict[int, Moment] = {}
+    def everything_on() -> np.ndarray:
+        time, cli = time_fit([*words, *rest], WARMUP, steps)
+        built[:] = cli.model, cli.datamodule
+        return time
 
-        class Clock(Callback):
-            def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
-                moments[trainer.global_step] = Moment.now()
-
-        words = ["--config", config, f"--trainer.max_steps={WARMUP + steps + 1}", "--trainer.limit_val_batches=0"]
-        cli = short_fit(Clock(), [*words, *ENDLESS, *rest])
-        built.update(model=cli.model, data=cli.datamodule)
-        return moments[WARMUP + steps].since(moments[WARMUP], steps)
-
-    def bare_loop() -> Moment:
-        raw = cycle(list(islice(built["data"].train_dataloader(), 8)))
-        step = (_bare_gan if hasattr(built["model"], "generator") else _bare_restorer)(built["model"])
+    def bare_loop() -> np.ndarray:
+        model, data = built
+        raw = cycle(list(islice(data.train_dataloader(), 8)))
+        step = (_bare_gan if hasattr(model, "generator") else _bare_restorer)(model)
 
         def run(number: int) -> int:
             for _ in range(number):
-                step(built["data"].make_batch(next(raw), training=True))
+                step(data.make_batch(next(raw), training=True))
             return number
 
         run(WARMUP)
         return timed(lambda: run(steps))
 
-    sides = {"everything on": fit, "bare loop": bare_loop}
-    print_comparison(f"a step of {config}", take_turns(sides, rounds, warm_up=0), "ms", 1000)
+    sides = {"everything on": everything_on, "bare loop": bare_loop}
+    compare(f"a step of {Path(config).name}", sides, rounds, "ms", 1000, warm_up=0)
 
 
 def _bare_restorer(model: Any) -> Callable[[Any], None]:
@@ -107,43 +113,30 @@ def _optimize(optimizer: torch.optim.Optimizer, loss: torch.Tensor) -> None:
 
 
 def compare_monitors(config: str, steps: int, rounds: int, rest: list[str]) -> None:
-    """Time a step of one `fit` in which the monitors are on and off in turns, a validation in each turn.
+    """Time a step of `fit` with and without the monitors, one validation included.
 
-    A first turn does not count: it looks more often than the others.
+    As many steps warm up as are timed: the first ones are looked at more often than the others.
     """
-    order = [ON] + [name for number in range(rounds) for name in ((ON, OFF), (OFF, ON))[number % 2]]
-    turns: dict[str, list[Moment]] = {ON: [], OFF: []}
-
-    class Switch(Callback):
-        """Comes last, so that a turn begins when the others are through with what came before."""
-
-        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-            self.all = list(trainer.callbacks)
-            self.none = [callback for callback in self.all if not isinstance(callback, Watch)]
-
-        def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
-            if trainer.global_step % steps:
-                return
-            now, turn = Moment.now(), trainer.global_step // steps
-            if turn > 1:
-                turns[order[turn - 1]].append(now.since(self.start, steps))
-            self.start = now
-            trainer.callbacks = self.all if turn == len(order) or order[turn] == ON else self.none
-
-    words = ["--config", config, f"--trainer.max_steps={steps * len(order) + 1}", *ENDLESS]
-    words += [f"--trainer.val_check_interval={steps}", "--trainer.check_val_every_n_epoch=null"]
-    short_fit(Switch(), [*words, "--checkpoint.every_n_minutes=0", *rest])
-    print_comparison(f"a step of {config}", turns, "ms", 1000)
+    words = ["--config", config, f"--trainer.val_check_interval={steps}", "--trainer.check_val_every_n_epoch=null"]
+    words += ["--checkpoint.every_n_minutes=0", *rest]
+    sides = {
+        "monitors on": lambda: time_fit(words, steps, steps)[0],
+        "monitors off": lambda: time_fit(words, steps, steps, monitors=False)[0],
+    }
+    compare(f"a step of {Path(config).name}", sides, rounds, "ms", 1000, warm_up=0)
 
 
 def compare_starts(config: str, rounds: int, rest: list[str]) -> None:
-    """Time to the first step, the images indexed before, against the import of Lightning alone."""
+    """Time of a run of one step and one validation image, the images indexed before, against importing Lightning."""
 
-    def run(*program: str) -> Callable[[], Moment]:
-        return lambda: timed(lambda: len([subprocess.run([sys.executable, "-c", *program], check=True)]))
+    def run(*words: str) -> int:
+        subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
+        return 1
 
     with tempfile.TemporaryDirectory() as cache:
-        words = ["--config", config, "--data.cache_dir", cache, *rest]
-        sides = {"first step": run(FIRST_STEP, *words), "import lightning.pytorch": run("import lightning.pytorch")}
-        times = take_turns(sides, rounds)
-    print_comparison(f"start of {config}", times, "s", 1)
+        words = ["-m", "project", "fit", "--config", config, "--trainer.fast_dev_run=1", "--data.cache_dir", cache]
+        sides = {
+            "fit, one step": lambda: timed(lambda: run(*words, *rest)),
+            "import lightning.pytorch": lambda: timed(lambda: run("-c", "import lightning.pytorch")),
+        }
+        compare(f"start of {Path(config).name}", sides, rounds, "s", 1)

@@ -6,7 +6,7 @@
 
 Parts: checks (faults before the first step, and models with nothing wrong), planted (faults in small runs), healthy
 (runs with nothing wrong). Printed is a row for each fault: on how many of its seeds a fault was found at all, on how
-many it was named first, and what was named first instead; then the sums for each code, and the false alarms.
+many it was named first, and what was named first instead; then the sums, and the false alarms.
 """
 
 from __future__ import annotations
@@ -20,10 +20,6 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
-
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 REPOSITORY = Path(__file__).parents[2]
 sys.path.insert(0, str(REPOSITORY))
@@ -91,39 +87,29 @@ def healthy_runs(seeds: range, only: str) -> Iterator[Case]:
             yield HEALTHY, name, [[finding.code for finding in run() if finding.is_fault]]
 
 
-def count(code: str, runs: list[list[str]]) -> tuple[int, int]:
-    """In how many runs a fault was found at all, and in how many it was named first."""
-    return sum(map(bool, runs)), sum(found[:1] == [code] for found in runs)
-
-
 def print_case(code: str, name: str, runs: list[list[str]]) -> None:
     """A row for a planted fault; of healthy runs only false alarms."""
-    found, first = count(code, runs)
-    others = ", ".join(sorted({codes[0] if codes else "-" for codes in runs if codes[:1] != [code]}))
+    first = sum(found[:1] == [code] for found in runs)
+    others = ", ".join(sorted({found[0] if found else "-" for found in runs if found[:1] != [code]}))
     if code != HEALTHY:
-        row = f"{code:<27}{name:<62} found {found}/{len(runs)}  first {first}/{len(runs)}"
+        row = f"{code:<27}{name:<62} found {sum(map(bool, runs))}/{len(runs)}  first {first}/{len(runs)}"
         print(row + (f"  else: {others}" if others else ""), flush=True)
-    elif found:
+    elif any(runs):
         print(f"false alarm: {name}: {others}", flush=True)
 
 
 def print_sums(cases: list[Case]) -> int:
-    """For each code and over all; returns 1 where a fault was missed or named second, or an alarm was false."""
-    sums: dict[str, list[int]] = defaultdict(lambda: [0] * 4)
-    for code, _, runs in cases:
-        for place, number in enumerate((1, len(runs), *count(code, runs))):
-            sums[code][place] += number
-    _, healthy_count, alarms, _ = sums.pop(HEALTHY, [0] * 4)
-    total = [sum(column) for column in zip(*sums.values(), strict=True)] or [0] * 4
-    ways, planted, found, first = total
+    """Over all; returns 1 where a fault was missed or named second, or an alarm was false."""
+    planted = [(code, found) for code, _, runs in cases if code != HEALTHY for found in runs]
+    healthy_runs = [found for code, _, runs in cases if code == HEALTHY for found in runs]
+    found, alarms = sum(bool(found) for _, found in planted), sum(map(bool, healthy_runs))
+    first = sum(found[:1] == [code] for code, found in planted)
     if planted:
-        table = Table("code", "ways", "planted", "found", "first", box=box.SIMPLE)
-        for code, numbers in [*sums.items(), ("all", total)]:
-            table.add_row(code, *map(str, numbers))
-        Console().print(table)
-        print(f"{found / planted:.1%} found, {first / planted:.1%} named first, {len(sums)} codes, {ways} ways")
-    print(f"{healthy_count} healthy runs, {alarms} with a fault")
-    return int(first < planted or alarms > 0)
+        ways = sum(code != HEALTHY for code, *_ in cases)
+        print(f"\n{len({code for code, _ in planted})} codes, planted in {ways} ways, {len(planted)} runs")
+        print(f"{found} found ({found / len(planted):.1%}), {first} named first ({first / len(planted):.1%})")
+    print(f"{len(healthy_runs)} healthy runs, {alarms} with a fault")
+    return int(first < len(planted) or alarms > 0)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from project.networks import UNet
 from project.networks.normalize import Normalized
 
 Make = Callable[[int], nn.Module]
-ACTIVATIONS = {"relu": nn.ReLU, "leaky": nn.LeakyReLU, "tanh": nn.Tanh, "sigmoid": nn.Sigmoid, "elu": nn.ELU}
 
 
 def seeded(network: Callable[..., nn.Module], *arguments: Any, **options: Any) -> Make:
@@ -37,7 +36,7 @@ def gray_unet(**options: Any) -> Make:
 
 
 def chain(
-    activation: str = "relu", layers: int = 4, width: int = 8, channels: int = 3, group_norm: bool = False
+    activation: type[nn.Module] = nn.ReLU, layers: int = 4, width: int = 8, channels: int = 3, group_norm: bool = False
 ) -> Make:
     """Convolutions in a row, each but the last with its activation, between a normalization and its inverse."""
 
@@ -47,7 +46,7 @@ def chain(
             parts.append(conv(before, after))
             if group_norm and after == width:
                 parts.append(nn.GroupNorm(4, after))
-            parts.append(ACTIVATIONS[activation]())
+            parts.append(activation())
         return Normalized(nn.Sequential(*parts[:-1]), channels, 3)
 
     return seeded(build)

@@ -57,6 +57,10 @@ def memorize(few: int, steps: int) -> Run:
     return play(broken.Matched, few=few, lr=(5e-4, 2e-3), steps=steps, discriminator={"width": 16, "norm": "none"})
 
 
+def shifted(make: Make, by: float) -> Make:
+    return input_changed(make, lambda x: x + by)
+
+
 def biases(part: str, value: float) -> Make:
     return edited(unet(), lambda bias: bias.fill_(value), part, kind="bias")
 
@@ -139,14 +143,14 @@ WAYS: dict[str, dict[str, Run]] = {
         "plain network, images x -255": restore(input_changed(edited(chain(), Tensor.abs_), lambda x: x * -255.0)),
     },
     "saturated-units": {
-        "eight layers of tanh from N(0, 1)": colorize(edited(chain("tanh", 8, channels=1), normal(1.0))),
-        "sigmoids, images x 255": colorize(input_changed(chain("sigmoid", channels=1), lambda x: x * 255.0)),
-        "tanh, kernels x 30": restore(edited(chain("tanh", 5), times(30))),
+        "eight layers of tanh from N(0, 1)": colorize(edited(chain(nn.Tanh, 8, channels=1), normal(1.0))),
+        "sigmoids, images x 255": colorize(input_changed(chain(nn.Sigmoid, channels=1), lambda x: x * 255.0)),
+        "tanh, kernels x 30": restore(edited(chain(nn.Tanh, 5), times(30))),
         "UNet of tanh, kernels x 20": colorize(edited(gray_unet(activation="tanh", stage_residual=False), times(20))),
     },
     "vanishing-gradients": {
-        "twelve layers of sigmoids": restore(chain("sigmoid", 12)),
-        "twenty layers of tanh, kernels / 2": restore(edited(chain("tanh", 20), times(0.5))),
+        "twelve layers of sigmoids": restore(chain(nn.Sigmoid, 12)),
+        "twenty layers of tanh, kernels / 2": restore(edited(chain(nn.Tanh, 20), times(0.5))),
         "UNet of sigmoids without skips": restore(unet(activation="sigmoid", **WITHOUT_SKIPS)),
     },
     "weights-abnormal": {
@@ -157,8 +161,10 @@ WAYS: dict[str, dict[str, Run]] = {
         "biases of the decoder at 300": restore(biases("decoder", 300.0)),
     },
     "activations-off-centre": {
-        "temperatures in Kelvin": colorize(input_changed(chain("leaky", channels=1), lambda x: x + 290.0), steps=200),
-        "input off by 20, ELU": colorize(input_changed(chain("elu", channels=1), lambda x: x + 20.0)),
+        "temperatures in Kelvin": colorize(
+            input_changed(chain(nn.LeakyReLU, channels=1), lambda x: x + 290.0), steps=200
+        ),
+        "input off by 20, ELU": colorize(input_changed(chain(nn.ELU, channels=1), lambda x: x + 20.0)),
         "UNet, input off by 50": colorize(input_changed(gray_unet(), lambda x: x + 50.0), steps=200),
     },
     "mode-collapse": {

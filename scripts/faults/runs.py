@@ -98,65 +98,63 @@ def restore(
     model: type[ImageRestorer] = ImageRestorer,
     lr: float = 2e-3,
     optimizer: Callable[..., Any] = torch.optim.Adam,
-    steps: int = 80,
-    data: type[Waves] = Noisy,
-    spoil: Spoil | None = None,
-    few: int | None = None,
-    callbacks: Sequence[L.Callback] = (),
-    trainer: dict[str, Any] | None = None,
     **options: Any,
 ) -> Run:
-    """A run of a single network; ``options`` are the model's."""
+    """A run of a single network; further options are those of `fit` and of the model."""
 
-    def run(seed: int) -> list[Finding]:
-        built = model(network(seed), optimizer=partial(optimizer, lr=lr), **copy.deepcopy(options))
-        return _watch(built, data(steps, seed, spoil, few), 40, callbacks, trainer or {})
+    def build(seed: int, **more: Any) -> ImageRestorer:
+        return model(network(seed), optimizer=partial(optimizer, lr=lr), **more)
 
-    return run
+    return partial(fit, build=build, **options)
 
 
-def colorize(network: Make = gray_unet(), steps: int = 120, **options: Any) -> Run:  # noqa: B008
+def colorize(network: Make = gray_unet(), **options: Any) -> Run:  # noqa: B008
     """Colors from gray waves, by regression: a task that no linear model solves."""
-    return restore(network, steps=steps, data=Gray, **options)
+    return restore(network, **{"data": Gray, "steps": 120, **options})
 
 
 def play(
     model: type[GANColorizer] = GANColorizer,
     lr: tuple[float, float] = (5e-4, 2e-4),
-    steps: int = 80,
-    data: type[Waves] = Gray,
-    spoil: Spoil | None = None,
-    few: int | None = None,
     generator: Make | None = None,
     discriminator: dict[str, Any] | None = None,
+    data: type[Waves] = Gray,
     **options: Any,
 ) -> Run:
-    """A run of a small GAN."""
+    """A run of a small GAN; further options are those of `fit` and of the model."""
     channels = len(data.normalization["input"][0])
 
-    def run(seed: int) -> list[Finding]:
-        built = model(
+    def build(seed: int, **more: Any) -> GANColorizer:
+        return model(
             (generator or gray_unet(in_channels=channels))(seed),
             PatchGAN(channels + 3, **{"width": 8, "layers": 2, "norm": "instance", **(discriminator or {})}),
             generator_optimizer=partial(torch.optim.Adam, lr=lr[0], betas=(0.5, 0.99)),
             discriminator_optimizer=partial(torch.optim.Adam, lr=lr[1], betas=(0.5, 0.99)),
-            space="rgb",
-            metrics={},
-            **copy.deepcopy(options),
+            **{"space": "rgb", "metrics": {}, **more},
         )
-        return _watch(built, data(steps, seed, spoil, few), 20, (), {})
 
-    return run
+    return partial(fit, build=build, data=data, val_check_interval=20, **options)
 
 
-def _watch(
-    model: L.LightningModule, data: Waves, every: int, callbacks: Sequence[L.Callback], trainer: dict[str, Any]
+def fit(
+    seed: int,
+    build: Callable[..., L.LightningModule],
+    steps: int = 80,
+    data: type[Waves] = Noisy,
+    spoil: Spoil | None = None,
+    few: int | None = None,
+    val_check_interval: int = 40,
+    callbacks: Sequence[L.Callback] = (),
+    trainer: dict[str, Any] | None = None,
+    **options: Any,
 ) -> list[Finding]:
+    """Build the model with the further options, train it, and return what was found."""
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    watch = Watch()
+    model, watch = build(seed, **copy.deepcopy(options)), Watch()
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0, "logger": False}
-    quiet |= {"accelerator": "cpu", "max_epochs": 1, "enable_checkpointing": False, "val_check_interval": every}
+    quiet |= {"accelerator": "cpu", "max_epochs": 1, "enable_checkpointing": False, **(trainer or {})}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the table shows what is found
         warnings.simplefilter("ignore")
-        L.Trainer(callbacks=[watch, *callbacks], **quiet, **trainer).fit(model, data)
+        lightning = L.Trainer(callbacks=[watch, *callbacks], val_check_interval=val_check_interval, **quiet)
+        lightning.fit(model, data(steps, seed, spoil, few))
     return watch.findings
