@@ -16,18 +16,24 @@ from project.networks.normalize import Normalized
 Make = Callable[[int], nn.Module]
 
 
-def seeded(network: Callable[..., nn.Module], *arguments: Any, **options: Any) -> Make:
-    def make(seed: int) -> nn.Module:
-        torch.manual_seed(seed)
-        return network(*arguments, **options)
+def seeded(build: Callable[..., nn.Module]) -> Callable[..., Make]:
+    """Decorator: a function that builds a network becomes one that returns how to, from a seed."""
 
-    return make
+    def configure(*arguments: Any, **options: Any) -> Make:
+        def make(seed: int) -> nn.Module:
+            torch.manual_seed(seed)
+            return build(*arguments, **options)
+
+        return make
+
+    return configure
 
 
-def unet(**options: Any) -> Make:
+@seeded
+def unet(**options: Any) -> nn.Module:
     """The denoiser's network."""
     defaults = {"widths": [8, 16], "norm": "none", "skip": "add", "stage_residual": True, "residual": True}
-    return seeded(UNet, **{**defaults, **options})
+    return UNet(**{**defaults, **options})
 
 
 def gray_unet(**options: Any) -> Make:
@@ -35,21 +41,18 @@ def gray_unet(**options: Any) -> Make:
     return unet(**{"in_channels": 1, "residual": False, **options})
 
 
+@seeded
 def chain(
     activation: type[nn.Module] = nn.ReLU, layers: int = 4, width: int = 8, channels: int = 3, group_norm: bool = False
-) -> Make:
+) -> nn.Module:
     """Convolutions in a row, each but the last with its activation, between a normalization and its inverse."""
-
-    def build() -> nn.Module:
-        parts: list[nn.Module] = []
-        for before, after in pairwise([channels, *[width] * (layers - 1), 3]):
-            parts.append(conv(before, after))
-            if group_norm and after == width:
-                parts.append(nn.GroupNorm(4, after))
-            parts.append(activation())
-        return Normalized(nn.Sequential(*parts[:-1]), channels, 3)
-
-    return seeded(build)
+    parts: list[nn.Module] = []
+    for before, after in pairwise([channels, *[width] * (layers - 1), 3]):
+        parts.append(conv(before, after))
+        if group_norm and after == width:
+            parts.append(nn.GroupNorm(4, after))
+        parts.append(activation())
+    return Normalized(nn.Sequential(*parts[:-1]), channels, 3)
 
 
 def edited(make: Make, change: Callable[[Tensor], object], part: str = "", kind: str = "weight") -> Make:
@@ -108,23 +111,17 @@ class ConvReLU(nn.Conv2d):
         return super().forward(x).relu()
 
 
-def recurrent(times: int, std: float) -> Make:
+@seeded
+def recurrent(times: int, std: float) -> nn.Module:
     """One convolution, applied over and over."""
-
-    def build() -> nn.Module:
-        head, core, tail = conv(3, 8), ConvReLU(8, 8, 3, padding=1), conv(8, 3)
-        nn.init.normal_(core.weight, std=std)
-        return Residual(head, *[core] * times, tail)
-
-    return seeded(build)
+    head, core, tail = conv(3, 8), ConvReLU(8, 8, 3, padding=1), conv(8, 3)
+    nn.init.normal_(core.weight, std=std)
+    return Residual(head, *[core] * times, tail)
 
 
-def residuals(count: int) -> Make:
+@seeded
+def residuals(count: int) -> nn.Module:
     """Residual blocks without a norm."""
-
-    def build() -> nn.Module:
-        head, tail = conv(3, 8), conv(8, 3)
-        blocks = nn.Sequential(*(Residual(conv(8, 8), nn.ReLU(), conv(8, 8)) for _ in range(count)))
-        return Residual(OrderedDict(head=head, blocks=blocks, tail=tail))
-
-    return seeded(build)
+    head, tail = conv(3, 8), conv(8, 3)
+    blocks = nn.Sequential(*(Residual(conv(8, 8), nn.ReLU(), conv(8, 8)) for _ in range(count)))
+    return Residual(OrderedDict(head=head, blocks=blocks, tail=tail))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container
 from functools import partial
-from typing import NamedTuple
 
 import broken
 import torch
@@ -17,14 +16,6 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from project.data.batch import Batch
 from project.models.losses import LeastSquares, Standard
-
-
-class Plant(NamedTuple):
-    """A fault."""
-
-    code: str  # by which it is to be named first
-    name: str  # what was done
-    run: Run
 
 
 def at(steps: Container[int], input: str | None = None, target: str | None = None) -> Spoil:
@@ -207,6 +198,6 @@ WAYS: dict[str, dict[str, Run]] = {
         "targets of the next image": restore(spoil=at(ALWAYS, target="next"), steps=220),
     },
 }
-"""Code -> what was done -> the run."""
+"""Code by which a fault is to be named first -> what was done -> the run."""
 
-PLANTS = [Plant(code, name, run) for code, ways in WAYS.items() for name, run in ways.items()]
+PLANTS = [(code, name, run) for code, ways in WAYS.items() for name, run in ways.items()]
