@@ -1,7 +1,7 @@
 """Train a denoiser and a GAN for equally many steps in 32, 16-mixed and bf16-mixed, and compare what comes out.
 
     python scripts/gpu_checks.py                          on a GPU, under 8 minutes; prints a table for docs/results.md
-    python scripts/gpu_checks.py --steps 1000 --batch 64
+    python scripts/gpu_checks.py --steps 1000
     python scripts/gpu_checks.py --device cpu             32 and bf16-mixed, a few small steps: whether it runs at all
 
 Both are the shipped configurations, clipped at a norm of 0.5. Checked is that weights stay finite, that gradients are
@@ -19,7 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -55,7 +55,7 @@ class Result:
     psnr: float
     baseline: float
     finite: bool
-    norms: dict[str, float] = field(default_factory=dict)  # of each network's first gradients
+    norms: dict[str, float]  # of each network's first gradients
 
     @property
     def skipped(self) -> int:
@@ -66,14 +66,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=PRECISIONS, default="cuda", help="where to train [cuda]")
     parser.add_argument("--steps", type=int, help="of each training [400; on the CPU 6]")
-    parser.add_argument("--batch", type=int, help="images of a step [32; on the CPU 2]")
     options = parser.parse_args()
     small = options.device == "cpu"
     if not small and not torch.cuda.is_available():
         print("There is no GPU here that PyTorch can use. --device cpu tries 32 and bf16-mixed.", file=sys.stderr)
         return 2
     options.steps = options.steps or (6 if small else 400)
-    options.batch = options.batch or (2 if small else 32)
+    options.batch = 2 if small else 32
     device = "CPU" if small else torch.cuda.get_device_name()
     print(f"{device}, torch {torch.__version__}, {options.steps} steps of {options.batch} images", flush=True)
     results = []

@@ -22,9 +22,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[2]
 sys.path.insert(0, str(REPOSITORY))
 os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")])
-from inference import compare_inference  # noqa: E402
-from loader import compare_loaders  # noqa: E402
-from training import compare_monitors, compare_starts, compare_steps  # noqa: E402
+import comparisons  # noqa: E402
 
 from workbench.errors import UserError  # noqa: E402
 
@@ -48,16 +46,16 @@ def main() -> None:
     print(f"{os.cpu_count()} cores; load before: {os.getloadavg()[0]:.2f}", flush=True)
     if options.part in ("all", "step"):
         for config in options.config or CONFIGS:
-            compare_steps(config, steps or 25, rounds, rest)
+            comparisons.compare_steps(config, steps or 25, rounds, rest)
     for config in options.config or CONFIGS[:1]:
         if options.part in ("all", "monitors"):
-            compare_monitors(config, steps or 40, rounds, rest)
+            comparisons.compare_monitors(config, steps or 40, rounds, rest)
         if options.part in ("all", "start"):
-            compare_starts(config, rounds, rest)
+            comparisons.compare_starts(config, rounds, rest)
     if options.part in ("all", "loader"):
-        compare_loaders(rounds)
+        comparisons.compare_loaders(rounds)
     if options.part == "inference":
-        compare_inference(options.ckpt_path, rounds)
+        comparisons.compare_inference(options.ckpt_path, rounds)
 
 
 if __name__ == "__main__":

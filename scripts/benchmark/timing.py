@@ -16,7 +16,6 @@ from rich.table import Table
 
 NOISY = 0.15
 """Spread from which a comparison is not to be trusted: the range of the rounds over their median."""
-Sides = dict[str, Callable[[], np.ndarray]]
 
 
 def now() -> np.ndarray:
@@ -25,13 +24,15 @@ def now() -> np.ndarray:
 
 
 def timed(run: Callable[[], int]) -> np.ndarray:
-    """Time for one of the parts of ``run``, which returns their number."""
+    """Time for one of the parts of ``run``, which returns their number; 0: it has none."""
     start = now()
-    parts = run()
+    parts = run() or 1
     return (now() - start) / parts
 
 
-def compare(title: str, sides: Sides, rounds: int, unit: str, factor: float, warm_up: int = 1) -> None:
+def compare(
+    title: str, sides: dict[str, Callable[[], np.ndarray]], rounds: int, unit: str, factor: float, warm_up: int = 1
+) -> None:
     """Run each side once a round, first so many rounds that do not count, and print a table.
 
     In it: each side's medians over the rounds, their spread, and the median ratio, round by round, to the last side;

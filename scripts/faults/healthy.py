@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from networks import chain, edited, gray_unet, residuals, unet
-from runs import Hinted, Run, colorize, play, restore
+from runs import Hinted, Run, chain, colorize, edited, gray_unet, play, residuals, restore, unet
 from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR
 

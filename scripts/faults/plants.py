@@ -5,28 +5,183 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Container
 from functools import partial
+from typing import Any
 
-import broken
+import lightning as L
 import torch
-from networks import Make, chain, detached, edited, gray_unet, input_changed, normal, recurrent, residuals, times, unet
-from runs import Run, Spoil, colorize, play, restore
+from runs import Gray, Make, Run, Spoil, chain, colorize, edited, gray_unet, play, recurrent, residuals, restore, unet
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import LambdaLR
 
 from project.data.batch import Batch
+from project.models import GANColorizer, ImageRestorer
 from project.models.losses import LeastSquares, Standard
+from project.models.metrics import ImageMean
 
 
-def at(steps: Container[int], input: str | None = None, target: str | None = None) -> Spoil:
-    """Change the input or the target of the batches of these steps; -1 stands for validation."""
+def normal(std: float) -> Callable[[Tensor], object]:
+    return lambda weight: nn.init.normal_(weight, std=std)
 
-    def spoil(pair: Batch, step: int) -> Batch:
-        if step not in steps:
-            return pair
-        return pair._replace(input=INPUTS[input](pair)) if input else pair._replace(target=TARGETS[target](pair))
 
-    return spoil
+def times(factor: float) -> Callable[[Tensor], object]:
+    return lambda weight: weight.mul_(factor)
+
+
+class InputChanged(nn.Module):
+    """Gets something else than the input, as by a normalization that was forgotten or done twice."""
+
+    def __init__(self, network: nn.Module, change: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.network, self.change = network, change
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(self.change(x))
+
+
+def input_changed(make: Make, change: Callable[[Tensor], Tensor]) -> Make:
+    return lambda seed: InputChanged(make(seed), change)
+
+
+def detached() -> Make:
+    """Two networks in a row; the first is cut off from the loss."""
+    return lambda seed: nn.Sequential(unet()(seed), InputChanged(unet()(seed + 1), Tensor.detach))
+
+
+class NeverCleared(ImageRestorer):
+    def optimizer_zero_grad(self, *_: Any) -> None:
+        pass
+
+
+class NeverClearedByHand(ImageRestorer):
+    automatic_optimization = False
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss = super().training_step(batch, batch_idx)
+        self.manual_backward(loss)
+        self.optimizers().step()
+        return loss.detach()
+
+
+class NoDecoder(ImageRestorer):
+    """The decoder has no optimizer."""
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.Adam([p for n, p in self.network.named_parameters() if "decoder" not in n], lr=2e-3)
+
+
+class NeverClearedGAN(GANColorizer):
+    def optimize(self, name: str, loss: Tensor, counts: bool) -> None:
+        self._optimizer(name).zero_grad = lambda *_: None
+        super().optimize(name, loss, counts)
+
+
+class NoDiscriminator(GANColorizer):
+    """The discriminator has no optimizer: that one has another parameter."""
+
+    def configure_optimizers(self) -> Any:
+        generator, discriminator = super().configure_optimizers()
+        discriminator["optimizer"].param_groups[0]["params"] = [nn.Parameter(torch.zeros(1))]
+        return [generator, discriminator]
+
+
+class NotDetached(GANColorizer):
+    def discriminator_step(self, condition: Any, real: Any, fake: Any, counts: bool) -> Any:
+        return super().discriminator_step(condition, real, self.generator(condition).float(), counts)
+
+
+class ClearedTooEarly(GANColorizer):
+    """A loop of one's own: all gradients are cleared at its start, and the colors are not detached."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        generator, discriminator = self.optimizers()
+        real, fake = self.space.encode(batch.target), self.generator(batch.input)
+        generator.zero_grad(), discriminator.zero_grad()
+        true, false = (self.discriminator(torch.cat([batch.input, y], dim=1)) for y in (real, fake))
+        judged = self.adversarial.discriminator(true, false)
+        self.manual_backward(judged, retain_graph=True)
+        self.trainer.strategy.optimizer_step(discriminator.optimizer, lambda: None)
+        logits = self.discriminator(torch.cat([batch.input, fake], dim=1))
+        losses = {"adversarial": self.adversarial.generator(logits), "reconstruction": self.reconstruction(fake, real)}
+        loss = losses["adversarial"] + self.reconstruction_weight * losses["reconstruction"]
+        self.manual_backward(loss)
+        generator.step()
+        scores = {"discriminator": judged, "score_real": true.mean(), "score_fake": false.mean()}
+        values = {name: value.detach() for name, value in {"loss": loss, **losses, **scores}.items()}
+        self.end_batch(batch_idx, values)
+        return values
+
+
+class RealTwice(GANColorizer):
+    """Shows its discriminator the true image twice."""
+
+    def discriminator_step(self, condition: Any, real: Any, fake: Any, counts: bool) -> Any:
+        return super().discriminator_step(condition, real, real, counts)
+
+
+class Matched(GANColorizer):
+    """The generator's outputs are other true images: only memorizing tells them from the targets."""
+
+    def discriminator_step(self, condition: Any, real: Any, fake: Any, counts: bool) -> Any:
+        other = Gray(1, 999).pair(self.global_step)
+        true = self.discriminator(torch.cat([condition, real], dim=1))
+        made = self.discriminator(torch.cat([other.input, other.target], dim=1))
+        loss = self.adversarial.discriminator(true, made)
+        self.optimize("discriminator", loss, counts)
+        values = {"discriminator": loss, "score_real": true.mean(), "score_fake": made.mean()}
+        return {name: value.detach() for name, value in values.items()}
+
+
+def swapped(loss: nn.Module) -> nn.Module:
+    """An adversarial loss with the discriminator's labels swapped."""
+    right = loss.discriminator
+    loss.discriminator = lambda real, fake: right(fake, real)
+    return loss
+
+
+class Logarithmic(nn.Module):
+    """Takes the logarithm of what may be below 0."""
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        return (output.log() - target.log()).abs().mean()
+
+
+class Error(ImageMean):
+    """An error that is declared as higher is better."""
+
+    def values(self, output: Tensor, target: Tensor) -> Tensor:
+        return (output - target).square().flatten(1).mean(1)
+
+
+class Sharpness(ImageMean):
+    """Mean difference of neighboring pixels: noise is sharp."""
+
+    def values(self, output: Tensor, target: Tensor) -> Tensor:
+        return output.diff(dim=-1).abs().flatten(1).mean(1)
+
+
+class ZeroGradients(L.Callback):
+    def on_after_backward(self, trainer: Any, pl_module: Any) -> None:
+        for parameter in pl_module.network.parameters():
+            parameter.grad.zero_()
+
+
+class Growing(L.Callback):
+    """Weight decay of the wrong sign: weights grow at every step."""
+
+    def __init__(self, part: str, factor: float) -> None:
+        self.part, self.factor = part, factor
+
+    @torch.no_grad()
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        for name, parameter in pl_module.network.named_parameters():
+            if self.part in name and parameter.ndim > 1:
+                parameter.mul_(self.factor)
+
+
+def at(steps: Container[int], change: str) -> Spoil:
+    """Change the batches of these steps; -1 stands for validation."""
+    return lambda pair, step: CHANGES[change](pair) if step in steps else pair
 
 
 def overfit(few: int, steps: int) -> Run:
@@ -45,7 +200,7 @@ def collapse(change: Callable[[Tensor], Tensor], weight: float) -> Run:
 
 
 def memorize(few: int, steps: int) -> Run:
-    return play(broken.Matched, few=few, lr=(5e-4, 2e-3), steps=steps, discriminator={"width": 16, "norm": "none"})
+    return play(Matched, few=few, lr=(5e-4, 2e-3), steps=steps, discriminator={"width": 16, "norm": "none"})
 
 
 def shifted(make: Make, by: float) -> Make:
@@ -56,15 +211,13 @@ def biases(part: str, value: float) -> Make:
     return edited(unet(), lambda bias: bias.fill_(value), part, kind="bias")
 
 
-INPUTS: dict[str, Callable[[Batch], Tensor]] = {
-    "nan": lambda pair: pair.input * math.nan,
-    "noisier": lambda pair: pair.target + 5 * (pair.input - pair.target),
-    "darker": lambda pair: pair.input / 255,
-}
-TARGETS: dict[str, Callable[[Batch], Tensor]] = {
-    "negative": lambda pair: 1 - pair.target,
-    "next": lambda pair: pair.target.roll(1, 0),
-    "unrelated": lambda pair: torch.rand_like(pair.target),
+CHANGES: dict[str, Callable[[Batch], Batch]] = {
+    "NaN": lambda pair: pair._replace(input=pair.input * math.nan),
+    "noise x 5": lambda pair: pair._replace(input=pair.target + 5 * (pair.input - pair.target)),
+    "input / 255": lambda pair: pair._replace(input=pair.input / 255),
+    "negative": lambda pair: pair._replace(target=1 - pair.target),
+    "next target": lambda pair: pair._replace(target=pair.target.roll(1, 0)),
+    "random target": lambda pair: pair._replace(target=torch.rand_like(pair.target)),
 }
 ALWAYS, FROM_80 = range(-1, 1000), range(80, 1000)
 INTERLEAVED = {length: [step for step in range(1000) if step // length % 2] for length in (4, 10)}
@@ -74,23 +227,23 @@ WITHOUT_SKIPS = {"skip": "none", "stage_residual": False, "residual": False, "wi
 
 WAYS: dict[str, dict[str, Run]] = {
     "gradients-not-cleared": {
-        "zero_grad overridden": restore(model=broken.NeverCleared),
-        "steps by hand without zero_grad": restore(model=broken.NeverClearedByHand),
-        "GAN: zero_grad missing": play(broken.NeverClearedGAN),
+        "zero_grad overridden": restore(model=NeverCleared),
+        "steps by hand without zero_grad": restore(model=NeverClearedByHand),
+        "GAN: zero_grad missing": play(NeverClearedGAN),
     },
     "parameters-unchanged": {
-        "gradients set to 0": restore(callbacks=[broken.ZeroGradients()]),
-        "decoder without an optimizer": restore(model=broken.NoDecoder),
+        "gradients set to 0": restore(callbacks=[ZeroGradients()]),
+        "decoder without an optimizer": restore(model=NoDecoder),
         "first of two networks detached": restore(detached()),
-        "GAN: discriminator without an optimizer": play(broken.NoDiscriminator),
+        "GAN: discriminator without an optimizer": play(NoDiscriminator),
     },
     "labels-swapped": {
-        "GAN: labels swapped": play(adversarial=broken.swapped(Standard()), lr=(5e-4, 1e-3)),
-        "GAN: the same, least squares": play(adversarial=broken.swapped(LeastSquares()), lr=(5e-4, 1e-3)),
+        "GAN: labels swapped": play(adversarial=swapped(Standard()), lr=(5e-4, 1e-3)),
+        "GAN: the same, least squares": play(adversarial=swapped(LeastSquares()), lr=(5e-4, 1e-3)),
     },
     "discriminator-leaks": {
-        "GAN: colors not detached": play(broken.NotDetached),
-        "GAN: gradients cleared once a batch": play(broken.ClearedTooEarly),
+        "GAN: colors not detached": play(NotDetached),
+        "GAN: gradients cleared once a batch": play(ClearedTooEarly),
     },
     "learning-rate-high": {
         "Adam, rate x 1000": restore(lr=2.0),
@@ -123,10 +276,10 @@ WAYS: dict[str, dict[str, Run]] = {
         "twelve layers from N(0, 0.5)": restore(edited(chain(layers=12), normal(0.5))),
     },
     "nonfinite-loss": {
-        "NaN in the input of step 33": restore(spoil=at([33], input="nan")),
-        "NaN in the input of step 61": restore(spoil=at([61], input="nan")),
-        "logarithm in the loss": restore(loss=broken.Logarithmic()),
-        "GAN: NaN in the input of step 41": play(spoil=at([41], input="nan")),
+        "NaN in the input of step 33": restore(spoil=at([33], "NaN")),
+        "NaN in the input of step 61": restore(spoil=at([61], "NaN")),
+        "logarithm in the loss": restore(loss=Logarithmic()),
+        "GAN: NaN in the input of step 41": play(spoil=at([41], "NaN")),
     },
     "dead-units": {
         "biases of the middle at -10": restore(biases("middle", -10.0)),
@@ -145,8 +298,8 @@ WAYS: dict[str, dict[str, Run]] = {
         "UNet of sigmoids without skips": restore(unet(activation="sigmoid", **WITHOUT_SKIPS)),
     },
     "weights-abnormal": {
-        "kernels grow by 3 % a step": restore(callbacks=[broken.Growing("", 1.03)], steps=120),
-        "one layer grows by 5 % a step": restore(callbacks=[broken.Growing("middle", 1.05)], steps=120),
+        "kernels grow by 3 % a step": restore(callbacks=[Growing("", 1.03)], steps=120),
+        "one layer grows by 5 % a step": restore(callbacks=[Growing("middle", 1.05)], steps=120),
         "one layer 100 times, group norm": colorize(edited(gray_unet(norm="group"), times(100.0), "middle.0.body.0")),
         "one layer starts 1000 times as large": restore(edited(unet(), times(1000.0), "decoder.0.0.body.0")),
         "biases of the decoder at 300": restore(biases("decoder", 300.0)),
@@ -165,7 +318,7 @@ WAYS: dict[str, dict[str, Run]] = {
     },
     "discriminator-inert": {
         "GAN: discriminator's rate of 1e-10": play(lr=(5e-4, 1e-10), steps=120),
-        "GAN: sees true images twice": play(broken.RealTwice, steps=120),
+        "GAN: sees true images twice": play(RealTwice, steps=120),
     },
     "discriminator-too-strong": {
         "GAN: its rate x 20, no reconstruction": TOO_STRONG(),
@@ -177,25 +330,25 @@ WAYS: dict[str, dict[str, Run]] = {
         "GAN: eight images, an excellent generator": memorize(few=2, steps=140),
     },
     "loss-surge": {
-        "noise x 5 from step 80 on": restore(spoil=at(FROM_80, input="noisier"), steps=140),
-        "targets of the next image from step 80 on": restore(spoil=at(FROM_80, target="next"), steps=140),
-        "images / 255 from step 80 on": restore(spoil=at(FROM_80, input="darker"), steps=140),
+        "noise x 5 from step 80 on": restore(spoil=at(FROM_80, "noise x 5"), steps=140),
+        "targets of the next image from step 80 on": restore(spoil=at(FROM_80, "next target"), steps=140),
+        "images / 255 from step 80 on": restore(spoil=at(FROM_80, "input / 255"), steps=140),
     },
     "loss-oscillates": {
-        "sorted: ten batches, ten negatives": restore(spoil=at(INTERLEAVED[10], target="negative"), steps=140),
-        "sorted: four batches, four negatives": restore(spoil=at(INTERLEAVED[4], target="negative"), steps=120),
+        "sorted: ten batches, ten negatives": restore(spoil=at(INTERLEAVED[10], "negative"), steps=140),
+        "sorted: four batches, four negatives": restore(spoil=at(INTERLEAVED[4], "negative"), steps=120),
     },
     "overfitting": {
         "four images, noisy targets": overfit(few=1, steps=240),
         "eight images, noisy targets": overfit(few=2, steps=280),
     },
     "metric-disagrees": {
-        "an error counted as a score": restore(steps=120, metrics={"error": broken.Error()}),
-        "sharpness of a denoiser": restore(steps=120, metrics={"sharpness": broken.Sharpness()}),
+        "an error counted as a score": restore(steps=120, metrics={"error": Error()}),
+        "sharpness of a denoiser": restore(steps=120, metrics={"sharpness": Sharpness()}),
     },
     "loss-flat": {
-        "targets that are noise": restore(spoil=at(ALWAYS, target="unrelated"), steps=220),
-        "targets of the next image": restore(spoil=at(ALWAYS, target="next"), steps=220),
+        "targets that are noise": restore(spoil=at(ALWAYS, "random target"), steps=220),
+        "targets of the next image": restore(spoil=at(ALWAYS, "next target"), steps=220),
     },
 }
 """Code by which a fault is to be named first -> what was done -> the run."""

@@ -1,4 +1,4 @@
-"""Small whole runs of a denoiser and of a colorizing GAN on generated waves, with everything watched."""
+"""Small whole runs of a denoiser and of a colorizing GAN, with everything watched: their data, networks, training."""
 
 from __future__ import annotations
 
@@ -7,19 +7,22 @@ import copy
 import io
 import logging
 import warnings
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
 import torch
-from networks import Make, gray_unet, unet
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from project.data.batch import Batch
 from project.models import GANColorizer, ImageRestorer
-from project.networks import PatchGAN
+from project.networks import PatchGAN, UNet
+from project.networks.normalize import Normalized
 from workbench.findings import Finding
 from workbench.watch import Watch
 
@@ -27,6 +30,8 @@ LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
 SIDE, BATCH = 24, 4
 Spoil = Callable[[Batch, int], Batch]
 """Called with each batch and its step; -1 in validation."""
+Make = Callable[[int], nn.Module]
+"""Seed -> network."""
 Run = Callable[[int], list[Finding]]
 """Seed -> what was found, in order."""
 
@@ -41,7 +46,7 @@ class Waves(L.LightningDataModule):
         self.steps, self.seed, self.few = steps, seed, few or steps
         self.spoil = spoil or (lambda pair, step: pair)
 
-    def waves(self, number: int, channels: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def waves(self, number: int, channels: int) -> tuple[Tensor, Tensor, Tensor]:
         """Directions, phases at each pixel, and noise."""
         generator = torch.Generator().manual_seed(number + 10**7 * self.seed)
         angle, phase = torch.rand(2, BATCH, channels, 1, 1, generator=generator) * 6.28
@@ -91,6 +96,89 @@ class Hinted(Gray):
         mask = torch.zeros(BATCH, 1, SIDE, SIDE)
         mask[..., 9:15, 5:11] = 1
         return pair._replace(input=torch.cat([pair.input, pair.target * mask, mask], dim=1))
+
+
+def seeded(build: Callable[..., nn.Module]) -> Callable[..., Make]:
+    """Decorator: a function that builds a network becomes one that returns how to, from a seed."""
+
+    def configure(*arguments: Any, **options: Any) -> Make:
+        def make(seed: int) -> nn.Module:
+            torch.manual_seed(seed)
+            return build(*arguments, **options)
+
+        return make
+
+    return configure
+
+
+@seeded
+def unet(**options: Any) -> nn.Module:
+    """The denoiser's network."""
+    defaults = {"widths": [8, 16], "norm": "none", "skip": "add", "stage_residual": True, "residual": True}
+    return UNet(**{**defaults, **options})
+
+
+def gray_unet(**options: Any) -> Make:
+    """A colorizer's network."""
+    return unet(**{"in_channels": 1, "residual": False, **options})
+
+
+@seeded
+def chain(
+    activation: type[nn.Module] = nn.ReLU, layers: int = 4, width: int = 8, channels: int = 3, group_norm: bool = False
+) -> nn.Module:
+    """Convolutions in a row, each but the last with its activation, between a normalization and its inverse."""
+    parts: list[nn.Module] = []
+    for before, after in pairwise([channels, *[width] * (layers - 1), 3]):
+        parts.append(conv(before, after))
+        if group_norm and after == width:
+            parts.append(nn.GroupNorm(4, after))
+        parts.append(activation())
+    return Normalized(nn.Sequential(*parts[:-1]), channels, 3)
+
+
+def edited(make: Make, change: Callable[[Tensor], object], part: str = "", kind: str = "weight") -> Make:
+    """The network with the weights (or biases) of one part, or of all, changed in place."""
+
+    def changed(seed: int) -> nn.Module:
+        network = make(seed)
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if part in name and name.endswith(kind):
+                    change(parameter)
+        return network
+
+    return changed
+
+
+def conv(channels: int, out: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, out, 3, padding=1)
+
+
+class Residual(nn.Sequential):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + super().forward(x)
+
+
+class ConvReLU(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).relu()
+
+
+@seeded
+def recurrent(times: int, std: float) -> nn.Module:
+    """One convolution, applied over and over."""
+    head, core, tail = conv(3, 8), ConvReLU(8, 8, 3, padding=1), conv(8, 3)
+    nn.init.normal_(core.weight, std=std)
+    return Residual(head, *[core] * times, tail)
+
+
+@seeded
+def residuals(count: int) -> nn.Module:
+    """Residual blocks without a norm."""
+    head, tail = conv(3, 8), conv(8, 3)
+    blocks = nn.Sequential(*(Residual(conv(8, 8), nn.ReLU(), conv(8, 8)) for _ in range(count)))
+    return Residual(OrderedDict(head=head, blocks=blocks, tail=tail))
 
 
 def restore(

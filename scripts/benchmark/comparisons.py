@@ -1,4 +1,5 @@
-"""A training step against the same networks in a bare PyTorch loop; what the monitors cost; the time to start."""
+"""The comparisons: a training step against a bare PyTorch loop, with and without monitors, the start of a run, the
+loader, a trained network in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
@@ -15,15 +17,26 @@ import numpy as np
 import torch
 import yaml
 from lightning.pytorch import Callback
+from PIL import Image
+from skimage.data import coffee
 from timing import compare, now, timed
+from torch.utils.data import DataLoader
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
 
 import project.__main__  # noqa: F401 its data and callbacks are the defaults
+from project.data import ImageDataModule
+from project.data.images import decode
+from project.inference.common import input_channels
+from project.inference.export import ExportNetwork, write_onnx
+from workbench.checkpoint import load_model, read_checkpoint
 from workbench.cli import CommandLine
 from workbench.console import silence_warnings
 from workbench.parser import expand_args
 from workbench.watch import Watch
 
 WARMUP = 10
+"""Steps before the clock starts."""
 
 
 def time_fit(words: list[str], warm_up: int, steps: int, monitors: bool = True) -> tuple[np.ndarray, CommandLine]:
@@ -129,14 +142,76 @@ def compare_monitors(config: str, steps: int, rounds: int, rest: list[str]) -> N
 def compare_starts(config: str, rounds: int, rest: list[str]) -> None:
     """Time of a run of one step and one validation image, the images indexed before, against importing Lightning."""
 
-    def run(*words: str) -> int:
-        subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
-        return 1
-
     with tempfile.TemporaryDirectory() as cache:
-        words = ["-m", "project", "fit", "--config", config, "--trainer.fast_dev_run=1", "--data.cache_dir", cache]
-        sides = {
-            "fit, one step": lambda: timed(lambda: run(*words, *rest)),
-            "import lightning.pytorch": lambda: timed(lambda: run("-c", "import lightning.pytorch")),
+        words = ["fit", "--config", config, "--trainer.fast_dev_run=1", "--data.cache_dir", cache, *rest]
+        programs = {
+            "fit, one step": ["-m", "project", *words],
+            "import lightning.pytorch": ["-c", "import lightning.pytorch"],
         }
+        run = partial(subprocess.check_call, stdout=subprocess.DEVNULL)
+        sides = {name: partial(timed, partial(run, [sys.executable, *words])) for name, words in programs.items()}
         compare(f"start of {Path(config).name}", sides, rounds, "s", 1)
+
+
+def compare_loaders(rounds: int) -> None:
+    """Photographs (481 x 321 JPEG, crops of 64, flips), one process."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder, "images")
+        (root / "class").mkdir(parents=True)
+        for number in range(150):
+            photograph = Image.fromarray(coffee()).rotate(2 * number).resize((481, 321))
+            photograph.save(root / "class" / f"{number:03d}.jpg", quality=90)
+        paths = [str(path) for path in root.glob("*/*")]
+        runs = {
+            "loader, pixels kept": _loader(root, 2.0),
+            "loader, decoding": _loader(root, 0.0),
+            "Dataset of torchvision": _plain(root),
+            "decoding alone": lambda: sum(decode(path, 3) is not None for path in paths),
+        }
+        sides = {name: partial(timed, run) for name, run in runs.items()}
+        compare("an image, 481x321 JPEG, crops of 64", sides, rounds, "us", 1e6)
+
+
+def _loader(root: Path, cache_gb: float) -> Callable[[], int]:
+    data = ImageDataModule(
+        root=str(root),
+        crop=64,
+        batch_size=16,
+        num_workers=0,
+        fractions=(1.0, 0.0, 0.0),
+        decoded_cache_gb=cache_gb,
+        cache_dir=str(root.parent / f"cache-{cache_gb}"),
+    )
+    data.prepare_data()
+    data.setup("test")
+    loader = data.train_dataloader()
+    return lambda: sum(len(batch.image) for batch in loader)
+
+
+def _plain(root: Path) -> Callable[[], int]:
+    flips = v2.RandomHorizontalFlip(), v2.RandomVerticalFlip()
+    images = ImageFolder(root, v2.Compose([v2.RandomCrop(64), *flips, v2.PILToTensor()]))
+    loader = DataLoader(images, batch_size=16, shuffle=True)
+    return lambda: sum(len(batch) for batch, _ in loader)
+
+
+def compare_inference(path: str, rounds: int) -> None:
+    """Print the time of an image of 256 x 256 pixels, alone and in batches of 8."""
+    checkpoint = read_checkpoint(path)
+    network = ExportNetwork(load_model(checkpoint)).eval()
+    channels = input_channels(network.network, checkpoint.config.get("data") or {})
+    with tempfile.TemporaryDirectory() as folder:
+        onnx = write_onnx(network, torch.rand(2, channels, 66, 90), Path(folder, "network.onnx"))
+    for batch in (1, 8):
+        x = torch.rand(batch, channels, 256, 256)
+        functions = {"ONNX Runtime": onnx, "PyTorch": network}
+        sides = {name: partial(timed, partial(_call, function, x)) for name, function in functions.items()}
+        title = f"an image of 256 x 256, batches of {batch}, CPU, {torch.get_num_threads()} threads"
+        compare(title, sides, rounds, "ms", 1000)
+
+
+@torch.inference_mode()
+def _call(function: Callable[[torch.Tensor], object], x: torch.Tensor) -> int:
+    for _ in range(5):
+        function(x)
+    return 5 * len(x)
