@@ -15,6 +15,7 @@ import argparse
 import csv
 import math
 import os
+import re
 import statistics
 import subprocess
 import sys
@@ -31,14 +32,10 @@ SCRIPT = Path(__file__).resolve()
 REPOSITORY = SCRIPT.parents[1]
 CONFIGS = {"UNet": "denoise.yaml", "GAN": "colorize.yaml"}
 PRECISIONS = {"cuda": ("32-true", "16-mixed", "bf16-mixed"), "cpu": ("32-true", "bf16-mixed")}
-WARMUP = 20
-"""Steps whose time does not count: cuDNN tries its algorithms, memory is fetched."""
-MOST_SKIPPED = 0.05
-"""Share of the steps that a loss scale may cost: it starts high and is halved until gradients fit."""
-WORSE = 1.0
-"""dB that a precision may cost against 32 after equally many steps."""
-OTHER_NORM = 0.1
-"""Share by which the first step's gradient norm may differ from that of 32; a scaled one would be 65,536 times it."""
+WARMUP = 20  # steps whose time does not count: cuDNN tries its algorithms, memory is fetched
+MOST_SKIPPED = 0.05  # share of the steps that a loss scale may cost: it starts high and is halved until gradients fit
+WORSE = 1.0  # dB that a precision may cost against 32 after equally many steps
+OTHER_NORM = 0.1  # share by which the first gradient norm may differ from that of 32; scaled, it is 65,536 times that
 
 
 @dataclass
@@ -110,7 +107,7 @@ def read_result(run: Path, model: str, precision: str, options: argparse.Namespa
     # A gradient scaler leaves out the optimizer's own step where gradients are not finite.
     optimizers = [state["state"].values() for state in checkpoint["optimizer_states"]]
     per_second = speed["samples_per_second"][min(WARMUP, options.steps // 2) :]
-    norms = {name: values for name, values in metrics.items() if name.startswith("grad/") and name.endswith("_norm")}
+    networks = [match[1] for name in metrics if (match := re.fullmatch("grad/(.*)_norm", name))]
     return Result(
         model=model,
         precision=precision,
@@ -122,7 +119,7 @@ def read_result(run: Path, model: str, precision: str, options: argparse.Namespa
         psnr=metrics["val/psnr"][-1],
         baseline=metrics["val/psnr_baseline"][-1],
         finite=all(bool(value.isfinite().all()) for value in checkpoint["state_dict"].values()),
-        norms={name[5:-5]: next(filter(math.isfinite, values), math.nan) for name, values in norms.items()},
+        norms={name: next(filter(math.isfinite, metrics[f"grad/{name}_norm"]), math.nan) for name in networks},
     )
 
 
@@ -134,10 +131,9 @@ def read_columns(path: Path) -> dict[str, list[float]]:
 
 def find_faults(results: list[Result]) -> list[str]:
     """What a precision does that 32 does not; a line for each."""
-    faults = []
+    faults, in_32 = [], {result.model: result for result in results if result.precision == "32-true"}
     for result in results:
-        whole = in_32(result, results)
-        wrong = []
+        whole, wrong = in_32[result.model], []
         if not result.finite:
             wrong.append("weights are not finite")
         if result.skipped > max(2, MOST_SKIPPED * result.expected) or (result.skipped and result.scale is None):
@@ -153,17 +149,14 @@ def find_faults(results: list[Result]) -> list[str]:
     return faults
 
 
-def in_32(result: Result, results: list[Result]) -> Result:
-    return next(one for one in results if one.model == result.model and one.precision == "32-true")
-
-
 def print_table(results: list[Result]) -> None:
+    in_32 = {result.model: result for result in results if result.precision == "32-true"}
     rows = [
         {
             "model": result.model,
             "precision": result.precision,
             "step (ms)": f"{1000 * result.step:.1f}",
-            "against 32": f"{result.step / in_32(result, results).step:.2f}",
+            "against 32": f"{result.step / in_32[result.model].step:.2f}",
             "peak memory (MiB)": f"{result.memory:,.0f}",
             "last loss scale": str(result.scale or "-"),
             "steps skipped": f"{result.skipped} of {result.expected}",

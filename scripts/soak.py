@@ -27,8 +27,6 @@ from typing import Any
 import torch
 
 SCRIPTS = Path(__file__).parent
-EPOCH = 20
-"""Steps of an epoch."""
 CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/snapshot-*.ckpt")
 COMPARED = (*CHECKPOINTS, "metrics.csv", "measurements.csv", "findings.jsonl", "samples/*.png")
 
@@ -67,7 +65,7 @@ def start(folder: Path, name: str, options: argparse.Namespace, resume: bool) ->
         words += ["--config", SCRIPTS / "soak.yaml", "--config", SCRIPTS / f"soak_{options.model}.yaml"]
         words.append(f"--data.num_workers={options.workers}")
         if options.model == "gan":
-            third = max(1, options.steps // (3 * EPOCH))
+            third = max(1, options.steps // 20 // 3)  # epochs, of 20 steps
             words += [f"--model.init_args.{stage}_epochs={third}" for stage in ("generator", "critic")]
     environment = {**os.environ, "PYTHONPATH": str(SCRIPTS.parent), "OMP_NUM_THREADS": "1"}
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}

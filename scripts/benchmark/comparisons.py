@@ -35,8 +35,7 @@ from workbench.console import silence_warnings
 from workbench.parser import expand_args
 from workbench.watch import Watch
 
-WARMUP = 10
-"""Steps before the clock starts."""
+WARMUP = 10  # steps before the clock starts
 
 
 def time_fit(words: list[str], warm_up: int, steps: int, monitors: bool = True) -> tuple[np.ndarray, CommandLine]:

@@ -16,6 +16,7 @@ from rich.table import Table
 
 NOISY = 0.15
 """Spread from which a comparison is not to be trusted: the range of the rounds over their median."""
+Sides = dict[str, Callable[[], np.ndarray]]
 
 
 def now() -> np.ndarray:
@@ -30,9 +31,7 @@ def timed(run: Callable[[], int]) -> np.ndarray:
     return (now() - start) / parts
 
 
-def compare(
-    title: str, sides: dict[str, Callable[[], np.ndarray]], rounds: int, unit: str, factor: float, warm_up: int = 1
-) -> None:
+def compare(title: str, sides: Sides, rounds: int, unit: str, factor: float, warm_up: int = 1) -> None:
     """Run each side once a round, first so many rounds that do not count, and print a table.
 
     In it: each side's medians over the rounds, their spread, and the median ratio, round by round, to the last side;
@@ -47,12 +46,14 @@ def compare(
     for heading in (f"wall ({unit})", "spread", "ratio", f"CPU ({unit})", "spread", "ratio"):
         table.add_column(heading, justify="right")
     for name, *numbers in zip(sides, medians * factor, spreads, ratios, strict=True):
-        cells = [f"{median:.2f} {spread:.0%} {ratio:.3f}" for median, spread, ratio in zip(*numbers, strict=True)]
-        table.add_row(name, *" ".join(cells).split())
+        cells = []
+        for median, spread, ratio in zip(*numbers, strict=True):
+            cells += [f"{median:.2f}", f"{spread:.0%}", f"{ratio:.3f}"]
+        table.add_row(name, *cells)
     Console(width=120).print(table)
     for what, spread in zip(("wall", "CPU"), spreads.max(axis=0), strict=True):
         if spread > NOISY:
             print(
-                f"Too noisy to tell by {what} time: the rounds of one side differ by {spread:.0%} (limit {NOISY:.0%})."
+                f"Too noisy to tell by {what} time: the rounds of one side differ by {spread:.0%}. Repeat it on an idle"
             )
-            print("Repeat it on an idle machine, or with more --rounds and --steps.", flush=True)
+            print("machine, or with more --rounds and --steps.", flush=True)

@@ -27,8 +27,7 @@ import healthy  # noqa: E402
 import plants  # noqa: E402
 
 HEALTHY = "healthy"
-NOTES = ("outlier-images",)
-"""Codes that are never more than a note."""
+NOTES = ("outlier-images",)  # codes that are never more than a note
 Case = tuple[str, str, list[list[str]]]
 """Code of what is planted, or HEALTHY; its name; for each seed the codes of the faults found, in order."""
 

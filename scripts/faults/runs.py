@@ -28,12 +28,9 @@ from workbench.watch import Watch
 
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
 SIDE, BATCH = 24, 4
-Spoil = Callable[[Batch, int], Batch]
-"""Called with each batch and its step; -1 in validation."""
-Make = Callable[[int], nn.Module]
-"""Seed -> network."""
-Run = Callable[[int], list[Finding]]
-"""Seed -> what was found, in order."""
+Spoil = Callable[[Batch, int], Batch]  # called with each batch and its step; -1 in validation
+Make = Callable[[int], nn.Module]  # seed -> network
+Run = Callable[[int], list[Finding]]  # seed -> what was found, in order
 
 
 class Waves(L.LightningDataModule):
