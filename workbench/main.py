@@ -103,13 +103,10 @@ def _message(error: BaseException) -> str | None:
         return str(mistake)
     kind = type(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        where = error.filename or "while writing"
-        return f"The disk is full ({where}).\nFree some space; --resume latest resumes from the last checkpoint."
+        return f"The disk is full ({error.filename}).\nFree some space, then resume: --resume latest."
     if kind.__name__ == "OutOfMemoryError":
-        return (
-            "The device is out of memory.\nUse a smaller --data.batch_size, smaller samples, or "
-            f"--trainer.precision 16-mixed.\n{str(error).splitlines()[0]}"
-        )
+        smaller = "Use a smaller --data.batch_size, smaller samples, or --trainer.precision 16-mixed."
+        return f"The device is out of memory.\n{smaller}\n{str(error).splitlines()[0]}"
     if kind.__name__ == "MisconfigurationException":  # Lightning's word for a user's mistake
         return str(error)[:1000]
     if kind.__module__.startswith("wandb."):

@@ -14,9 +14,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
-from workbench.callbacks.early_stopping import require_logged
 from workbench.errors import UserError
 from workbench.lightning_private import is_accumulating
+from workbench.monitor import monitor_mode, require_logged
 from workbench.random_states import get_rng_state, set_rng_state
 from workbench.run_progress import NEVER
 
@@ -37,7 +37,7 @@ class Checkpoints(Checkpoint):
 
     Args:
         monitor: The logged metric that the best are chosen by; null keeps the newest as ``best.ckpt``.
-        mode: min if lower is better, max if higher is.
+        mode: min if lower is better, max if higher is; by default as the metric has it.
         every_n_minutes: Save ``last.ckpt`` not only after validations: the most that a killed run loses; 0 for never.
         every_n_steps: The same in optimizer steps; 0 for never.
         snapshots: none, best (by `monitor`), or cycles (the ends of the learning rate's cycles).
@@ -50,7 +50,7 @@ class Checkpoints(Checkpoint):
     def __init__(
         self,
         monitor: str | None = None,
-        mode: Literal["min", "max"] = "min",
+        mode: Literal["min", "max"] | None = None,
         every_n_minutes: NonNegativeFloat = 5.0,
         every_n_steps: NonNegativeInt = 0,
         snapshots: Literal["none", "best", "cycles"] = "none",
@@ -59,7 +59,7 @@ class Checkpoints(Checkpoint):
         if snapshots == "best" and monitor is None:
             raise UserError(
                 "checkpoint.snapshots is best, and checkpoint.monitor names no metric to choose by.\n"
-                "Name it: --checkpoint.monitor NAME --checkpoint.mode min (or max, if higher is better)"
+                "Name it: --checkpoint.monitor NAME"
             )
         self.monitor, self.mode, self.snapshots, self.most = monitor, mode, snapshots, most
         self.every_n_minutes, self.every_n_steps = every_n_minutes, every_n_steps
@@ -82,6 +82,8 @@ class Checkpoints(Checkpoint):
         folder = trainer.log_dir or trainer.default_root_dir  # a broadcast: every process asks
         if stage == "fit":
             self.folder, self._saved_step = Path(folder).absolute() / "checkpoints", None
+        if self.monitor is not None:
+            self.mode = monitor_mode("checkpoint", self.monitor, self.mode, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._saved_step, self._saved_at = trainer.global_step, time.monotonic()

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from lightning.pytorch import LightningModule, Trainer, callbacks
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
-from workbench.errors import UserError
+from workbench.monitor import monitor_mode, require_logged
 
 
 class EarlyStopping(callbacks.EarlyStopping):
@@ -15,7 +15,7 @@ class EarlyStopping(callbacks.EarlyStopping):
 
     Args:
         monitor: The logged metric; null switches early stopping off.
-        mode: min if lower is better, max if higher is.
+        mode: min if lower is better, max if higher is; by default as the metric has it.
         patience: Validations without improvement before the run stops.
         min_delta: The smallest change that counts as an improvement.
     """
@@ -23,16 +23,24 @@ class EarlyStopping(callbacks.EarlyStopping):
     def __init__(
         self,
         monitor: str | None = None,
-        mode: Literal["min", "max"] = "min",
+        mode: Literal["min", "max"] | None = None,
         patience: int = 20,
         min_delta: float = 0.0,
     ) -> None:
+        self.given_mode = mode
         # strict would raise at the end of a run that is over before its first validation
-        super().__init__(monitor, min_delta, patience, mode=mode, strict=False, check_on_train_epoch_end=False)
+        super().__init__(monitor, min_delta, patience, mode=mode or "min", strict=False, check_on_train_epoch_end=False)
 
     @property
     def enabled(self) -> bool:
         return self.monitor is not None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Turn the comparison around where the metric asks for it."""
+        super().setup(trainer, pl_module, stage)
+        mode = monitor_mode("early_stopping", self.monitor, self.given_mode, pl_module) if self.monitor else self.mode
+        if mode != self.mode:
+            self.mode, self.min_delta, self.best_score = mode, -self.min_delta, -self.best_score
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep counting, with the patience that is configured now."""
@@ -49,14 +57,3 @@ class EarlyStopping(callbacks.EarlyStopping):
         if not trainer.sanity_checking:
             require_logged(trainer, "early_stopping.monitor", self.monitor)
         super().on_validation_end(trainer, pl_module)
-
-
-def require_logged(trainer: Trainer, key: str, monitor: str) -> None:
-    """Raise a UserError if a validation during training has not logged the metric that a config key names."""
-    if monitor in trainer.callback_metrics or trainer.state.fn != "fit":
-        return
-    logged = ", ".join(sorted(trainer.callback_metrics))
-    raise UserError(
-        f"{key} is {monitor!r}, which is not logged.\nLogged: {logged or 'nothing'}.\n"
-        f"Name one of them: --{key} NAME --{key.partition('.')[0]}.mode min (or max, if higher is better)"
-    )
