@@ -107,12 +107,11 @@ class CommandLine(LightningCLI):
         if config.get("data"):
             arguments = config.data.get("init_args") or {}
             for key in getattr(load(config.data.class_path), "path_arguments", ()):
-                if given := arguments.get(key):
-                    paths = [
-                        str(Path(path).expanduser().absolute())
-                        for path in ([given] if isinstance(given, str) else given)
-                    ]
-                    arguments[key] = paths[0] if isinstance(given, str) else paths
+                given = arguments.get(key)
+                if isinstance(given, list):
+                    arguments[key] = [_absolute(path) for path in given]
+                elif given:
+                    arguments[key] = _absolute(given)
 
     def instantiate_classes(self) -> None:
         """Build everything; pretrained weights that the checkpoint will replace are not downloaded."""
@@ -225,6 +224,10 @@ class CommandLine(LightningCLI):
             print_scores(results[0], {"Run": self.run and self.run.folder}, title=self.subcommand)
 
     validate = test
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def main(argv: list[str]) -> int:

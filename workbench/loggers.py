@@ -36,6 +36,8 @@ class MetricsCSV(CSVLogger):
     Lightning's own writer deletes the rows of a resumed run, and empties the file before it adds a column.
     """
 
+    experiment = None  # that writer, which Lightning asks for at the start of a run
+
     def __init__(self, run: Run, keep: int | None = None) -> None:
         super().__init__(run.root, name=run.name, version=run.version)
         self._path, self._keep = run.folder / "metrics.csv", keep
@@ -52,6 +54,23 @@ class MetricsCSV(CSVLogger):
 
     @rank_zero_only
     def save(self) -> None:
+        if self._buffer:  # else an error before the first step changes nothing
+            self._write()
+
+    def finalize(self, status: str) -> None:
+        self.save()
+
+    def write_down(self) -> int | None:
+        """Write what is buffered, before a checkpoint is saved; the rows in the file, None on all ranks but 0."""
+        if rank_zero_only.rank > 0:
+            return None
+        self._write()
+        if self._written:
+            with self._path.open("r+b") as file:
+                os.fsync(file.fileno())
+        return self._written
+
+    def _write(self) -> None:
         """Append what is buffered; at first, and where there is a new column, write the whole file atomically."""
         columns = set(self._columns).union(*self._buffer)
         if self._columns and columns == set(self._columns):
@@ -71,28 +90,13 @@ class MetricsCSV(CSVLogger):
                 self._path.unlink(missing_ok=True)
         self._buffer = []
 
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        if self._buffer:
-            self.save()
-
-    def write_down(self) -> int | None:
-        """Write what is buffered, before a checkpoint is saved; the rows in the file, None on all ranks but 0."""
-        if rank_zero_only.rank > 0:
-            return None
-        self.save()
-        if self._written:
-            with self._path.open("r+b") as file:
-                os.fsync(file.fileno())
-        return self._written
-
     def _read(self) -> list[dict[str, str]]:
         """The rows to keep; a run that was killed while writing left an incomplete last one."""
+        keep, self._keep = self._keep, None
         if not self._path.is_file():
             return []
         with self._path.open(newline="", encoding="utf-8") as file:
             rows = [row for row in csv.DictReader(file) if None not in row.values()]
-        keep, self._keep = self._keep, None
         return rows[:keep]
 
 
@@ -132,7 +136,7 @@ def _has_credentials() -> bool:
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     settings = ConfigParser()
-    settings.read(_wandb_config() / "settings")
+    settings.read(_wandb_config() / "settings")  # where `wandb login --host` leaves a server of one's own
     url = os.environ.get("WANDB_BASE_URL") or settings.get("default", "base_url", fallback="")
     host = urlsplit(url).netloc  # with its port, as `wandb login` writes it into the netrc file
     name = "_netrc" if os.name == "nt" else ".netrc"

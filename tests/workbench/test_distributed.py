@@ -20,45 +20,33 @@ from workbench.errors import UserError
 from workbench.strategies import allow_unused_parameters
 
 
-@pytest.fixture
-def variables(monkeypatch):
-    def set_all(**values: str) -> None:
-        for name, value in values.items():
-            monkeypatch.setenv(name, value)
-
-    for name in ("MASTER_ADDR", "MASTER_PORT"):  # Lightning sets them: removed again after the test
-        set_all(**{name: ""})
-        monkeypatch.delenv(name)
-    return set_all
-
-
-def test_alone_and_by_torchrun(variables):
+def test_alone_and_by_torchrun():
     assert find_launch() == Launch() and Launch().broadcast(lambda: "mine") == "mine"
-    variables(TORCHELASTIC_RUN_ID="42", RANK="3", LOCAL_RANK="1", WORLD_SIZE="4")
+    os.environ.update(TORCHELASTIC_RUN_ID="42", RANK="3", LOCAL_RANK="1", WORLD_SIZE="4")
     assert find_launch() == Launch(rank=3, size=4)
-    variables(TORCHELASTIC_MAX_RESTARTS="3")
+    os.environ.update(TORCHELASTIC_MAX_RESTARTS="3")
     with pytest.raises(UserError, match="--max-restarts is not supported.*--resume latest"):
         find_launch()
 
 
-def test_slurm(variables, monkeypatch):
-    variables(SLURM_NTASKS="4", SLURM_NTASKS_PER_NODE="2", SLURM_PROCID="3", SLURM_JOB_ID="1234")
-    variables(SLURM_NODELIST="node[07-08]")
+def test_slurm():
+    os.environ.update(SLURM_NTASKS="4", SLURM_NTASKS_PER_NODE="2", SLURM_PROCID="3", SLURM_JOB_ID="1234")
+    os.environ.update(SLURM_NODELIST="node[07-08]")
     assert find_launch() == Launch(rank=3, size=4), "without srun nobody numbers the job's commands"
-    variables(SLURM_STEP_ID="0")
+    os.environ.update(SLURM_STEP_ID="0")
     assert find_launch() == Launch(3, 4, "slurm 1234.0")
     assert (os.environ["MASTER_ADDR"], os.environ["MASTER_PORT"]) == ("node07", "16234")
-    monkeypatch.delenv("SLURM_NTASKS_PER_NODE")
+    del os.environ["SLURM_NTASKS_PER_NODE"]
     with pytest.raises(UserError, match="ntasks-per-node"):
         find_launch()
 
 
-def test_lightnings_own_processes(variables):
-    variables(WORKBENCH_RUN_VERSION="20260101-000000", LOCAL_RANK="0")
+def test_lightnings_own_processes():
+    os.environ.update(WORKBENCH_RUN_VERSION="20260101-000000", LOCAL_RANK="0")
     assert find_launch() == Launch(), "the one that started the others"
-    variables(LOCAL_RANK="2")
+    os.environ.update(LOCAL_RANK="2")
     assert find_launch() == Launch(rank=2, inherited="20260101-000000")
-    variables(LOCAL_RANK="0", NODE_RANK="1", MASTER_ADDR="host", MASTER_PORT="29500")
+    os.environ.update(LOCAL_RANK="0", NODE_RANK="1", MASTER_ADDR="host", MASTER_PORT="29500")
     assert find_launch(num_nodes=2) == Launch(rank=1, size=2), "the same command on each machine"
     assert find_launch(num_nodes=1) == Launch()
 
@@ -117,18 +105,18 @@ NODES = {"num_nodes": 2, "strategy": "ddp", "barebones": False}
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*AMP with fp16", "ignore:.*precision=16")
-def test_what_does_not_fit_the_machine_is_named(options, expected, variables):
+def test_what_does_not_fit_the_machine_is_named(options, expected):
     if options.get("accelerator") == "gpu" and torch.cuda.is_available():
         pytest.skip("there is a GPU")
     with pytest.raises(UserError, match=expected):
         make(**options)
 
 
-def test_a_trainer_that_fits_writes_checkpoints_atomically(variables):
-    variables(MASTER_ADDR="host")
+def test_a_trainer_that_fits_writes_checkpoints_atomically():
+    os.environ.update(MASTER_ADDR="host")
     trainer = make(**NODES)
     assert trainer.world_size == 2 and isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
-    variables(TORCHELASTIC_RUN_ID="1", RANK="0", LOCAL_RANK="0", WORLD_SIZE="3", MASTER_PORT="29500")
+    os.environ.update(TORCHELASTIC_RUN_ID="1", RANK="0", LOCAL_RANK="0", WORLD_SIZE="3", MASTER_PORT="29500")
     with pytest.raises(UserError, match=r"3 processes were started, but .* is 1(.|\n)*--trainer\.devices"):
         make()  # each would train alone
 

@@ -45,10 +45,6 @@ def test_other_ranks_use_the_folder_of_rank_0(tmp_path, monkeypatch):
 
 
 def test_a_job_that_slurm_requeues_continues_in_its_folder(tmp_path, monkeypatch):
-    for name in ("MASTER_ADDR", "MASTER_PORT"):  # set by Lightning: removed again after the test
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
-
     def start(number: str, kind: str = "") -> Run:
         for name, value in {"NTASKS": "1", "JOB_ID": number, "STEP_ID": "0", "PROCID": "0"}.items():
             monkeypatch.setenv(f"SLURM_{name}", value)
