@@ -25,7 +25,7 @@ def test_alone_and_by_torchrun():
     os.environ.update(TORCHELASTIC_RUN_ID="42", RANK="3", LOCAL_RANK="1", WORLD_SIZE="4")
     assert find_launch() == Launch(rank=3, size=4)
     os.environ.update(TORCHELASTIC_MAX_RESTARTS="3")
-    with pytest.raises(UserError, match="--max-restarts is not supported.*--resume latest"):
+    with pytest.raises(UserError, match=r"--max-restarts is not supported.*--resume latest"):
         find_launch()
 
 

@@ -92,5 +92,5 @@ def test_what_differs_from_the_checkpoint_is_printed(tmp_path, capsys):
     compare_configs(str(tmp_path / "last.ckpt"), now, verbose=True)
     assert capsys.readouterr().out == "Differs from the checkpoint: data.a 1 -> 2, data.c None -> 3\n"
     model["init_args"]["optimizer"]["class_path"] = "Adam"
-    with pytest.raises(UserError, match="optimizer.class_path SGD -> Adam"):
+    with pytest.raises(UserError, match=r"optimizer.class_path SGD -> Adam"):
         compare_configs(str(tmp_path / "last.ckpt"), now, verbose=True)
