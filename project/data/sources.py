@@ -47,9 +47,10 @@ def find_entries(source: str, root: str | Sequence[str] | None, target_root: str
     if source in datasets.__all__:
         return find_torchvision(source, cache)
     known = ("demo", "drawings", "folder", *datasets.__all__)
-    exact = [name for name in known if name.lower() == source.lower()]
+    by_lower = {name.lower(): name for name in known}
+    hint = did_you_mean(by_lower.get(source.lower(), source), known)
     raise UserError(
-        f"--data.source {source} is unknown.{did_you_mean(source, exact or known)}\n"
+        f"--data.source {source} is unknown.{hint}\n"
         "It takes demo, drawings, folder (with --data.root), or a torchvision image data set (CIFAR10)."
     )
 

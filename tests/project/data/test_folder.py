@@ -49,40 +49,26 @@ def test_several_folders_are_merged_under_their_names(tmp_path):
 @pytest.mark.parametrize(("train", "val", "test"), [("train", "val", "test"), ("Train", "valid", "TEST")])
 def test_ready_made_splits(tmp_path, train, val, test, capsys):
     make(tmp_path, f"{train}/cat/a.png", f"{train}/b.png", f"{val}/cat/c.png", f"{test}/d.png", "extra/e.png", "f.png")
-    assert {entry.name: (entry.part, entry.tag) for entry in find_images(str(tmp_path))} == {
-        f"{train}/cat/a.png": ("train", "cat"),
-        f"{train}/b.png": ("train", ""),
-        f"{val}/cat/c.png": ("val", "cat"),
-        f"{test}/d.png": ("test", ""),
-    }
+    assert [(entry.name, entry.part, entry.tag) for entry in find_images(str(tmp_path))] == sorted([
+        (f"{train}/b.png", "train", ""), (f"{train}/cat/a.png", "train", "cat"),
+        (f"{val}/cat/c.png", "val", "cat"), (f"{test}/d.png", "test", ""),
+    ])  # fmt: skip
     assert "2 images beside them were ignored" in capsys.readouterr().out
 
 
-def test_an_empty_train_folder_beside_test_is_not_mixed_with_it(tmp_path):
-    (tmp_path / "train").mkdir()
-    make(tmp_path, "test/b.png")
-    assert [entry.part for entry in find_images(str(tmp_path))] == ["test"]
+def test_a_train_folder_makes_ready_made_splits_beside_test_even_if_empty_and_not_alone(tmp_path):
+    (tmp_path / "one" / "train").mkdir(parents=True)
+    assert [entry.part for entry in find_images(make(tmp_path / "one", "test/b.png"))] == ["test"]
+    assert {entry.part for entry in find_images(make(tmp_path / "two", "train/a.png", "other/b.png"))} == {"all"}
 
 
-def test_a_train_folder_alone_is_no_ready_made_split(tmp_path):
-    make(tmp_path, "train/a.png", "other/b.png")
-    assert {entry.part for entry in find_images(str(tmp_path))} == {"all"}
-
-
-def test_pairs_match_by_path_without_extension(tmp_path):
-    inputs = make(tmp_path / "in", "a.png", "deep/b.png", "dot.s.png")
-    targets = make(tmp_path / "out", "a.jpg", "deep/b.PNG", "dot.s.png")
+def test_pairs_match_by_path_without_extension_or_carry_their_problem(tmp_path):
+    inputs = make(tmp_path / "in", "a.png", "deep/b.png", "dot.s.png", "two.png", "twin.png", "twin.jpg", "only.png")
+    targets = make(tmp_path / "out", "a.jpg", "deep/b.PNG", "dot.s.png", "two.png", "two.jpg", "twin.png", "alone.png")
     entries = find_images(inputs, targets)
-    assert [entry.problem for entry in entries] == ["", "", ""]
-    found = [os.path.relpath(entry.target_path, targets) for entry in entries]
+    found = [os.path.relpath(entry.target_path, targets) for entry in entries if not entry.problem]
     assert found == ["a.jpg", str(Path("deep/b.PNG")), "dot.s.png"]
-
-
-def test_pairs_that_do_not_match_carry_their_problem(tmp_path):
-    inputs = make(tmp_path / "in", "a.png", "two.png", "twin.png", "twin.jpg", "only.png")
-    targets = make(tmp_path / "out", "a.png", "two.png", "two.jpg", "twin.png", "alone.png")
-    problems = {entry.name: entry.problem for entry in find_images(inputs, targets)}
-    assert problems["a.png"] == ""
+    problems = {entry.name: entry.problem for entry in entries}
     assert "no target" in problems["only.png"]
     assert "without an input" in problems["alone.png"]
     assert all("no single target" in problems[name] for name in ("two.png", "twin.png", "twin.jpg"))

@@ -85,23 +85,17 @@ def test_every_kind_of_bad_file_is_in_one_error_of_ten_lines(good, cache):
     assert len(run(good, cache, excluded=set(expected))) == 3  # nobody minds those that are left out
 
 
-def test_skip_warns_with_every_name_and_keeps_the_good_ones(good, cache):
+@pytest.mark.parametrize("workers", [1, 3])
+def test_skip_warns_with_every_name_and_the_second_pass_reads_nothing(good, cache, monkeypatch, workers):
     expected = plant_bad_files(good)
     with pytest.warns(UserWarning, match="Left out 7 of 10") as warned:
-        found = run(good, cache, on_bad_image="skip")
+        found = run(good, cache, on_bad_image="skip", workers=workers)
     assert [r.name for r in found] == ["good 0.png", "good 1.png", "good 2.png"]
     assert all(name in str(warned[0].message) for name in expected)
     assert len(warned) == 1  # Pillow's own warning of the bomb is not shown on top
-
-
-@pytest.mark.parametrize("workers", [1, 3])
-def test_the_second_pass_reads_nothing_good_or_bad(good, cache, monkeypatch, workers):
-    plant_bad_files(good)
-    with pytest.warns(UserWarning):
-        first = run(good, cache, on_bad_image="skip", workers=workers)
     monkeypatch.setattr(index, "decode", lambda *_, **__: pytest.fail("decoded again"))
     with pytest.warns(UserWarning, match="Left out 7"):
-        assert run(good, cache, on_bad_image="skip", workers=workers) == first
+        assert run(good, cache, on_bad_image="skip", workers=workers) == found
 
 
 def test_only_what_changed_is_read_again_and_changes_the_digest_on_either_side(tmp_path, cache, monkeypatch):

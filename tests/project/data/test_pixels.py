@@ -58,24 +58,6 @@ def test_pairs_in_any_order_and_the_file_holds_what_decoding_gives(folders, cach
                 np.testing.assert_array_equal(side, whole[window])
 
 
-@pytest.mark.parametrize("kept", [True, False])
-@pytest.mark.parametrize("resize", [None, 3])
-def test_masks_keep_their_classes(folders, cache, kept, resize):
-    classes = [np.random.default_rng(n).integers(0, 5, (h, w), np.uint8) for n, (w, h) in enumerate(SIZES)]
-    for number, array in enumerate(classes):
-        Image.fromarray(array).save(f"{folders[1]}/{number}.png")
-    records = index_images(find_images(*folders[:2]), cache=cache, masks=True)
-    options = {"channels": 3, "resize": resize, "masks": True}
-    store = PixelStore(records, file=keep(records, cache, **options) if kept else None, **options)
-    for position, array in enumerate(classes):
-        mask, height, width = store.target(position), store.height(position), store.width(position)
-        # Nearest neighbor: the pixel under each new pixel's center.
-        rows = ((np.arange(height) + 0.5) * len(array) / height).astype(int)
-        columns = ((np.arange(width) + 0.5) * len(array[0]) / width).astype(int)
-        np.testing.assert_array_equal(mask[..., 0], array[rows][:, columns])
-        assert store[position].shape == (height, width, 3)
-
-
 def test_travels_without_pixels_and_reads_in_the_other_process(single, cache):
     records, arrays = single
     store = PixelStore(records, channels=3, file=keep(records, cache))
