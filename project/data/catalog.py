@@ -56,16 +56,13 @@ class Catalog(NamedTuple):
     splits: Splits  # of "train", "val" and "test": images sorted by name; extra pairs come last in "train"
     statistics: Statistics | None  # of the training images without extra pairs
     target_statistics: Statistics | None  # of their targets; the same object without any, and for masks
-    extra: dict[str, Any]  # of extra pairs: "folder", and the ensemble's "members"
+    extra: dict[str, Any]  # of extra pairs: how many "images", the "folder", and the ensemble's "members"
     file: PixelFile | None
 
 
 def build_catalog(settings: Settings, pairs: PairMaker, cache: Cache, *, workers: int = 1) -> Catalog:
-    """List, check, split, measure and decode the images.
-
-    Every step is cached by what it depends on: the second time, and in every further process, files are only listed,
-    their sizes and times compared.
-    """
+    """List, check, split, measure and decode the images, each cached by what it depends on: the second time, and in
+    every further process, files are only listed, their sizes and times compared."""
     entries = find_entries(settings.source, settings.root, settings.target_root, cache)
     excluded = read_exclusions(settings.exclude, entries) if settings.exclude else set()
     options: dict[str, Any] = {"cache": cache, "workers": workers}
@@ -78,12 +75,13 @@ def build_catalog(settings: Settings, pairs: PairMaker, cache: Cache, *, workers
         splits = split_images(records, settings.fractions, file=cache.path(settings.split_file))
     if excluded:
         splits = _without(splits, excluded, settings.exclude)
-    own, extra = [*splits["train"]], {}
+    own, extra = splits["train"], {}
     if settings.extra_pairs and not settings.only_split:
         manifest = read_manifest(settings.extra_pairs, pairs, settings.channels)
-        extra = {"folder": _absolute(settings.extra_pairs), "members": manifest["members"]}
         held_out = splits["val"] + splits["test"]
-        splits["train"] += extra_records(settings.extra_pairs, manifest, entries, held_out, **checks)
+        more = extra_records(settings.extra_pairs, manifest, entries, held_out, **checks)
+        splits["train"] = own + more
+        extra = {"images": len(more), "folder": _absolute(settings.extra_pairs), "members": manifest["members"]}
     everything = [record for part in PARTS for record in splits[part]]
     file = decode_once(everything, limit_gb=settings.decoded_cache_gb, **options, **settings.pixels)
     statistics = targets = None

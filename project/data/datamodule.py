@@ -154,7 +154,7 @@ class ImageDataModule(LightningDataModule):
         self.train_dataloader()  # its errors come here, before a run's folder is filled
         if self.trainer is not None and self.trainer.limit_val_batches:
             self.val_dataloader()
-        extra = f" ({self._extra_pairs} of them extra pairs)" if self._extra_pairs else ""
+        extra = f" ({self._catalog.extra['images']} of them extra pairs)" if self._catalog.extra else ""
         train, val, test = (len(paths) for paths in self.splits.values())
         mean, std = (" ".join(f"{v:.3f}" for v in part) for part in (self.statistics.mean, self.statistics.std))
         counts = f"{train} train{extra}, {val} val, {test} test"
@@ -162,12 +162,8 @@ class ImageDataModule(LightningDataModule):
 
     @property
     def images(self) -> dict[str, list[ImageRecord]]:
-        """What is known of every image of every split, in the order of its dataset; empty before `setup`."""
+        """What is known of every image of every split, in the order of its dataset; empty before `prepare_data`."""
         return {} if self._catalog is None else self._catalog.splits
-
-    @property
-    def _extra_pairs(self) -> int:
-        return sum(bool(record.origin) for record in self.images.get("train", []))
 
     @property
     def normalization(self) -> dict[str, tuple[list[float], list[float]]]:
@@ -181,8 +177,8 @@ class ImageDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint, as plain values: the statistics, and a fingerprint of each split."""
         splits: dict[str, Any] = {part: fingerprint(records) for part, records in self.images.items()}
-        if self._extra_pairs:
-            splits["train"]["extra_pairs"] = {"images": self._extra_pairs, **self._catalog.extra}
+        if self._catalog is not None and self._catalog.extra:
+            splits["train"]["extra_pairs"] = self._catalog.extra
         measured = {"statistics": self.statistics, "target_statistics": self.target_statistics}
         return {name: found.to_plain() for name, found in measured.items() if found is not None} | {"splits": splits}
 
@@ -228,12 +224,11 @@ class ImageDataModule(LightningDataModule):
 
     def dataset(self, split: str, training: bool = False) -> ImageDataset:
         """The images of a split, as evaluation sees them, or with random crops and changes for training."""
-        if self._catalog is None:
-            raise UserError("The images are not read yet: run setup() first.")
-        if not self.images[split]:
-            kair = self.protocol == "kair"
-            why = "protocol kair is for the command test" if kair else "give it a share in data.fractions"
-            raise UserError(f"There is no {split} image: {why}.")
+        if not self.images.get(split):
+            raise UserError(
+                f"There is no {split} image. Run setup() first; data.fractions must give each split a share, and\n"
+                "data.protocol kair, which makes every image a test image, is for the command test alone."
+            )
         keys = image_keys([record.digest for record in self.images[split]], self._seed())
         augmenter = Augmenter(self.augment, self.crop, self.settings.target == "mask") if training else None
         store = PixelStore(self.images[split], file=self._catalog.file, **self.settings.pixels)
@@ -269,9 +264,8 @@ class ImageDataModule(LightningDataModule):
     def make_batch(self, raw: RawBatch, training: bool = False, half: bool = False) -> Batch:
         """What the model sees of a batch, on any device.
 
-        Args:
-            training: random numbers from the device's generator; else from each image and the seed.
-            half: at half the size, each pixel the mean of four; noise and hints come after that.
+        Random numbers come in `training` from the device's generator, else from each image and the seed. At `half` the
+        size each pixel is the mean of four; noise and hints come after that.
         """
         image = _unit(raw.image, half)
         if raw.target is not None and self.settings.target == "mask":

@@ -39,17 +39,13 @@ def read_manifest(folder: str, pairs: PairMaker, channels: int) -> dict[str, Any
         manifest = json.loads((Path(folder).expanduser() / MANIFEST).read_text("utf-8"))
         kind, found = manifest.get("kind", "pictures"), {name: manifest[name] for name in ("members", "pairs")}
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"--data.extra_pairs {folder} has no readable {MANIFEST} ({error}).\n"
-            "`python -m project ensemble --input FOLDER --output OUT --min_confidence 0.98` writes OUT/pairs."
-        ) from error
+        way_out = "`python -m project ensemble --input FOLDER --output OUT --min_confidence 0.98` writes OUT/pairs."
+        raise UserError(f"--data.extra_pairs {folder} has no readable {MANIFEST} ({error}).\n{way_out}") from error
     further = len(pairs.normalization([0.0] * channels, [1.0] * channels)[0]) - channels
     if kind != kind_of(pairs) or (kind == "pictures" and further):
         wanted = kind_of(pairs) if kind != kind_of(pairs) else f"{further} more channels (a noise map)"
-        raise UserError(
-            f"--data.extra_pairs {folder} holds {kind}, and data.pairs {type(pairs).__name__} needs {wanted}.\n"
-            "Use pairs of an ensemble of such networks."
-        )
+        name = type(pairs).__name__
+        raise UserError(f"--data.extra_pairs {folder} holds {kind}, and data.pairs {name} needs {wanted}.")
     return found
 
 

@@ -36,11 +36,8 @@ def find_images(root: str | Sequence[str], target_root: str | None = None) -> li
 def walk(folder: Path, key: str) -> list[tuple[str, str, str]]:
     """Every image file below a folder, by its extension alone, sorted by name; UserErrors name the option `key`.
 
+    (POSIX path relative to the folder, absolute path, "") for each, and for a folder that cannot be opened the problem.
     Symbolic links are followed; hidden files and folders are ignored.
-
-    Returns:
-        (POSIX path relative to the folder, absolute path, problem) for each; a problem is empty but for a folder that
-        cannot be opened, which is listed as one such "file".
     """
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"

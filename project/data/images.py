@@ -59,12 +59,9 @@ def decode(path: str | Path | BinaryIO, channels: int, mask: bool = False) -> np
 
     Transparency is laid over white; palettes, CMYK and one bit become RGB or gray; gray comes from color by the luma of
     ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B). Grays of 16 bits are divided by 257 and rounded; of 16-bit colors Pillow
-    keeps the upper byte, at most one level off.
+    keeps the upper byte, at most one level off. A mask keeps its class numbers as they are, of a palette the indices.
 
-    A mask keeps its class numbers as they are, of a palette the indices: (H, W, 1).
-
-    Raises:
-        BadImage: with a short reason; a decompression bomb (above Pillow's limit) is not decoded first.
+    BadImage gives a short reason; a decompression bomb (above Pillow's limit) is not decoded first.
     """
     try:
         with Image.open(path) as image:
@@ -142,10 +139,7 @@ def run_parallel(
     """
     with ThreadPoolExecutor(workers) as pool:
         chunks = (items[start : start + AHEAD * workers] for start in range(0, len(items), AHEAD * workers))
-        try:
-            yield from with_progress(chain.from_iterable(pool.map(function, one) for one in chunks), len(items), title)
-        finally:  # after a failure or an interrupt
-            pool.shutdown(cancel_futures=True)
+        yield from with_progress(chain.from_iterable(pool.map(function, one) for one in chunks), len(items), title)
 
 
 def with_progress(results: Iterable[Result], total: int, title: str) -> Iterable[Result]:

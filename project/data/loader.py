@@ -1,7 +1,4 @@
-"""From stored images to batches, in an order that follows from (seed, epoch, position) alone.
-
-So it repeats bit by bit with any number of workers, and training resumes in the middle of an epoch.
-"""
+"""From stored images to batches, in an order that follows from (seed, epoch, position) alone, whatever the workers."""
 
 from __future__ import annotations
 
@@ -61,10 +58,8 @@ class _Sampler(DistributedSampler):
 
 
 class TrainingSampler(_Sampler):
-    """Yields draws of `length` images in an order that follows from (seed, epoch); as many on every process.
-
-    Each image is drawn `repeats` times in an epoch; with one weight per image, with replacement in proportion.
-    """
+    """Yields each of `length` images `repeats` times an epoch, or by its weight with replacement, in an order that
+    follows from (seed, epoch); as many on every process."""
 
     def __init__(self, length: int, seed: int, repeats: int = 1, weights: np.ndarray | None = None) -> None:
         self.length, self.seed, self.total, self.weights = length, seed, length * repeats, weights
@@ -164,11 +159,9 @@ class ImageDataset(Dataset[RawBatch]):
         if training and self.augmenter.augment.quarter_turns:
             sizes |= {size[::-1] for size in sizes}
         if len(sizes) > 1:
-            first, second = (f"{width}x{height}" for height, width in sorted(sizes)[:2])
-            way_out = "Take them one by one: --data.eval_batch_size 1; or cut out their middles: --data.eval_crop 64."
-            if training:
-                way_out = "Cut squares out of them: --data.crop 64; or turn off --data.augment.quarter_turns."
-            raise UserError(f"A batch holds images of one size, and these are {first} and {second} pixels.\n{way_out}")
+            found = " and ".join(f"{width}x{height}" for height, width in sorted(sizes)[:2])
+            way_out = "--data.crop 64" if training else "--data.eval_crop 64, or --data.eval_batch_size 1"
+            raise UserError(f"A batch holds images of one size, and these are {found} pixels. Set {way_out}.")
 
     def _draw(self, number: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
         height, width = self.store.height(number), self.store.width(number)

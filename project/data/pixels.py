@@ -60,7 +60,7 @@ class PixelStore:
         self.records, self.channels, self.resize, self.masks, self.file = records, channels, resize, masks, file
         self.has_targets = bool(records) and not masks and all(record.target_path for record in records)
         self.mapped = file is not None  # pixels come at next to no cost
-        self._sizes = [resized(record.width, record.height, resize) for record in records]
+        self._sizes = [resized(record.width, record.height, resize) for record in records]  # (width, height)
         self._bytes: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -84,11 +84,9 @@ class PixelStore:
         return self.records[position].target_path is not None
 
     def height(self, position: int) -> int:
-        """Rows, after resizing."""
         return self._sizes[position][1]
 
     def width(self, position: int) -> int:
-        """Columns, after resizing."""
         return self._sizes[position][0]
 
     def __getstate__(self) -> dict:

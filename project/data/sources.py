@@ -47,8 +47,7 @@ def find_entries(source: str, root: str | Sequence[str] | None, target_root: str
     if source in datasets.__all__:
         return find_torchvision(source, cache)
     known = ("demo", "drawings", "folder", *datasets.__all__)
-    by_lower = {name.lower(): name for name in known}
-    hint = did_you_mean(by_lower.get(source.lower(), source), known)
+    hint = did_you_mean({name.lower(): name for name in known}.get(source.lower(), source), known)
     raise UserError(
         f"--data.source {source} is unknown.{hint}\n"
         "It takes demo, drawings, folder (with --data.root), or a torchvision image data set (CIFAR10)."
@@ -63,8 +62,9 @@ def partners(source: str, root: str | Sequence[str] | None, target_root: str | N
 
 
 def find_torchvision(name: str, cache: Cache) -> list[Entry]:
-    """The images of a data set of torchvision: downloaded once below torchvision/ in the cache, exported once as
-    NAME/{train,val,test}/CLASS/000001.png, then read like a folder; without splits of its own as NAME/CLASS/000001.png.
+    """The images of a data set of torchvision: downloaded and exported once into the cache, then read like a folder.
+
+    NAME/{train,val,test}/CLASS/000001.png, or NAME/CLASS/000001.png without splits of its own.
     """
     if not cache.path(name).is_dir():
         with cache.writing(name, folder=True) as folder:
@@ -87,8 +87,7 @@ def _download(name: str, folder: Path) -> dict[str, Any]:
     except Exception as error:  # no network, a wrong checksum, no such file, a missing library
         raise UserError(
             f"--data.source {name} is not available: {one_line(error, 160)}\n"
-            f"Run this once where there is a network; or put the files that torchvision.datasets.{name} downloads\n"
-            f"into {folder}; or use your own: --data.root FOLDER."
+            f"Run this once where there is a network, put the set's files into {folder}, or use --data.root FOLDER."
         ) from error
     finally:
         socket.setdefaulttimeout(timeout)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from project.data.cache import Cache
-from project.data.images import ImageRecord
+from project.data.images import ImageRecord, content_digest
 from workbench.console import rank_zero_print
 from workbench.errors import UserError
 
@@ -45,7 +44,7 @@ def split_images(
 def fingerprint(records: Sequence[ImageRecord]) -> dict[str, int | str]:
     """The number of images, and a hash of their contents whatever their names and places."""
     digests = "\n".join(sorted(record.digest for record in records))
-    return {"images": len(records), "fingerprint": hashlib.blake2b(digests.encode(), digest_size=16).hexdigest()}
+    return {"images": len(records), "fingerprint": content_digest(digests.encode())}
 
 
 def _exact_counts(total: int, shares: dict[str, float]) -> dict[str, int]:
@@ -69,10 +68,7 @@ def _keep_ready(records: Sequence[ImageRecord], shares: dict[str, float], seed: 
         splits[record.part if record.part in PARTS else "train"].append(record)
     if not splits["train"]:
         ready = " and ".join(part for part in PARTS if splits[part])
-        raise UserError(
-            f"No image is left to train on: all {len(records)} usable ones lie in the ready-made {ready}.\n"
-            "Fix those in train, or give others."
-        )
+        raise UserError(f"No image is left to train on: all {len(records)} usable ones lie in the ready-made {ready}.")
     cut = [part for part in PARTS if not splits[part] and shares[part] > 0]
     if cut:
         splits |= _assign(splits["train"], {part: shares[part] for part in ("train", *cut)}, seed, file)
@@ -87,10 +83,7 @@ def _assign(records: Sequence[ImageRecord], shares: dict[str, float], seed: int,
         groups[record.digest].append(record)
     wanted = [part for part in shares if shares[part] > 0]
     if len(groups) < len(wanted):
-        raise UserError(
-            f"{len(groups)} different images are too few: one each is needed for {', '.join(wanted)}.\n"
-            "Give more images (--data.root FOLDER)."
-        )
+        raise UserError(f"{len(groups)} different images are too few: {', '.join(wanted)} need one each (--data.root).")
     rows, by_digest = _earlier_split(file, groups.keys())
     splits: Splits = {part: [] for part in shares}
     new = []
@@ -100,8 +93,7 @@ def _assign(records: Sequence[ImageRecord], shares: dict[str, float], seed: int,
         if part in splits:
             splits[part] += group
         else:  # larger groups first: single images can then fill every split exactly
-            order = hashlib.blake2b(f"{seed}:{digest}".encode(), digest_size=16).hexdigest()
-            new.append((-len(group), order, group))
+            new.append((-len(group), content_digest(f"{seed}:{digest}".encode()), group))
     counts = _exact_counts(len(records), shares)
     new.sort(key=lambda item: item[:2])
     for place, (_, _, group) in enumerate(new):
@@ -109,10 +101,8 @@ def _assign(records: Sequence[ImageRecord], shares: dict[str, float], seed: int,
         choice = empty if len(new) - place <= len(empty) else wanted
         splits[max(choice, key=lambda part: counts[part] - len(splits[part]))] += group
     if empty := [part for part in wanted if not splits[part]]:
-        raise UserError(
-            f"No image is left for {' and '.join(empty)}: the earlier split {file} keeps all others in place.\n"
-            "Give more images, or remove that file to split anew."
-        )
+        parts = " and ".join(empty)
+        raise UserError(f"No image is left for {parts}: give more, or remove {file}, which keeps all others in place.")
     now = {record.name: [record.digest, part] for part, group in splits.items() for record in group}
     if file is not None and rows | now != rows:  # images that are gone for now are remembered
         Cache(file.parent).write_json(file.name, {"images": dict(sorted((rows | now).items()))})

@@ -25,7 +25,6 @@ class Statistics:
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Statistics:
-        """What `to_plain` gave."""
         return cls(torch.tensor(plain["mean"]), torch.tensor(plain["std"]), plain["pixels"])
 
     def to_plain(self) -> dict[str, Any]:

@@ -165,8 +165,8 @@ def test_evaluation_takes_whole_images_or_their_middles():
 @pytest.mark.parametrize(
     ("sizes", "crop", "training", "message"),
     [
-        ([(20, 30), (20, 31)], None, True, r"30x20 and 31x20 pixels(.|\n)*--data\.crop"),
-        ([(20, 30), (20, 31)], None, False, r"30x20 and 31x20 pixels(.|\n)*--data\.eval_batch_size 1"),
+        ([(20, 30), (20, 31)], None, True, r"30x20 and 31x20 pixels.*--data\.crop"),
+        ([(20, 30), (20, 31)], None, False, r"30x20 and 31x20 pixels.*--data\.eval_batch_size 1"),
         ([(20, 20), (20, 31)], 21, False, "20x20 and 21x20"),
         ([(20, 30), (20, 30)], None, True, "30x20 and 20x30"),  # a quarter turn swaps the sides
     ],
