@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import metadata
 from random import Random
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 from project.data.images import Window
 from workbench.errors import UserError
 
+ALBUMENTATIONS = "2.0.8"  # the last release under the MIT license
 Sides = tuple[np.ndarray, np.ndarray | None]  # an image and its target, uint8 (H, W, C)
 
 
@@ -120,6 +122,7 @@ class Augmenter:
         augment, move, recolor = self.augment, None, None
         if not (augment.moves or augment.brightness or augment.contrast):
             return move, recolor  # the import takes a second
+        _check_albumentations()
         os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for a newer version
         import albumentations as A
         import cv2
@@ -145,3 +148,14 @@ def center_window(height: int, width: int, side: int) -> Window:
     """Rows and columns of the middle, at most `side` pixels high and wide."""
     top, left = max(height - side, 0) // 2, max(width - side, 0) // 2
     return slice(top, top + side), slice(left, left + side)
+
+
+def _check_albumentations() -> None:
+    names = ("albumentations", "albumentationsx")
+    installed = {name: one.version for name in names for one in metadata.distributions(name=name)}
+    if installed != {"albumentations": ALBUMENTATIONS}:
+        raise UserError(
+            f"data.augment needs albumentations {ALBUMENTATIONS}; installed: {installed or 'none'}. Its successor "
+            "albumentationsx is AGPL and has\nthe same import name. Uninstall it, then "
+            f"pip install albumentations=={ALBUMENTATIONS}"
+        )

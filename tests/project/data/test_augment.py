@@ -1,6 +1,8 @@
 """Augmentation: what moves, that pairs stay together, and that everything follows from the draw's seed."""
 
 import pickle
+from importlib import metadata
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -148,3 +150,14 @@ def test_everything_follows_from_the_seed_and_the_stored_image_stays(channels, c
 def test_impossible_values(name, value):
     with pytest.raises(UserError, match=f"data.augment.{name} is {value}"):
         Augment(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "installed", [{}, {"albumentations": "2.0.9"}, {"albumentations": "2.0.8", "albumentationsx": "2.1.0"}]
+)
+def test_another_albumentations_is_refused(monkeypatch, installed):
+    found = lambda name: [SimpleNamespace(version=installed[name])] if name in installed else []  # noqa: E731
+    monkeypatch.setattr(metadata, "distributions", found)
+    Augmenter(Augment(), 16)  # flips need none
+    with pytest.raises(UserError, match=r"2\.0\.8(.|\n)*AGPL(.|\n)*pip install albumentations==2\.0\.8"):
+        Augmenter(Augment(shift=0.1), 16)
