@@ -37,7 +37,7 @@ def monitor_mode(key: str, monitor: str, mode: str | None, model: LightningModul
 
 def require_logged(trainer: Trainer, key: str, monitor: str) -> None:
     """Raise a UserError if a validation during training has not logged the metric that a config key names."""
-    if monitor in trainer.callback_metrics or trainer.state.fn != "fit":
+    if monitor in trainer.callback_metrics or trainer.sanity_checking or trainer.state.fn != "fit":
         return
     logged = [name for name in trainer.callback_metrics if not name.endswith("_baseline")]
     validated = [name for name in logged if name.startswith("val")] or logged

@@ -48,7 +48,9 @@ def expand_args(argv: list[str]) -> list[str]:
     """
     command, words = argv[0], list(argv[1:])
     for i, word in enumerate(words):
-        if word == "--profile" and (i + 1 == len(words) or words[i + 1].startswith("-")):
+        if word == "--profile" and words[i + 1 : i + 2] == ["true"]:
+            del words[i + 1]
+        if word == "--profile=true" or (word == "--profile" and (i + 1 == len(words) or words[i + 1].startswith("-"))):
             words[i] = f"--profile.steps={PROFILED_STEPS}"
     if any(word == "-h" or (word.startswith("--") and word.split("=")[0].endswith("help")) for word in words):
         return argv

@@ -9,8 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics import PeakSignalNoiseRatio
 
-from workbench.callbacks.checkpoints import Checkpoints
-from workbench.callbacks.early_stopping import EarlyStopping
+from workbench.callbacks.checkpoints import Checkpoints, EarlyStopping
 from workbench.errors import UserError
 from workbench.monitor import monitor_mode
 
