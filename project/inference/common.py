@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningModule
@@ -34,6 +35,15 @@ def input_channels(network: nn.Module, data: dict[str, Any]) -> int:
     if normalize is not None:
         return normalize.mean.shape[1]
     return int(getattr(network, "in_channels", None) or data.get("channels", 3))
+
+
+def run_folder(checkpoint: Checkpoint) -> Path:
+    """The folder of the run that wrote a checkpoint; UserError where the checkpoint is not in one."""
+    run = checkpoint.path.parent.parent
+    if not (run / "config.yaml").is_file():
+        where = "is not in a run's folder (runs/NAME/VERSION/checkpoints/)"
+        raise UserError(f"{checkpoint.path} {where}: say where to write with --output.")
+    return run
 
 
 def open_data(checkpoint: Checkpoint, words: list[str]) -> ImageDataModule:

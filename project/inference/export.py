@@ -9,24 +9,21 @@ and the largest difference is printed. Beside it goes a card: data, scores, conf
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import csv
 import hashlib
 import io
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from project.inference.common import input_channels, load_image_model, main_network
+from project.inference.common import input_channels, load_image_model, main_network, run_folder
 from workbench.callbacks.metadata import environment
 from workbench.checkpoint import Checkpoint, one_line, read_checkpoint
 from workbench.console import silence_warnings
@@ -62,10 +59,14 @@ def main(argv: Sequence[str]) -> int:
     options = read_options(_parser(), list(argv[1:]))
     silence_warnings()
     checkpoint = read_checkpoint(options.ckpt_path)
-    path = _output_path(options, checkpoint.config.get("name") or "network")
+    name = f"{checkpoint.config.get('name') or 'network'}{SUFFIXES[options.format]}"
+    path = Path(options.output).expanduser() if options.output else run_folder(checkpoint) / "export" / name
+    if path.exists() and path.samefile(checkpoint.path):
+        raise UserError(f"--output {path} is the checkpoint itself; name another file.")
     network = ExportNetwork(load_image_model(checkpoint, "export")).eval()
     channels = input_channels(network.network, checkpoint.config.get("data") or {})
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         if options.format == "onnx":
             exported = write_onnx(network, torch.rand(2, channels, 66, 90), path)
         else:
@@ -99,12 +100,11 @@ def write_onnx(network: ExportNetwork, x: Tensor, path: Path) -> Function:
             f"--format onnx needs a package that is not installed ({error.name}): pip install '.[export]'\n"
             "Without it: --format state_dict"
         ) from error
-    options = {"dynamo": True, "opset_version": OPSET, "external_data": False}
+    options = {"dynamo": True, "opset_version": OPSET, "external_data": False, "verbose": False}
     sizes = (dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),)
     names = {"input_names": ["input"], "output_names": ["output"]}
     try:
-        with _silence():
-            torch.onnx.export(network, (x,), str(path), dynamic_shapes=sizes, **names, **options)
+        torch.onnx.export(network, (x,), str(path), dynamic_shapes=sizes, **names, **options)
     except OSError:
         raise
     except Exception as error:
@@ -126,9 +126,6 @@ def write_state_dict(network: ExportNetwork, arguments: dict[str, Any], path: Pa
     torch.save({"state_dict": network.network.state_dict(), "network": described}, content)
     path.write_bytes(content.getvalue())  # torch's own writing does not say that a disk is full
     twin = copy.deepcopy(network)
-    with torch.no_grad():
-        for value in twin.network.state_dict().values():
-            value.zero_()
     twin.network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["state_dict"])
     return twin
 
@@ -195,39 +192,6 @@ def _scores(path: Path) -> list[str]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _output_path(options: Namespace, name: str) -> Path:
-    """Where the file goes; found unwritable now, and not after the half minute that an export takes."""
-    checkpoint = Path(options.ckpt_path).expanduser()
-    run = checkpoint.parent.parent
-    if options.output is None and not (run / "config.yaml").is_file():
-        raise UserError(f"{checkpoint} is not in a run's folder (runs/NAME/VERSION/checkpoints/): set --output FILE")
-    path = Path(options.output or run / "export" / f"{name}{SUFFIXES[options.format]}").expanduser()
-    if path.exists() and path.samefile(checkpoint):
-        raise UserError(f"--output {path} is the checkpoint itself; name another file.")
-    is_new = not path.exists()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()
-    except OSError as error:
-        raise UserError(f"--output {path} cannot be written: {error.strerror}.") from error
-    if is_new:
-        path.unlink()
-    return path
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Leave out what the exporter reports about its internals."""
-    level = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(level)
 
 
 def _parser() -> ArgumentParser:

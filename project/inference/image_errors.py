@@ -12,8 +12,8 @@ from typing import NamedTuple
 import matplotlib
 import torch
 from PIL import Image
+from skimage.filters import sobel
 from torch import Tensor
-from torch.nn import functional as F
 from torchmetrics.functional.regression import spearman_corrcoef
 
 from project.callbacks.grid import grid, to_image
@@ -31,10 +31,7 @@ MIN_IMAGES = 10
 
 def edge_density(luma: Tensor) -> float:
     """Share of the pixels where luma (H, W) in [0, 1] changes by EDGE or more, by Sobel's filter."""
-    across = luma.new_tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]]) / 4  # a step of h gives h
-    kernels = torch.stack([across, across.T])[:, None]
-    change = F.conv2d(F.pad(luma[None, None], (1, 1, 1, 1), mode="replicate"), kernels)[0].norm(dim=0)
-    return float((change >= EDGE).float().mean())
+    return float((math.sqrt(2) * sobel(luma.double().cpu().numpy()) >= EDGE).mean())
 
 
 def high_frequencies(luma: Tensor) -> float:
@@ -44,7 +41,7 @@ def high_frequencies(luma: Tensor) -> float:
     mean = (luma * window).sum() / window.sum()
     power = torch.fft.fft2((luma - mean) * window).abs().square()
     frequencies = [torch.fft.fftfreq(side).to(luma) for side in luma.shape]
-    fine = (frequencies[0][:, None].square() + frequencies[1].square()).sqrt() >= FINE
+    fine = torch.hypot(frequencies[0][:, None], frequencies[1]) >= FINE
     total = float(power.sum())
     return float(power[fine].sum()) / total if total > 1e-9 else 0.0
 
@@ -59,30 +56,6 @@ MEASURES: dict[str, Callable[[Tensor, Tensor], float]] = {
 }
 """Name -> measure of an image (1 or 3, H, W) in [0, 1] and its luma (H, W). Colorfulness is that of Hasler and
 Suesstrunk (2003)."""
-
-
-def rank_correlations(errors: Sequence[float], measures: dict[str, Sequence[float]]) -> dict[str, float]:
-    """Spearman's rho of each measure with the error, strongest first; NaN where one of the two is constant."""
-    target = torch.tensor(errors, dtype=torch.float64)
-    found = {}
-    for name, values in measures.items():
-        given = torch.tensor(values, dtype=torch.float64)
-        constant = len(given.unique()) < 2 or len(target.unique()) < 2
-        found[name] = math.nan if constant else float(spearman_corrcoef(given, target))
-    return dict(sorted(found.items(), key=lambda item: -abs(item[1]) if item[1] == item[1] else 1))
-
-
-def in_words(correlations: dict[str, float], images: int) -> str:
-    """What the correlations say, in a sentence."""
-    if images < MIN_IMAGES:
-        return f"{images} images are too few to say what goes with the error; at least {MIN_IMAGES} are needed."
-    # None of the six MEASURES reaches it in 19 of 20 sets of images: the normal distribution's 1 - 0.05 / 2 / 6.
-    limit = 2.64 / math.sqrt(images - 1)
-    clear = {name: rho for name, rho in correlations.items() if abs(rho) > limit}
-    if not clear:
-        return f"Nothing measured here goes with the error (|rho| up to {limit:.2f} may be chance)."
-    parts = [f"{'more' if rho > 0 else 'less'} {name.replace('_', ' ')} ({rho:+.2f})" for name, rho in clear.items()]
-    return f"Worse with {', '.join(parts)}; |rho| up to {limit:.2f} may be chance."
 
 
 class Row(NamedTuple):
@@ -109,6 +82,28 @@ def measure(file: str, output: Tensor, target: Tensor, baseline: Tensor) -> Row:
         target.shape[1],
         {name: function(target.float(), luma) for name, function in MEASURES.items()},
     )
+
+
+def rank_correlations(rows: Sequence[Row]) -> dict[str, float]:
+    """Spearman's rho of each measure with the error, strongest first, without measures that are constant."""
+    errors = torch.tensor([row.mse for row in rows], dtype=torch.float64)
+    found = {}
+    for name in rows[0].measures:
+        values = torch.tensor([row.measures[name] for row in rows], dtype=torch.float64)
+        if len(values.unique()) > 1 and len(errors.unique()) > 1:
+            found[name] = float(spearman_corrcoef(values, errors))
+    return dict(sorted(found.items(), key=lambda item: -abs(item[1])))
+
+
+def describe_errors(rows: Sequence[Row]) -> str:
+    """What goes with the error, in a sentence."""
+    if len(rows) < MIN_IMAGES:
+        return f"{len(rows)} images are too few to say what goes with the error; at least {MIN_IMAGES} are needed."
+    # None of the six MEASURES reaches it in 19 of 20 sets of images: the normal distribution's 1 - 0.05 / 2 / 6.
+    limit = 2.64 / math.sqrt(len(rows) - 1)
+    clear = {name.replace("_", " "): rho for name, rho in rank_correlations(rows).items() if abs(rho) > limit}
+    found = ", ".join(f"{'more' if rho > 0 else 'less'} {name} ({rho:+.2f})" for name, rho in clear.items())
+    return f"Worse with {found or 'nothing measured here'}; rank correlations up to {limit:.2f} may be chance."
 
 
 Worst = tuple[Row, list[Tensor]]

@@ -11,6 +11,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from workbench import lightning_private as private
 from workbench.callbacks.checkpoints import Checkpoints
+from workbench.checkpoint import other_version
+from workbench.errors import UserError
 from workbench.loggers import MetricsCSV
 from workbench.random_states import reseed_per_rank
 from workbench.signals import STOP, Stop
@@ -109,6 +111,8 @@ class ExactResume(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             return
+        if KEY not in checkpoint and "loops" in checkpoint:  # one without loops has weights alone
+            raise UserError(f"{trainer.ckpt_path} cannot be resumed. {other_version(trainer.ckpt_path)}")
         self._steps = checkpoint.get(KEY, {}).get("steps")
         if "current_model_state" in checkpoint:  # of a run with EMA, which may be switched off by now
             pl_module.load_state_dict(checkpoint["current_model_state"])
