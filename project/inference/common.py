@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 from torch import nn
 
@@ -22,6 +23,15 @@ def load_image_model(checkpoint: Checkpoint, command: str) -> LightningModule:
         name = type(model).__name__
         raise UserError(f"{command} is for image-to-image models, and {checkpoint.path} holds a {name}.")
     return model
+
+
+def command_parser(command: str, description: str, checkpoint: bool = True) -> ArgumentParser:
+    """A parser of a command's options, of which the first is ``--ckpt_path``."""
+    parser = ArgumentParser(prog=f"python -m project {command}", description=description, exit_on_error=False)
+    if checkpoint:
+        example = "checkpoint, such as runs/NAME/latest/checkpoints/best.ckpt"
+        parser.add_argument("--ckpt_path", type=str, required=True, help=example)
+    return parser
 
 
 def main_network(model: LightningModule) -> nn.Module:
@@ -47,11 +57,7 @@ def run_folder(checkpoint: Checkpoint) -> Path:
 
 
 def open_data(checkpoint: Checkpoint, words: list[str]) -> ImageDataModule:
-    """The data module of a checkpoint's run, set up; words of the command line, such as --data.root, override it.
-
-    Raises:
-        UserError: another data module; an unknown key or impossible value; the images are missing or too few.
-    """
+    """The data module of a checkpoint's run, set up; words of the command line, such as --data.root, override it."""
     name = checkpoint.data_class or "ImageDataModule"
     if name.rpartition(".")[2] != "ImageDataModule":
         raise UserError(f"{checkpoint.path} was trained on {name}, and not on the images of an ImageDataModule.")
@@ -59,14 +65,7 @@ def open_data(checkpoint: Checkpoint, words: list[str]) -> ImageDataModule:
     parser.add_class_arguments(ImageDataModule, "data")
     found = parser.parse_object({"data": dict(checkpoint.config.get("data") or {})})
     found = parser.parse_args(words, namespace=found) if words else found
-    try:
-        data = parser.instantiate(found).data
-        data.prepare_data()
-        data.setup()
-    except UserError as error:
-        reason = "\n".join(str(error).splitlines()[:7])
-        raise UserError(
-            f"The images of this checkpoint's run cannot be read: {reason}\n"
-            "Say where they are now, or name others: --data.root FOLDER"
-        ) from error
+    data = parser.instantiate(found).data
+    data.prepare_data()
+    data.setup()
     return data

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -26,11 +26,11 @@ from torch import Tensor, nn
 from project.data.extra import INPUTS, MANIFEST, TARGETS, kind_of
 from project.data.images import content_digest
 from project.data.pairs import Coloring
-from project.inference.common import input_channels, load_image_model, open_data
+from project.inference.common import command_parser, input_channels, load_image_model, open_data
 from project.inference.hints import parse_request
-from project.inference.image_files import ImageFile, InferenceItem, list_inputs, on_white, write_image
+from project.inference.image_files import ImageFile, InferenceItem, list_inputs, on_white, read_image, write_image
 from project.inference.pipeline import coloring_of, make_pipeline
-from project.inference.predict import add_image_options, check_image_options, process_all
+from project.inference.predict import add_image_options, process_all
 from project.inference.tiles import choose_device
 from project.models.metrics import PSNR, SSIM, ColorfulnessRatio, Scores
 from workbench.checkpoint import Checkpoint, atomic_write_text, read_checkpoint
@@ -55,7 +55,8 @@ class Ensemble(nn.Module):
     """
 
     extra_channels = 2
-    """The uncertainty twice, times GAIN and as it is: in 8 bits the one shows small values, the other large ones."""
+    """The uncertainty, the members' standard deviation (root mean square over channels), times GAIN and as it is: in 8
+    bits the one shows small values, the other large ones."""
 
     def __init__(self, members: Sequence[nn.Module], tta: bool = False) -> None:
         super().__init__()
@@ -90,13 +91,8 @@ class Ensemble(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, c + 2, H, W): images in [0, 1] and the extra channels."""
         outputs = self.outputs(x)
-        spread = uncertainty(self.images(outputs, x))
+        spread = self.images(outputs, x).var(dim=0, correction=0).mean(dim=1, keepdim=True).sqrt()
         return torch.cat([self.combine(outputs, x), GAIN * spread, spread], dim=1)
-
-
-def uncertainty(images: Tensor) -> Tensor:
-    """(members, B, c, H, W) -> (B, 1, H, W): their standard deviation, root mean square over channels."""
-    return images.var(dim=0, correction=0).mean(dim=1, keepdim=True).sqrt()
 
 
 def d4_transform(x: Tensor, position: int) -> Tensor:
@@ -133,7 +129,7 @@ def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     """The options, and the words that change the data settings of the first checkpoint's run."""
     description = "Average several checkpoints, or one with test-time augmentation. Without --input they are scored "
     description += "on the test images of the first one's run, each member beside the ensemble."
-    parser = ArgumentParser(prog="python -m project ensemble", description=description, exit_on_error=False)
+    parser = command_parser("ensemble", description, checkpoint=False)
     add = parser.add_argument
     add("--ckpts", type=str, nargs="+", required=True, help="of several runs, or the snapshots of one")
     add("--tta", type=bool, default=False, help="test-time augmentation: all eight flips and quarter turns")
@@ -143,21 +139,16 @@ def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     add("--data.KEY", type=str | None, default=None, help="any key of the run's data settings, such as --data.root")
     own, data_words = split_data_args(arguments)
     options = read_options(parser, own)
-    check_image_options(options)
     if len(options.ckpts) < 2 and not options.tta:
         raise UserError("One checkpoint is no ensemble: give several to --ckpts, or average its flips: --tta true")
-    if (options.input is None) != (options.output is None):
-        raise UserError("--input and --output belong together; without both, the ensemble is scored on test images.")
-    image_options = [name for name in ("hints", "palette", "size", "min_confidence") if options[name] is not None]
-    if image_options and options.input is None:
-        raise UserError(f"--{image_options[0]} is for the images of --input, which is not given.")
-    if options.min_confidence is not None and not 0 <= options.min_confidence <= 1:
-        raise UserError(f"--min_confidence must be in [0, 1], not {options.min_confidence}.")
+    names = ("input", "output", "hints", "palette", "size", "min_confidence")
+    given = [name for name in names if options[name] is not None]
+    if given and not {"input", "output"} <= set(given):
+        raise UserError(f"--{given[0]} needs --input and --output; without, the ensemble is scored on test images.")
     return options, data_words
 
 
 def _task(checkpoint: Checkpoint, model: nn.Module) -> str:
-    """In a few words what a checkpoint takes."""
     pairs = coloring_of(checkpoint)
     hints = "" if pairs is None else f", {type(pairs.hints).__name__}"
     return f"{input_channels(model, checkpoint.config.get('data') or {})} channels ({kind_of(pairs)}{hints})"
@@ -202,9 +193,9 @@ def _predict(ensemble: Ensemble, checkpoints: list[Checkpoint], options: Namespa
     pipeline = make_pipeline(ensemble, checkpoints[0], request, **how)
     pairs, kept = output / "pairs", []
 
-    def work(item: InferenceItem, progress: Callable[[float], None]) -> None:
-        image = item.open()
-        layers = pipeline(image.pixels, image.alpha, request.of(item.name), progress)
+    def work(item: InferenceItem) -> None:
+        image = read_image(item.source)
+        layers = pipeline(image.pixels, image.alpha, request.of(item.name))
         found, fine, coarse = (np.ascontiguousarray(part) for part in np.split(layers, [-2, -1], axis=2))
         confidence = 1 - float(np.where(fine < 255, fine / (255 * GAIN), coarse / 255).mean())
         write_image(item.target, found, image)

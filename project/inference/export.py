@@ -19,11 +19,10 @@ from typing import Any, Literal
 
 import torch
 import yaml
-from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from project.inference.common import input_channels, load_image_model, main_network, run_folder
+from project.inference.common import command_parser, input_channels, load_image_model, main_network, run_folder
 from workbench.callbacks.metadata import environment
 from workbench.checkpoint import Checkpoint, one_line, read_checkpoint
 from workbench.console import silence_warnings
@@ -37,7 +36,6 @@ MAX_DIFFERENCE = 1e-2
 """Of images in [0, 1]: more is no rounding."""
 SIZES = ((1, 33, 70), (3, 64, 47), (2, 101, 9), (1, 1, 1))
 """Batch, height, width that files are compared on: odd, even, small."""
-CARD_METRICS = ("psnr", "ssim", "loss", "acc_2", "acc_5", "lpips", "fid")
 
 
 class ExportNetwork(nn.Module):
@@ -56,7 +54,13 @@ class ExportNetwork(nn.Module):
 
 def main(argv: Sequence[str]) -> int:
     """Run the command: ``export`` and what follows it on the command line."""
-    options = read_options(_parser(), list(argv[1:]))
+    description = "Write a trained network as one file that takes and gives images in [0, 1], of any size and number, "
+    parser = command_parser("export", description + "check it against PyTorch, and write a card beside it.")
+    add = parser.add_argument
+    add("--format", type=Literal[tuple(SUFFIXES)], default="onnx", help="what to write; state_dict: the weights alone")
+    add("--output", type=str | None, default=None, help="file to write; default: export/NAME in the run's folder")
+    add("--license", type=str, default="not stated", help="for the card: the terms that the weights may be used by")
+    options = read_options(parser, list(argv[1:]))
     silence_warnings()
     checkpoint = read_checkpoint(options.ckpt_path)
     name = f"{checkpoint.config.get('name') or 'network'}{SUFFIXES[options.format]}"
@@ -145,62 +149,40 @@ def largest_difference(network: nn.Module, other: Function, channels: int) -> fl
 
 
 def write_card(file: Path, checkpoint: Checkpoint, channels: int, difference: float, license: str) -> Path:
-    """Write a Markdown card beside an exported file that takes so many channels."""
+    """Write a card (YAML) beside an exported file that takes so many channels."""
     facts = environment()
-    data = checkpoint.config.get("data") or {}
-    lines = [
-        f"# {file.stem}\n",
-        f"- License: {license}",
-        f"- File: {file.name}, {file.stat().st_size:,} bytes, SHA-256 {_digest(file)}",
-        f"- Takes: float32 (batch, {channels}, height, width) in [0, 1], any size; the normalization is inside",
-        "- Gives: float32 (batch, channels, height, width) in [0, 1]",
-        f"- Checkpoint: {checkpoint.path.name}, SHA-256 {_digest(checkpoint.path)}",
-        "- Versions: " + ", ".join(f"{name} {version}" for name, version in facts["packages"].items()),
-        f"- Commit: {facts['commit']}",
-        f"- Largest difference to PyTorch: {difference:.2g}",
-        "\n## Images\n",
-        f"- Source: {data.get('source', 'demo')}" + (f", {data['root']}" if data.get("root") else ""),
-    ]
-    for part, found in checkpoint.splits.items():
-        lines.append(f"- {part}: {found.get('images')} images, fingerprint {found.get('fingerprint')}")
-        if extra := found.get("extra_pairs"):
-            members = ", ".join(f"{member['checkpoint']} (SHA-256 {member['sha256']})" for member in extra["members"])
-            lines.append(f"  - {extra['images']} of them are pseudo-labels of {members}, from {extra['folder']}")
-    lines += ["\n## Scores\n", *_scores(checkpoint.path.parent.parent / "metrics.csv")]
-    lines += ["\n## Configuration\n", "```yaml", yaml.safe_dump(checkpoint.config, sort_keys=False).rstrip(), "```\n"]
-    card = file.with_suffix(f"{file.suffix}.md")
-    card.write_text("\n".join(lines), encoding="utf-8")
-    return card
+    card = {
+        "license": license,
+        "file": {"name": file.name, "sha256": _digest(file)},
+        "checkpoint": {"name": checkpoint.path.name, "sha256": _digest(checkpoint.path)},
+        "input": f"float32 (batch, {channels}, height, width) in [0, 1], any size; the normalization is inside",
+        "output": "float32 (batch, channels, height, width) in [0, 1]",
+        "largest_difference_to_pytorch": difference,
+        "versions": facts["packages"],
+        "commit": facts["commit"],
+        "scores": _scores(checkpoint.path.parent.parent / "metrics.csv"),
+        "splits": checkpoint.splits,
+        "config": checkpoint.config,
+    }
+    path = file.with_suffix(f"{file.suffix}.yaml")
+    path.write_text(yaml.safe_dump(card, sort_keys=False), encoding="utf-8")
+    return path
 
 
-def _scores(path: Path) -> list[str]:
-    """The last value of each score in a run's metrics, as a table."""
+def _scores(path: Path) -> dict[str, float]:
+    """The last value of each metric of a run's validation and test, where its ``metrics.csv`` is at hand."""
     if not path.is_file():
-        return ["The run's metrics.csv is not beside its checkpoints."]
-    last: dict[str, str] = {}
+        return {}
     with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            last |= {key: value for key, value in row.items() if value and key}
-    table = ["| | val | test |", "| --- | --- | --- |"]
-    for name in dict.fromkeys(key.partition("/")[2] for key in last if key.startswith(("val/", "test/"))):
-        if name.removesuffix("_baseline") in CARD_METRICS:
-            values = (last.get(f"{part}/{name}") for part in ("val", "test"))
-            table.append(f"| {name} | {' | '.join('' if v is None else f'{float(v):.4g}' for v in values)} |")
-    return table
+        rows = list(csv.DictReader(file))
+    return {
+        key: float(value)
+        for row in rows
+        for key, value in row.items()
+        if value and key and key.startswith(("val/", "test/"))
+    }
 
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _parser() -> ArgumentParser:
-    description = "Write a trained network as one file that takes and gives images in [0, 1], of any size and number, "
-    description += "check it against PyTorch, and write a card beside it."
-    parser = ArgumentParser(prog="python -m project export", description=description, exit_on_error=False)
-    add = parser.add_argument
-    add("--ckpt_path", type=str, required=True, help="checkpoint, such as runs/NAME/latest/checkpoints/best.ckpt")
-    add("--format", type=Literal[tuple(SUFFIXES)], default="onnx", help="what to write; state_dict: the weights alone")
-    add("--output", type=str | None, default=None, help="file to write; default: export/NAME in the run's folder")
-    add("--license", type=str, default="not stated", help="for the card: the terms that the weights may be used by")
-    return parser

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
@@ -69,12 +68,14 @@ def feature_layers(network: nn.Module, channels: int) -> dict[str, tuple[int, in
 
 
 def choose_layer(layers: dict[str, tuple[int, int]], wanted: str | None) -> str:
-    """The layer of that name; without one the deepest whose stride is at most MAX_STRIDE, of these the widest."""
+    """The layer of that name; without one, on the way down, the deepest of a stride up to MAX_STRIDE."""
     if not layers:
         raise UserError("The network gives no feature maps that could be shown. Leave them out: --maps 0")
     if wanted is None:
-        shallow = [name for name, (_, stride) in layers.items() if stride <= MAX_STRIDE] or list(layers)
-        return max(reversed(shallow), key=lambda name: layers[name][::-1])
+        names = list(layers)
+        deepest = max(range(len(names)), key=lambda place: (layers[names[place]][1], place))
+        near = [name for name in names[: deepest + 1] if layers[name][1] <= MAX_STRIDE] or names
+        return max(reversed(near), key=lambda name: layers[name][::-1])
     return wanted if wanted in layers else choose("--layer", wanted, [name for name in layers if name.count(".") < 2])
 
 
@@ -129,46 +130,27 @@ def attribute(network: nn.Module, layer: str, x: Tensor, baseline: Tensor, unit:
 
     method = NeuronIntegratedGradients(network, network.get_submodule(layer))
     options = {"baselines": baseline.expand_as(x), "n_steps": IG_STEPS, "internal_batch_size": IG_BATCH}
-    return method.attribute(x, unit, **options)[0].detach().sum(dim=0).float()
+    return method.attribute(x, unit, **options)[0].detach().sum(dim=0).float().cpu()
 
 
-def explain_places(
-    network: nn.Module,
-    layer: str,
-    stride: int,
-    places: dict[int, list[Place]],
-    baseline: Tensor,
-    load: Callable[[int], tuple[Tensor, Tensor]],
-) -> dict[tuple[int, Place], tuple[Tensor, Tensor]]:
-    """The surroundings of each place, with the place at their center: as a person sees them, and their attribution.
+def explain_place(
+    network: nn.Module, layer: str, stride: int, number: int, place: Place, x: Tensor, view: Tensor, baseline: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The surroundings of a place of map ``number``, with the place at their center.
 
-    Args:
-        network: The network.
-        layer: The layer that the places are of.
-        stride: Pixels from one of its units to the next.
-        places: map -> its places.
-        baseline: (1, C, 1, 1), an input without content: the mean of the training images.
-        load: An image's number -> its input (1, C, H, W), and its view (1 or 3, H, W) in [0, 1] for a person.
+    The place's image as the network gets it is x (1, C, H, W), as a person sees it ``view`` (1 or 3, H, W); the
+    baseline (1, C, 1, 1) is an input without content, such as the mean of the training images.
 
     Returns:
-        (map, place) -> (3, WINDOW + 1, WINDOW + 1), gray outside the image, and (WINDOW + 1, WINDOW + 1).
+        The patch, (3, WINDOW + 1, WINDOW + 1), gray outside the image; its attribution, (WINDOW + 1, WINDOW + 1).
     """
     align = math.lcm(stride, *(getattr(part, "multiple", 1) for part in network.modules()))
-    wanted = sorted(((number, place) for number, some in places.items() for place in some), key=lambda e: e[1].image)
-    found = {}
-    for image, group in itertools.groupby(wanted, lambda entry: entry[1].image):
-        x, view = load(image)
-        for number, place in group:
-            center = [
-                min(stride * unit + stride // 2, side - 1) for unit, side in zip(place[2:], x.shape[2:], strict=True)
-            ]
-            top, left = (max(0, (at - WINDOW // 2) // align * align) for at in center)
-            part = x[:, :, top : top + WINDOW + align, left : left + WINDOW + align]
-            unit = number, place.y - top // stride, place.x - left // stride
-            values = attribute(network, layer, part, baseline, unit)
-            around = _window(values.cpu(), center[0] - top, center[1] - left, 0.0)
-            found[number, place] = _window(view.expand(3, -1, -1), *center, 0.5), around
-    return found
+    sides = zip((place.y, place.x), x.shape[2:], strict=True)
+    y, column = (min(stride * unit + stride // 2, side - 1) for unit, side in sides)
+    top, left = (max(0, (at - WINDOW // 2) // align * align) for at in (y, column))
+    part = x[:, :, top : top + WINDOW + align, left : left + WINDOW + align]
+    values = attribute(network, layer, part, baseline, (number, place.y - top // stride, place.x - left // stride))
+    return _window(view.expand(3, -1, -1), y, column, 0.5), _window(values, y - top, column - left, 0.0)
 
 
 def _window(image: Tensor, y: int, x: int, fill: float) -> Tensor:
@@ -177,13 +159,13 @@ def _window(image: Tensor, y: int, x: int, fill: float) -> Tensor:
 
 
 def draw_features(
-    places: dict[int, list[Place]], explained: dict[tuple[int, Place], tuple[Tensor, Tensor]], title: str
+    places: dict[int, list[Place]], explained: dict[int, list[tuple[Tensor, Tensor]]], title: str
 ) -> Figure:
     """For each map the patches that activate it most, and beside them what in them matters.
 
     Of what a unit could see it mostly uses the center (Luo et al. 2016): patches are cut to what it does use.
     """
-    reach = _reach(torch.stack([values for _, values in explained.values()]))
+    reach = _reach(torch.stack([values for pairs in explained.values() for _, values in pairs]))
     middle = slice(WINDOW // 2 - reach, WINDOW // 2 + reach + 1)
     rows = math.ceil(len(places) / 2)
     figure = new_figure(12, 3.2 * rows + 1)
@@ -195,7 +177,7 @@ def draw_features(
     for axis in axes.flat:
         axis.axis("off")
     for (number, some), (left, right) in zip(places.items(), axes.reshape(-1, 2), strict=False):
-        patches, maps = zip(*(explained[number, place] for place in some), strict=True)
+        patches, maps = zip(*explained[number], strict=True)
         colors = make_grid([patch[:, middle, middle] for patch in patches], nrow=3, padding=1, pad_value=1)
         left.imshow(colors.permute(1, 2, 0).numpy())
         left.set_title(f"map {number}: {some[0].value:.3g} to {some[-1].value:.3g}", fontsize=10)

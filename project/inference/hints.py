@@ -1,12 +1,4 @@
-"""``--hints`` and ``--palette``: colors that a user gives, parsed and checked.
-
-A hints file is JSON, with x and y in pixels of the upright image from its top left corner::
-
-    {"face.png": [{"x": 64, "y": 20, "color": "#ff8800"}], "*": [{"x": 5, "y": 5, "color": "white"}]}
-
-Names are relative to the input folder; ``*`` stands for every image without an entry of its own; for a single image
-the list alone will do.
-"""
+"""``--hints`` and ``--palette``: colors that a user gives, parsed and checked."""
 
 from __future__ import annotations
 
@@ -27,6 +19,8 @@ Color = tuple[int, int, int]
 """Red, green and blue, 0 to 255."""
 
 EXAMPLE = '{"face.png": [{"x": 64, "y": 20, "color": "#ff8800"}], "*": [{"x": 5, "y": 5, "color": "white"}]}'
+"""Of a hints file: x and y are pixels of the upright image from its top left corner; * stands for every image without
+an entry of its own; for a single image the list alone will do."""
 EVERY = "*"
 
 
@@ -40,17 +34,11 @@ class Hint(NamedTuple):
 
 @dataclass(frozen=True)
 class HintRequest:
-    """What a user asked for in color.
+    """What a user asked for in color; None where not given."""
 
-    Attributes (None where not given):
-        hints: The file's points by the image's name.
-        palette: Colors without places, for every image.
-        size: Pixels of the shorter side to color at, 0 for the image's own.
-    """
-
-    hints: dict[str, tuple[Hint, ...]] | None = None
-    palette: tuple[Hint, ...] | None = None
-    size: int | None = None
+    hints: dict[str, tuple[Hint, ...]] | None = None  # by the image's name
+    palette: tuple[Hint, ...] | None = None  # colors without places, for every image
+    size: int | None = None  # pixels of the shorter side to color at, 0 for the image's own
 
     def of(self, name: str) -> tuple[Hint, ...]:
         """The hints for one image."""
@@ -109,11 +97,7 @@ def parse_palette(text: str) -> tuple[Color, ...]:
 
 
 def parse_hints(path: str | Path, names: Sequence[str]) -> dict[str, tuple[Hint, ...]]:
-    """The hints of each image, for the images that have any.
-
-    Raises:
-        UserError: The first that is wrong: a missing file, no JSON, an unknown image, a color that is none, ...
-    """
+    """The hints of each image, for the images that have any; UserError for the first that is wrong."""
     path = Path(path).expanduser()
     try:
         content = json.loads(path.read_text("utf-8-sig"))

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import matplotlib
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from skimage.filters import sobel
 from torch import Tensor
 from torchmetrics.functional.regression import spearman_corrcoef
@@ -23,8 +23,8 @@ from workbench.checkpoint import atomic_write_text
 
 SIDE = 192
 """Pixels that the longer side of a worst image is brought to."""
-EDGE, FINE = 0.1, 0.25
-"""A change of luma is an edge from this share of its range on; a frequency is high from so many cycles a pixel on."""
+EDGE = 0.1
+"""A change of luma is an edge from this share of its range on."""
 MIN_IMAGES = 10
 """Fewer say nothing about what goes with the error."""
 
@@ -34,24 +34,11 @@ def edge_density(luma: Tensor) -> float:
     return float((math.sqrt(2) * sobel(luma.double().cpu().numpy()) >= EDGE).mean())
 
 
-def high_frequencies(luma: Tensor) -> float:
-    """Share of the power of luma (H, W), but for the mean, at FINE cycles a pixel or more, under a Hann window."""
-    windows = [torch.hann_window(side + 2, periodic=False).to(luma)[1:-1] for side in luma.shape]
-    window = windows[0][:, None] * windows[1]
-    mean = (luma * window).sum() / window.sum()
-    power = torch.fft.fft2((luma - mean) * window).abs().square()
-    frequencies = [torch.fft.fftfreq(side).to(luma) for side in luma.shape]
-    fine = torch.hypot(frequencies[0][:, None], frequencies[1]) >= FINE
-    total = float(power.sum())
-    return float(power[fine].sum()) / total if total > 1e-9 else 0.0
-
-
 MEASURES: dict[str, Callable[[Tensor, Tensor], float]] = {
     "edge_density": lambda image, luma: edge_density(luma),
     "contrast": lambda image, luma: float(luma.std(correction=0)),
     "brightness": lambda image, luma: float(luma.mean()),
     "colorfulness": lambda image, luma: float(colorfulness(image[None])[0]),
-    "high_frequencies": lambda image, luma: high_frequencies(luma),
     "pixels": lambda image, luma: float(luma.numel()),
 }
 """Name -> measure of an image (1 or 3, H, W) in [0, 1] and its luma (H, W). Colorfulness is that of Hasler and
@@ -99,8 +86,8 @@ def describe_errors(rows: Sequence[Row]) -> str:
     """What goes with the error, in a sentence."""
     if len(rows) < MIN_IMAGES:
         return f"{len(rows)} images are too few to say what goes with the error; at least {MIN_IMAGES} are needed."
-    # None of the six MEASURES reaches it in 19 of 20 sets of images: the normal distribution's 1 - 0.05 / 2 / 6.
-    limit = 2.64 / math.sqrt(len(rows) - 1)
+    # None of the five MEASURES reaches it in 19 of 20 sets of images: the normal distribution's 1 - 0.05 / 2 / 5.
+    limit = 2.58 / math.sqrt(len(rows) - 1)
     clear = {name.replace("_", " "): rho for name, rho in rank_correlations(rows).items() if abs(rho) > limit}
     found = ", ".join(f"{'more' if rho > 0 else 'less'} {name} ({rho:+.2f})" for name, rho in clear.items())
     return f"Worse with {found or 'nothing measured here'}; rank correlations up to {limit:.2f} may be chance."
@@ -129,15 +116,9 @@ def draw_worst(worst: list[Worst]) -> Image.Image:
     rows, captions = [], []
     for number, ((row, images), error) in enumerate(zip(worst, errors, strict=True), 1):
         heat = matplotlib.colormaps["inferno"]((error / brightest).clamp(0, 1).numpy(), bytes=True)[..., :3]
-        rows.append([_resized(image) for image in [*map(to_image, images), Image.fromarray(heat.copy())]])
+        shown = [*map(to_image, images), Image.fromarray(heat.copy())]
+        way = Image.Resampling.LANCZOS if max(shown[0].size) > SIDE else Image.Resampling.NEAREST
+        rows.append([ImageOps.contain(image, (SIDE, SIDE), way) for image in shown])
         name = row.file if len(row.file) <= 26 else f"...{row.file[-23:]}"
         captions.append([f"{number}. {name}", f"{row.psnr:.2f} dB (input {row.psnr_baseline:.2f})", "", ""])
     return grid(rows, ["input", "output", "target", f"error, 0 to {255 * brightest:.0f} of 255"], captions)
-
-
-def _resized(image: Image.Image) -> Image.Image:
-    """Enlarged by whole multiples, or reduced, so that the longer side comes close to SIDE."""
-    longer = max(image.size)
-    if longer > SIDE:
-        return image.resize([max(1, round(length * SIDE / longer)) for length in image.size], Image.Resampling.LANCZOS)
-    return image.resize([length * (SIDE // longer) for length in image.size], Image.Resampling.NEAREST)

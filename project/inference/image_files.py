@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -13,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from project.data.folder import walk
-from project.data.images import BadImage, decode
+from project.data.images import decode
 from workbench.errors import UserError
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -49,66 +48,49 @@ class InferenceItem:
     source: Path
     target: Path
     beside: Path | None = None  # a second output, where one is wanted
-    problem: str = ""  # why it cannot be read, where that is known beforehand
 
     def is_done(self, *made_from: Path) -> bool:
-        """Whether its output is there, not empty, and no older than the image and what else it is made from."""
-        try:
-            newest = max(path.stat().st_mtime_ns for path in (self.source, *made_from))
-            about = self.target.stat()
-        except OSError:
+        """Whether its output is there, and no older than the image and what else it is made from."""
+        if not self.target.is_file():
             return False
-        return about.st_size > 0 and about.st_mtime_ns >= newest
-
-    def open(self) -> ImageFile:
-        """Decode the image; BadImage gives a short reason."""
-        if self.problem:
-            raise BadImage(self.problem)
-        return read_image(self.source)
+        return self.target.stat().st_mtime_ns >= max(path.stat().st_mtime_ns for path in (self.source, *made_from))
 
 
 def list_inputs(source: Path, output: Path, beside: str | None = None) -> list[InferenceItem]:
     """List the images of a file or folder with their places in the output folder, sorted by name.
 
     An output folder inside the input folder is skipped: a second run must not process the outputs of the first.
-    ``beside`` names a second output, as in ``NAME.uncertainty.png``.
-
-    Raises:
-        UserError: The input is missing or holds no image; the output is not a folder, or would hold one file for two
-            images; an output would replace an image.
+    ``beside`` names a second output, as in ``NAME.uncertainty.png``. UserError where there is no image, or where an
+    output would replace an image or another output.
     """
     if output.is_file() or (not output.exists() and output.suffix.lower() in FORMATS):
         raise UserError(f"--output {output} is a file, or looks like one; give the folder to write into.")
     if source.is_file():
-        found = [(source.name, str(source), "")]
+        found = [(source.name, source)]
     else:
         real, own = source.resolve(), output.resolve()
-        found = walk(source, "--input")
+        found = [(name, Path(path)) for name, path, _ in walk(source, "--input")]
         if own != real:
             found = [one for one in found if not (real / one[0]).is_relative_to(own)]
     if not found:
         raise UserError(f"--input {source} holds no image of its own, only those of the output folder.")
     items = []
-    for name, path, problem in found:
+    for name, path in found:
         target = PurePosixPath(name)
         if target.suffix.lower() not in FORMATS:
             target = target.with_suffix(".png")
         second = output / target.with_name(f"{target.stem}.{beside}.png") if beside else None
-        items.append(InferenceItem(name, Path(path), output / target, second, problem))
-    sources = {_key(item.source) for item in items}
-    taken: dict[str, str] = {}
+        items.append(InferenceItem(name, path, output / target, second))
+    sources = {item.source.resolve() for item in items}
+    taken: dict[Path, str] = {}
     for item in items:
         for path in filter(None, (item.target, item.beside)):
-            if _key(path) in sources:
+            if path.resolve() in sources:
                 raise UserError(f"The output of {item.name} would overwrite the image {path}. Give another --output.")
-            if first := taken.get(_key(path)):
+            if first := taken.get(path.resolve()):
                 raise UserError(f"{first} and {item.name} would both become {path}. Rename one of them.")
-            taken[_key(path)] = item.name
+            taken[path.resolve()] = item.name
     return items
-
-
-def _key(path: Path) -> str:
-    return os.path.normcase(path.parent.resolve() / path.name)
 
 
 @contextlib.contextmanager
@@ -127,10 +109,9 @@ def read_image(path: str | Path) -> ImageFile:
     try:
         with Image.open(path) as image:
             gray = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
-            layers = None
+            deep, layers = image.mode.startswith("I") or ";16" in str(image.tile), None
             if image.has_transparency_data and not image.mode.startswith("I"):
                 layers = np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
-            deep = image.mode.startswith("I") or ";16" in str(image.tile)
             kept = {"profile": image.info.get("icc_profile"), "exif": _exif(image), "deep": deep}
     except Exception:
         decode(path, 3)  # raises BadImage with the reason, whatever is wrong with the file

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from jsonargparse import ArgumentParser
+from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch import LightningModule
 from matplotlib.figure import Figure
 from rich.progress import track
@@ -30,15 +30,8 @@ from project.callbacks.grid import new_figure
 from project.data import ImageDataModule
 from project.data.batch import Batch, RawBatch
 from project.inference import image_errors
-from project.inference.common import load_image_model, main_network, open_data, run_folder
-from project.inference.features import (
-    Strongest,
-    choose_layer,
-    draw_features,
-    explain_places,
-    feature_layers,
-    recorded,
-)
+from project.inference.common import command_parser, load_image_model, main_network, open_data, run_folder
+from project.inference.features import Strongest, choose_layer, draw_features, explain_place, feature_layers, recorded
 from project.inference.image_errors import Row, Worst
 from project.inference.tiles import choose_device
 from project.networks.normalize import input_normalization
@@ -79,9 +72,16 @@ class Subject(NamedTuple):
 def main(argv: Sequence[str]) -> int:
     """Run the command: ``inspect`` and what follows it on the command line."""
     own, data_words = split_data_args(list(argv[1:]))
-    options = read_options(_parser(), own)
-    if options.maps < 0:
-        raise UserError(f"--maps {options.maps} is too small: at least 0, for none.")
+    description = "Look into a trained network: its first filters, what a layer responds to, and the images with the "
+    parser = command_parser("inspect", description + "largest errors, with simple measures that go with the error.")
+    add = parser.add_argument
+    add("--output", type=str | None, default=None, help="folder for the results; default: inspect in the run's folder")
+    add("--split", type=Literal["val", "test", "train"], default="val", help="which images of the run to look at")
+    add("--layer", type=str | None, default=None, help="layer whose feature maps are shown, such as encoder.1")
+    add("--maps", type=NonNegativeInt, default=8, help="feature maps to show, the most active ones; 0: none")
+    add("--device", type=Literal["auto", "cpu", "cuda", "mps"], default="auto", help="where to compute")
+    add("--data.KEY", type=str | None, default=None, help="any key of the run's data settings, such as --data.root")
+    options = read_options(parser, own)
     if options.maps and importlib.util.find_spec("captum") is None:
         raise UserError(
             "What a feature map responds to is found by Captum, which is not installed.\n"
@@ -139,23 +139,21 @@ def _analyze(subject: Subject, layer: str | None, strongest: Strongest | None) -
                 images = [part[place].float().cpu() for part in (views, output, batch.target)]
                 rows.append(image_errors.measure(names[number], *images[1:], batch.baseline[place].cpu()))
                 worst.append((rows[-1], images))
-            worst = sorted(worst, key=lambda entry: _by_error(entry[0]))[:WORST]
-    return sorted(rows, key=_by_error), worst
-
-
-def _by_error(row: Row) -> tuple[float, str]:
-    return -row.mse, row.file
+            worst = sorted(worst, key=lambda entry: -entry[0].mse)[:WORST]
+    return sorted(rows, key=lambda row: -row.mse), worst
 
 
 def _draw_features(subject: Subject, layer: str, strongest: Strongest, maps: int) -> Figure:
-    def load(number: int) -> tuple[Tensor, Tensor]:
-        batch = subject.image(number)
-        return batch.input, subject.view(batch)[0].cpu()
-
     normalize = input_normalization(subject.network)
+    baseline = torch.zeros(1, 1, 1, 1, device=subject.device) if normalize is None else normalize.mean
     places = strongest.places(maps)
-    baseline = subject.image(0).input.new_zeros(1, 1, 1, 1) if normalize is None else normalize.mean
-    explained = explain_places(subject.network, layer, strongest.stride, places, baseline, load)
+    explained = {}
+    for number, some in places.items():
+        explained[number] = []
+        for place in some:
+            batch = subject.image(place.image)
+            given = batch.input, subject.view(batch)[0].cpu(), baseline
+            explained[number].append(explain_place(subject.network, layer, strongest.stride, number, place, *given))
     return draw_features(places, explained, f"{layer}: the {len(places)} most active feature maps ({subject.split})")
 
 
@@ -215,18 +213,3 @@ def _draw_grids(layer: str, weights: Tensor, inputs: int) -> Figure:
         axis.set_title(name, fontsize=10)
         axis.axis("off")
     return figure
-
-
-def _parser() -> ArgumentParser:
-    description = "Look into a trained network: its first filters, what a layer responds to, and the images with the "
-    description += "largest errors, with simple measures that go with the error."
-    parser = ArgumentParser(prog="python -m project inspect", description=description, exit_on_error=False)
-    add = parser.add_argument
-    add("--ckpt_path", type=str, required=True, help="checkpoint, such as runs/NAME/latest/checkpoints/best.ckpt")
-    add("--output", type=str | None, default=None, help="folder for the results; default: inspect in the run's folder")
-    add("--split", type=Literal["val", "test", "train"], default="val", help="which images of the run to look at")
-    add("--layer", type=str | None, default=None, help="layer whose feature maps are shown, such as encoder.1")
-    add("--maps", type=int, default=8, help="feature maps to show, the most active ones; 0: none")
-    add("--device", type=Literal["auto", "cpu", "cuda", "mps"], default="auto", help="where to compute")
-    add("--data.KEY", type=str | None, default=None, help="any key of the run's data settings, such as --data.root")
-    return parser

@@ -38,10 +38,14 @@ def make_pipeline(
     """The pipeline that suits a checkpoint's task, of its model or of several together."""
     data, pairs = checkpoint.config.get("data") or {}, coloring_of(checkpoint)
     request.check(pairs and pairs.hints)
+    noise_map = bool(((data.get("pairs") or {}).get("init_args") or {}).get("noise_map"))
+    if noise_map != (sigma is not None):
+        raise UserError(
+            "--sigma, the noise's standard deviation on the scale of 0 to 255, is for networks with a noise map: "
+            f"this one {'has' if noise_map else 'does not have'} one."
+        )
     if pairs is None:
         return RestorationPipeline(model, data, sigma=sigma, **tiling)
-    if sigma is not None:
-        raise UserError("--sigma is for networks that remove noise; this one colors. Leave it out.")
     size = working_size(data) if request.size is None else request.size
     print(f"Colors are found at {f'{size} pixels along the shorter side' if size else 'full size'}; see --size.")
     return ColorizationPipeline(model, pairs, size, **tiling)
@@ -81,26 +85,17 @@ class RestorationPipeline(TiledInference):
     Args:
         model: See :class:`TiledInference`, whose options ``tiling`` are.
         data: The data settings of its training.
-        sigma: The noise's standard deviation on the scale of 0 to 255, for a network with a noise map and no other.
+        sigma: The noise's standard deviation on the scale of 0 to 255, for a network with a noise map.
     """
 
     verb = "restored"
 
     def __init__(self, model: nn.Module, data: dict[str, Any], *, sigma: float | None = None, **tiling: Any) -> None:
         super().__init__(model, **tiling)
-        pairs = data.get("pairs")
-        noise_map = isinstance(pairs, dict) and bool((pairs.get("init_args") or {}).get("noise_map"))
-        if noise_map and sigma is None:
-            raise UserError(
-                "This network needs to know how strong the noise is (it has a noise map).\n"
-                "Add --sigma VALUE, the noise's standard deviation on the scale of 0 to 255, such as --sigma 25."
-            )
-        if sigma is not None and not noise_map:
-            raise UserError("--sigma is for networks with a noise map; this one has none. Leave it out.")
-        taken = input_channels(model, data)
-        if taken - noise_map not in (1, 3):
-            raise UserError(f"The network takes {taken} input channels, and an image alone has 1 or 3.")
-        self.channels, self.sigma, self.keeps_color = taken - noise_map, sigma, _has_targets(data)
+        self.channels = input_channels(model, data) - (sigma is not None)
+        self.sigma, self.keeps_color = sigma, _has_targets(data)
+        if self.channels not in (1, 3):
+            raise UserError(f"The network takes {self.channels} input channels, and an image alone has 1 or 3.")
 
     def _output(
         self, pixels: np.ndarray, alpha: np.ndarray | None, hints: Sequence[Hint]
@@ -116,7 +111,7 @@ class RestorationPipeline(TiledInference):
             x = torch.cat([x, x.new_full((len(x), 1, *x.shape[2:]), self.sigma / 255)], dim=1)
         output = self._run_model(x)
         if channels == 1 and self.channels == 3 and not self.keeps_color:
-            image, extra = output.split([output.shape[1] - self.extra, self.extra], dim=1)
+            image, extra = output.tensor_split([output.shape[1] - self.extra], dim=1)
             output = torch.cat([image.mean(dim=1, keepdim=True), extra], dim=1)
         return output
 
@@ -145,12 +140,15 @@ class ColorizationPipeline(TiledInference):
     def _output(
         self, pixels: np.ndarray, alpha: np.ndarray | None, hints: Sequence[Hint]
     ) -> Iterator[tuple[int, Tensor]]:
-        height, width = pixels.shape[:2]
-        small = to_tensor(resize_shorter(on_white(pixels, alpha), working_side(height, width, self.size)))
-        full = to_tensor(pixels)
-        planes = self._hint_planes(hints, (height, width), small.shape[2:]).expand(-1, -1, *small.shape[2:])
+        small = to_tensor(resize_shorter(on_white(pixels, alpha), working_side(*pixels.shape[:2], self.size)))
+        full, channels = to_tensor(pixels), pixels.shape[2]
+        planes = self._hint_planes(hints, full.shape[2:], small.shape[2:]).expand(-1, -1, *small.shape[2:])
+
+        def color(x: Tensor) -> Tensor:
+            return self._run_model(torch.cat([self.pairs.condition_of(x[:, :channels]), x[:, channels:]], dim=1))
+
         tile = 0 if small.shape[2] * small.shape[3] <= self.tile**2 else self.tile
-        bands = self._bands(lambda x: self._network(x, small.shape[1]), small, planes, tile=tile)
+        bands = self._bands(color, small, planes, tile=tile)
         if small.shape[2:] == full.shape[2:] and not self.pairs.keeps_lightness:
             return bands
         return self._upsampled(torch.cat([band for _, band in bands], dim=2).to(self.device), small, full)
@@ -172,13 +170,6 @@ class ColorizationPipeline(TiledInference):
             y, x = (int(hint.y) + 0.5) * small_height // height, (int(hint.x) + 0.5) * small_width // width
             points.append(Point(x, y, color))
         return trained.from_points(small_height, small_width, points)
-
-    def _network(self, x: Tensor, channels: int) -> Tensor:
-        """(B, C + K, h, w), the image and the planes -> (B, 3 and extra channels, h, w)."""
-        output = self._run_model(torch.cat([self.pairs.condition_of(x[:, :channels]), x[:, channels:]], dim=1))
-        if output.shape[1] != 3 + self.extra:
-            raise ValueError("the network's output is gray")
-        return output
 
     def _upsampled(self, output: Tensor, small: Tensor, full: Tensor) -> Iterator[tuple[int, Tensor]]:
         """The output on the small image, (1, 3, h, w), at full size: bands of RGB."""
@@ -207,6 +198,4 @@ def working_side(height: int, width: int, size: int) -> int:
     A long strip is enlarged only until its longer side has ``MAX_ENLARGEMENT`` times that size.
     """
     shorter, longer = sorted((height, width))
-    if size == 0 or size <= shorter:
-        return size or shorter
-    return max(shorter, min(size, MAX_ENLARGEMENT * size * shorter // longer))
+    return min(size, max(shorter, MAX_ENLARGEMENT * size * shorter // longer)) if size else shorter

@@ -14,7 +14,6 @@ from project.inference.hints import Hint
 from workbench.errors import UserError
 
 ALIGN = 32
-PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
 
 
 class Span(NamedTuple):
@@ -72,7 +71,7 @@ def tiled_bands(
 ) -> Iterator[tuple[int, Tensor]]:
     """Process an image from the top down and yield each band of rows as soon as no later tile touches it.
 
-    At any time one row of tiles is held as floats; the image itself may stay uint8.
+    At any time one row of tiles is held as floats.
 
     Args:
         function: Takes float32 (1, C, h, w) on the device, returns (1, C', h, w).
@@ -133,15 +132,11 @@ class TiledInference:
         device: Where to compute.
         tile: Height and width of a tile in pixels; 0 for the image as a whole.
         overlap: Pixels that tiles share; UserError where the tile is too small for them.
-        precision: "32", "bf16" or "16".
     """
 
-    def __init__(
-        self, model: nn.Module, *, device: torch.device, tile: int = 512, overlap: int = 64, precision: str = "32"
-    ) -> None:
+    def __init__(self, model: nn.Module, *, device: torch.device, tile: int = 512, overlap: int = 64) -> None:
         self.model, self.device = model.to(device), device
         self.tile, self.overlap = tile, overlap
-        self.precision = PRECISIONS[precision]
         self.extra = getattr(model, "extra_channels", 0)
         self.align = math.lcm(ALIGN, *(getattr(part, "multiple", 1) for part in model.modules()))
         smallest = (math.ceil(overlap / self.align) + 1) * self.align
@@ -149,24 +144,16 @@ class TiledInference:
             raise UserError(f"--tile {tile} is too small for --overlap {overlap}: at least {smallest}.")
 
     @torch.inference_mode()
-    def __call__(
-        self,
-        pixels: np.ndarray,
-        alpha: np.ndarray | None = None,
-        hints: Sequence[Hint] = (),
-        progress: Callable[[float], None] = lambda share: None,
-    ) -> np.ndarray:
+    def __call__(self, pixels: np.ndarray, alpha: np.ndarray | None = None, hints: Sequence[Hint] = ()) -> np.ndarray:
         """uint8 pixels, (H, W, 1) or (H, W, 3) -> the same of the output, with the model's extra channels behind.
 
         Args:
             pixels: Of the image.
             alpha: uint8, (H, W), of an image with transparency.
             hints: For a network that colors, in pixels of this image; of a palette only the colors count.
-            progress: Called with the share that is done, in [0, 1].
 
         Raises:
-            ValueError: A hint lies outside the image; the model's output is not finite, is not an image, or has another
-                size.
+            ValueError: A hint lies outside the image; the output is not finite, not an image, or of another size.
         """
         result: np.ndarray | None = None
         for top, band in self._output(pixels, alpha, hints):
@@ -174,7 +161,6 @@ class TiledInference:
             if result is None:
                 result = np.empty((len(pixels), *rows.shape[1:]), dtype=np.uint8)
             result[top : top + len(rows)] = rows
-            progress((top + len(rows)) / len(pixels))
         return result
 
     def _output(
@@ -188,13 +174,11 @@ class TiledInference:
         how = {"overlap": self.overlap, "device": self.device, "align": self.align}
         for top, band in tiled_bands(function, *images, tile=tile, **how):
             if not band.isfinite().all():
-                raise ValueError("the network's output is not finite (try --precision 32)")
+                raise ValueError("the network's output is not finite")
             yield top, band
 
     def _run_model(self, x: Tensor) -> Tensor:
-        """The model's output as float32, in the precision asked for."""
-        with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
-            output = self.model(x).float()
+        output = self.model(x).float()
         if output.ndim != 4 or output.shape[1] - self.extra not in (1, 3):
             raise ValueError(f"the network's output has the shape {tuple(output.shape)}, an image has 1 or 3 channels")
         return output
