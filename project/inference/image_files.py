@@ -70,7 +70,7 @@ def list_inputs(source: Path, output: Path, beside: str | None = None) -> list[I
     else:
         real, own = source.resolve(), output.resolve()
         found = [(name, Path(path)) for name, path, _ in walk(source, "--input")]
-        if own != real:
+        if own != real and own.is_relative_to(real):
             found = [one for one in found if not (real / one[0]).is_relative_to(own)]
     if not found:
         raise UserError(f"--input {source} holds no image of its own, only those of the output folder.")
