@@ -97,9 +97,8 @@ def test_the_table_keeps_its_rows_whatever_files_are_called(tmp_path):
     assert list(rows[0]) == ["file", "mse", "psnr", "psnr_baseline", "width", "height", *MEASURES]
 
 
-@pytest.mark.parametrize("total", [1, 3])
-def test_the_worst_are_drawn_within_the_image(total):
-    name = "a rather long name of a folder/000.png"
+def test_the_worst_are_drawn_within_the_image():
+    total, name = 3, "a rather long name of a folder/000.png"
     worst = [entry(name, 0.3 * n / 16, size=(12, 17) if n % 2 else (300, 100)) for n in range(total)]
     drawn = np.asarray(draw_worst(worst))
     assert (drawn[:, [0, -1]] == 255).all() and (drawn[[0, -1]] == 255).all(), "nothing is cut off at the sides"
