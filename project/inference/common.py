@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from torch import nn
 
 from project.data import ImageDataModule
 from project.networks.normalize import input_normalization
-from workbench.checkpoint import Checkpoint, load_model
+from workbench.checkpoint import Checkpoint, load_model, other_version
 from workbench.errors import UserError
 from workbench.parser import Parser
 
@@ -47,6 +48,12 @@ def input_channels(network: nn.Module, data: dict[str, Any]) -> int:
     return int(getattr(network, "in_channels", None) or data.get("channels", 3))
 
 
+def digest(path: Path) -> str:
+    """A file's SHA-256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def run_folder(checkpoint: Checkpoint) -> Path:
     """The folder of the run that wrote a checkpoint; UserError where the checkpoint is not in one."""
     run = checkpoint.path.parent.parent
@@ -63,7 +70,10 @@ def open_data(checkpoint: Checkpoint, words: list[str]) -> ImageDataModule:
         raise UserError(f"{checkpoint.path} was trained on {name}, and not on the images of an ImageDataModule.")
     parser = Parser(exit_on_error=False)
     parser.add_class_arguments(ImageDataModule, "data")
-    found = parser.parse_object({"data": dict(checkpoint.config.get("data") or {})})
+    try:
+        found = parser.parse_object({"data": dict(checkpoint.config.get("data") or {})})
+    except UserError as error:
+        raise UserError(f"{checkpoint.path}: {error}\n{other_version(checkpoint.path)}") from error
     found = parser.parse_args(words, namespace=found) if words else found
     data = parser.instantiate(found).data
     data.prepare_data()

@@ -10,7 +10,6 @@ on. Networks that color take hints as ``predict`` does (--hints, --palette, --si
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +25,7 @@ from torch import Tensor, nn
 from project.data.extra import INPUTS, MANIFEST, TARGETS, kind_of
 from project.data.images import content_digest
 from project.data.pairs import Coloring
-from project.inference.common import command_parser, input_channels, load_image_model, open_data
+from project.inference.common import command_parser, digest, input_channels, load_image_model, open_data
 from project.inference.hints import parse_request
 from project.inference.image_files import ImageFile, InferenceItem, list_inputs, on_white, read_image, write_image
 from project.inference.pipeline import coloring_of, make_pipeline
@@ -212,10 +211,7 @@ def _predict(ensemble: Ensemble, checkpoints: list[Checkpoint], options: Namespa
 
     _, _, code = process_all(items, work, output, pipeline.verb)
     if least is not None:
-        members = [
-            {"checkpoint": str(one.path.absolute()), "sha256": hashlib.sha256(one.path.read_bytes()).hexdigest()}
-            for one in checkpoints
-        ]
+        members = [{"checkpoint": str(one.path.absolute()), "sha256": digest(one.path)} for one in checkpoints]
         kind = kind_of(coloring_of(checkpoints[0]))
         manifest = {"members": members, "kind": kind, "min_confidence": least, "pairs": kept}
         pairs.mkdir(exist_ok=True)

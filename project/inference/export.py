@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import copy
 import csv
-import hashlib
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,7 +21,7 @@ import yaml
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from project.inference.common import command_parser, input_channels, load_image_model, main_network, run_folder
+from project.inference.common import command_parser, digest, input_channels, load_image_model, main_network, run_folder
 from workbench.callbacks.metadata import environment
 from workbench.checkpoint import Checkpoint, one_line, read_checkpoint
 from workbench.console import silence_warnings
@@ -153,8 +152,8 @@ def write_card(file: Path, checkpoint: Checkpoint, channels: int, difference: fl
     facts = environment()
     card = {
         "license": license,
-        "file": {"name": file.name, "sha256": _digest(file)},
-        "checkpoint": {"name": checkpoint.path.name, "sha256": _digest(checkpoint.path)},
+        "file": {"name": file.name, "sha256": digest(file)},
+        "checkpoint": {"name": checkpoint.path.name, "sha256": digest(checkpoint.path)},
         "input": f"float32 (batch, {channels}, height, width) in [0, 1], any size; the normalization is inside",
         "output": "float32 (batch, channels, height, width) in [0, 1]",
         "largest_difference_to_pytorch": difference,
@@ -181,8 +180,3 @@ def _scores(path: Path) -> dict[str, float]:
         for key, value in row.items()
         if value and key and key.startswith(("val/", "test/"))
     }
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

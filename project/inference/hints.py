@@ -15,9 +15,7 @@ from PIL import ImageColor
 from project.data.pairs import Hints
 from workbench.errors import UserError, did_you_mean
 
-Color = tuple[int, int, int]
-"""Red, green and blue, 0 to 255."""
-
+Color = tuple[int, int, int]  # red, green and blue, 0 to 255
 EXAMPLE = '{"face.png": [{"x": 64, "y": 20, "color": "#ff8800"}], "*": [{"x": 5, "y": 5, "color": "white"}]}'
 """Of a hints file: x and y are pixels of the upright image from its top left corner; * stands for every image without
 an entry of its own; for a single image the list alone will do."""

@@ -93,10 +93,6 @@ def describe_errors(rows: Sequence[Row]) -> str:
     return f"Worse with {found or 'nothing measured here'}; rank correlations up to {limit:.2f} may be chance."
 
 
-Worst = tuple[Row, list[Tensor]]
-"""Of an image its row, and on the CPU its view, output and target."""
-
-
 def write_table(rows: list[Row], path: Path) -> None:
     """All rows as CSV; its column ``file`` is what ``--data.exclude`` reads."""
     text = io.StringIO()
@@ -108,8 +104,8 @@ def write_table(rows: list[Row], path: Path) -> None:
     atomic_write_text(path, text.getvalue())
 
 
-def draw_worst(worst: list[Worst]) -> Image.Image:
-    """Input, output, target and error of images, on one scale of errors so that they can be compared."""
+def draw_worst(worst: list[tuple[Row, list[Tensor]]]) -> Image.Image:
+    """View, output, target (each on the CPU) and error of images, on one scale of errors for all."""
     errors = [(as_saved(output) - target).abs().mean(dim=0) for _, (_, output, target) in worst]
     sample = torch.cat([error.flatten()[:: 1 + error.numel() // 65536] for error in errors])
     brightest = max(float(sample.quantile(0.995)), 1 / 255)  # a few odd pixels must not make all others black

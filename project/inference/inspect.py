@@ -32,7 +32,7 @@ from project.data.batch import Batch, RawBatch
 from project.inference import image_errors
 from project.inference.common import command_parser, load_image_model, main_network, open_data, run_folder
 from project.inference.features import Strongest, choose_layer, draw_features, explain_place, feature_layers, recorded
-from project.inference.image_errors import Row, Worst
+from project.inference.image_errors import Row
 from project.inference.tiles import choose_device
 from project.networks.normalize import input_normalization
 from workbench.checkpoint import read_checkpoint
@@ -123,10 +123,12 @@ def _choose(subject: Subject, wanted: str | None) -> tuple[str, Strongest]:
     return layer, Strongest(stride)
 
 
-def _analyze(subject: Subject, layer: str | None, strongest: Strongest | None) -> tuple[list[Row], list[Worst]]:
+def _analyze(
+    subject: Subject, layer: str | None, strongest: Strongest | None
+) -> tuple[list[Row], list[tuple[Row, list[Tensor]]]]:
     """Every image once through the model: all rows and the images with the largest errors, largest first."""
-    rows: list[Row] = []
-    worst: list[Worst] = []
+    rows = []
+    worst = []
     names = [image.name for image in subject.data.images[subject.split]]
     with recorded({} if layer is None else {layer: subject.network.get_submodule(layer)}) as passes:
         for raw in track(subject.data.evaluation_dataloader(subject.split), "Images", transient=True):

@@ -44,8 +44,7 @@ def add_image_options(parser: ArgumentParser, required: bool) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Run the command: ``predict`` and its options. The exit code is 1 where an image failed, 130 after Ctrl-C."""
-    description = "Restore or color one image or a folder of them, of any size, with nothing but a checkpoint."
-    parser = command_parser("predict", description)
+    parser = command_parser("predict", "Restore or color one image or a folder of them, with nothing but a checkpoint.")
     add_image_options(parser, required=True)
     add = parser.add_argument
     add("--overwrite", type=bool, default=False, help="process again what is done; needed after other options")

@@ -38,9 +38,8 @@ def config(tmp_path: Path, make_images) -> Path:
     network = {"class_path": "project.networks.UNet", "init_args": {"widths": [6, 9], "norm": "none", "residual": True}}
     adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.005}}
     model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network, "optimizer": adam}}
-    return write(
-        tmp_path / "tiny.yaml", model, {"root": str(make_images(20, 52, 41)), "batch_size": 7}, {"max_steps": 12}
-    )
+    data = {"root": str(make_images(20, 52, 41)), "batch_size": 7}
+    return write(tmp_path / "tiny.yaml", model, data, {"max_steps": 12})
 
 
 def table(text: str) -> dict[str, float]:

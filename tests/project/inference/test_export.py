@@ -78,27 +78,20 @@ def test_onnx_is_one_file_for_every_size(run, tmp_path, capsys):
         torch.testing.assert_close(torch.from_numpy(found), model.restore(x), atol=1e-5, rtol=0)
 
 
-def colorizer(**options) -> GANColorizer:
-    return GANColorizer(UNet(in_channels=5, out_channels=2, widths=[4, 6], norm="group", **options), None)
-
-
-def backbone() -> ImageRestorer:
-    return ImageRestorer(BackboneUNet("mobilenet_v3_small", "none", stages=3, widths=[4, 6, 6, 8], residual=True))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
-        backbone,
-        lambda: colorizer(attention=[1]),
-        lambda: ImageRestorer(Normalized(nn.Conv2d(3, 3, 3, padding=1))),
+        lambda: BackboneUNet("mobilenet_v3_small", "none", stages=3, widths=[4, 6, 6, 8], residual=True),
+        lambda: UNet(in_channels=5, out_channels=2, widths=[4, 6], norm="group", attention=[1]),
+        lambda: Normalized(nn.Conv2d(3, 3, 3, padding=1)),
     ],
     ids=["backbone", "attention", "wrapped"],
 )
 def test_networks_of_all_kinds(make, tmp_path):
     torch.manual_seed(0)
-    model = make().eval()
+    network = make()
+    model = (GANColorizer(network, None) if isinstance(network, UNet) else ImageRestorer(network)).eval()
     network = export.ExportNetwork(model).eval()
     channels = input_channels(network.network, {})
     exported = export.write_onnx(network, torch.rand(2, channels, 66, 90), tmp_path / "file")

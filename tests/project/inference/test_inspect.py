@@ -24,24 +24,13 @@ from project.networks import PatchGAN, UNet
 NOISE = {"class_path": "project.data.pairs.GaussianNoise", "init_args": {"sigma": 50.0}}
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def config(tmp_path, make_images) -> Path:
     """Two steps of a tiny network on twenty images."""
     network = {"class_path": "project.networks.UNet", "init_args": {"widths": [6, 9], "norm": "group", "stem": 2}}
     model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network}}
-    data = {
-        "root": str(make_images(20, width=52, height=41)),
-        "fractions": [0.4, 0.5, 0.1],
-        "pairs": NOISE,
-        "crop": 24,
-        "batch_size": 4,
-        "num_workers": 0,
-    }
+    data = {"root": str(make_images(20, width=52, height=41)), "fractions": [0.4, 0.5, 0.1], "pairs": NOISE}
+    data |= {"crop": 24, "batch_size": 4, "num_workers": 0}
     trainer = {"accelerator": "cpu", "max_steps": 2}
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))
@@ -187,6 +176,14 @@ def test_images_that_are_gone_or_a_checkpoint_outside_a_run_and_the_ways_out(che
     (tmp_path / "run" / "config.yaml").unlink()
     assert inspect(checkpoint) == 2
     assert "say where to write with --output" in capsys.readouterr().err
+
+
+def test_data_settings_of_another_version_are_named(checkpoint, tmp_path, capsys):
+    content = torch.load(checkpoint, weights_only=True)
+    torch.save(content | {"config": content["config"].replace("crop:", "split_seed: 42\n  crop:")}, checkpoint)
+    assert inspect(checkpoint, "--maps", "0") == 2
+    printed = capsys.readouterr().err
+    assert "split_seed" in printed and "best.ckpt: " in printed and "written by another version" in printed
 
 
 def test_without_captum_all_but_the_features_can_be_had(checkpoint, capsys, monkeypatch):
