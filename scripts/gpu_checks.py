@@ -116,7 +116,7 @@ def words(model: str, precision: str, options: argparse.Namespace, runs: str) ->
     given += [f"--trainer.precision={precision}", f"--trainer.accelerator={accelerator}", "--trainer.devices=1"]
     given += [f"--trainer.max_steps={options.steps}", "--trainer.max_epochs=-1", "--trainer.max_time=null"]
     given += [f"--trainer.val_check_interval={options.steps}", "--trainer.check_val_every_n_epoch=null"]
-    given += ["--trainer.log_every_n_steps=1", "--gradient_clipping.norm=0.5", "--watch.throughput=false"]
+    given += ["--trainer.log_every_n_steps=1", "--gradient_clipping.norm=0.5"]
     given += [f"--data.batch_size={options.batch}", "--checkpoint.monitor=null"]
     if model == "GAN":  # both networks train from the first step on
         given += ["--model.init_args.generator_epochs=0", "--model.init_args.critic_epochs=0"]

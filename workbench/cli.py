@@ -12,9 +12,8 @@ from lightning.pytorch.callbacks import Callback, Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningCLI
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-from workbench.callbacks.checkpoints import Checkpoints
+from workbench.callbacks.checkpoints import Checkpoints, EarlyStopping
 from workbench.callbacks.clipping import GradientClipping
-from workbench.callbacks.early_stopping import EarlyStopping
 from workbench.callbacks.ema import EMA
 from workbench.callbacks.metadata import RunMetadata
 from workbench.callbacks.profile import StepProfile

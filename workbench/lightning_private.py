@@ -26,6 +26,12 @@ def batches_done(trainer: Trainer) -> int:
     return trainer.fit_loop.epoch_loop.batch_progress.current.completed
 
 
+def is_between_steps(trainer: Trainer) -> bool:
+    """Whether neither a step nor the end of an epoch is in progress; a validation may be."""
+    batch, epoch = trainer.fit_loop.epoch_loop.batch_progress.current, trainer.fit_loop.epoch_progress.current
+    return batch.started == batch.completed and epoch.processed < epoch.ready
+
+
 def is_accumulating(trainer: Trainer) -> bool:
     """Whether the current batch ends without an optimizer step."""
     return trainer.fit_loop._should_accumulate()

@@ -49,7 +49,9 @@ def expand_args(argv: list[str]) -> list[str]:
     """
     command, words = argv[0], list(argv[1:])
     for i, word in enumerate(words):
-        if word == "--profile" and (i + 1 == len(words) or words[i + 1].startswith("-")):
+        if word == "--profile" and words[i + 1 : i + 2] == ["true"]:
+            del words[i + 1]
+        if word == "--profile=true" or (word == "--profile" and (i + 1 == len(words) or words[i + 1].startswith("-"))):
             words[i] = f"--profile.steps={PROFILED_STEPS}"
     if any(word == "-h" or (word.startswith("--") and word.split("=")[0].endswith("help")) for word in words):
         return argv
@@ -127,8 +129,9 @@ def _of_another_version(text: str, words: list[str]) -> str:
     typed = [word.split("=")[0].lstrip("-") for word in words if word.startswith("--") and "." in word]
     if not configs or any(option in text.split("\n")[0] for option in typed):
         return ""
-    if "\n" in configs[0]:
-        return f"\n{other_version(values(words, '--ckpt_path')[-1])}"
+    checkpoints = values(words, "--ckpt_path")
+    if checkpoints and "\n" in configs[0]:
+        return f"\n{other_version(checkpoints[-1])}"
     if values(words, "--resume") and Path(configs[0]).name == "config.yaml":
         return f"\n{other_version(Path(configs[0]).parent / 'checkpoints' / 'last.ckpt')}"
     return ""

@@ -51,8 +51,6 @@ def draw(number: int, size: int = 96) -> tuple[bytes, bytes]:
 class Drawings(Dataset):
     """Paired source: `count` drawings as drawings-KEY/{lines,colors}/0000.png in the cache, `size` pixels a side."""
 
-    paired = True
-
     def __init__(self, cache: Cache, count: int = 2000, size: int = 96) -> None:
         self.cache, self.count, self.size = cache, count, size
         try:
@@ -83,7 +81,7 @@ class Drawings(Dataset):
         cores = min(8, usable_cores())
         generator = torch.Generator()  # or the loader would advance the global one, on the first run alone
         drawn = DataLoader(self, batch_size=None, num_workers=cores if cores > 1 else 0, generator=generator)
-        with self.cache.filling(self.folder.name) as temporary, self.cache.guarded():
+        with self.cache.writing(self.folder.name, folder=True) as temporary:
             for part in ("lines", "colors"):
                 (temporary / part).mkdir()
             (temporary / "CREDITS").write_text(credits + "\n", encoding="utf-8")

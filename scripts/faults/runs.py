@@ -160,7 +160,7 @@ def _watch(
     model: L.LightningModule, data: Waves, every: int, callbacks: Sequence[L.Callback], trainer: dict[str, Any]
 ) -> list[Finding]:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    watch = Watch(throughput=False)
+    watch = Watch()
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0, "logger": False}
     quiet |= {"accelerator": "cpu", "max_epochs": 1, "enable_checkpointing": False, "val_check_interval": every}
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):  # the table says what is found

@@ -1,31 +1,29 @@
-"""What a run saves and when: its best checkpoint, its last ones, and snapshots for an ensemble."""
+"""What a run saves and when: its best checkpoint, its last ones, snapshots for an ensemble; and early stopping."""
 
 from __future__ import annotations
 
 import math
-import re
 import time
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch import LightningModule, Trainer, callbacks
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.trainer.states import TrainerFn
 
-from workbench.callbacks.early_stopping import require_logged
 from workbench.errors import UserError
 from workbench.lightning_private import is_accumulating
 from workbench.random_states import get_rng_state, set_rng_state
 from workbench.run_progress import NEVER
 
 SNAPSHOTS = "snapshot-*.ckpt"
-FOR_INFERENCE = ("state_dict", "config", "epoch", "global_step", "pytorch-lightning_version")
+FOR_TRAINING = ("optimizer_states", "lr_schedulers", "current_model_state", "loops", "callbacks")
 LOW = 0.1  # share of a cycle's peak learning rate: a run that ends at or below it has finished its last cycle
 
 
-class Checkpoints(Checkpoint):
+class Checkpoints(callbacks.Checkpoint):
     """Keep ``best.ckpt``, ``last.ckpt`` and ``previous.ckpt``, and on request snapshots, in ``checkpoints/``.
 
     `ExactResume` saves ``last.ckpt`` between two steps when it `is_due`; Lightning's ModelCheckpoint saves the end of
@@ -36,15 +34,12 @@ class Checkpoints(Checkpoint):
     "Snapshot Ensembles: Train 1, Get M for Free", arXiv:1704.00109.
 
     Args:
-        monitor: The logged metric that the best are chosen by; null keeps the newest as ``best.ckpt``.
+        monitor: The metric that the best are chosen by, which validations must log; null: the newest are the best.
         mode: min if lower is better, max if higher is.
         every_n_minutes: Save ``last.ckpt`` not only after validations: the most that a killed run loses; 0 for never.
         every_n_steps: The same in optimizer steps; 0 for never.
         snapshots: none, best (by `monitor`), or cycles (the ends of the learning rate's cycles).
         most: How many snapshots are kept; of cycles the newest.
-
-    Raises:
-        UserError: `monitor` is not logged, or missing where the best snapshots are asked for.
     """
 
     def __init__(
@@ -56,20 +51,17 @@ class Checkpoints(Checkpoint):
         snapshots: Literal["none", "best", "cycles"] = "none",
         most: PositiveInt = 5,
     ) -> None:
-        if snapshots == "best" and monitor is None:
-            raise UserError(
-                "checkpoint.snapshots is best, and checkpoint.monitor names no metric to choose by.\n"
-                "Name it: --checkpoint.monitor NAME --checkpoint.mode min (or max, if higher is better)"
-            )
         self.monitor, self.mode, self.snapshots, self.most = monitor, mode, snapshots, most
         self.every_n_minutes, self.every_n_steps = every_n_minutes, every_n_steps
         self.folder = Path("checkpoints")
+        self.saved_step: int | None = None  # of last.ckpt; until training starts nothing is worth saving
+        self.is_saving = False  # stays so where saving failed
+        self._saved_at = time.monotonic()
+        self._postponed = False
         self._best: dict[str, float] = {}  # file name -> score, higher is better
         self._kept: dict[str, float] = {}  # the same for snapshots; for cycles the score is the step
+        self._is_snapshot = False
         self._rate, self._peak, self._fell = 0.0, 0.0, False  # of the learning rate in the current cycle
-        self._saved_step: int | None = None  # of last.ckpt; until training starts nothing is worth saving
-        self._saved_at = time.monotonic()
-        self._postponed = self._is_snapshot = False
         self._rng: dict[str, Any] = {}
         self._loaded_rng: list[dict[str, Any]] | None = None
 
@@ -81,10 +73,10 @@ class Checkpoints(Checkpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         folder = trainer.log_dir or trainer.default_root_dir  # a broadcast: every process asks
         if stage == "fit":
-            self.folder, self._saved_step = Path(folder).absolute() / "checkpoints", None
+            self.folder, self.saved_step = Path(folder).absolute() / "checkpoints", None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        self.saved_step, self._saved_at = trainer.global_step, time.monotonic()
         if self.snapshots != "none" and not trainer.fast_dev_run and trainer.is_global_zero:
             for path in self.folder.glob(SNAPSHOTS):
                 if path.name not in self._kept:  # of a killed run, after the checkpoint that this one resumes from
@@ -119,7 +111,7 @@ class Checkpoints(Checkpoint):
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         if self.monitor is not None:
-            require_logged(trainer, "checkpoint.monitor", self.monitor)
+            _require_logged(trainer, "checkpoint.monitor", self.monitor)
         self._save_best(trainer)
         if self.is_saved(trainer) or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
             return  # at its end a run saves the last one, with everything that belongs to it
@@ -146,18 +138,19 @@ class Checkpoints(Checkpoint):
         """Whether it is time to save ``last.ckpt``."""
         if self.is_saved(trainer):
             return False
-        minutes, steps = (time.monotonic() - self._saved_at) / 60, trainer.global_step - self._saved_step
+        minutes, steps = (time.monotonic() - self._saved_at) / 60, trainer.global_step - self.saved_step
         return self._postponed or 0 < self.every_n_minutes <= minutes or 0 < self.every_n_steps <= steps
 
     def is_saved(self, trainer: Trainer) -> bool:
         """Whether ``last.ckpt`` holds all steps so far; a half-restored run must not overwrite what it resumes from."""
-        return bool(trainer.fast_dev_run) or self._saved_step in (None, trainer.global_step)
+        return bool(trainer.fast_dev_run) or self.saved_step in (None, trainer.global_step)
 
     def save_last(self, trainer: Trainer) -> None:
         """Save ``last.ckpt``; called by all processes."""
+        self.is_saving = True
         trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
-        self._saved_step, self._saved_at = trainer.global_step, time.monotonic()
-        self._postponed = False
+        self.saved_step, self._saved_at = trainer.global_step, time.monotonic()
+        self._postponed = self.is_saving = False
 
     def _save_best(self, trainer: Trainer) -> None:
         score = float(trainer.global_step)
@@ -172,7 +165,9 @@ class Checkpoints(Checkpoint):
     def _save_snapshot(self, trainer: Trainer, score: float) -> None:
         name = f"snapshot-{trainer.global_step:06d}.ckpt"
         if name not in self._kept:
+            self._is_snapshot = True
             self._keep(trainer, self._kept, self.most, name, score)
+            self._is_snapshot = False
 
     def _keep(self, trainer: Trainer, kept: dict[str, float], most: int, name: str, score: float) -> None:
         """Save a checkpoint among the `most` with the highest scores, in place of the lowest one."""
@@ -184,21 +179,15 @@ class Checkpoints(Checkpoint):
         if lowest is not None:
             del kept[lowest]
         kept[name] = score
-        self._is_snapshot = name != "best.ckpt"
-        try:
-            trainer.save_checkpoint(self.folder / name, weights_only=False)
-        finally:
-            self._is_snapshot = False
+        trainer.save_checkpoint(self.folder / name, weights_only=False)
         if lowest not in (None, name):
             trainer.strategy.remove_checkpoint(self.folder / lowest)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the random states of all processes, which all call this; strip a snapshot."""
         if self._is_snapshot:
-            data = type(getattr(trainer, "datamodule", None)).__qualname__
-            for key in set(checkpoint) - {*FOR_INFERENCE, data}:
-                if not re.search(r"hyper_parameters$|hparams_(name|type)$", key):
-                    del checkpoint[key]
+            for key in FOR_TRAINING:
+                checkpoint.pop(key, None)
             return
         states = [self._rng or get_rng_state(trainer.strategy.root_device)] * trainer.world_size
         if trainer.world_size > 1:
@@ -218,18 +207,65 @@ class Checkpoints(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue with the files in this run's folder (those of another run are not its own), if chosen alike."""
+        best, kept = (
+            {name: score for name, score in state_dict[key].items() if (self.folder / name).is_file()}
+            for key in ("best", "kept")
+        )
         monitor, mode, snapshots = state_dict["chosen_by"]
         alike = (monitor, mode) == (self.monitor, self.mode)
-        if alike:
-            self._best = self._present(state_dict["best"])
-        if snapshots == self.snapshots and (alike or snapshots == "cycles"):
-            self._kept = self._present(state_dict["kept"])
+        self._best = best if alike else {}
+        self._kept = kept if snapshots == self.snapshots and (alike or snapshots == "cycles") else {}
         self._rate, self._peak, self._fell = state_dict["cycle"]
-
-    def _present(self, scores: dict[str, float]) -> dict[str, float]:
-        return {name: score for name, score in scores.items() if (self.folder / name).is_file()}
 
 
 def _learning_rate(trainer: Trainer) -> float:
     """That of the next step: of the first optimizer, a GAN's generator, in its fastest group."""
     return max((float(group["lr"]) for group in trainer.optimizers[0].param_groups), default=0.0)
+
+
+class EarlyStopping(callbacks.EarlyStopping):
+    """Stop the run when a metric has not improved for a while, or is not finite.
+
+    Args:
+        monitor: The logged metric; null switches early stopping off.
+        mode: min if lower is better, max if higher is.
+        patience: Validations without improvement before the run stops.
+        min_delta: The smallest change that counts as an improvement.
+    """
+
+    def __init__(
+        self,
+        monitor: str | None = None,
+        mode: Literal["min", "max"] = "min",
+        patience: int = 20,
+        min_delta: float = 0.0,
+    ) -> None:
+        # strict would raise at the end of a run that is over before its first validation
+        super().__init__(monitor, min_delta, patience, mode=mode, strict=False, check_on_train_epoch_end=False)
+        self.enabled = monitor is not None
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep counting, with the patience that is configured now."""
+        super().load_state_dict({**state_dict, "patience": self.patience})
+        if self.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED and self.wait_count < self.patience:
+            self.stopping_reason, self.stopping_reason_message = EarlyStoppingReason.NOT_STOPPED, None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A run that was stopped early stays stopped when it is resumed without more patience."""
+        if self.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
+            trainer.should_stop = True
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _require_logged(trainer, "early_stopping.monitor", self.monitor)
+        super().on_validation_end(trainer, pl_module)
+
+
+def _require_logged(trainer: Trainer, key: str, monitor: str) -> None:
+    """Raise a UserError if a validation during training has not logged the metric that a config key names."""
+    if monitor in trainer.callback_metrics or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+        return
+    logged = ", ".join(sorted(trainer.callback_metrics))
+    raise UserError(
+        f"{key} is {monitor!r}, which is not logged.\nLogged: {logged or 'nothing'}.\n"
+        f"Name one of them: --{key} NAME --{key.partition('.')[0]}.mode min (or max, if higher is better)"
+    )

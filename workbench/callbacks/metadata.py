@@ -7,6 +7,7 @@ import math
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,6 @@ from lightning.pytorch.cli import SaveConfigCallback
 from workbench.checkpoint import atomic_write_text
 from workbench.errors import UserError
 from workbench.run import Run, point_latest_at
-
-PACKAGES = ("lightning", "torch", "torchvision", "torchmetrics", "albumentations", "wandb", "numpy", "pillow")
 
 
 class RunMetadata(SaveConfigCallback):
@@ -39,18 +38,17 @@ class RunMetadata(SaveConfigCallback):
         """Nothing yet: an error while data and model are set up leaves no trace of a run."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.save_config(trainer, pl_module, "fit")
+        self.save_config(trainer, pl_module)
         if self.run is not None and trainer.is_global_zero:
             point_latest_at(self.run)
         report_batch_size(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.state.fn != "fit":
-            self.save_config(trainer, pl_module, str(trainer.state.fn))
+        self.save_config(trainer, pl_module)
 
     on_test_start = on_validation_start
 
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str = "") -> None:
         log_dir = trainer.log_dir  # a broadcast: every process asks, and as often as the others
         if self.already_saved or log_dir is None:
             return
@@ -72,25 +70,19 @@ def report_batch_size(trainer: Trainer) -> None:
     """Print what a step's batch is made of, if it is more than the loader's; an epoch without one is a UserError."""
     loader, processes, accumulated = trainer.train_dataloader, trainer.world_size, trainer.accumulate_grad_batches
     batch = getattr(loader, "batch_size", None) or getattr(trainer.datamodule, "batch_size", None)
-    factor = processes * accumulated
-    if batch is None or factor == 1:
+    if batch is None or processes * accumulated == 1:
         return
-    sampler = getattr(loader, "sampler", None)
-    samples = len(sampler) if hasattr(sampler, "__len__") else math.inf
+    samples = len(loader.sampler) if hasattr(getattr(loader, "sampler", None), "__len__") else math.inf
     if processes > 1 and samples < batch:
         raise UserError(
             f"An epoch has {samples} samples for each of the {processes} processes, less than a batch of {batch}.\n"
             f"Use --data.batch_size {max(1, samples)}, fewer processes, or more samples in an epoch."
         )
-    if not trainer.is_global_zero:
-        return
-    text = f"Batch: {batch}"
-    text += f" x {processes} processes" if processes > 1 else ""
-    text += f" x {accumulated} accumulated" if accumulated > 1 else ""
-    rates = sorted({group.get("initial_lr", group["lr"]) for o in trainer.optimizers for group in o.param_groups})
-    given, linear, root = (", ".join(f"{rate * x:.3g}" for rate in rates) for x in (1, factor, math.sqrt(factor)))
-    print(f"{text} = {batch * factor} samples a step, {factor} times those of one device.")
-    print(f"Learning rate: {given}, not scaled; the linear rule would say {linear}, the square-root rule {root}.")
+    if trainer.is_global_zero:
+        text = f"Batch: {batch}"
+        text += f" x {processes} processes" if processes > 1 else ""
+        text += f" x {accumulated} accumulated" if accumulated > 1 else ""
+        print(f"{text} = {batch * processes * accumulated} samples a step; the learning rate is not scaled.")
 
 
 def environment() -> dict[str, Any]:
@@ -100,14 +92,12 @@ def environment() -> dict[str, Any]:
         "commit": _commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {found.name: found.version for found in distributions() if found.name.lower() in PACKAGES},
+        "packages": {found.name: found.version for found in distributions()},
     }
 
 
 def _commit() -> str | None:
     command = ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"]
-    options = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "timeout": 10}
-    try:
-        return subprocess.run(command, check=True, **options).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.check_output(command, cwd=Path(__file__).parent, text=True, stderr=subprocess.DEVNULL).strip()
+    return None

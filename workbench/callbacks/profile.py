@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import re
 import time
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.profilers import Profiler
+
+from workbench.callbacks.progress import print_above_bar
 
 SKIPPED = 5  # first steps, which are slower: memory is allocated, kernels are chosen
 PARTS = (
@@ -25,31 +25,21 @@ PARTS = (
 
 
 class StepProfile(Callback):
-    """Time the parts of a step, print them, and write them to ``profile.txt`` in the run's folder.
+    """Time the parts of a step, each without what is timed inside it, unlike in Lightning's profilers; print them.
 
-    Unlike in Lightning's profilers, each part is without what is timed inside it. On an accelerator each waits for the
-    device, which makes the timed steps slower.
+    On an accelerator each part waits for the device, which makes the timed steps slower.
 
     Args:
         steps: Time so many steps, after the first five, then train on as usual; 0 for none. --profile alone: 50.
     """
 
     def __init__(self, steps: NonNegativeInt = 0) -> None:
-        self.steps, self._done = steps, 0
+        self.steps, self.enabled, self._done = steps, steps > 0, 0
         self._timer: _Timer | None = None
-        self._before: Profiler | None = None
-
-    @property
-    def enabled(self) -> bool:
-        return self.steps > 0
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._done, self._timer = 0, None
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
         if self._done == SKIPPED and self.enabled:
-            self._before, self._timer = trainer.profiler, _Timer(trainer)
-            trainer.profiler = self._timer
+            trainer.profiler = self._timer = _Timer(trainer)
         elif self._done == SKIPPED + self.steps:
             self._finish(trainer)
         self._done += 1
@@ -60,25 +50,18 @@ class StepProfile(Callback):
     def _finish(self, trainer: Trainer) -> None:
         if self._timer is None:
             return
-        text = self._timer.table(max(self._done - SKIPPED, 1))
-        trainer.profiler, self._timer = self._before, None
-        folder = trainer.log_dir  # a broadcast: every process asks
-        if not trainer.is_global_zero:
-            return
-        bar = trainer.progress_bar_callback
-        (bar.print if bar is not None else print)(text)
-        if trainer.loggers and not trainer.fast_dev_run:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-            Path(folder, "profile.txt").write_text(text + "\n", encoding="utf-8")
+        if trainer.is_global_zero:
+            print_above_bar(trainer, self._timer.table(self._done - SKIPPED))
+        trainer.profiler, self._timer = self._timer.before, None
 
 
 class _Timer(Profiler):
-    """Sums the time of each part, without that of the actions inside it and of validations."""
+    """Sums the seconds of each part, without those of the actions inside it and of validations."""
 
     def __init__(self, trainer: Trainer) -> None:
         super().__init__()
-        self.trainer = trainer
-        self._parts: dict[str, float] = defaultdict(float)  # in seconds
+        self.trainer, self.before = trainer, trainer.profiler
+        self._parts: dict[str, float] = defaultdict(float)
         self._stack: list[str] = []
         self._latest = time.perf_counter()
 
@@ -110,7 +93,6 @@ class _Timer(Profiler):
         return "\n".join(lines)
 
 
-@functools.cache
 def _part_of(action: str) -> str:
     if callback := re.match(r"\[Callback\](\w+)", action):
         return f"callback {callback[1]}"

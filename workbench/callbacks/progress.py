@@ -17,6 +17,12 @@ from workbench.run_progress import RunProgress
 REFRESH_SECONDS = 0.5  # reading the loss waits for the device
 
 
+def print_above_bar(trainer: Trainer, text: str) -> None:
+    """Print without breaking the progress bar, where there is one."""
+    bar = trainer.progress_bar_callback
+    (bar.print if bar is not None else print)(text)
+
+
 class Progress(TQDMProgressBar):
     """Lightning's bars, but that of training spans the run, in steps or by the clock, instead of an epoch.
 
@@ -64,13 +70,22 @@ class Progress(TQDMProgressBar):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_validation_end(trainer, pl_module)
-        if trainer.state.fn == "fit" and trainer.is_global_zero and not (trainer.sanity_checking or self.is_enabled):
-            values = "  ".join(f"{name} {value}" for name, value in self.get_metrics(trainer, pl_module).items())
-            print(f"{values}  {self._share():4.0%}  left {self._time_left()}", flush=True)
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._print_line(f"{self._share():4.0%}  left {self._time_left()}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        early = trainer.should_stop and self._share() < 1
+        self._print_line(f"{self._share():4.0%}  stopped early" if early else "100%  done")
 
     def on_exception(self, *_: Any) -> None:
         if self.is_enabled:
             print()  # behind the bar
+
+    def _print_line(self, state: str) -> None:
+        if self.trainer.is_global_zero and not self.is_enabled:
+            metrics = self.get_metrics(self.trainer, self.trainer.lightning_module)
+            print("  ".join(f"{name} {value}" for name, value in metrics.items()), state, sep="  ", flush=True)
 
     def _share(self) -> float:
         return min(self._progress(), 1.0)  # a run by the clock ends a moment late

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from workbench import lightning_private as private
 from workbench.callbacks.checkpoints import Checkpoints
-from workbench.checkpoint import other_version
+from workbench.checkpoint import one_line, other_version
 from workbench.errors import UserError
 from workbench.loggers import MetricsCSV
 from workbench.random_states import reseed_per_rank
@@ -23,7 +24,7 @@ KEY = "exact_resume"
 class ExactResume(Callback):
     """Save ``last.ckpt`` and stop between two steps, and fix Lightning's progress counters in what is saved.
 
-    `setup` sorts callbacks by their attribute `order`, 0 if they have none. This one is first: before its
+    Callbacks are sorted by their attribute `order`, 0 if they have none. This one is first: before its
     `on_train_batch_start` nothing is half done, and no callback has logged for the new step. -1 is what has to see
     weights or gradients before others. Checkpoint callbacks stay last, as Lightning has it.
     """
@@ -33,10 +34,10 @@ class ExactResume(Callback):
     def __init__(self) -> None:
         self._wanted = 0  # 1: a checkpoint is due; a signal's number: the run has to stop. The same on all processes
         self._steps: int | None = None
-        self._in_validation = False
+        self._in_validation = self._validated = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        # A new list: Lightning is iterating over the old one.
+        # A new list: Lightning iterates over the old one.
         trainer.callbacks = sorted(trainer.callbacks, key=lambda callback: getattr(callback, "order", 0))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -63,6 +64,7 @@ class ExactResume(Callback):
 
         Else the log of a GAN repeats the discriminator's values where it rests, and that of a resumed run does not.
         """
+        self._validated = False
         if self._steps is not None:
             private.finish_restart(trainer, self._steps)
             self._steps = None
@@ -77,8 +79,11 @@ class ExactResume(Callback):
         """Do not wait for the end of a long validation: a resumed run starts it anew."""
         alone = trainer.world_size == 1  # other processes cannot be asked: they may have fewer batches
         training = trainer.state.fn == TrainerFn.FITTING and not (trainer.sanity_checking or trainer.should_stop)
-        if STOP.received and alone and training and self._save(trainer, in_validation=True):
+        if STOP.received and alone and training and self._save(trainer):
             self._stop(trainer, STOP.received)
+
+    def on_validation_end(self, *_: Any) -> None:
+        self._validated = True  # from here on callbacks count this validation
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Outside of training a signal ends the program at once."""
@@ -96,15 +101,28 @@ class ExactResume(Callback):
             private.finish_ended_run(trainer, self._steps)
             self._steps = None
 
-    def on_exception(self, *_: Any) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Save at an error between two steps or in a validation; print from where the run can be resumed."""
         STOP.waits = False
+        checkpoints = _find_checkpoints(trainer)
+        if checkpoints is None or trainer.state.fn != TrainerFn.FITTING or not isinstance(exception, Exception):
+            return
+        counted = trainer.validating and self._validated
+        exact = private.is_between_steps(trainer) and not counted and trainer.world_size == 1  # saving takes all ranks
+        try:
+            if exact and not checkpoints.is_saving:
+                self._save(trainer)
+        except Exception as error:  # such as a full disk; it must not hide the first one
+            print(f"The last state could not be saved: {one_line(error)}", file=sys.stderr)
+        if checkpoints.saved_step and trainer.is_global_zero:
+            reason = "" if exact else "There is no exact state to save here: "
+            print(f"{reason}--resume latest continues from step {checkpoints.saved_step}.", file=sys.stderr)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note the number of steps, and of rows in ``metrics.csv``."""
         if checkpoint.get("loops") is None:
             return
         steps = private.fix_progress(checkpoint["loops"]["fit_loop"], trainer, self._in_validation)
-        self._in_validation = False
         rows = [logger.write_down() for logger in trainer.loggers if isinstance(logger, MetricsCSV)]
         checkpoint[KEY] = {"steps": steps, "rows": rows[0] if rows and trainer.is_global_zero else None}
 
@@ -114,18 +132,18 @@ class ExactResume(Callback):
         if KEY not in checkpoint and "loops" in checkpoint:  # one without loops has weights alone
             raise UserError(f"{trainer.ckpt_path} cannot be resumed. {other_version(trainer.ckpt_path)}")
         self._steps = checkpoint.get(KEY, {}).get("steps")
-        if "current_model_state" in checkpoint:  # of a run with EMA, which may be switched off by now
-            pl_module.load_state_dict(checkpoint["current_model_state"])
 
-    def _save(self, trainer: Trainer, in_validation: bool = False) -> bool:
+    def _save(self, trainer: Trainer) -> bool:
         """Save ``last.ckpt`` unless it is up to date; False if the last step has left something behind."""
         checkpoints = _find_checkpoints(trainer)
         if checkpoints is None or checkpoints.is_saved(trainer):
             return True
-        if not _is_clean(trainer):
+        done = private.batches_done(trainer)  # accumulated gradients are in no checkpoint
+        if done % trainer.accumulate_grad_batches and done != trainer.num_training_batches:
             return False
-        self._in_validation = in_validation
+        self._in_validation = trainer.validating
         checkpoints.save_last(trainer)
+        self._in_validation = False
         return True
 
     def _stop(self, trainer: Trainer, number: int) -> None:
@@ -139,9 +157,3 @@ class ExactResume(Callback):
 
 def _find_checkpoints(trainer: Trainer) -> Checkpoints | None:
     return next((found for found in trainer.checkpoint_callbacks if isinstance(found, Checkpoints)), None)
-
-
-def _is_clean(trainer: Trainer) -> bool:
-    """Whether the last step of this epoch has left nothing behind, as accumulated gradients would be."""
-    done = private.batches_done(trainer)
-    return done > 0 and (done % trainer.accumulate_grad_batches == 0 or done == trainer.num_training_batches)

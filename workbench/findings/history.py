@@ -51,7 +51,7 @@ class Setting:
 class ModelInfo:
     """What is known without measuring. Settings are by network, by loss, or by the name that is logged."""
 
-    parameters: dict[str, Parameter] = field(default_factory=dict)  # in the order in which the network uses them
+    parameters: dict[str, Parameter] = field(default_factory=dict)  # in the order of the model
     unfrozen: dict[str, Parameter] = field(default_factory=dict)  # frozen at first, trained now
     activations: dict[str, Activation] = field(default_factory=dict)  # in the order in which the network uses them
     learning_rate: dict[str, Setting] = field(default_factory=dict)
@@ -163,7 +163,7 @@ class History:
         return self.table(table).get(name) or Series()
 
     def rows(self, table: str, network: str, role: str = "weight") -> dict[str, Series]:
-        """The series of a network's trained tensors of one role, in the order in which it uses them."""
+        """The series of a network's trained tensors of one role, in its order."""
         parameters, found = self.model.parameters.items(), self.table(table)
         names = (n for n, p in parameters if p.network == network and p.optimizer is not None and p.role == role)
         return {name: found[name] for name in names if name in found}

@@ -53,30 +53,25 @@ def trainable_parameters(trainer: Trainer, model: LightningModule) -> dict[str, 
     networks = [network_name(model, optimizer) for optimizer in trainer.optimizers]
     all_in_eval = not any(module.training for module in model.modules())
     found: dict[str, Parameter] = {}
-    for path, module in model.named_modules():
-        for own, parameter in module.named_parameters(recurse=False):
-            name = f"{path}.{own}" if path else own
-            if not parameter.requires_grad:
-                continue
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            path, _, own = name.rpartition(".")
+            module = model.get_submodule(path)
             helper = bool(HELPER.search(path)) or (not module.training and not all_in_eval)
-            role, fan_in = _role(module, own, parameter)
             holder = holders.get(id(parameter))
             network = name.split(".")[0] if holder is None else networks[holder]
-            found[name] = Parameter(network, role, fan_in, holder, helper)
+            found[name] = Parameter(network, *_role(module, own, parameter), holder, helper)
     return found
 
 
 def network_name(model: LightningModule, optimizer: Optimizer) -> str:
-    """What an optimizer trains: the model's part whose parameters it holds, or several, as ``encoder+decoder``; of many
-    parts, ``model``.
-    """
+    """The model's part whose parameters an optimizer holds, or a few, as ``encoder+decoder``; of many, ``model``."""
     held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     parts = dict.fromkeys(name.split(".")[0] for name, p in model.named_parameters() if id(p) in held)
     return "+".join(parts) if 0 < len(parts) < 4 else "model"
 
 
 def _setting(info: ModelInfo, argument: str, value: Any) -> Setting:
-    """An argument of the model's class."""
     form = f"--model.init_args.{argument} {{}}" if info.command_line else f"{argument} = {{}}"
     return Setting(form, float(value))
 
@@ -110,8 +105,8 @@ def _role(module: nn.Module, name: str, parameter: nn.Parameter) -> tuple[str, i
 
 def _directions(model: LightningModule) -> dict[str, bool]:
     """Of every metric that the model holds, by its own name, without the split in ``val_iou``."""
-    inner = {
-        re.sub("^(val|test)_", "", path.rpartition(".")[2]): module for path, module in model.named_modules() if path
+    return {
+        re.sub("^(val|test)_", "", path.rpartition(".")[2]): module.higher_is_better
+        for path, module in model.named_modules()
+        if isinstance(getattr(module, "higher_is_better", None), bool)
     }
-    found = {name: getattr(module, "higher_is_better", None) for name, module in inner.items()}
-    return {name: direction for name, direction in found.items() if isinstance(direction, bool)}

@@ -7,24 +7,26 @@ import math
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from workbench.batch import baseline_of, input_of, is_padding, target_of
-from workbench.findings import Activation, Parameter
+from workbench.findings import Parameter
 from workbench.lightning_private import steps_done
-from workbench.watch.activations import ActivationEvent, Activations, record_activations
-from workbench.watch.gan import GANMonitor
+from workbench.watch.activations import ActivationPass
 from workbench.watch.recorder import Recorder
 
 SAMPLES = 16  # at most so many; of large images fewer, so that a pass costs no more than a step or two
 PIXELS = 16 * 64 * 64
 FEWEST = 4
+LUMA = (0.299, 0.587, 0.114)
+GRID = 16  # outputs of a GAN are compared on a grid of so many cells a side: their colors matter, not their noise
 EARLY = (0, 20, 50, 100, 200, 500, 1000)  # steps of a pass on samples of training, until the first validation
 
 
@@ -37,18 +39,15 @@ class Probe:
 
     def __init__(self, recorder: Recorder, model: LightningModule, state: dict[str, Any] | None = None) -> None:
         self.recorder, self.model = recorder, model
-        self.activations = Activations(recorder)
-        gan = isinstance(getattr(model, "discriminator", None), nn.Module)
-        self.gan = GANMonitor(recorder) if gan else None
         self.training: Any = None  # the first samples of the first training batch
         self.validation: Any = None  # samples of the first validation, cut to the size of those; None where none fit
-        self.outputs: dict[str, Any] = {}  # during a pass, the last output of each network of the model
         state = state or {}
         # Whether the first validation is over; of a resumed run it may be so before its samples are there again.
         self._settled: bool = state.get("settled", False)
         self._ran_at: int = state.get("ran_at", -1)
         self._saved: list[Any] | None = state.get("training")
-        self._chosen: list[list[Any]] = []
+        self._middles: list[Any] = []
+        self._corners: list[Any] = []
         self._collected = self._broken = False
 
     @property
@@ -79,20 +78,19 @@ class Probe:
         self._take_training(batch)
         inputs = input_of(batch)
         for number in range(len(inputs) if isinstance(inputs, Tensor) and inputs.ndim else 0):
-            if len(self._chosen) == _count(self.training):
-                return
-            cuts = _cuts(_samples(batch, number, number + 1), input_of(self.training))
-            self._chosen += [cuts] if cuts else []
+            if len(self._middles) < _count(self.training):
+                cuts = _cuts(_samples(batch, number, number + 1), input_of(self.training))
+                self._middles += cuts[:1]
+                self._corners += cuts[1:]
 
     def on_validation_end(self) -> None:
         """From the first validation on its samples are used: the middle of each image, corners where there are few."""
-        if self._chosen and not self._collected:
-            corners = [cut for cuts in self._chosen for cut in cuts[1:]]
-            chosen = ([cuts[0] for cuts in self._chosen] + corners)[: _count(self.training)]
+        if self._middles and not self._collected:
+            chosen = (self._middles + self._corners)[: _count(self.training)]
             columns = zip(*(tree_flatten(part)[0] for part in chosen), strict=True)
             joined = [torch.cat(c) if isinstance(c[0], Tensor) and c[0].ndim else c[0] for c in columns]
             self.validation = tree_unflatten(joined, tree_flatten(chosen[0])[1])
-        self._chosen, self._settled, self._collected = [], True, True
+        self._middles, self._corners, self._settled, self._collected = [], [], True, True
 
     def state_dict(self) -> dict[str, Any]:
         """With what a resumed run cannot find again: samples of the first batch. Those of the validation come again."""
@@ -106,38 +104,28 @@ class Probe:
         What the model computes with, and the random numbers that follow, are the same afterwards.
         """
         step = steps_done(trainer)
-        if self._ran_at == step or self._broken or not self._everyone_has_samples(trainer):
+        if self._ran_at == step or self._broken:
             return
+        if not trainer.strategy.reduce_boolean_decision(self.batch is not None):
+            return  # a split smaller than the number of processes leaves some without samples
         self._ran_at = step
         info = self.recorder.history.model
-        places: dict[str, Activation] = {}
-        order: list[str] = []
-
-        def on_activation(event: ActivationEvent) -> None:
-            network, channels = event.name.split(".")[0], event.before.shape[event.dim]
-            places[event.name] = Activation(event.kind, channels, event.normed, event.trained, network)
-            self.activations.on_activation(event)
-
-        # What is compiled runs uncompiled; importing dynamo only for that would take a second.
-        compiled = "torch._dynamo" in sys.modules
-        eager = torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
-        with unchanged(self.model), torch.no_grad(), eager, trainer.precision_plugin.forward_context():
+        with _unchanged(self.model), torch.no_grad(), _uncompiled(), trainer.precision_plugin.forward_context():
             try:
-                with record_activations(self.model, on_activation, order, self.outputs):
+                with ActivationPass(self.model, self.recorder.shows_histograms) as activations:
                     output = self.model(input_of(self.batch))
                 if not info.activations:
-                    last = {name.split(".")[0]: name for name in places}.values()
-                    info.activations = {n: Activation(**{**vars(a), "last": n in last}) for n, a in places.items()}
-                    info.parameters = _in_order(info.parameters, order)
-                self.activations.finish(step)
+                    last = {place.network: name for name, place in activations.places.items()}.values()
+                    info.activations = {n: replace(p, last=n in last) for n, p in activations.places.items()}
+                    info.parameters = _in_order(info.parameters, activations.order)
+                activations.put(self.recorder, step)
                 if trainer.is_global_zero:
                     self._put_errors(output, step)
-                    if self.gan is not None:
-                        self.gan.measure(self, output, step)
+                    if isinstance(getattr(self.model, "discriminator", None), nn.Module):
+                        _measure_gan(self, output, step)
             except Exception as error:  # measuring must never end a run
                 self._broken = True
                 warnings.warn(f"Watch cannot measure activations of this model: {error!r}", stacklevel=2)
-        self.outputs = {}
 
     def _put_errors(self, output: Any, step: int) -> None:
         target, baseline = target_of(self.batch), baseline_of(self.batch)
@@ -148,14 +136,16 @@ class Probe:
         for name, guess in (("error", output), ("nothing", baseline), ("mean", mean)):
             self.recorder.put([f"probe/{name}"], (guess.float() - target).square().mean(), step, log=True)
 
-    def _everyone_has_samples(self, trainer: Trainer) -> bool:
-        """A split smaller than the number of processes leaves some without; then none runs."""
-        have = torch.tensor(float(self.batch is not None), device=self.model.device)
-        return bool(trainer.strategy.reduce(have, reduce_op="min") > 0) if trainer.world_size > 1 else bool(have)
+
+def _in_order(parameters: dict[str, Parameter], order: dict[str, int]) -> dict[str, Parameter]:
+    """Tensors of modules that the pass went through in its order; all others where they were."""
+    known = {name: order[module] for name in parameters if (module := name.rpartition(".")[0]) in order}
+    ordered = iter(sorted(known, key=known.__getitem__))
+    return {name: parameters[name] for name in [next(ordered) if n in known else n for n in parameters]}
 
 
 @contextlib.contextmanager
-def unchanged(model: nn.Module) -> Iterator[None]:
+def _unchanged(model: nn.Module) -> Iterator[None]:
     """Within this context the model is in eval mode; afterwards its modes and all random numbers are as before."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -167,11 +157,9 @@ def unchanged(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _in_order(parameters: dict[str, Parameter], order: list[str]) -> dict[str, Parameter]:
-    """Tensors of modules that the pass went through in its order; all others where they were."""
-    known = {name: order.index(name.rpartition(".")[0]) for name in parameters if name.rpartition(".")[0] in order}
-    ordered = iter(sorted(known, key=known.__getitem__))
-    return {name: parameters[name] for name in [next(ordered) if n in known else n for n in parameters]}
+def _uncompiled() -> contextlib.AbstractContextManager[Any]:
+    """Within this context what is compiled runs uncompiled; importing dynamo only for that would take a second."""
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
 
 
 def _count(batch: Any) -> int:
@@ -187,17 +175,15 @@ def _samples(batch: Any, start: int, end: int) -> Any:
 
 
 def _cuts(sample: Any, like: Tensor) -> list[Any]:
-    """A sample cut to the size of other inputs: the middle, then the corners that do not overlap it by much; nothing
-    where it cannot be cut.
-    """
-    inputs, target = input_of(sample), target_of(sample)
-    if not isinstance(like, Tensor) or inputs.shape[1:] == like.shape[1:]:
+    """A sample cut to the size of other inputs: the middle, of a large one also the corners; [] if it cannot be cut."""
+    inputs = input_of(sample)
+    if inputs.shape[1:] == like.shape[1:]:
         return [sample]
-    if inputs.ndim != 4 or like.ndim != 4:
+    sizes = {x.shape[-2:] for x in tree_leaves(sample) if isinstance(x, Tensor) and x.ndim == 4}
+    if inputs.ndim != 4 or like.ndim != 4 or len(sizes) > 1:
         return []
     (height, width), (h, w) = inputs.shape[-2:], like.shape[-2:]
-    fits = not isinstance(target, Tensor) or target.ndim != 4 or target.shape[-2:] == (height, width)
-    if height < h or width < w or not fits:
+    if height < h or width < w:
         return []
     places = [((height - h) // 2, (width - w) // 2)]
     if height >= 2 * h and width >= 2 * w:
@@ -207,3 +193,60 @@ def _cuts(sample: Any, like: Tensor) -> list[Any]:
         return x[..., top : top + h, left : left + w].clone() if isinstance(x, Tensor) and x.ndim == 4 else x
 
     return [tree_map(lambda x, place=place: cut(x, *place), sample) for place in places]
+
+
+def _measure_gan(probe: Probe, output: Any, step: int) -> None:
+    """Measure a model with a ``discriminator``, given its output for the probe, without touching any gradient.
+
+    - ``game/diversity``: how much outputs for different images differ, over how much the targets do; of a colorizer by
+      color alone; ``game/color_strength``: how strong its colors are against the targets'.
+    - ``game/gradient_ratio``: at the generator's output, the norm of the weighted adversarial loss's gradient over that
+      of the weighted reconstruction loss; ``game/gradient_adversarial`` and ``game/gradient_reconstruction`` alone.
+    - ``game/sign_train``, ``game/sign_val``: mean sign of the discriminator's logits for real images that it trains on,
+      and for unseen ones (r_t of StyleGAN2-ADA); above 0.6 in training alone it has memorized them.
+
+    The last two need ``generator``, ``space``, ``adversarial`` and ``reconstruction`` as GANColorizer has them.
+    """
+    model, batch, color = probe.model, probe.batch, probe.recorder.history.model.color
+    condition, target = input_of(batch), target_of(batch)
+    values: dict[str, Tensor] = {}
+    if isinstance(output, Tensor) and output.ndim == 4 and output.shape == getattr(target, "shape", None):
+        values |= _diversity(output.float(), target.float(), color) if len(output) > 1 else {}
+    if all(hasattr(model, name) for name in ("generator", "space", "adversarial", "reconstruction")):
+        values |= _gradients(model, condition, target, model.generator(condition))
+        for name, images in (("train", probe.training), ("val", batch)) if probe.validation is not None else ():
+            real = model.space.encode(target_of(images))
+            values[f"sign_{name}"] = _logits(model, input_of(images), real).sign().mean()
+    for name, value in values.items():
+        probe.recorder.put([f"game/{name}"], value, step, log=True)
+
+
+def _logits(model: Any, condition: Tensor, colors: Tensor) -> Tensor:
+    return model.discriminator(torch.cat([condition, colors], dim=1)).float()
+
+
+def _gradients(model: Any, condition: Tensor, target: Tensor, output: Tensor) -> dict[str, Tensor]:
+    """Norms of the gradients of the two losses by the generator's output; no parameter gets any."""
+    real = model.space.encode(target)
+    with torch.enable_grad():
+        output = output.detach().float().requires_grad_()
+        losses = {
+            "adversarial": model.adversarial_weight * model.adversarial.generator(_logits(model, condition, output)),
+            "reconstruction": model.reconstruction_weight * model.reconstruction(output, real),
+        }
+        gradients = {name: torch.autograd.grad(loss, output)[0] for name, loss in losses.items() if loss.requires_grad}
+    norms = {f"gradient_{name}": torch.linalg.vector_norm(g.float()) for name, g in gradients.items()}
+    if len(norms) == 2:
+        norms["gradient_ratio"] = norms["gradient_adversarial"] / norms["gradient_reconstruction"].clamp_min(1e-30)
+    return norms
+
+
+def _diversity(output: Tensor, target: Tensor, color: bool) -> dict[str, Tensor]:
+    """Mean distance of pairs of outputs over that of pairs of targets."""
+    if color and output.shape[1] == 3:  # RGB without its luma
+        luma = output.new_tensor(LUMA).view(1, 3, 1, 1)
+        output, target = (x - (x * luma).sum(dim=1, keepdim=True) for x in (output, target))
+    values = {"color_strength": output.abs().mean() / target.abs().mean().clamp_min(1e-12)} if color else {}
+    small = [nn.functional.adaptive_avg_pool2d(x, GRID).flatten(1) for x in (output, target)]
+    distances = [nn.functional.pdist(x).mean() for x in small]
+    return {"diversity": distances[0] / distances[1].clamp_min(1e-12), **values}

@@ -19,50 +19,15 @@ from workbench.checkpoint import atomic_write_text
 from workbench.findings import Activation, History, ModelInfo, Series, Setting
 from workbench.lightning_private import steps_done
 
-LAYERS = "measurements.csv"
+FINDINGS, LAYERS, THROUGHPUT = "findings.jsonl", "measurements.csv", "throughput.csv"
 IN_HISTOGRAM = 20_000  # values of a tensor
-
-
-class RunFiles:
-    """Text files in the run's folder. A resumed run cuts off the lines that were written after its checkpoint, since
-    it writes them once more.
-    """
-
-    def __init__(self, trainer: Trainer, lines: dict[str, int] | None = None) -> None:
-        folder = trainer.log_dir if trainer.loggers and not trainer.fast_dev_run else None  # all ranks have to ask
-        # None where nothing is to be written: without a logger, and on all ranks but the first.
-        self.folder = Path(folder) if folder is not None and trainer.is_global_zero else None
-        self.lines = dict(lines or {})  # number of lines in each file
-        if self.folder is None:
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for name, count in self.lines.items():
-            found = self.read(name)
-            self.lines[name] = min(count, len(found))
-            if len(found) > count:
-                atomic_write_text(self.folder / name, "".join(found[:count]))
-
-    def read(self, name: str) -> list[str]:
-        """The lines of a file, each with its end; none where there is no file."""
-        path = self.folder / name if self.folder is not None else None
-        return path.read_text(encoding="utf-8").splitlines(keepends=True) if path and path.is_file() else []
-
-    def append(self, name: str, lines: list[str], header: str | None = None) -> None:
-        """Add lines, given without their ends; creates the file, with its header, even when there are none."""
-        if self.folder is None:
-            return
-        if name not in self.lines:
-            self.lines[name] = len(self.read(name))
-        if header is not None and self.lines[name] == 0:
-            lines = [header, *lines]
-        with (self.folder / name).open("a", encoding="utf-8", newline="") as file:
-            file.writelines(f"{line}\n" for line in lines)
-        self.lines[name] += len(lines)
 
 
 class Recorder:
     """The measurements of one run, which may continue from the ``state_dict`` of an earlier part. ``put`` never waits
     for the device; ``flush`` fetches everything in one transfer.
+
+    A resumed run cuts off the lines of its files that were written after its checkpoint: it writes them once more.
     """
 
     def __init__(self, trainer: Trainer, model: ModelInfo, state: dict[str, Any] | None = None) -> None:
@@ -71,28 +36,50 @@ class Recorder:
         self.shows_histograms = any(isinstance(x, WandbLogger | TensorBoardLogger) for x in trainer.loggers)
         self._pending: list[tuple[str | None, Sequence[str], int, Tensor, bool]] = []
         self._unlogged: dict[str, float] = {}
+        self.histograms: dict[str, Tensor] = {}  # what `for_histogram` returned, for the next `write_layers`
+        self.lines: dict[str, int] = {}  # number of lines in each file
         if state is not None:
             unpack(self.history, state["history"])
-            self._unlogged = dict(state["unlogged"])
-        self.files = RunFiles(trainer, state and state["lines"])
+            self._unlogged, self.lines = dict(state["unlogged"]), dict(state["lines"])
+        folder = trainer.log_dir if trainer.loggers and not trainer.fast_dev_run else None  # all ranks have to ask
+        # None where nothing is to be written: without a logger, and on all ranks but the first.
+        self.folder = Path(folder) if folder is not None and trainer.is_global_zero else None
+        for name in (FINDINGS, LAYERS, THROUGHPUT) if self.folder is not None else ():
+            if (path := self.folder / name).is_file():
+                kept = path.read_text(encoding="utf-8").splitlines(keepends=True)[: self.lines.get(name, 0)]
+                atomic_write_text(path, "".join(kept))
+                self.lines[name] = len(kept)
+
+    def append(self, name: str, lines: list[str], header: str | None = None) -> None:
+        """Add lines, given without their ends, to a file of the run; creates it, with its header, even without any."""
+        if self.folder is None:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if header is not None and not self.lines.get(name):
+            lines = [header, *lines]
+        with (self.folder / name).open("a", encoding="utf-8", newline="") as file:
+            file.writelines(f"{line}\n" for line in lines)
+        self.lines[name] = self.lines.get(name, 0) + len(lines)
+
+    def add(self, name: str, value: float, step: int) -> None:
+        """Keep a scalar that is at hand already, to be logged with the others."""
+        self.history.add(name, step, value)
+        self._unlogged[name] = value
 
     def put(self, names: Sequence[str], values: Tensor, step: int, table: str | None = None, log: bool = False) -> None:
-        """Keep values for later.
+        """Keep scalars, or rows of a table, for later: (len(names),), or (), on any device.
 
-        Args:
-            names: One for each value: of scalars, or of a table's rows.
-            values: (len(names),), or a scalar for a single name, on any device.
-            step: Optimizer steps done before the one that is measured.
-            table: Name of the table; None: scalars.
-            log: Whether to send them to the loggers as well when they are fetched.
+        ``step`` is the optimizer steps done before the one that is measured; with ``log`` loggers get them as well.
         """
         self._pending.append((table, names, step, values.detach().reshape(-1), log))
 
     def flush(self, log: bool = True) -> None:
         """Fetch everything into the history, and log the newest value of each name, now or at the next flush."""
         pending, self._pending = self._pending, []
-        fetched = _fetch([entry[3] for entry in pending])
-        for (table, names, step, _, logged), values in zip(pending, fetched, strict=True):
+        device = next((entry[3].device for entry in pending if entry[3].device.type != "cpu"), "cpu")
+        fetched = iter(torch.cat([entry[3].float().to(device) for entry in pending]).tolist() if pending else ())
+        for table, names, step, _, logged in pending:
+            values = [next(fetched) for _ in names]
             if table == "gradient" and self.history.nonfinite_gradient is None:
                 # A backward pass starts at the last layer: there it went wrong first.
                 bad = [name for name, value in zip(names, values, strict=True) if not math.isfinite(value)]
@@ -111,9 +98,9 @@ class Recorder:
             if to_csv or not isinstance(logger, CSVLogger):
                 logger.log_metrics(values, step=steps_done(self.trainer))
 
-    def log_histograms(self, values: dict[str, Tensor]) -> None:
-        """Send histograms of values, each as ``for_histogram`` returned them, to the loggers that show them."""
-        fetched = {name: tensor.cpu().numpy() for name, tensor in values.items()}
+    def _log_histograms(self) -> None:
+        fetched = {name: tensor.cpu().numpy() for name, tensor in self.histograms.items()}
+        self.histograms = {}
         for logger in self.trainer.loggers if fetched else ():
             if isinstance(logger, WandbLogger):
                 import wandb
@@ -125,17 +112,18 @@ class Recorder:
                     logger.experiment.add_histogram(name, found, steps_done(self.trainer))
 
     def write_layers(self, values: dict[str, dict[str, float]], charts: tuple[str, ...]) -> None:
-        """Write values by measure and layer into ``measurements.csv``; send those of some measures to the loggers."""
+        """Write values by measure and layer into ``measurements.csv``; send some, and histograms, to the loggers."""
         step, text = steps_done(self.trainer), io.StringIO()
         rows = [(m, layer, value) for m, found in values.items() for layer, value in found.items()]
         csv.writer(text, lineterminator="\n").writerows((step, m, layer, f"{value:.6g}") for m, layer, value in rows)
-        self.files.append(LAYERS, text.getvalue().splitlines(), "step,measure,layer,value")
+        self.append(LAYERS, text.getvalue().splitlines(), "step,measure,layer,value")
         self.log({f"{m}/{layer}": value for m, layer, value in rows if m in charts}, to_csv=False)
+        self._log_histograms()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything measured so far; logs nothing, so that a run does not show where it was saved."""
         self.flush(log=False)
-        return {"history": pack(self.history), "unlogged": dict(self._unlogged), "lines": dict(self.files.lines)}
+        return {"history": pack(self.history), "unlogged": dict(self._unlogged), "lines": dict(self.lines)}
 
 
 def sample(values: Tensor, count: int) -> Tensor:
@@ -158,34 +146,11 @@ def for_histogram(values: Tensor) -> Tensor:
     return torch.nan_to_num(sample(values, IN_HISTOGRAM).float(), nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def _fetch(tensors: list[Tensor]) -> list[list[float]]:
-    """All values of tensors, with one transfer from each device."""
-    found: list[list[float]] = [[] for _ in tensors]
-    for device in {tensor.device for tensor in tensors}:
-        positions = [position for position, tensor in enumerate(tensors) if tensor.device == device]
-        values = iter(torch.cat([tensors[p].float() for p in positions]).tolist())
-        for p in positions:
-            found[p] = [next(values) for _ in range(tensors[p].numel())]
-    return found
-
-
 def pack(history: History) -> str:
-    """A history as JSON for checkpoints: at most 30 KB for each scalar, 4 KB for each layer of a table, however long
-    the run; with what was learned of the model on the way.
-    """
-    model = history.model
-    state = {
-        "scalars": {name: vars(series) for name, series in history.scalars.items()},
-        "tables": {t: {name: vars(series) for name, series in rows.items()} for t, rows in history.tables.items()},
-        "step": history.step,
-        "first": history.first,
-        "nonfinite": [history.nonfinite, history.nonfinite_gradient],
-        "pretrained": model.pretrained,
-        "order": list(model.parameters),
-        "activations": {name: vars(place) for name, place in model.activations.items()},
-        "penalties": list(model.penalties),
-    }
-    return json.dumps(state, separators=(",", ":"))
+    """A history, and what was learned of the model, as JSON: at most 30 KB a scalar, 4 KB a layer of a table."""
+    learned = {name: getattr(history.model, name) for name in ("pretrained", "activations", "penalties")}
+    learned["order"] = list(history.model.parameters)
+    return json.dumps({**vars(history), "model": learned, "cache": None}, default=vars, separators=(",", ":"))
 
 
 def unpack(history: History, text: str) -> None:
@@ -194,10 +159,11 @@ def unpack(history: History, text: str) -> None:
     history.scalars = {name: Series(**series) for name, series in state["scalars"].items()}
     history.tables = {t: {name: Series(**s) for name, s in rows.items()} for t, rows in state["tables"].items()}
     history.step, history.first = state["step"], state["first"]
-    history.nonfinite, history.nonfinite_gradient = (found and tuple(found) for found in state["nonfinite"])
-    model.pretrained = state["pretrained"]
-    model.activations = {name: Activation(**place) for name, place in state["activations"].items()}
-    known = [name for name in state["order"] if name in model.parameters]
+    for name in ("nonfinite", "nonfinite_gradient"):
+        setattr(history, name, state[name] and tuple(state[name]))
+    learned = state["model"]
+    model.pretrained = learned["pretrained"]
+    known = [name for name in learned["order"] if name in model.parameters]
     model.parameters = {name: model.parameters[name] for name in [*known, *model.parameters]}
-    for name in state["penalties"]:
-        model.penalties.setdefault(name, Setting(f"a smaller weight of {name}"))
+    model.activations = {name: Activation(**place) for name, place in learned["activations"].items()}
+    model.penalties = {name: Setting(**found) for name, found in learned["penalties"].items()} | model.penalties

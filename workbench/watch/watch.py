@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
+import time
 from typing import Any, Literal, get_args
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.utils._pytree import tree_leaves
 
+from workbench.callbacks.progress import print_above_bar
 from workbench.errors import UserError
 from workbench.findings import Finding, RuleEngine, Setting, training_rules
 from workbench.lightning_private import is_accumulating, logs_now, steps_done, was_updated
 from workbench.strategies import is_sharded
-from workbench.watch.gradients import GradientFlow
+from workbench.watch.activations import MOMENTS
 from workbench.watch.model_info import PENALTY, collect, trainable_parameters
 from workbench.watch.probe import Probe
-from workbench.watch.recorder import Recorder
-from workbench.watch.throughput import Throughput
-from workbench.watch.updates import Updates
+from workbench.watch.recorder import FINDINGS, THROUGHPUT, Recorder
+from workbench.watch.steps import StepMonitor
 
 OnFault = Literal["continue", "stop"]
-FILE = "findings.jsonl"
 DENSE = 10  # the first steps are all measured: a run that goes wrong at once is over before a second one of others
 EVALUATE_EVERY = 50
 EARLY = (10, 20, 35, 50)  # steps after which rules are evaluated as well: most faults show at once
+CHARTS = ("dead", "saturated", "gradient", "update")  # what the loggers show of each layer
+MEBIBYTE = 2**20
 RECORDED = 5  # what the model logs is recorded at every fifth step
 
 
@@ -37,103 +40,70 @@ class Watch(Callback):
     A fault is printed in one line, once a cause, written to ``findings.jsonl`` in the run's folder (if there is a
     logger) and sent as an alert to Weights & Biases; a note is only written. docs/faults.md explains each code. Values
     of single layers go to ``measurements.csv`` at validations, and as charts and histograms to Weights & Biases and
-    TensorBoard. Training is the same to the last bit with and without it; a resumed run finds what it would have found
-    without a break. Under FSDP it switches itself off: a process that holds a part of each tensor cannot measure it.
+    TensorBoard. Training is the same to the last bit with and without it. Under FSDP it switches itself off.
 
     Args:
         every_n_steps: Measure gradients and updates at every n-th step, and at each of the first ten; 0: never.
-        every_n_validations: Measure activations at every n-th validation, and a few times before the first; 0: never.
-        throughput: Whether to measure samples a second and memory.
-        on_fault: stop ends the run at the first fault, with its checkpoint saved.
+        every_n_validations: Measure activations at every n-th validation, and a few times before the first; 0: never;
+            if both are 0, nothing at all is measured.
+        on_fault: stop ends the run at the first fault.
     """
 
     order = -1  # before a callback that clips gradients; see ExactResume
 
-    def __init__(
-        self,
-        every_n_steps: int = 10,
-        every_n_validations: int = 1,
-        throughput: bool = True,
-        on_fault: OnFault = "continue",
-    ) -> None:
-        for name, value in (("every_n_steps", every_n_steps), ("every_n_validations", every_n_validations)):
-            if value < 0:
-                raise UserError(f"watch.{name} is {value}; it must be at least 1, or 0 for never.")
-        if on_fault not in get_args(OnFault):
-            raise UserError(f"watch.on_fault is {on_fault!r}; it must be one of {', '.join(get_args(OnFault))}.")
-        self.every_n_steps, self.every_n_validations = every_n_steps, every_n_validations
-        self.measures_throughput, self.on_fault = throughput, on_fault
+    def __init__(self, every_n_steps: int = 10, every_n_validations: int = 1, on_fault: OnFault = "continue") -> None:
+        if min(every_n_steps, every_n_validations) < 0 or on_fault not in get_args(OnFault):
+            raise UserError(
+                "watch.every_n_steps and watch.every_n_validations must be at least 1, or 0 for never, "
+                f"and watch.on_fault one of {', '.join(get_args(OnFault))}."
+            )
+        self.every_n_steps, self.every_n_validations, self.on_fault = every_n_steps, every_n_validations, on_fault
         self.findings: list[Finding] = []  # what was found so far, oldest first
         self.engine = RuleEngine(training_rules())
+        self.recorder: Recorder | None = None  # None: off
         self._loaded: dict[str, Any] = {}
-        self._forget()
-
-    def _forget(self) -> None:
-        self.recorder: Recorder | None = None
-        self.gradients: GradientFlow | None = None
-        self.updates: Updates | None = None
-        self.probe: Probe | None = None
-        self.throughput: Throughput | None = None
-        self.learning_rate: LearningRateMonitor | None = None
-        self._logged: dict[str, Tensor] = {}
-        self._epoch = -1
-        self._validations = 0
-
-    @property
-    def _finds(self) -> bool:
-        return bool(self.every_n_steps or self.every_n_validations)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._forget()
         state, self._loaded = self._loaded, {}
-        if trainer.loggers:
-            self.learning_rate = LearningRateMonitor("step")
-            self.learning_rate.on_train_start(trainer)
-        if is_sharded(trainer) or not (self._finds or self.measures_throughput):
+        if is_sharded(trainer) or not (self.every_n_steps or self.every_n_validations):
             return
-        recorder = self.recorder = Recorder(trainer, collect(trainer, pl_module), state.get("recorder"))
+        self.recorder = Recorder(trainer, collect(trainer, pl_module), state.get("recorder"))
+        self.recorder.append(FINDINGS, [])
         self.engine.faults, self.engine.notes = (list(state.get(name, [])) for name in ("faults", "notes"))
+        self.steps = StepMonitor(self.recorder, trainer, pl_module, state.get("steps"))
+        self.probe = Probe(self.recorder, pl_module, state.get("probe"))
+        self.throughput = Throughput(self.recorder)
         self._validations = state.get("validations", 0)
-        if self.every_n_steps:
-            self.gradients = GradientFlow(recorder, trainer, pl_module, state.get("gradients"))
-            self.updates = Updates(recorder, pl_module)
-        if self.every_n_validations:
-            self.probe = Probe(recorder, pl_module, state.get("probe"))
-        if self.measures_throughput:
-            self.throughput = Throughput(recorder)
-        if self._finds:
-            recorder.files.append(FILE, [])
+        self._epoch = -1
+        self._logged: dict[str, Tensor] = {}
 
     def _due(self, trainer: Trainer) -> bool:
         """Whether this step is to be measured; only the first process measures what is the same in all."""
         step = steps_done(trainer)  # counted from 1 it is a multiple at the steps that loggers take as well
-        return trainer.is_global_zero and (step < DENSE or (step + 1) % self.every_n_steps == 0)
+        due = self.every_n_steps > 0 and (step < DENSE or (step + 1) % self.every_n_steps == 0)
+        return due and trainer.is_global_zero
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self.learning_rate is not None:
-            self.learning_rate.on_train_batch_start(trainer)
         if self.recorder is None:
             return
         if trainer.current_epoch != self._epoch:  # by now the model has unfrozen what is trained from this epoch on
             self._epoch, model = trainer.current_epoch, self.recorder.history.model
             found = trainable_parameters(trainer, pl_module)
             model.unfrozen = {name: p for name, p in found.items() if name not in model.parameters}
-        if self.probe is not None:
+        if self.every_n_validations:
             self.probe.on_train_batch_start(trainer, batch)
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        if self.gradients is not None:
-            self.gradients.before_backward(self._due(trainer))
+        if self.recorder is not None:
+            self.steps.before_backward(self._due(trainer))
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.gradients is not None:
-            self.gradients.after_backward()
+        if self.recorder is not None:
+            self.steps.after_backward()
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
-        if self.gradients is not None and trainer.is_global_zero:
-            step, due = steps_done(trainer), self._due(trainer)
-            self.gradients.before_step(optimizer, step, due)
-            self.updates.before_step(optimizer, step, due)
+        if self.recorder is not None and trainer.is_global_zero:
+            self.steps.before_step(optimizer, steps_done(trainer), self._due(trainer))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -141,17 +111,13 @@ class Watch(Callback):
         if self.recorder is None:
             return
         step = steps_done(trainer)
-        if self.gradients is not None:
-            self.gradients.end_batch(step, self._due(trainer))
-            self.updates.end_batch(step)
-        if trainer.is_global_zero and self._finds:
+        self.steps.end_batch(step, self._due(trainer))
+        if trainer.is_global_zero:
             self._take_losses(trainer, outputs, step)
-        if self.throughput is not None:
-            self.throughput.count(batch)
+        self.throughput.count(batch)
         if logs_now(trainer):
             self.recorder.flush()
-            if self.throughput is not None:
-                self.throughput.log(pl_module.device)
+            self.throughput.log(pl_module.device)
         done = step + 1
         if not is_accumulating(trainer) and (done in EARLY or done % EVALUATE_EVERY == 0):
             self._evaluate(trainer)
@@ -182,35 +148,27 @@ class Watch(Callback):
                     penalties = self.recorder.history.model.penalties
                     penalties.setdefault(name, Setting(f"a smaller weight of {name}"))
 
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.throughput is not None:
-            self.throughput.pause()
-
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
     ) -> None:
-        if self.probe is not None and not trainer.sanity_checking:
+        if self.recorder is not None and self.every_n_validations:
             self.probe.on_validation_batch_end(batch)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.recorder is None or trainer.sanity_checking:
+        if self.recorder is None:
             return
-        if self.probe is not None:
-            self._validations += 1
+        if self.every_n_validations:
             self.probe.on_validation_end()
-            if (self._validations - 1) % self.every_n_validations == 0:
+            if self._validations % self.every_n_validations == 0:
                 self.probe.run(trainer)
-        if trainer.is_global_zero and self._finds:
+        self._validations += 1
+        if trainer.is_global_zero:
             self._take(self._newly_logged(trainer, "val"), steps_done(trainer))
             self.recorder.flush()
-            layers = {} if self.probe is None else self.probe.activations.latest()
-            if self.updates is not None:
-                latest = self.recorder.history.latest
-                layers |= {**self.updates.spread(), "gradient": latest("gradient"), "update": latest("update")}
-            self.recorder.write_layers(layers, charts=("dead", "saturated", "gradient", "update"))
+            latest = {name: self.recorder.history.latest(name) for name in (*CHARTS, *MOMENTS)}
+            self.recorder.write_layers({**latest, **self.steps.spread()}, CHARTS)
         self._evaluate(trainer)
-        if self.throughput is not None:
-            self.throughput.resume()
+        self.throughput.restart()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Evaluate a last time, since a short run may not have been evaluated since its beginning."""
@@ -218,42 +176,31 @@ class Watch(Callback):
             self._evaluate(trainer, may_stop=False)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        self._forget()
+        self.recorder = self.steps = self.probe = None  # with the tensors that they hold
 
     def _evaluate(self, trainer: Trainer, may_stop: bool = True) -> None:
         """Fetch what was measured and apply the rules; every process has to call it."""
-        if not self._finds:
-            return
         found: list[Finding] = []
         if trainer.is_global_zero:
             self.recorder.flush()
             found = self.engine.evaluate(self.recorder.history)
             self._report(trainer, found)
-        if self.on_fault == "stop" and may_stop:
-            self._stop(trainer, any(finding.is_fault for finding in found))
+        if self.on_fault == "stop" and may_stop and trainer.strategy.broadcast(any(f.is_fault for f in found)):
+            trainer.should_stop = True
+            key = self.recorder.history.model.key("continue despite faults: --watch.on_fault continue")
+            if trainer.is_global_zero:
+                print_above_bar(trainer, f"The run ends at step {steps_done(trainer) + 1} because of that fault{key}.")
 
     def _report(self, trainer: Trainer, found: list[Finding]) -> None:
         self.findings += found
-        self.recorder.files.append(FILE, [finding.line() for finding in found])
+        self.recorder.append(FINDINGS, [finding.line() for finding in found])
         for finding in found:
             if not finding.is_fault:
                 continue
-            _print(trainer, finding.message())
+            print_above_bar(trainer, finding.message())
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
                     logger.experiment.alert(title=finding.code, text=finding.message(), level="WARN")
-
-    def _stop(self, trainer: Trainer, stop: bool) -> None:
-        if trainer.world_size > 1:
-            stop = bool(trainer.strategy.broadcast(stop))
-        if not stop or trainer.should_stop:
-            return
-        trainer.should_stop = True
-        if not trainer.checkpoint_callbacks and trainer.log_dir is not None:  # else they save when the run ends
-            trainer.save_checkpoint(Path(trainer.log_dir) / "checkpoints" / "last.ckpt")
-        if trainer.is_global_zero:
-            key = self.recorder.history.model.key("continue despite faults: --watch.on_fault continue")
-            _print(trainer, f"The run ends at step {steps_done(trainer) + 1} because of that fault{key}.")
 
     def state_dict(self) -> dict[str, Any]:
         """All measurements, and what was reported, which a resumed run does not repeat."""
@@ -261,8 +208,8 @@ class Watch(Callback):
             return self._loaded
         return {
             "recorder": self.recorder.state_dict(),
-            "gradients": self.gradients and self.gradients.state_dict(),
-            "probe": self.probe and self.probe.state_dict(),
+            "steps": self.steps.state_dict(),
+            "probe": self.probe.state_dict(),
             "validations": self._validations,
             "faults": list(self.engine.faults),
             "notes": list(self.engine.notes),
@@ -273,6 +220,38 @@ class Watch(Callback):
         self._loaded = state_dict
 
 
-def _print(trainer: Trainer, line: str) -> None:
-    bar = trainer.progress_bar_callback
-    (bar.print if bar is not None else print)(line)
+class Throughput:
+    """Logs, whenever Lightning logs, ``throughput/samples_per_second`` (samples of all processes, validations left
+    out), and the most memory so far: ``memory/host_mib`` (of the main process, without its data workers) and
+    ``memory/device_mib`` (of tensors on a CUDA device). Not into metrics.csv, which repeats to the last digit.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.restart()
+
+    def restart(self) -> None:
+        """Start the clock anew, as after a validation."""
+        self._since, self._samples = time.perf_counter(), 0
+
+    def count(self, batch: Any) -> None:
+        """Count the samples of a batch: the length of its first tensor."""
+        self._samples += next((len(x) for x in tree_leaves(batch) if isinstance(x, Tensor) and x.ndim), 0)
+
+    def log(self, device: torch.device) -> None:
+        """Log; right after values were fetched from the device, so that the time is that of whole steps."""
+        trainer, seconds = self.recorder.trainer, time.perf_counter() - self._since
+        if self._samples and seconds > 0 and trainer.is_global_zero:
+            values = {"throughput/samples_per_second": self._samples * trainer.world_size / seconds}
+            if sys.platform != "win32":
+                import resource
+
+                unit = 1 if sys.platform == "darwin" else 1024
+                values["memory/host_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MEBIBYTE
+            if device.type == "cuda":
+                values["memory/device_mib"] = torch.cuda.max_memory_allocated(device) / MEBIBYTE
+            row = [str(steps_done(trainer)), *(f"{value:.1f}" for value in values.values())]
+            header = ["step", *(name.rpartition("/")[2] for name in values)]
+            self.recorder.append(THROUGHPUT, [",".join(row)], ",".join(header))
+            self.recorder.log(values, to_csv=False)
+        self.restart()

@@ -6,7 +6,6 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from workbench.callbacks.ema import EMA
-from workbench.callbacks.resume import ExactResume
 from workbench.errors import UserError
 
 ZEROS = torch.zeros(2, 3)
@@ -75,12 +74,6 @@ def test_average_equals_the_formula_in_validations_and_at_the_end(decay):
     assert torch.equal(model.validated[-1], before) and torch.equal(model.weight, before), "not swapped again"
 
 
-def test_decay_0_switches_it_off(tmp_path):
-    model = fit(EMA(0), folder=tmp_path)
-    assert torch.equal(model.weight, model.trained[-1])
-    assert "current_model_state" not in torch.load(tmp_path / "epoch=1.ckpt", weights_only=True)
-
-
 def test_a_checkpoint_holds_average_and_weights_also_from_within_a_validation(tmp_path):
     class Save(EMA):
         def on_validation_epoch_end(self, trainer, pl_module):
@@ -96,13 +89,13 @@ def test_a_checkpoint_holds_average_and_weights_also_from_within_a_validation(tm
         assert torch.equal(checkpoint["state_dict"]["norm.running_mean"], model.norm.running_mean)
 
 
-@pytest.mark.parametrize("callback", [EMA(0.9), EMA(0), ExactResume()], ids=["averaged", "decay 0", "without"])
+@pytest.mark.parametrize("callback", [EMA(0.9), EMA(0)], ids=["averaged", "decay 0"])
 def test_a_resumed_run_ends_as_an_uninterrupted_one(tmp_path, callback):
-    """Also where it does not average any more: it continues from the trained weights."""
+    """Also where it does not average anymore: it continues from the trained weights."""
     uninterrupted = fit(EMA(0.9), folder=tmp_path)
     resumed = fit(callback, ckpt_path=tmp_path / "epoch=0.ckpt")
     assert torch.equal(resumed.trained[-1], uninterrupted.trained[-1])
-    if getattr(callback, "enabled", False):
+    if callback.enabled:
         for name, value in uninterrupted.state_dict().items():
             assert torch.equal(value, resumed.state_dict()[name]), name
 
@@ -112,17 +105,16 @@ def test_accumulated_batches_count_once():
     torch.testing.assert_close(model.weight.detach(), averaged(model.trained[2::3]))
 
 
-def test_a_model_says_what_is_averaged(tmp_path):
-    class Two(Line):
-        averaged = ("norm.", "other")
-
-    model = fit(EMA(0.9), Two(), tmp_path)
-    assert torch.equal(model.weight, model.trained[-1]) and torch.equal(model.validated[-1], model.trained[-1])
+@pytest.mark.parametrize(("parts", "decay"), [(("norm.", "other"), 0.9), (("weight",), 0), (("weight",), 0.9)])
+def test_a_model_says_what_is_averaged_and_0_switches_it_off(tmp_path, parts, decay):
+    model = Line()
+    model.averaged = parts
+    fit(EMA(decay), model, tmp_path)
+    expected = averaged(model.trained) if decay and "weight" in parts else model.trained[-1]
     checkpoint = torch.load(tmp_path / "epoch=1.ckpt", weights_only=True)
-    assert torch.equal(checkpoint["state_dict"]["weight"], model.trained[-1])
-    Two.averaged = ("weight",)
-    model = fit(EMA(0.9), Two())
-    torch.testing.assert_close(model.weight.detach(), averaged(model.trained))
+    for weight in (model.weight.detach(), model.validated[-1], checkpoint["state_dict"]["weight"]):
+        torch.testing.assert_close(weight, expected)
+    assert ("current_model_state" in checkpoint) == bool(decay)
 
 
 @pytest.mark.parametrize("decay", [1.0, -0.1])

@@ -6,10 +6,9 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
-from workbench.callbacks.profile import StepProfile, _part_of
+from workbench.callbacks.profile import StepProfile
 
 
 class Clock:
@@ -24,12 +23,22 @@ class Clock:
 time = Clock()
 
 
+class SlowData(list):
+    def __getitem__(self, index):
+        time.sleep(0.002)
+        return super().__getitem__(index)
+
+
 class Sleeper(L.LightningModule):
     """Each part of its step takes a known time."""
 
     def __init__(self):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.ones(2))
+
+    def on_after_batch_transfer(self, batch, dataloader_idx):
+        time.sleep(0.001)
+        return batch
 
     def training_step(self, batch, batch_idx):
         time.sleep(0.012)
@@ -61,37 +70,21 @@ class Dawdle(L.Callback):
 def test_each_part_is_counted_without_what_is_inside_it(tmp_path, capsys, monkeypatch, steps):
     monkeypatch.setattr("workbench.callbacks.profile.time", SimpleNamespace(perf_counter=lambda: time.now))
     trainer = L.Trainer(
-        callbacks=[StepProfile(steps), Dawdle()], logger=CSVLogger(tmp_path, name="", version="run"), max_epochs=1,
+        callbacks=[StepProfile(steps), Dawdle()], logger=False, max_epochs=1, default_root_dir=tmp_path,
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, accelerator="cpu",
         val_check_interval=5, num_sanity_val_steps=0,
     )  # fmt: skip
     profiler = trainer.profiler
-    data = DataLoader([torch.ones(2)] * 20, batch_size=None)
+    data = DataLoader(SlowData([torch.ones(2)] * 20), batch_size=None)
     trainer.fit(Sleeper(), data, DataLoader([torch.ones(1)], batch_size=None))
     assert trainer.profiler is profiler
-    file, out = tmp_path / "run" / "profile.txt", capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert ("A step takes" in text) == (steps > 0)
     if steps == 0:
-        assert not file.exists() and "A step takes" not in out
         return
-    text = file.read_text()
-    assert text in out
     found = {part: float(ms) for part, ms in re.findall(r"^  (\S.*?)\s+([\d.]+) ms", text, re.MULTILINE)}
     expected = {"callback Dawdle": 20, "forward": 12, "backward": 6, "optimizer": 3}
-    assert {part: ms for part, ms in found.items() if ms} == pytest.approx(expected, abs=0.011)
-    assert next(iter(found)) == "callback Dawdle" and "41.0 ms" in text, "the slowest first; no validations"
-    assert "48.8%" in text
-
-
-@pytest.mark.parametrize(
-    ("action", "part"),
-    [
-        ("[_TrainingEpochLoop].train_dataloader_next", "data: waiting for the loader"),
-        ("[LightningDataModule]ImageDataModule.on_after_batch_transfer", "data: to the device, and what is made there"),
-        ("[Strategy]DDPStrategy.training_step", "forward"),
-        ("[LightningModule]GANColorizer.optimizer_zero_grad", "optimizer"),
-        ("[Callback]EMA{'decay': 0.9}.on_train_batch_end", "callback EMA"),
-        ("run_training_batch", "rest: logging, Lightning"),
-    ],
-)
-def test_actions_belong_to_parts(action, part):
-    assert _part_of(action) == part
+    expected |= {"data: waiting for the loader": 2, "data: to the device, and what is made there": 1}
+    assert {part: ms for part, ms in found.items() if ms} == pytest.approx(expected, abs=0.15)
+    assert next(iter(found)) == "callback Dawdle" and " 45." in text, "the slowest first"
+    assert re.search(r"A step takes 4[34]\.\d ms", text), "without validations"

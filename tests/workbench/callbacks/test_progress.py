@@ -38,23 +38,29 @@ def loader():
     return DataLoader(torch.zeros(4, 1))
 
 
-def test_without_a_terminal_every_validation_is_a_line(capsys, tmp_path):
-    trainer(tmp_path).fit(Model(), loader(), loader())
-    out = capsys.readouterr().out
-    lines = [line for line in out.splitlines() if line.startswith("step ")]
-    assert lines[0].startswith("step 4  loss 0.7  val/a 0.25   50%  left 00:0"), out
-    assert lines[1].startswith("step 8  loss 0.3  val/a 0.25  100%  left 00:00"), out
-    trainer(tmp_path, Checkpoints("val/b")).fit(Model(), loader(), loader())
-    assert "val/b 28.41" in capsys.readouterr().out, "the monitored metric instead of the first"
+class StopAt(Checkpoints):
+    def on_train_batch_end(self, trainer, *_):
+        trainer.should_stop = trainer.global_step == 6
 
 
-def test_time_left_follows_the_share_done_since_the_start(monkeypatch):
-    progress = Progress()
-    progress._started, progress._share_at_start, progress._progress = 100.0, 0.5, lambda: 0.75  # a resumed run
-    monkeypatch.setattr("time.monotonic", lambda: 160.0)
-    assert progress._time_left() == "01:00"
-    progress._progress = lambda: 0.5
-    assert progress._time_left() == "?"
+@pytest.mark.parametrize(
+    ("callbacks", "options", "last"),
+    [
+        ([], {}, "step 8  loss 0.3  val/a 0.25  100%  done"),
+        # The last validation is after step 6; the metric is the monitored one instead of the first.
+        (
+            [Checkpoints("val/b")],
+            {"max_steps": 7, "val_check_interval": 2},
+            "step 7  loss 0.4  val/b 28.41  100%  done",
+        ),
+        ([StopAt()], {}, "step 6  loss 0.5  val/a 0.25   75%  stopped early"),
+    ],
+)
+def test_without_a_terminal_validations_and_the_end_are_a_line(capsys, tmp_path, callbacks, options, last):
+    trainer(tmp_path, *callbacks, **options).fit(Model(), loader(), loader())
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
+    share = " 50%" if not options else " 29%"
+    assert f"{share}  left 00:0" in lines[0] and lines[-1] == last
 
 
 @pytest.mark.parametrize("options", [{}, {"max_epochs": -1, "max_steps": 8}, {"max_time": {"minutes": 9}}])

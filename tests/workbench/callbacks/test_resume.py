@@ -13,8 +13,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from workbench import cli
 from workbench.callbacks.checkpoints import Checkpoints
 from workbench.callbacks.resume import ExactResume
+from workbench.checkpoint import AtomicCheckpointIO
+from workbench.errors import UserError
 from workbench.signals import STOP
 
 PLATEAU = ["--model.init_args.scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau"]
@@ -90,6 +93,67 @@ def test_a_signal_saves_between_two_steps(hook, step, number, small, assert_same
             small("stopped", *words)
     assert "--name stopped --resume 2" in capsys.readouterr().err
     assert_same(uninterrupted, small("stopped", *words, resume=True))
+
+
+class RaiseIn(L.Callback):
+    """An error in the user's code: in a hook of a callback, of the data or of the model, once, at a step."""
+
+    hook, step = "", -1
+
+    def setup(self, trainer, pl_module, stage):
+        owner = next(x for x in (self, trainer.datamodule, pl_module) if hasattr(x, self.hook))
+        original = getattr(owner, self.hook)
+
+        def faulty(*given, **more):
+            if trainer.global_step == RaiseIn.step:
+                RaiseIn.step = -1
+                raise RuntimeError("as planted")
+            return original(*given, **more)
+
+        setattr(owner, self.hook, faulty)
+
+
+@pytest.fixture
+def failed(small, monkeypatch, capsys):
+    """As `small`, but it raises in a hook at a step; returns what is printed to stderr."""
+    monkeypatch.setattr(cli, "ALWAYS", [*cli.ALWAYS, RaiseIn])
+
+    def run(hook, step, *words):
+        monkeypatch.setattr(RaiseIn, "hook", hook)
+        monkeypatch.setattr(RaiseIn, "step", step)
+        with pytest.raises(RuntimeError, match="as planted"):
+            small("failed", *words)
+        return capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("hook", "step", "resumed_from"),
+    [
+        ("on_before_batch_transfer", 9, 9),  # as a file that cannot be read
+        ("on_before_batch_transfer", 14, 14),  # for the first batch of an epoch
+        ("on_train_batch_start", 16, 16),
+        ("validation_step", 10, 10),
+        ("training_step", 9, 5),  # within a step: the last regular checkpoint is of the validation
+        ("on_validation_end", 10, 5),
+        ("on_train_epoch_end", 7, 5),
+    ],
+)
+def test_an_error_between_two_steps_loses_nothing(hook, step, resumed_from, small, failed, assert_same):
+    words = [*RARELY, "--checkpoint.every_n_minutes", "0"]
+    told = failed(hook, step, *words)
+    assert f"--resume latest continues from step {resumed_from}." in told
+    assert ("no exact state" in told) == (step != resumed_from)
+    assert_same(small("uninterrupted", *words), small("failed", *words, resume=True))
+
+
+def test_a_full_disk_does_not_hide_the_error_that_was_first(failed, monkeypatch):
+    def full(*_, **__):
+        raise UserError("The disk is full.\nFree some.")
+
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", full)
+    assert "The last state could not be saved: The disk is full." in failed("on_train_batch_start", 4, *RARELY)
 
 
 class Noisy(L.LightningModule):

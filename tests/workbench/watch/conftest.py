@@ -65,7 +65,7 @@ class Keep(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.history = History() if self.watch.recorder is None else self.watch.recorder.history
-        self.batch = None if self.watch.probe is None else self.watch.probe.batch
+        self.batch = None if self.watch.recorder is None else self.watch.probe.batch
 
 
 @pytest.fixture
@@ -75,9 +75,8 @@ def fit(tmp_path: Path) -> Callable[..., History]:
     """
 
     def run(model: L.LightningModule, callbacks: tuple[Any, ...] = (), data: Any = None, **options: Any) -> History:
-        of_watch = {"every_n_steps": 1, "throughput": False}
-        of_watch |= {k: options.pop(k) for k in ("every_n_validations", *of_watch, "on_fault") if k in options}
-        watch = run.watch = Watch(**of_watch)
+        of_watch = {k: options.pop(k) for k in ("every_n_steps", "every_n_validations", "on_fault") if k in options}
+        watch = run.watch = Watch(**{"every_n_steps": 1, **of_watch})
         keep = Keep(watch)
         quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
         quiet |= {"accelerator": "cpu", "num_sanity_val_steps": 0, "max_epochs": 1, "log_every_n_steps": 3}

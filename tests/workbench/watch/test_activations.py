@@ -11,59 +11,36 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from workbench.watch.activations import ActivationEvent, Activations, record_activations
+from workbench.watch.activations import ActivationPass
 from workbench.watch.probe import SAMPLES
 
-# Recording
 
-
-def recorded(network, x):
-    events = []
-
-    def keep(event):
-        events.append(event._replace(before=event.before.clone(), after=event.after.clone()))
-
-    with torch.no_grad(), record_activations(network, keep):
-        network(x)
-    return events
-
-
-def draw(*shape):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
-
-
-@pytest.mark.parametrize("inplace", [False, True])
-def test_a_module_is_recorded_with_input_and_output(inplace):
-    conv = nn.Conv2d(2, 5, 3)
-    network, x = nn.Sequential(conv, nn.ReLU(inplace=inplace), nn.Conv2d(5, 1, 1)), draw(3, 2, 8, 9)
-    (event,) = recorded(network, x)
-    assert (event.name, event.kind, event.dim, event.normed, event.trained) == ("1", "relu", 1, False, True)
-    torch.testing.assert_close(event.before, conv(x))
-    torch.testing.assert_close(event.after, conv(x).clamp_min(0))
-    assert not network[0]._forward_hooks and not network[1]._forward_pre_hooks
+def places(network, *shape):
+    """What is seen of a pass: (name, kind, channels, normed, trained) of each non-linearity."""
+    with torch.no_grad(), ActivationPass(network) as seen:
+        network(torch.randn(*shape, generator=torch.Generator().manual_seed(1)))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+    return [(name, p.kind, p.channels, p.normed, p.trained) for name, p in seen.places.items()]
 
 
 class Functional(nn.Module):
     def __init__(self):
         super().__init__()
         self.first, self.norm, self.second = nn.Linear(4, 7), nn.LayerNorm(7), nn.Linear(7, 7)
+        self.second.requires_grad_(False)
 
     def forward(self, x):
         h = torch.relu(self.norm(self.first(x)))
         return F.relu(self.second(h)).tanh()
 
 
-def test_functions_are_recorded_where_they_are_called():
-    network = nn.Sequential(Functional())
-    network[0].second.requires_grad_(False)
-    first, second, third = recorded(network, draw(2, 5, 4))
-    assert [event.name for event in (first, second, third)] == ["0.relu", "0.relu#2", "0.tanh"]
-    assert (first.normed, second.normed) == (True, False)
-    assert (first.trained, second.trained) == (True, False)
-    assert first.dim == 2, "the channels of a Linear are the last dimension"
-    act = nn.ReLU()
-    twice = nn.Sequential(nn.Conv2d(1, 2, 1), act, nn.Conv2d(2, 2, 1), act)
-    assert [event.name for event in recorded(twice, draw(1, 1, 3, 3))] == ["1", "1#2"]
+def test_functions_and_modules_are_recorded_where_they_are_called():
+    functions = [("0.relu", "relu", 7, True, True), ("0.relu#2", "relu", 7, False, False)]
+    functions += [("0.tanh", "tanh", 7, False, False)]
+    assert places(nn.Sequential(Functional()), 2, 5, 4) == functions, "channels of a Linear are the last dimension"
+    twice = nn.ReLU(inplace=True)
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), twice, nn.Conv2d(2, 3, 1), twice)
+    assert places(network, 1, 1, 3, 3) == [("1", "relu", 2, False, True), ("1#2", "relu", 3, False, True)]
 
 
 @pytest.mark.parametrize(
@@ -80,17 +57,13 @@ def test_functions_are_recorded_where_they_are_called():
         (nn.Mish(), "mish"),
         (nn.Hardswish(), "hardswish"),
         (nn.Softplus(), "softplus"),
-        (nn.Tanh(), "tanh"),
         (nn.Sigmoid(), "sigmoid"),
     ],
 )
 def test_every_common_activation_is_known(module, kind):
     network = nn.Sequential(nn.Conv2d(1, 3, 1), nn.BatchNorm2d(3), module)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert [(e.name, e.kind, e.normed) for e in recorded(network, draw(2, 1, 4, 5))] == [("2", kind, True)]
-
-
-# Measuring, on the probe
+        assert places(network, 2, 1, 4, 5) == [("2", kind, 3, True, True)]
 
 
 def dead_by_hand(network, batch):
@@ -139,14 +112,17 @@ def test_saturated_channels(fit, make_restorer, convs, activation, gain):
     assert fit(make_restorer(network, lr=0.0)).table("saturated")["network.1"].last > 0.5
 
 
-def test_both_sides_of_a_non_linearity_and_the_error_as_numpy_computes_them(fit, make_restorer, convs):
-    network = convs(nn.Tanh())
+@pytest.mark.parametrize(
+    ("activation", "function"), [(nn.Tanh(), np.tanh), (nn.ReLU(inplace=True), lambda x: np.maximum(x, 0))]
+)
+def test_both_sides_of_a_non_linearity_as_numpy_computes_them(fit, make_restorer, convs, activation, function):
+    network = convs(activation)
     with torch.no_grad():
         network[0].bias[:2] = 3.0
     history = fit(make_restorer(network, lr=0.0))
     with torch.no_grad():
         before, output = network[0](fit.batch.input).numpy(), network(fit.batch.input).numpy()
-    after = np.tanh(before)
+    after = function(before)
     height, width = before.shape[2:]
     inner = before[:, :, height // 8 : height - height // 8, width // 8 : width - width // 8]
     channels = inner.transpose(1, 0, 2, 3).reshape(6, -1)
@@ -175,16 +151,9 @@ def test_padding_does_not_hide_that_everything_is_off_center(fit, make_restorer,
     network = convs(nn.ReLU())
     nn.init.constant_(network[0].weight, 0.15)
     nn.init.zeros_(network[0].bias)
-
-    class Shifted(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.body = network
-
-        def forward(self, x):
-            return self.body(x + 100)
-
-    assert fit(make_restorer(Shifted(), lr=0.0)).table("offset")["network.body.1"].last > 50
+    model = make_restorer(network, lr=0.0)
+    model.forward = lambda x: network(x + 100)
+    assert fit(model).table("offset")["network.1"].last > 50
 
 
 def test_measuring_changes_neither_random_numbers_nor_statistics_nor_modes(fit, make_restorer, convs):
@@ -243,16 +212,15 @@ def _alive_on_one_rank_only(rank: int, folder: str) -> None:
     def put(names, values, step, table=None, log=False):
         kept.update(zip(names, values.reshape(-1).tolist(), strict=True))
 
-    trainer = SimpleNamespace(world_size=2, strategy=DDPStrategy(), is_global_zero=rank == 0, loggers=[])
-    activations = Activations(SimpleNamespace(put=put, trainer=trainer, shows_histograms=False))
+    trainer = SimpleNamespace(world_size=2, strategy=DDPStrategy(), is_global_zero=rank == 0)
     maps = torch.zeros(2, 4, 3, 3)
     maps[:, 0] = 1.0
     maps[:, 1 + rank] = 2.0
-    activations.on_activation(ActivationEvent("act", "relu", maps, maps, 1, False, True))
-    activations.finish(0)
+    with ActivationPass(network := nn.Sequential(nn.ReLU())) as seen:
+        network(maps)
+    seen.put(SimpleNamespace(put=put, trainer=trainer), 0)
     dist.destroy_process_group()
-    if rank == 0:
-        assert kept["dead_units/worst"] == 0.25, kept
+    assert rank != 0 or kept["dead_units/worst"] == 0.25, kept
 
 
 @pytest.mark.slow

@@ -57,10 +57,12 @@ def data(make_pair):
     return loaders
 
 
-def test_gradients_of_the_losses_at_the_output(fit, data):
+@pytest.mark.parametrize("verdict", [2.0, -2.0])
+def test_gradients_of_the_losses_at_the_output_and_signs_on_real_images(fit, data, verdict):
     torch.manual_seed(0)
-    model = Colorizer()
+    model = Colorizer(verdict)
     history = fit(model, data=data())
+    assert history["game/sign_val"].last == history["game/sign_train"].last == verdict / 2
     # L1: every value of the output gets a gradient of 1/n, so the norm is weight / sqrt(n).
     values = 16 * 2 * 8 * 8  # sixteen parts of the validation images, two channels each
     assert history["game/gradient_reconstruction"].last == pytest.approx(20 / values**0.5, rel=1e-3)
@@ -69,12 +71,6 @@ def test_gradients_of_the_losses_at_the_output(fit, data):
     # The verdict is twice the output's first channel: sigmoid(-2 a) * 2 / places, halved by the weight.
     assert 0 < history["game/gradient_adversarial"].last < 0.5 * 2 / (values / 2) ** 0.5
     assert all(p.grad is None for p in model.parameters())
-
-
-@pytest.mark.parametrize("verdict", [2.0, -2.0])
-def test_signs_of_the_verdicts_on_real_images(fit, data, verdict):
-    history = fit(Colorizer(verdict=verdict), data=data())
-    assert history["game/sign_val"].last == history["game/sign_train"].last == verdict / 2
 
 
 def test_diversity_and_strength_of_colors(fit, data):

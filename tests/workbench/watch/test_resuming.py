@@ -10,37 +10,30 @@ import pytest
 import torch
 
 from workbench.findings import Activation, History, ModelInfo, Parameter, Setting
-from workbench.watch.recorder import Recorder, RunFiles, pack, unpack
+from workbench.watch.recorder import FINDINGS, LAYERS, Recorder, pack, unpack
 
 
-def trainer_in(folder=None, **more):
-    plain = {"log_dir": str(folder), "loggers": [1] if folder else [], "fast_dev_run": False, "is_global_zero": True}
-    return SimpleNamespace(**{**plain, **more})
+def recorder_in(folder=None, state=None):
+    trainer = SimpleNamespace(log_dir=folder, loggers=[1] if folder else [], fast_dev_run=False, is_global_zero=True)
+    return Recorder(trainer, ModelInfo(), state)
 
 
 def test_everything_comes_back_under_its_name_and_in_order():
-    recorder = Recorder(trainer_in(), ModelInfo())
-    recorder.put(["a"], torch.tensor(1.0), 0)
+    recorder = recorder_in()
+    recorder.put(["loss"], torch.tensor(1.0), 0)
     recorder.put(["x", "y"], torch.tensor([2.0, 3.0], dtype=torch.bfloat16), 0, table="t")
-    recorder.put(["a"], torch.tensor([True]), 1)
+    recorder.put(["loss"], torch.tensor([True]), 1)
     assert not recorder.history.scalars, "nothing is fetched before it has to be"
     recorder.flush()
-    recorder.put(["a"], torch.tensor(4), 2)
-    recorder.flush()
-    recorder.flush()
-    assert list(recorder.history["a"]) == [(0, 1.0), (1, 1.0), (2, 4.0)]
-    assert recorder.history.table("t")["y"].last == 3.0
-
-
-def test_the_first_loss_that_is_not_finite_is_remembered():
-    recorder = Recorder(trainer_in(), ModelInfo())
-    for step, value in enumerate((1.0, math.nan, math.inf)):
+    for step, value in ((2, math.nan), (3, math.inf)):
         recorder.put(["val/loss"], torch.tensor(math.nan), step)
         recorder.put(["loss"], torch.tensor(value), step)
     recorder.put(["first", "last"], torch.tensor([math.nan, math.nan]), 2, table="gradient")
     recorder.flush()
-    assert recorder.history.nonfinite == (1, "loss")
-    assert recorder.history.nonfinite_gradient == (2, "last")
+    recorder.flush()
+    history = recorder.history
+    assert list(history["loss"])[:2] == [(0, 1.0), (1, 1.0)] and history.table("t")["y"].last == 3.0
+    assert (history.nonfinite, history.nonfinite_gradient) == ((2, "loss"), (2, "last"))
 
 
 def filled(model: ModelInfo | None = None) -> History:
@@ -84,9 +77,9 @@ def test_what_was_learned_of_the_model_comes_back_but_not_what_is_set():
 def test_what_waits_to_be_logged_waits_on_in_the_checkpoint(monkeypatch):
     logged = {}
     monkeypatch.setattr(Recorder, "log", lambda self, values: logged.update(values))
-    one = Recorder(trainer_in(), ModelInfo())
+    one = recorder_in()
     one.put(["a"], torch.tensor(2.0), 3, log=True)
-    other = Recorder(trainer_in(), ModelInfo(), one.state_dict())
+    other = recorder_in(state=one.state_dict())
     assert not logged
     other.flush()
     assert logged == {"a": 2.0} and list(other.history["a"]) == [(3, 2.0)]
@@ -94,13 +87,14 @@ def test_what_waits_to_be_logged_waits_on_in_the_checkpoint(monkeypatch):
 
 @pytest.mark.parametrize("there", ["1\n2\n3\n4", "1\n2\n3\n4\n5\n", ""])
 def test_lines_that_were_written_after_the_checkpoint_are_cut_off(tmp_path, there):
-    (tmp_path / "a.txt").write_text(there)
-    files = RunFiles(trainer_in(tmp_path), {"a.txt": 2, "gone.txt": 3})
-    files.append("a.txt", ["new"])
-    files.append("gone.txt", ["first"], "header")
-    assert (tmp_path / "a.txt").read_text() == ("1\n2\nnew\n" if there else "new\n")
-    assert (tmp_path / "gone.txt").read_text() == "header\nfirst\n"
-    assert files.lines == {"a.txt": 3 if there else 1, "gone.txt": 2}
+    for name in (FINDINGS, LAYERS):
+        (tmp_path / name).write_text(there)
+    recorder = recorder_in(tmp_path, {**recorder_in().state_dict(), "lines": {FINDINGS: 2}})
+    recorder.append(FINDINGS, ["new"])
+    recorder.append(LAYERS, ["first"], "header")
+    assert (tmp_path / FINDINGS).read_text() == ("1\n2\nnew\n" if there else "new\n")
+    assert (tmp_path / LAYERS).read_text() == "header\nfirst\n"
+    assert recorder.lines == {FINDINGS: 3 if there else 1, LAYERS: 2}
 
 
 def test_a_killed_run_finds_what_an_undisturbed_one_finds(small, killed, assert_same):
@@ -120,7 +114,7 @@ def test_a_watched_run_ends_with_the_weights_of_one_that_is_not(small, norm):
     words = ["--gradient_clipping.norm", "0.05", "--model.init_args.network.init_args.dropout", "0.2"]
     words += ["--model.init_args.network.init_args.norm", norm]
     off = [f"--watch.{key}=0" for key in ("every_n_steps", "every_n_validations")]
-    on, off = small("on", *words), small("off", *words, *off, "--watch.throughput", "false")
+    on, off = small("on", *words), small("off", *words, *off)
     assert (on / "findings.jsonl").is_file() and not (off / "findings.jsonl").exists()
     states = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (on, off)]
     for key in ("state_dict", "current_model_state"):

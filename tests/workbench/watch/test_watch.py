@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import math
 import re
 import runpy
 import sys
@@ -13,7 +12,6 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from torch import nn
 from torch.utils.data import DataLoader
@@ -25,7 +23,6 @@ from project.models.finetune import stages_of
 from project.networks import UNet
 from workbench.errors import UserError
 from workbench.findings import History, ModelInfo, read_findings
-from workbench.watch import throughput
 from workbench.watch.model_info import PENALTY, collect
 
 REPOSITORY = Path(__file__).parents[3]
@@ -142,28 +139,12 @@ def test_what_is_unfrozen_or_frozen_again_is_no_fault(watched, unfreeze):
 # What is done about a fault
 
 
-def test_stop_ends_the_run_and_keeps_a_checkpoint(watched, fit, capsys):
-    watched(restorer(lr=2.0), on_fault="stop")
-    assert fit.trainer.global_step in (10, 20)
-    assert (fit.folder / "checkpoints" / "last.ckpt").is_file()
-    out = capsys.readouterr().out
-    assert out.count("FAULT learning-rate-high") == 1
-    assert "The run ends at step" in out and "docs/faults.md#learning-rate-high" in out
-
-
-def test_a_checkpoint_callback_saves_the_stopped_run_itself(watched, fit, tmp_path):
-    saving = ModelCheckpoint(tmp_path / "own", save_top_k=1, every_n_train_steps=1)
-    watched(restorer(lr=2.0), on_fault="stop", callbacks=(saving,), enable_checkpointing=True)
-    assert list((tmp_path / "own").glob("*.ckpt"))
-    assert not (fit.folder / "checkpoints" / "last.ckpt").exists()
-
-
 def test_an_alert_goes_to_weights_and_biases(monkeypatch):
     alerts = []
     logger = object.__new__(WandbLogger)
     monkeypatch.setattr(WandbLogger, "experiment", SimpleNamespace(alert=lambda **given: alerts.append(given)))
     watch = workbench.Watch()
-    watch.recorder = SimpleNamespace(files=SimpleNamespace(append=lambda *_: None))
+    watch.recorder = SimpleNamespace(append=lambda *_: None)
     finding = watch.engine.rules[0].report(History(), "network", 1.0, "Fix it.")
     watch._report(SimpleNamespace(loggers=[logger], progress_bar_callback=None), [finding])
     assert alerts == [{"title": finding.code, "text": finding.message(), "level": "WARN"}]
@@ -184,7 +165,7 @@ def test_the_command_stops_at_a_fault_with_everything_kept(small, capsys):
     run = small("stopped", "--model.init_args.optimizer.init_args.lr", "30", "--watch.on_fault", "stop")
     out = capsys.readouterr().out
     assert out.count("FAULT ") == 1 and "FAULT learning-rate-high" in out
-    assert "--model.init_args.optimizer.init_args.lr 3" in out
+    assert "--model.init_args.optimizer.init_args.lr 3" in out and "docs/faults.md#learning-rate-high" in out
     step = int(re.search(r"The run ends at step (\d+) because of that fault", out)[1])
     saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == step < 18
@@ -224,6 +205,10 @@ def test_tensors_and_settings_of_a_restorer():
     assert info.weight_decay["network"].value == 0.1 and info.decoupled == {"network"}
     assert info.penalties["train/l2_penalty"].set(1e-6) == "--model.init_args.l2 1e-06"
     assert info.higher_is_better == {"psnr": True, "ssim": True}
+    for name in ("train/l1_penalty", "train/weight_decay", "train/kernel_regularization"):
+        assert PENALTY.search(name)
+    for name in ("train/gradient_penalty", "train/loss", "val/l1_penalty"):
+        assert not PENALTY.search(name)
 
 
 def test_networks_and_settings_of_a_gan_with_and_without_a_command_line():
@@ -248,19 +233,12 @@ def test_networks_and_settings_of_a_gan_with_and_without_a_command_line():
     assert info_of(model, *optimizers).discriminators == {"generator"}, "named by the module itself"
 
 
-def test_penalties_are_known_by_their_names():
-    for name in ("train/l1_penalty", "train/weight_decay", "train/kernel_regularization"):
-        assert PENALTY.search(name)
-    for name in ("train/gradient_penalty", "train/loss", "val/l1_penalty"):
-        assert not PENALTY.search(name)
-
-
 # Throughput
 
 
 def test_samples_a_second_without_the_time_of_validations(fit, make_restorer, convs, monkeypatch):
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    monkeypatch.setattr("workbench.watch.watch.time", SimpleNamespace(perf_counter=lambda: clock.now))
 
     class Slow(make_restorer):
         def training_step(self, batch, batch_idx):
@@ -270,16 +248,9 @@ def test_samples_a_second_without_the_time_of_validations(fit, make_restorer, co
         def validation_step(self, batch, batch_idx):
             clock.now += 0.3
 
-    fit(Slow(convs()), throughput=True, val_check_interval=4)
+    fit(Slow(convs()), val_check_interval=4)
     with (fit.folder / "throughput.csv").open() as file:
         rows = list(csv.DictReader(file))
-    speeds = [float(row["pictures_per_second"]) for row in rows]
+    speeds = [float(row["samples_per_second"]) for row in rows]
     assert speeds == pytest.approx([100.0] * 4)  # two images in 20 ms
-    assert throughput.host_memory() is None or float(rows[-1]["host_mib"]) > 50
-
-
-def test_samples_of_a_batch_are_counted(make_pair):
-    assert throughput.batch_length(make_pair(0, count=5)) == 5
-    assert throughput.batch_length({"a": [None, make_pair(0).input]}) == 2
-    assert throughput.batch_length(torch.tensor(math.pi)) == 1
-    assert throughput.batch_length("text") == 0
+    assert sys.platform == "win32" or 50 < float(rows[-1]["host_mib"]) < 50_000
