@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
@@ -76,36 +77,49 @@ def load_model(checkpoint: str | Path | Checkpoint) -> LightningModule:
     """Build the model that a checkpoint holds, with its weights, on the CPU and in evaluation mode."""
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = read_checkpoint(checkpoint)
-    model = _build(checkpoint)
+    section = deepcopy(checkpoint.config["model"])
+    if "init_from" in (section.get("init_args") or {}):
+        section["init_args"]["init_from"] = None  # the weights come from the checkpoint; that file may be gone
+    model = build(checkpoint, LightningModule, section)
     try:
         model.load_state_dict(checkpoint.weights)
     except RuntimeError as error:
-        name = checkpoint.config["model"]["class_path"]
         raise UserError(
-            f"{checkpoint.path}: its weights do not fit {name} as it is now:\n{first_lines(error)}\n"
-            "The class has changed since; use the code that wrote the checkpoint, or train again."
+            f"{checkpoint.path}: its weights do not fit {section['class_path']} as it is now:\n{first_lines(error)}\n"
+            + other_version(checkpoint.path)
         ) from error
     return model.eval()
 
 
-def _build(checkpoint: Checkpoint) -> LightningModule:
-    section = deepcopy(checkpoint.config["model"])
-    arguments = section.get("init_args") or {}
-    if "init_from" in arguments:
-        arguments["init_from"] = None  # the weights come from the checkpoint; the file they began with may be gone
+def build(checkpoint: Checkpoint, base: type, section: dict[str, Any]) -> Any:
+    """An object that a checkpoint's configuration describes; UserError where today's code cannot build it."""
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(LightningModule, "model", fail_untyped=False, required=True)
+    parser.add_subclass_arguments(base, "described", fail_untyped=False, required=True)
     try:
         with skip_pretrained_download():
-            return parser.instantiate(parser.parse_object({"model": section})).model
+            return parser.instantiate(parser.parse_object({"described": section})).described
     except (ArgumentError, ImportError, TypeError, ValueError, AttributeError) as error:
         text = one_line(error, 2000)  # of all the readings that jsonargparse tried, the apt one is marked so
         cause = re.search(r"Problem with .*?(?= - Expected a | Given value type)", text)
         raise UserError(
-            f"{checkpoint.path}: its model {section['class_path']} cannot be built:\n"
+            f"{checkpoint.path}: its {section['class_path']} cannot be built:\n"
             f"  {(cause.group() if cause else text)[:300]}\n"
-            "Is the code of the model here, and unchanged since? Run from the folder that it was trained in."
+            f"Run from the folder that holds its code. {other_version(checkpoint.path)}"
         ) from error
+
+
+def other_version(path: str | Path) -> str:
+    """What to do with a checkpoint that today's code cannot use, and which version can, by its run's folder."""
+    path = Path(path)
+    try:
+        commit = json.loads((path.parent.parent / "environment.json").read_text("utf-8"))["commit"]
+    except (OSError, ValueError, KeyError, TypeError):
+        commit = None
+    version = f"commit {commit}" if commit else "unknown"
+    return (
+        f"It was written by another version of the code ({version}).\n"
+        f"Use that version, or train again, from its weights: fit --config FILE --model.init_args.init_from {path}"
+    )
 
 
 def first_lines(error: Exception) -> str:

@@ -17,7 +17,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
-from workbench.checkpoint import read_checkpoint
+from workbench.checkpoint import other_version, read_checkpoint
 from workbench.errors import UserError, did_you_mean, find_user_error
 from workbench.main import PROGRAM, load
 from workbench.run import find_run
@@ -64,7 +64,7 @@ def expand_args(argv: list[str]) -> list[str]:
         if not names:
             raise UserError("--resume needs to know which run: add --name NAME, or the same --config as before.")
         run = find_run((values(words, "--runs_dir") or ["runs"])[-1], names[-1], resume[-1])
-        added = ["--config", str(run.folder / "config.yaml")]
+        added = ["--config", str((run.folder / "config.yaml").absolute())]
     elif checkpoint:
         found = read_checkpoint(checkpoint[-1])
         config = dict(found.config)
@@ -118,7 +118,22 @@ class Parser(LightningArgumentParser):
         return re.sub(r",\s+known\s+subclasses:[^)]*", "", super().format_help())
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise find_user_error(ex) or UserError(explain(message, self, self.words)) from None
+        text = explain(message, self, self.words)
+        raise find_user_error(ex) or UserError(text + _of_another_version(text, self.words)) from None
+
+
+def _of_another_version(text: str, words: list[str]) -> str:
+    """What to do, if a mistake is in the configuration of a checkpoint or of a run to resume, and not in the words."""
+    configs = values(words, "--config")
+    typed = [word.split("=")[0].lstrip("-") for word in words if word.startswith("--") and "." in word]
+    if not configs or any(option in text.split("\n")[0] for option in typed):
+        return ""
+    checkpoints = values(words, "--ckpt_path")
+    if checkpoints and "\n" in configs[0]:
+        return f"\n{other_version(checkpoints[-1])}"
+    if values(words, "--resume") and Path(configs[0]).name == "config.yaml":
+        return f"\n{other_version(Path(configs[0]).parent / 'checkpoints' / 'last.ckpt')}"
+    return ""
 
 
 def read_options(parser: ArgumentParser, arguments: list[str]) -> Namespace:

@@ -61,7 +61,7 @@ def test_a_config_for_a_machine_does_not_replace_the_runs_own():
     for part in ([], ["--config", "ddp.yaml"]):
         for version in ("latest", run.version):
             words = expand_args(["fit", "--name", "sharp", "--resume", version, *part])
-            assert words[:3] == ["fit", "--config", str(run.folder / "config.yaml")]
+            assert words[:3] == ["fit", "--config", str((run.folder / "config.yaml").absolute())]
         words = expand_args(["test", "--ckpt_path", "best.ckpt", *part])
         assert added_config(words)["name"] == "sharp" and (not part or words[-2:] == part)
 
