@@ -17,7 +17,7 @@ from project.models.schedules import step_plateaus
 from project.networks.normalize import channels_of
 from project.networks.weights import load_matching
 from workbench.errors import UserError, choose
-from workbench.strategies import allow_unfreezing, gather_weights
+from workbench.strategies import allow_unused_parameters, gather_weights
 
 
 class ImageToImageModule(LightningModule):
@@ -68,7 +68,8 @@ class ImageToImageModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.finetune.unfreeze:
-            allow_unfreezing(self.trainer)
+            because = "What model.finetune.unfreeze names gets no gradient until its epoch"
+            allow_unused_parameters(self.trainer, because)
             # DDP reduces the gradients of what requires some when it wraps the model; on_fit_start freezes.
             self._freeze(None)
         if self.finetune.freezes:

@@ -24,7 +24,7 @@ from project.models.schedules import configure_optimizer
 from project.networks.normalize import Statistics, set_normalization
 from project.networks.space import SPACES
 from workbench.checkpoint import save_plain_hyperparameters
-from workbench.errors import UserError, choose
+from workbench.errors import UserError, choose, refuse_faults
 from workbench.run_progress import NEVER
 from workbench.strategies import allow_unused_parameters, is_sharded
 
@@ -255,8 +255,7 @@ class GANColorizer(ImageToImageModule):
             faults.append(f"feature_matching_weight needs a discriminator with features(x), as PatchGAN, not {name}")
         elif isinstance(self.adversarial, WassersteinGP) and any(isinstance(m, _BatchNorm) for m in critic.modules()):
             faults.append("WassersteinGP takes each image's own gradient, which a batch norm mixes: set norm: instance")
-        if faults:
-            raise UserError("\n".join(["GANColorizer cannot be built:", *(f"- {fault}" for fault in faults)]))
+        refuse_faults("GANColorizer", faults)
 
     def prepare_data(self) -> None:
         if self.trainer.state.fn == "fit" and hasattr(self.perceptual, "load"):

@@ -13,7 +13,7 @@ from project.networks.layers import ConvBlock, SkipConnection, activation_gain, 
 from project.networks.normalize import Normalize
 from project.networks.unet import TAIL_GAIN
 from project.networks.weights import adapt_kernel, download, listed, read_weights
-from workbench.errors import UserError, choose, did_you_mean
+from workbench.errors import UserError, choose, did_you_mean, refuse_faults
 from workbench.pretrained import pretrained_download_skipped
 
 STRIDES = (2, 4, 8, 16, 32)
@@ -134,8 +134,7 @@ def _check(in_channels: int, out_channels: int, stages: int, widths: list[int], 
         faults.append(f"widths must be {stages + 1} positive numbers, one more than stages, not {widths}")
     if residual and out_channels > in_channels:
         faults.append(f"residual: true adds the input to the output: out_channels must not be above {in_channels}")
-    if faults:
-        raise UserError("BackboneUNet cannot be built:\n" + "\n".join(f"- {fault}" for fault in faults))
+    refuse_faults("BackboneUNet", faults)
 
 
 def load_pretrained(name: str, weights: str | None) -> tuple[nn.Module, list[float], list[float]]:

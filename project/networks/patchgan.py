@@ -7,7 +7,7 @@ from torch.nn.utils import parametrizations
 
 from project.networks.layers import make_norm
 from project.networks.normalize import Normalize
-from workbench.errors import UserError
+from workbench.errors import UserError, refuse_faults
 
 SMALLEST = 3  # pixels a side that the two last convolutions (4x4, stride 1) need; every layer of stride 2 doubles it
 
@@ -31,9 +31,9 @@ class PatchGAN(nn.Module):
     ) -> None:
         super().__init__()
         given = {"in_channels": in_channels, "width": width, "layers": layers}
-        faults = [f"- {name} must be at least 1, not {value}" for name, value in given.items() if value < 1]
-        if faults:
-            raise UserError("\n".join(["PatchGAN cannot be built:", *faults]))
+        refuse_faults(
+            "PatchGAN", [f"{name} must be at least 1, not {value}" for name, value in given.items() if value < 1]
+        )
         self.in_channels = in_channels
         self.layers = layers
         self.smallest = SMALLEST * 2**layers  # pixels a side

@@ -20,7 +20,7 @@ from project.networks.layers import (
     pad_to_multiple,
 )
 from project.networks.normalize import Normalize
-from workbench.errors import UserError, choose
+from workbench.errors import choose, refuse_faults
 
 TAIL_GAIN = 0.1
 """Scale of the last convolution's weights at the start: the first output is close to the input in residual mode, else
@@ -147,5 +147,4 @@ def _check(**given) -> None:
         faults.append(f"dropout must be in [0, 1), not {given['dropout']}")
     if given["residual"] and given["out_channels"] > given["in_channels"]:
         faults.append("out_channels must not be above in_channels where residual adds the input; set residual: false")
-    if faults:
-        raise UserError("UNet cannot be built:\n" + "\n".join(f"- {fault}" for fault in faults))
+    refuse_faults("UNet", faults)

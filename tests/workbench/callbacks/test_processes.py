@@ -245,9 +245,9 @@ def _assert_the_same_metrics(alone: Path, several: Path) -> None:
 LAUNCHERS = ("lightning", "torchrun")
 
 
-def _launched(launcher: str, words: list[str], *options: str) -> subprocess.Popen:
-    """Two processes; torchrun takes options of its own."""
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(_free_port()), *options]
+def _launched(launcher: str, words: list[str]) -> subprocess.Popen:
+    """Two processes."""
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(_free_port())]
     return _start([*(torchrun if launcher == "torchrun" else []), *words])
 
 
@@ -292,19 +292,6 @@ def test_a_lost_process_ends_the_others_and_is_named(config, launcher, rank):
     for other in set(ranks.values()) - {ranks[rank]}:
         _wait_for(lambda other=other: not Path(f"/proc/{other}").exists(), seconds=60)
     assert re.search(rf"rank\s*:\s*{rank} |Process {rank} of 2", told), told
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", [["--standalone"], []], ids=["standalone", "plain"])
-def test_torchrun_starts_lost_processes_again_from_the_last_checkpoint(config, how, assert_same):
-    words = _words(config, 2, "--checkpoint.every_n_steps", "2", "--trainer.max_steps", "60")
-    _finish(_start([*FIT, *words]))
-    uninterrupted = _run()
-    process = _launched("torchrun", [*FIT, *words, "--name", "again"], "--max-restarts", "1", *how)
-    _wait_for(Path("runs/again/latest/checkpoints/previous.ckpt").is_file, process)
-    _kill(_ranks(process.pid)[1])
-    _finish(process)
-    assert_same(uninterrupted, _only_run("again"))
 
 
 @pytest.mark.slow
