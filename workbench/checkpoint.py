@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import zipfile
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from workbench.errors import UserError, one_line
 from workbench.lightning_private import given_hyperparameters
 from workbench.pretrained import skip_pretrained_download
 
+PREVIOUS = "previous.ckpt"
 WRITTEN_BY_FIT = "Use a checkpoint that `fit` wrote: runs/NAME/latest/checkpoints/best.ckpt"
 
 
@@ -34,8 +36,6 @@ class Checkpoint:
     weights: dict[str, Tensor]  # on the CPU; the averaged ones where the run averaged them
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)  # what the data module stored of them
     data_class: str | None = None  # class path of the data module; None: the project's default
-    step: int = 0
-    rows: int | None = None  # of ``metrics.csv`` that are older; None: unknown
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
@@ -50,21 +50,20 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         config = yaml.safe_load(content["config"])
         weights, _ = content["state_dict"], config["model"]["class_path"]
     except (KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        problem = (
-            "is no checkpoint of a run: it needs 'state_dict', and 'config' to know which model the weights are of"
+        text = (
+            f"{path} is no checkpoint of a run: it needs weights ('state_dict') and which model they are of ('config')"
         )
-        raise UserError(f"{path} {problem}.\n{WRITTEN_BY_FIT}") from error
+        raise UserError(f"{text}.\n{WRITTEN_BY_FIT}") from error
     except pickle.UnpicklingError as error:
-        problem = "is not a checkpoint, or holds more than weights and plain values, which is not read for safety"
-        raise UserError(f"{path} {problem}.\n{WRITTEN_BY_FIT}") from error
+        text = f"{path} is not a checkpoint, or holds more than weights and plain values, which is not read for safety."
+        raise UserError(f"{text}\n{WRITTEN_BY_FIT}") from error
     except Exception as error:  # the reader fails on other files in any way: IndexError, EOFError, ...
-        problem = f"is no checkpoint, or it is damaged or cut short ({one_line(error)})"
-        raise UserError(f"{path} {problem}.\nUse another one of its folder.") from error
+        text = f"{path} cannot be read as a checkpoint: it is damaged, cut short or something else ({one_line(error)})."
+        raise UserError(f"{text}\nUse another one, such as last.ckpt in the same folder.") from error
     state = next((value for key, value in content.items() if key.endswith("DataModule")), None)
     splits = state.get("splits", {}) if isinstance(state, dict) else {}
     data_class = (config.get("data") or {}).get("class_path")
-    step, rows = content.get("global_step", 0), content.get("exact_resume", {}).get("rows")
-    return Checkpoint(path, flat_data(config), weights, splits, data_class, step, rows)
+    return Checkpoint(path, flat_data(config), weights, splits, data_class)
 
 
 def flat_data(config: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +129,7 @@ def first_lines(error: Exception) -> str:
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place, waits for the disk, and then renames it: a process that is killed, or a
-    power failure, leaves the old file or the new one."""
+    power failure, leaves the old file or the new one. The ``last.ckpt`` before stays as ``previous.ckpt``."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a file; UserError where the disk is full or cannot be written, and the old file is unchanged."""
@@ -142,6 +141,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
+            if path.name == "last.ckpt" and zipfile.is_zipfile(path):  # a truncated one is not worth keeping
+                path.replace(path.with_name(PREVIOUS))
             fresh.replace(path)
         except (OSError, RuntimeError) as error:
             # Of the disk; torch's writer fails once more on the partial file.

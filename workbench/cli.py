@@ -20,14 +20,14 @@ from workbench.callbacks.profile import StepProfile
 from workbench.callbacks.progress import Progress
 from workbench.callbacks.resume import ExactResume
 from workbench.checkpoint import read_checkpoint
-from workbench.console import print_scores, resume_command, silence_warnings
+from workbench.console import print_scores, resume_command, short_path, silence_warnings
 from workbench.distributed import explain_failure, make_trainer, terminate_children
 from workbench.errors import UserError
-from workbench.loggers import WandbMode, finish_wandb, make_loggers
+from workbench.loggers import WandbMode, finish_wandb, make_loggers, upload_command
 from workbench.main import PROGRAM, load
 from workbench.parser import BEST, Parser, expand_args
 from workbench.pretrained import skip_pretrained_download
-from workbench.run import Run, compare_configs, find_run, start_run
+from workbench.run import Run, compare_configs, find_run, latest_valid_checkpoint, start_run
 from workbench.signals import STOP, Stop
 from workbench.strategies import is_sharded
 from workbench.watch import Watch
@@ -129,9 +129,8 @@ class CommandLine(LightningCLI):
             self.run = start_run(config.runs_dir, config.name, "" if fit else self.subcommand, trainer.num_nodes)
         rows, step = 0, None
         if self.run.resumed:
-            found = read_checkpoint(self.run.last_checkpoint)
-            rows, step = found.rows, found.step
-            self.config_init[self.subcommand].ckpt_path = str(found.path)
+            path, step, rows = latest_valid_checkpoint(self.run)
+            self.config_init[self.subcommand].ckpt_path = str(path)
         self.save_config_kwargs = {"run": self.run}
         loggers = make_loggers(self.run, config.wandb if fit else "off", config.tensorboard, rows, step)
         given = self.config_init[self.subcommand].trainer.logger
@@ -193,7 +192,7 @@ class CommandLine(LightningCLI):
         facts: dict[str, Any] = {"Stopped early": stops[0] if stops else None, "Run": run.folder}
         title = f"{run.name} after {trainer.global_step} steps ({kind} checkpoint)"
         if keeper is not None:
-            best = run.folder / "checkpoints" / Path(keeper.best_model_path).name
+            best = short_path(Path(keeper.best_model_path))
             facts[f"{kind.capitalize()} checkpoint"] = best
             if is_sharded(trainer):  # Lightning cannot wrap sharded weights once more, to evaluate them
                 title = title.replace(f"{kind} checkpoint", "last validation")
@@ -202,7 +201,7 @@ class CommandLine(LightningCLI):
                 scores |= self._evaluate(model, keeper.best_model_path)
             facts |= PROGRAM.next_steps(run.folder, best, model)
         if trainer.is_global_zero:
-            print_scores(scores, facts, title)
+            print_scores(scores, facts | {"Upload to W&B": upload_command(run)}, title)
 
     def _evaluate(self, model: LightningModule, checkpoint: str) -> dict[str, float]:
         """The metrics of a checkpoint on the splits that there are."""

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 NOISE = (
     "is not able to be used in the current environment",  # tips about other devices and loggers
     "does not have many workers",
+    "exists and is not empty",
     "The number of training batches",
     "You requested to overfit",  # "enabled shuffling": how our sampler looks to Lightning
     "LightningCLI's args parameter",
     "callbacks used to create the checkpoint",  # the clock of a run with max_time: a test needs none
     "The dirpath has changed",  # a test, and a run from another's checkpoint, have folders of their own
+    "AMP with fp16 is not supported on CPU",  # an error of ours follows
     "isinstance\\(treespec, LeafSpec\\)",
 )
 
@@ -77,9 +79,14 @@ def print_scores(scores: Mapping[str, float], facts: Mapping[str, object], title
         console.print(f"{label:<{width}}  {value}", highlight=False, markup=False)
 
 
+def short_path(path: Path) -> Path:
+    """Relative to the current folder where it is below that."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def resume_command(run: Run | None, requeued: bool = False) -> list[str]:
     """The command that resumes a stopped run, as lines to print; none where nothing was saved."""
-    if run is None or not run.first or not run.last_checkpoint.is_file():
+    if run is None or not run.first or not run.checkpoints:
         return []
     if requeued:
         return [f"The job is requeued and resumes by itself in {run.folder}."]

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from workbench.checkpoint import AtomicCheckpointIO, first_lines
 from workbench.errors import UserError
+from workbench.lightning_private import cluster_environment
 
 # Lightning's ddp starts the other processes by running the same command again: they inherit the folder's name.
 RUN_VERSION = "WORKBENCH_RUN_VERSION"
@@ -99,6 +100,19 @@ def make_trainer(make: Callable[..., Trainer], section: Mapping[str, Any], **opt
         ) from error
     if trainer.accumulate_grad_batches < 1:  # Lightning divides by it later
         raise UserError(f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}: it must be at least 1.")
+    # Lightning takes bf16-mixed then, with a warning only.
+    if trainer.strategy.root_device.type == "cpu" and str(section.get("precision")) in ("16", "16-mixed"):
+        raise UserError(
+            f"trainer.precision {section['precision']} needs a GPU: a CPU computes nothing in float16.\n"
+            "Use --trainer.precision bf16-mixed, or 32."
+        )
+    environment = cluster_environment(trainer)
+    if trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
+        raise UserError(  # else it silently waits for the others, for half an hour
+            f"trainer.num_nodes is {trainer.num_nodes}, but nothing says where the other machines are.\n"
+            "Start the command on each of them by torchrun or srun, as configs/trainer/multi_node.yaml and slurm.yaml "
+            "show, or set MASTER_ADDR, MASTER_PORT and NODE_RANK there.\nOn one machine: --trainer.num_nodes 1"
+        )
     started = find_launch().size
     if started not in (1, trainer.world_size):  # each would train alone, all in one folder
         raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shlex
 import sys
 from configparser import ConfigParser
 from contextlib import suppress
@@ -167,6 +168,12 @@ def _wandb_logger(run: Run, mode: str) -> Logger:
     )
     wandb_options(logger).pop("anonymous", None)  # wandb warns about the mere presence of this setting
     return logger
+
+
+def upload_command(run: Run) -> str | None:
+    """The command that uploads a run which W&B kept offline; None if there is nothing to upload."""
+    folders = sorted((run.folder / "wandb").glob("offline-run-*"))
+    return shlex.join(["wandb", "sync", *map(str, folders)]) if folders else None
 
 
 def finish_wandb() -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import time
+import zipfile
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-from workbench.checkpoint import flat_data, read_checkpoint
+import torch
+
+from workbench.checkpoint import PREVIOUS, flat_data, read_checkpoint
 from workbench.distributed import RUN_VERSION, find_launch
-from workbench.errors import UserError
+from workbench.errors import UserError, one_line
 
 _JOB = ".job"
 
@@ -34,6 +38,12 @@ class Run:
     @property
     def last_checkpoint(self) -> Path:
         return self.folder / "checkpoints" / "last.ckpt"
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """What it can be resumed from, the newest first."""
+        last = self.last_checkpoint
+        return [path for path in (last, last.with_name(PREVIOUS)) if path.is_file()]
 
 
 def start_run(root: str | Path, name: str, kind: str = "", num_nodes: int = 1) -> Run:
@@ -57,7 +67,7 @@ def _open_folder(root: Path, name: str, kind: str, job: str | None) -> str:
     for path in sorted((root / name).glob(f"*/{_JOB}"), reverse=True) if job and not kind else ():
         if not path.parent.is_symlink() and path.read_text(encoding="utf-8") == job:
             run = Run(root, name, path.parent.name)
-            return f"{run.version} resumed" if run.last_checkpoint.is_file() else run.version
+            return f"{run.version} resumed" if run.checkpoints else run.version
     stamp = time.strftime("%Y%m%d-%H%M%S") + (f"-{kind}" if kind else "")
     for number in count(1):
         run = Run(root, name, stamp if number == 1 else f"{stamp}-{number}")
@@ -77,7 +87,7 @@ def find_run(root: str | Path, name: str, version: str) -> Run:
     """Find an earlier run to resume; ``version`` is ``latest`` or the name of a folder under ``runs/NAME``."""
     folder = Path(root) / name
     there = sorted(path.name for path in folder.glob("*") if path.is_dir() and not path.is_symlink())
-    resumable = [known for known in there if Run(Path(root), name, known).last_checkpoint.is_file()]
+    resumable = [known for known in there if Run(Path(root), name, known).checkpoints]
     latest, wanted = folder / "latest", version
     if version == "latest" and latest.exists():
         wanted = latest.readlink().name if latest.is_symlink() else latest.read_text(encoding="utf-8").strip()
@@ -102,6 +112,29 @@ def point_latest_at(run: Run) -> None:
     except OSError:  # Windows lets only some users make links: there, `latest` is a text file that names the folder
         fresh.write_text(run.version, encoding="utf-8")
     fresh.replace(latest)
+
+
+def latest_valid_checkpoint(run: Run) -> tuple[Path, int, int | None]:
+    """The newest checkpoint that is not damaged, its ``global_step``, and how many rows of ``metrics.csv`` are older
+    (None: unknown); prints it where it is not the last one."""
+    faults = []
+    for path in run.checkpoints:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is not None:  # torch itself does not look at the checksums
+                    raise ValueError("its checksum differs")
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            step, rows = content["global_step"], content.get("exact_resume", {}).get("rows")
+        except Exception as error:  # the reader fails on damaged files in any way: IndexError, EOFError, ...
+            faults.append(f"{path} cannot be read, it is damaged or cut short ({one_line(error, 120)}).")
+            continue
+        if faults and run.first:
+            print("\n".join([*faults, f"Resuming from the previous one: {path}, step {step}."]), file=sys.stderr)
+        return path, step, rows
+    raise UserError(
+        "\n".join(faults) + "\nNo checkpoint of this run can be read, so it cannot be resumed. Start a new run, or "
+        f"one from the best weights: --model.init_args.init_from {run.folder / 'checkpoints' / 'best.ckpt'}"
+    )
 
 
 def compare_configs(checkpoint: str, config: dict[str, Any], verbose: bool) -> None:

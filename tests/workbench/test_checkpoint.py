@@ -125,6 +125,16 @@ def steps(last: Path) -> dict[str, int]:
     return {path.name: torch.load(path, weights_only=True)["global_step"] for path in last.parent.iterdir()}
 
 
+def test_the_one_before_the_last_is_kept(last):
+    for step in (1, 2, 3):
+        write(step, last)
+    write(3, last.with_name("best.ckpt"))
+    assert steps(last) == {"best.ckpt": 3, "last.ckpt": 3, "previous.ckpt": 2}
+    last.write_bytes(last.read_bytes()[:-40])
+    write(4, last)
+    assert steps(last) == {"best.ckpt": 3, "last.ckpt": 4, "previous.ckpt": 2}, "a damaged one is not kept"
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("not the disk"), RuntimeError("nor that")])
 def test_a_failed_write_leaves_the_old_one(last, monkeypatch, error):
     def half(content, file):
@@ -138,7 +148,7 @@ def test_a_failed_write_leaves_the_old_one(last, monkeypatch, error):
             write(2, last)
     assert torch.load(last, weights_only=True)["global_step"] == 1
     write(3, last)
-    assert steps(last) == {"last.ckpt": 3}
+    assert steps(last) == {"last.ckpt": 3, "previous.ckpt": 1}
 
 
 def test_a_full_disk_is_named_and_leaves_the_old_one(last, monkeypatch):

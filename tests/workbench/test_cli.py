@@ -216,6 +216,7 @@ def test_ctrl_c_saves_and_prints_how_to_resume(config):
     command = [sys.executable, *shlex.split(words), "--trainer.max_steps", str(step + 3)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr) == (0, ""), "no warnings that nobody can do anything about"
+    assert "Upload to W&B    wandb sync runs/tiny/" in done.stdout, "offline, without a prompt"
     assert len(column(run, "train/loss")) == step + 3
     folders = list(run.glob("wandb/offline-run-*"))
     assert len(folders) == 2

@@ -88,6 +88,9 @@ def make(**options) -> Trainer:
     return make_trainer(partial(Trainer, **section), section)
 
 
+NODES = {"num_nodes": 2, "strategy": "ddp", "barebones": False}
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
@@ -96,8 +99,12 @@ def make(**options) -> Trainer:
         ({"devices": 0}, "devices=0"),
         ({"num_nodes": 0}, "num_nodes"),
         ({"accumulate_grad_batches": 0}, "accumulate_grad_batches is 0"),
+        ({"precision": "16-mixed"}, r"trainer\.precision 16(.|\n)*bf16-mixed"),
+        ({"precision": 16}, r"trainer\.precision 16"),
+        (NODES, r"num_nodes is 2, .* where the other machines are(.|\n)*torchrun"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*AMP with fp16", "ignore:.*precision=16")
 def test_what_does_not_fit_the_machine_is_named(options, expected):
     if options.get("accelerator") == "gpu" and torch.cuda.is_available():
         pytest.skip("there is a GPU")
@@ -107,7 +114,7 @@ def test_what_does_not_fit_the_machine_is_named(options, expected):
 
 def test_a_trainer_that_fits_writes_checkpoints_atomically():
     os.environ.update(MASTER_ADDR="host")
-    trainer = make(num_nodes=2, strategy="ddp", barebones=False)
+    trainer = make(**NODES)
     assert trainer.world_size == 2 and isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
     os.environ.update(TORCHELASTIC_RUN_ID="1", RANK="0", LOCAL_RANK="0", WORLD_SIZE="3", MASTER_PORT="29500")
     with pytest.raises(UserError, match=r"3 processes were started, but .* is 1(.|\n)*--trainer\.devices"):

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import csv
 import os
+import shlex
 
 import pytest
 
 from workbench.errors import UserError
-from workbench.loggers import MetricsCSV, _wandb_mode, finish_wandb, make_loggers
+from workbench.loggers import MetricsCSV, _wandb_mode, finish_wandb, make_loggers, upload_command
 from workbench.run import Run, start_run
 
 
@@ -96,7 +97,7 @@ def test_a_new_column_does_not_empty_the_file_on_the_way(run, monkeypatch):
     assert rows(run) == before
 
 
-def test_wandb_offline_stays_in_the_run_folder(run):
+def test_wandb_offline_stays_in_the_run_folder_and_names_the_upload(run):
     loggers = make_loggers(run, "offline", tensorboard=True)
     assert [type(logger).__name__ for logger in loggers] == ["MetricsCSV", "WandbLogger", "TensorBoardLogger"]
     for logger in loggers:
@@ -108,4 +109,5 @@ def test_wandb_offline_stays_in_the_run_folder(run):
     assert wandb.run is None and "WANDB_MODE" not in os.environ, "the next run is one of its own"
     (folder,) = run.folder.glob("wandb/offline-run-*")
     assert list(folder.glob("*.wandb"))
+    assert shlex.split(upload_command(run)) == ["wandb", "sync", str(folder)]
     assert list(run.folder.glob("events.out.tfevents*"))

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from workbench.errors import UserError
-from workbench.run import Run, compare_configs, find_run, point_latest_at, start_run
+from workbench.run import Run, compare_configs, find_run, latest_valid_checkpoint, point_latest_at, start_run
 
 
 def save_checkpoint(run: Run) -> None:
@@ -82,6 +82,45 @@ def test_a_name_that_cannot_be_a_folder(tmp_path, name):
         start_run(tmp_path, name)
     with pytest.raises(UserError, match="--runs_dir"):
         start_run(tmp_path / "taken" / "runs", "denoise")
+
+
+@pytest.fixture
+def saved(tmp_path) -> Run:
+    run = Run(tmp_path, "denoise", "1", resumed=True)
+    run.last_checkpoint.parent.mkdir(parents=True)
+    for name, step in (("previous", 20), ("last", 30)):
+        content = {"global_step": step, "state_dict": {"w": torch.zeros(5000)}, "exact_resume": {"rows": step + 3}}
+        torch.save(content, run.last_checkpoint.with_name(f"{name}.ckpt"))
+    return run
+
+
+def test_the_last_checkpoint_is_used(saved, capsys):
+    assert latest_valid_checkpoint(saved) == (saved.last_checkpoint, 30, 33)
+    torch.save({"global_step": 30}, saved.last_checkpoint)
+    assert latest_valid_checkpoint(saved)[2] is None
+    saved.last_checkpoint.unlink()
+    assert latest_valid_checkpoint(saved)[1] == 20
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("damage", [0, 0.5, 0.999, "a changed bit"])
+def test_the_previous_one_is_used_where_the_last_is_damaged(saved, capsys, damage):
+    content = bytearray(saved.last_checkpoint.read_bytes())
+    if damage == "a changed bit":
+        content[len(content) // 2] ^= 1
+    else:
+        content = content[: int(damage * len(content))]
+    saved.last_checkpoint.write_bytes(content)
+    assert latest_valid_checkpoint(saved)[1:] == (20, 23)
+    printed = capsys.readouterr().err
+    assert "last.ckpt cannot be read" in printed and "previous.ckpt, step 20" in printed
+
+
+def test_where_none_can_be_read_the_way_out_is_named(saved):
+    for path in saved.checkpoints:
+        path.write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"last\.ckpt.*\n.*previous\.ckpt(.|\n)*init_from"):
+        latest_valid_checkpoint(saved)
 
 
 def test_what_differs_from_the_checkpoint_is_printed(tmp_path, capsys):

@@ -24,7 +24,7 @@ LOW = 0.1  # share of a cycle's peak learning rate: a run that ends at or below 
 
 
 class Checkpoints(callbacks.Checkpoint):
-    """Keep ``best.ckpt`` and ``last.ckpt``, and on request snapshots, in ``checkpoints/``.
+    """Keep ``best.ckpt``, ``last.ckpt`` and ``previous.ckpt``, and on request snapshots, in ``checkpoints/``.
 
     `ExactResume` saves ``last.ckpt`` between two steps when it `is_due`; Lightning's ModelCheckpoint saves the end of
     an epoch before its metrics and schedulers.
