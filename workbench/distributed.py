@@ -32,7 +32,7 @@ class Launch:
 
     rank: int = 0
     size: int = 1  # as far as a launcher other than Lightning started the processes
-    job: str | None = None  # identifies a SLURM job, also when it is requeued
+    job: str | None = None  # identifies a job that its launcher restarts; None where nothing does
     inherited: str | None = None  # the run's version, from the process that started this one
 
     def broadcast(self, make: Callable[[], str]) -> str:
@@ -63,10 +63,16 @@ def find_launch(num_nodes: int = 1) -> Launch:
     """How torchrun, SLURM or Lightning (the same command on ``num_nodes`` machines) started this process."""
     env = os.environ
     if TorchElasticEnvironment.detect():
-        if int(env.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0:  # restarted, they would look for those that are gone
-            raise UserError("torchrun --max-restarts is not supported: leave it out, and resume by --resume latest.")
+        restarts = int(env.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+        job = env.get("TORCHELASTIC_RUN_ID", "none")
+        if restarts and (env.get("TORCHELASTIC_USE_AGENT_STORE") == "True" or job == "none"):
+            # Its shared store would give restarted processes the addresses of those that are gone.
+            raise UserError(
+                "torchrun --max-restarts needs a store for each start and a name for the job:\n"
+                "export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1, and add --standalone, or --rdzv-id on several machines."
+            )
         elastic = TorchElasticEnvironment()
-        return Launch(elastic.global_rank(), elastic.world_size())
+        return Launch(elastic.global_rank(), elastic.world_size(), f"torchrun {job}" if restarts else None)
     if SLURMEnvironment.detect():
         try:
             slurm = SLURMEnvironment()

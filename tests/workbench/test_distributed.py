@@ -25,8 +25,14 @@ def test_alone_and_by_torchrun():
     os.environ.update(TORCHELASTIC_RUN_ID="42", RANK="3", LOCAL_RANK="1", WORLD_SIZE="4")
     assert find_launch() == Launch(rank=3, size=4)
     os.environ.update(TORCHELASTIC_MAX_RESTARTS="3")
-    with pytest.raises(UserError, match=r"--max-restarts is not supported.*--resume latest"):
-        find_launch()
+    assert find_launch() == Launch(rank=3, size=4, job="torchrun 42")
+    for key, value in (("TORCHELASTIC_USE_AGENT_STORE", "True"), ("TORCHELASTIC_RUN_ID", "none")):
+        os.environ[key] = value
+        with pytest.raises(
+            UserError, match=r"--max-restarts(.|\n)*TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1(.|\n)*--rdzv-id"
+        ):
+            find_launch()
+        os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "False"
 
 
 def test_slurm():

@@ -295,6 +295,19 @@ def test_a_lost_process_ends_the_others_and_is_named(config, launcher, rank):
 
 
 @pytest.mark.slow
+def test_torchrun_restarts_lost_processes_from_the_last_checkpoint(config, assert_same):
+    words = _words(config, 2, "--checkpoint.every_n_steps", "2", "--trainer.max_steps", "60")
+    _finish(_start([*FIT, *words]))
+    uninterrupted = _run()
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    process = _start([*torchrun, *FIT, *words, "--name", "again"], TORCH_DISABLE_SHARE_RDZV_TCP_STORE="1")
+    _wait_for(Path("runs/again/latest/checkpoints/previous.ckpt").is_file, process)
+    os.kill(_ranks(process.pid)[1], signal.SIGKILL)
+    _finish(process)
+    assert_same(uninterrupted, _only_run("again"))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_stops_all_processes_in_the_same_place(config, launcher, number, code):
