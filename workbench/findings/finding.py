@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-FAULTS_PAGE = "docs/faults.md"
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -21,7 +19,7 @@ class Finding:
     where: str  # the layer, file, split, loss or network
     value: float | str  # what was measured
     limit: float | str  # what it should have kept to
-    advice: str  # one or two sentences to act on, with the setting to change and a value to try
+    advice: str  # one or two sentences to act on
 
     @property
     def is_fault(self) -> bool:
@@ -33,7 +31,7 @@ class Finding:
 
     def message(self) -> str:
         """One line for people."""
-        measured = f"{_rounded(self.value)} (limit {_rounded(self.limit)})"
+        measured = f"{rounded(self.value)} (limit {rounded(self.limit)})"
         return f"{self.severity.upper()} {self.code} at step {self.step}, {self.where}: {measured}. {self.advice}"
 
 
@@ -48,11 +46,12 @@ def read_findings(path: Path) -> list[Finding]:
     return [Finding(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
+def rounded(value: float | str) -> str:
+    """A measured value or limit for people."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def _to_json(value: float | str) -> float | str:
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else str(value)
     return value
-
-
-def _rounded(value: float | str) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

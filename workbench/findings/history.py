@@ -43,7 +43,6 @@ class Setting:
     value: float | None = None
 
     def set(self, value: float) -> str:
-        """How to set it to another value."""
         return self.form.format(f"{value:.2g}")
 
 
@@ -65,12 +64,10 @@ class ModelInfo:
     higher_is_better: dict[str, bool] = field(default_factory=dict)  # of each metric, by its name
     pretrained: bool = False  # whether training starts from weights that were trained before
     arguments: frozenset[str] = frozenset()  # names that the model's class takes
-    batch_size: int | None = None
     command_line: bool = False  # whether settings are keys of a command line, and not a script's own
 
     @property
     def adversarial(self) -> bool:
-        """Whether there is a discriminator."""
         return bool(self.discriminators)
 
     @property
@@ -86,21 +83,13 @@ class ModelInfo:
         """The first one that is no discriminator."""
         return next((name for name in self.networks() if name not in self.discriminators), "network")
 
-    # Advice: keys where there is a command line, plain words in a script
+    def activation(self, name: str) -> Activation:
+        """What is known of an activation's layer."""
+        return self.activations.get(name, Activation("unknown", 0))
 
     def key(self, text: str) -> str:
         """``text``, which names keys of the command line, in brackets; nothing in a script, which has none."""
         return f" ({text})" if self.command_line else ""
-
-    def option(self, network: str, name: str, value: object) -> str:
-        """How to set an argument of a network's class, in brackets; nothing where it has no key."""
-        known = network in self.arguments
-        return self.key(f"--model.init_args.{network}.init_args.{name} {value}") if known else ""
-
-    def larger_batches(self) -> str:
-        """Batches of twice the size."""
-        size = 2 * (self.batch_size or 16)
-        return f"--data.batch_size {size}" if self.command_line else f"a batch size of {size}"
 
     def lower_rate(self, network: str, by: float = 10.0) -> str:
         """How to lower (or with ``by`` below 1 raise) a network's learning rate."""
@@ -137,10 +126,7 @@ class History:
         self.step = max(self.step, step)
         self.cache.clear()
         if table is not None:
-            rows = self.tables.setdefault(table, {})
-            if name not in rows:
-                rows[name] = Series(kept=KEPT_PER_LAYER)
-            rows[name].add(step, value)
+            self.tables.setdefault(table, {}).setdefault(name, Series(kept=KEPT_PER_LAYER)).add(step, value)
             return
         self.scalars.setdefault(name, Series()).add(step, value)
         first = self.first.setdefault(name, [])

@@ -62,7 +62,6 @@ class Series:
         return Series([step for step, _ in kept], [value for _, value in kept])
 
     def since(self, step: int) -> Series:
-        """From that step on."""
         return self[bisect_left(self.steps, step) :]
 
     def until(self, step: int) -> Series:
@@ -70,7 +69,6 @@ class Series:
         return self[: bisect_left(self.steps, step)]
 
     def tail(self, count: int) -> Series:
-        """The last ``count`` values, at least one."""
         return self[-count:]
 
     def recent(self, count: int) -> float:

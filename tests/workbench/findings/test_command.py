@@ -63,9 +63,9 @@ def test_a_fault_ends_with_exit_code_1_and_says_what_to_change(config, capsys):
     (finding,) = [finding for finding in _findings() if finding["severity"] == "fault"]
     assert finding["code"] == "missing-nonlinearity"
     assert finding.keys() == {"code", "severity", "step", "where", "value", "limit", "advice"}
-    assert "activation: relu" in finding["advice"] and "docs/faults.md#missing-nonlinearity" in finding["advice"]
+    assert "docs/faults.md#missing-nonlinearity" in finding["advice"]
     printed = capsys.readouterr().out
-    assert "fault missing-nonlinearity" in printed and "activation: relu" in printed
+    assert "fault missing-nonlinearity" in printed and finding["advice"] in printed
 
 
 def test_only_broken_images_are_a_fault_too(config, tmp_path, capsys):

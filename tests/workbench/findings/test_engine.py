@@ -12,7 +12,7 @@ import pytest
 
 from workbench.errors import UserError
 from workbench.findings import Finding, Level, Rule, RuleEngine, Series, append_findings, read_findings, training_rules
-from workbench.findings.engine import Passed, Skipped
+from workbench.findings.engine import Skipped
 
 PAGE = Path(__file__).parents[3] / "docs" / "faults.md"
 
@@ -49,7 +49,7 @@ def rule(name: str, where: Level, results: dict[int, str], **attributes) -> Rule
             result = results.get(subject)
             if isinstance(result, Exception):
                 raise result
-            return self._finding(result, subject, "x", 1.0, 0.5, "Fix it.") if result else None
+            return self.finding(result == "fault", subject, "x", 1.0, 0.5, "Fix it.") if result else None
 
     for key, value in attributes.items():
         setattr(Made, key, value)
@@ -108,7 +108,7 @@ def test_what_is_new_at_each_evaluation(case):
 
 def test_a_rule_that_fails_is_left_out_and_ends_nothing():
     engine = RuleEngine([rule("a", Level.DATA, {1: ZeroDivisionError("x")}), rule("b", Level.DATA, {1: "note"})])
-    with pytest.warns(UserWarning, match="The rule a failed"):
+    with pytest.warns(UserWarning, match="The rule a could not be checked"):
         assert new(engine, 1) == [("b", "note")]
 
 
@@ -125,10 +125,9 @@ def test_checks_run_once_each_with_an_outcome_for_all():
     assert called == ["data", "broken", "fine", "wiring"]
     assert outcomes["wiring"].is_fault, "data suppresses no wiring"
     assert outcomes["symptom"] == Skipped("symptom", "would follow from data")
-    assert outcomes["broken"] == Skipped("broken", "could not be checked: ValueError: no such layer")
+    assert outcomes["broken"] == Skipped("broken", "could not be checked: ValueError: no such layer", failed=True)
     harmless = rule("data", Level.DATA, {1: "fault"}, harms_learning=False)
     assert [outcome.is_fault for outcome in RuleEngine([harmless, checks[0]]).run(1)] == [True, True]
-    assert harmless.passed(1.0, 2.0) == Passed("data", 1.0, 2.0)
     with pytest.raises(UserError):
         list(RuleEngine([rule("a", Level.DATA, {1: UserError("no data")})]).run(1))
 

@@ -19,8 +19,7 @@ from workbench.batch import input_of, target_of
 from workbench.findings.checks.trial import overfit, trial_copy
 from workbench.model_parts import discriminators_of, networks_of
 
-MAX_SAMPLES, MAX_VALUES, MAX_BATCHES = 500, 12_000_000, 40
-"""Of the training batches that are measured: samples, values in their inputs, and batches."""
+MAX_SAMPLES, MAX_VALUES, MAX_BATCHES = 500, 12_000_000, 40  # of the training batches that are measured
 
 
 def first_tensor(values: Any) -> Tensor | None:
@@ -40,7 +39,6 @@ def floats_of(batch: Any) -> dict[str, Tensor]:
 
 
 def concatenate(one: Any, other: Any) -> Any:
-    """Two batches as one."""
     return apply_to_collections(one, other, Tensor, lambda a, b: torch.cat([a, b]) if a.ndim else a)
 
 
@@ -94,7 +92,7 @@ class CheckContext:
     """Everything at hand before the first step."""
 
     model: LightningModule  # set up as for a fit: statistics taken, initial weights loaded
-    data: LightningDataModule  # set up; its `signal_channels`, if any, are those of the input before maps and hints
+    data: LightningDataModule | LightningModule  # what has the loaders; the model itself where there is no data module
     trainer: Trainer
     optimizers: list[Optimizer]
     pristine: LightningModule  # a copy of the model from before it met a trainer, for trial runs
@@ -143,7 +141,7 @@ class CheckContext:
 
     @cached_property
     def batch(self) -> Any:
-        """A few training samples of one size, for passes through the networks."""
+        """A few training samples, for passes through the networks."""
         return self.batch_of(8)
 
     def batch_of(self, count: int, pixels: int = 8 * 128 * 128) -> Any:
@@ -157,17 +155,13 @@ class CheckContext:
         return apply_to_collection(joined, Tensor, lambda t: t[:count] if t.ndim and len(t) == len(first) else t)
 
     def signal(self, values: Tensor, batch: Any) -> Tensor:
-        """The channels of an input, or of pixels rearranged from it, that show what the task is about."""
+        """The channels of an input, or of pixels rearranged from it, that show what the task is about: those before
+        maps and hints, as many as the data module's ``signal_channels``, if it has such.
+        """
         channels = getattr(self.data, "signal_channels", None)
         if channels is None or values.ndim != 4 or values.shape[1] % (given := first_tensor(batch).shape[1]):
             return values
         return values[:, : channels * (values.shape[1] // given)]
-
-    def sample_name(self, batch: Any, position: int) -> str:
-        """The file of a training sample where the data module lists its images, else its place in the batch."""
-        index, images = getattr(batch, "index", None), getattr(self.data, "images", {}).get("train", [])
-        number = int(index[position]) if isinstance(index, Tensor) else -1
-        return images[number].name if 0 <= number < len(images) else f"sample {position}"
 
     @cached_property
     def parts(self) -> list[Part]:
@@ -190,14 +184,15 @@ class CheckContext:
     def _calls(self) -> dict[str, tuple]:
         """The arguments that each network is first called with in one training step of a copy."""
         model = trial_copy(self.pristine, self.model.state_dict())
+        names = {network: name for name, network in {**networks_of(model), "": model}.items()}
         calls: dict[str, tuple] = {}
 
-        def listen(name: str, args: tuple) -> None:
-            if args and name not in calls:
-                calls[name] = apply_to_collection(args, Tensor, lambda t: t.detach().clone())
+        def listen(module: nn.Module, args: tuple) -> None:
+            if args and names[module] not in calls:
+                calls[names[module]] = apply_to_collection(args, Tensor, lambda t: t.detach().clone())
 
-        for name, network in {**networks_of(model), "": model}.items():
-            network.register_forward_pre_hook(lambda module, args, name=name: listen(name, args))
+        for network in names:
+            network.register_forward_pre_hook(listen)
         overfit(model, self.batch, self.trainer)
         return calls
 

@@ -25,8 +25,8 @@ class InputNonfinite(Check):
     code = "input-nonfinite"
     level = Level.DATA
     advice = (
-        "NaN or infinite values reach the network. Look at that sample, and for a division by 0 or a logarithm where "
-        "the data module makes input and target."
+        "NaN or infinite values reach the network. Look for a division by 0 or a logarithm where the data module makes "
+        "input and target."
     )
 
     def evaluate(self, context: CheckContext) -> Outcome:
@@ -34,8 +34,7 @@ class InputNonfinite(Check):
             for name, values in floats_of(batch).items():
                 finite = torch.isfinite(values)
                 if not bool(finite.all()):
-                    bad = int((~finite.flatten(1).all(1)).nonzero()[0, 0]) if values.ndim > 1 else 0
-                    where = f"{name} of training batch {number}, {context.sample_name(batch, bad)}"
+                    where = f"{name} of training batch {number}, sample {int((~finite).nonzero()[0, 0])}"
                     return self.found(True, where, 1 - finite.float().mean().item(), 0.0)
         return self.passed(0.0, 0.0)
 
@@ -74,8 +73,8 @@ class BatchRepeated(Check):
     implied_by = frozenset({"input-constant"})
     enough = 6  # draws in an epoch, at least: two short orders may agree by chance
     advice = (
-        "Training batches repeat. Shuffle the training loader, and draw random numbers from a generator that goes on "
-        "from batch to batch, never from one that is seeded anew."
+        "Training batches repeat. Shuffle the training loader, and draw random numbers from one generator for all "
+        "batches, never from one that is seeded anew."
     )
 
     def evaluate(self, context: CheckContext) -> Outcome:
@@ -132,7 +131,7 @@ class InputNotCentered(Check):
     tolerable_mean, tolerable_spread = 1.0, (0.5, 4.0)  # a few unlike samples, strong noise
     advice = (
         "What the first layer gets is not centered on 0 with a spread of 1. Subtract the training data's mean and "
-        "divide by its standard deviation, in the data module or the network [input_range: standardize]."
+        "divide by its standard deviation, in the data module or the network."
     )
     advice_tolerable = advice
 
@@ -164,7 +163,8 @@ class _Reached(Exception):
 
 def reaching(context: CheckContext, wanted: Callable[[str, nn.Module], bool]) -> tuple[str, list[Tensor]] | None:
     """The full name of the first of the wanted modules that the input meets in the main network, in training mode; and
-    what reaches it of each batch, as float32 on the CPU: the signal's channels (B, C, H, W), or whatever it gets."""
+    what reaches it of each batch, as float32 on the CPU: the signal's channels (B, C, H, W), or whatever it gets.
+    """
     model = with_nonzero_weights(context.model)
     heard: list[tuple[str, Tensor]] = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,8 +19,7 @@ from torch.utils.data import DataLoader
 
 from workbench.callbacks.clipping import GradientClipping
 
-EVERY = 10
-"""Steps between two measurements."""
+EVERY = 10  # steps between two measurements
 SILENT = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
 
@@ -33,12 +33,16 @@ class OverfitResult:
     started: bool = False
 
     @property
+    def first(self) -> float:
+        return self.errors[0] if self.errors else math.nan
+
+    @property
     def last(self) -> float:
-        return self.errors[-1] if self.errors else float("nan")
+        return self.errors[-1] if self.errors else math.nan
 
     @property
     def best(self) -> float:
-        return min((error for error in self.errors if error == error), default=float("nan"))
+        return min((error for error in self.errors if not math.isnan(error)), default=math.nan)
 
 
 class _Trial(Callback):
@@ -56,14 +60,11 @@ class _Trial(Callback):
         trainer.datamodule = None  # or it would be torn down
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._simplify_optimizers(trainer)
         self.result.started = True
         self.deadline = time.monotonic() + self.seconds
         if self.error is not None:
             self.result.errors.append(self.error(pl_module))
-
-    def _simplify_optimizers(self, trainer: Trainer) -> None:
-        """Full, constant rates and no weight decay, or Adam instead."""
+        # Full, constant rates and no weight decay, or Adam instead.
         for config in trainer.lr_scheduler_configs:  # the model may step it itself
             config.scheduler.step = lambda *_, **__: None
         for group in (group for optimizer in trainer.optimizers for group in optimizer.param_groups):
@@ -102,9 +103,7 @@ def overfit(
         batch: On the device.
         trainer: Whose precision and clipping are used.
         error: Measured in training mode every few steps; None takes the loss that ``training_step`` returns.
-        enough: The error at which the trial ends.
-        steps: At most so many steps.
-        seconds: At most so long.
+        enough: The error at which the trial ends, if it has not after so many steps or seconds.
         rate: Learning rate of an Adam that replaces the model's own optimizers; None keeps them, at their full rates.
     """
     without_dropout(model)
@@ -132,7 +131,8 @@ def overfit(
 
 def trial_copy(model: LightningModule, state: dict[str, Tensor], network: str = "") -> LightningModule:
     """A copy with these weights; a model with ``prepare_trial(network)`` drops what holds it back, such as penalties,
-    and trains that network alone."""
+    and trains that network alone.
+    """
     found = copy.deepcopy(model)
     found.load_state_dict(state, strict=False)
     if hasattr(found, "prepare_trial"):
@@ -141,7 +141,6 @@ def trial_copy(model: LightningModule, state: dict[str, Tensor], network: str = 
 
 
 def without_dropout(model: nn.Module) -> None:
-    """Switch dropout off, in training mode too."""
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0

@@ -8,10 +8,11 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from jsonargparse import dict_to_namespace
 from torch import Tensor, equal, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from workbench.findings.checks.check import Check, Level, Outcome, leaves, listed
+from workbench.findings.checks.check import Check, Level, Outcome, listed
 from workbench.findings.checks.context import CheckContext, Part
 from workbench.model_parts import HELPER
 
@@ -24,8 +25,8 @@ class WeightsConstant(Check):
     code = "weights-constant"
     level = Level.WIRING
     advice = (
-        "Nothing tells units apart that start the same. Draw the weights at random (torch.nn.init.kaiming_normal_) "
-        "[init: kaiming]; only the last layer of a network or of a residual branch may start at 0."
+        "Nothing tells units apart that start the same. Draw the weights at random (torch.nn.init.kaiming_normal_); "
+        "only the last layer of a network or of a residual branch may start at 0."
     )
 
     def evaluate(self, context: CheckContext) -> Outcome:
@@ -55,7 +56,7 @@ class WeightsScale(Check):
     level = Level.WIRING
     implied_by = frozenset({"weights-constant"})
     limit = 10.0
-    advice = "Use torch.nn.init.kaiming_normal_ with the activation's gain [init: kaiming]."
+    advice = "Use torch.nn.init.kaiming_normal_ with the activation's gain."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         if context.is_pretrained:
@@ -90,8 +91,7 @@ class FrozenParameters(Check):
         "declared_frozen, or name an argument with freeze in its name, such as freeze: true."
     )
     advice_untrained = (
-        "These are frozen, and nobody has trained them. Start from pretrained weights [weights: DEFAULT] or another "
-        "run's [init_from: CHECKPOINT], or train them too [freeze_stages: 0]."
+        "These are frozen, and nobody has trained them. Start from pretrained weights or a checkpoint's, or train them."
     )
 
     def evaluate(self, context: CheckContext) -> Outcome:
@@ -208,15 +208,14 @@ def made_late(context: CheckContext) -> Iterator[tuple[str, Tensor]]:
 
 def declared_freeze(context: CheckContext) -> str:
     """The setting that freezes something on purpose: an argument in the configuration, or a network's attribute."""
-    for key, value in leaves(context.config.get("model")):
+    for key, value in dict_to_namespace(context.config.get("model") or {}).items():
         name = key.rpartition(".")[2].lower()
         unfrozen = name in ("train_backbone", "trainable")
         if (unfrozen and value is False) or (value and ("freeze" in name or "frozen" in name)):
             return f"model.{key}"
     for name, module in context.model.named_modules():
         for key, value in vars(module).items():
-            if key == "declared_frozen":
-                continue
-            if ("freeze" in key.lower() or "frozen" in key.lower()) and not callable(value) and value:
+            named_so = key != "declared_frozen" and ("freeze" in key.lower() or "frozen" in key.lower())
+            if named_so and value and not callable(value):
                 return f"{name}.{key}".lstrip(".")
     return ""

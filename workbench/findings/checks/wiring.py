@@ -31,7 +31,7 @@ class EvalNotDeterministic(Check):
     limit = 1e-4  # of the output's largest value: what the order of additions may change
     advice = (
         "Two passes in eval mode differ, so scores change from one validation to the next. Tie dropout and noise to "
-        "self.training (F.dropout(x, p, self.training)), or switch them off [dropout: 0]."
+        "self.training: F.dropout(x, p, self.training)."
     )
 
     def evaluate(self, context: CheckContext) -> Outcome:
@@ -54,7 +54,7 @@ class InputIgnored(Check):
     limit = 1e-6  # of the output's largest value
     advice = (
         "The output stays the same where this input is 0: {} is overwritten, detached or multiplied by 0 on the way. "
-        "Follow it through forward; the first layer has to count it [in_channels: its channels]."
+        "Follow it through forward; the first layer has to count its channels."
     )
 
     def evaluate(self, context: CheckContext) -> Outcome:
@@ -130,10 +130,7 @@ class MissingNonlinearity(Check):
 
     code = "missing-nonlinearity"
     level = Level.WIRING
-    advice = (
-        "These layers follow each other without an activation, and are one layer. Put one between them "
-        "[activation: relu]."
-    )
+    advice = "These layers follow each other without an activation, and are one layer. Put one between them."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         limit = "an activation between"
