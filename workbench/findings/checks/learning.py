@@ -16,7 +16,7 @@ from workbench.batch import baseline_of, input_of, target_of
 from workbench.findings.checks.check import Check, Level, Outcome
 from workbench.findings.checks.context import CheckContext, concatenate
 from workbench.findings.checks.data import UNUSABLE_INPUT
-from workbench.findings.checks.trial import OverfitResult, overfit, quiet, trial_copy, without_dropout
+from workbench.findings.checks.trial import Trial, overfit, quiet, trial_copy, without_dropout
 from workbench.model_parts import discriminators_of, networks_of
 
 
@@ -178,11 +178,11 @@ class CannotOverfit(Check):
             return self.skipped("no target to compare the output with, nor one loss to follow")
         reference = max(min(errors), 1e-6) if errors else 0.0
 
-        def trial(network: str, error: Callable | None, enough: float, rate: float | None = None) -> OverfitResult:
+        def trial(network: str, error: Callable | None, enough: float, rate: float | None = None) -> Trial:
             model, length = trial_copy(context.pristine, state, network), {"steps": self.steps, "seconds": self.seconds}
             return overfit(model, batch, context.trainer, error=error, enough=enough, rate=rate, **length)
 
-        def has_learned(result: OverfitResult) -> bool:
+        def has_learned(result: Trial) -> bool:
             halfway = self.halfway * min(result.first, max(errors)) if errors else 0.0
             return not result.problem and result.best <= max(self.limit * (reference or result.first), halfway)
 
@@ -206,7 +206,7 @@ class CannotOverfit(Check):
         """The batch to overfit."""
         return context.batch_of(self.samples, self.pixels)
 
-    def _discriminator(self, context: CheckContext, batch: Any, trial: Callable[..., OverfitResult]) -> Outcome | None:
+    def _discriminator(self, context: CheckContext, batch: Any, trial: Callable[..., Trial]) -> Outcome | None:
         """What there is to report of a discriminator that trains alone, against the generator's first outputs."""
         critics = discriminators_of(context.model, networks_of(context.model))
         if not critics or not hasattr(context.model, "discriminator_scores"):

@@ -23,11 +23,17 @@ EVERY = 10  # steps between two measurements
 SILENT = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
 
-@dataclass
-class OverfitResult:
-    """How a trial went."""
+@dataclass(eq=False)
+class Trial(Callback):
+    """A short run that ends when the error is small enough or the time is up, and how it went."""
 
+    error: Callable[[LightningModule], float] | None  # None: the loss that ``training_step`` returns
+    enough: float
+    seconds: float
+    rate: float | None
+    data: Any
     errors: list[float] = field(default_factory=list)  # at the start and every few steps
+    batches: int = 0
     steps: int = 0
     problem: str = ""  # the exception that ended it, if any did
     started: bool = False
@@ -44,15 +50,6 @@ class OverfitResult:
     def best(self) -> float:
         return min((error for error in self.errors if not math.isnan(error)), default=math.nan)
 
-
-class _Trial(Callback):
-    """Measures the error, and ends the trial when it is small enough or the time is up."""
-
-    def __init__(self, error: Callable | None, enough: float, seconds: float, rate: float | None, data: Any) -> None:
-        self.error, self.enough, self.seconds, self.rate, self.data = error, enough, seconds, rate, data
-        self.result = OverfitResult()
-        self.batches = 0
-
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         trainer.datamodule = self.data  # which the module's setup may ask; it is set up, and its loaders are not used
 
@@ -60,10 +57,9 @@ class _Trial(Callback):
         trainer.datamodule = None  # or it would be torn down
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.result.started = True
-        self.deadline = time.monotonic() + self.seconds
+        self.started, self.deadline = True, time.monotonic() + self.seconds
         if self.error is not None:
-            self.result.errors.append(self.error(pl_module))
+            self.errors.append(self.error(pl_module))
         # Full, constant rates and no weight decay, or Adam instead.
         for config in trainer.lr_scheduler_configs:  # the model may step it itself
             config.scheduler.step = lambda *_, **__: None
@@ -81,8 +77,8 @@ class _Trial(Callback):
             return
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if self.error is not None or isinstance(loss, Tensor):
-            self.result.errors.append(float(loss) if self.error is None else self.error(pl_module))
-        trainer.should_stop |= self.result.last <= self.enough or time.monotonic() > self.deadline
+            self.errors.append(float(loss) if self.error is None else self.error(pl_module))
+        trainer.should_stop |= self.last <= self.enough or time.monotonic() > self.deadline
 
 
 def overfit(
@@ -95,7 +91,7 @@ def overfit(
     steps: int = 1,
     seconds: float = 60.0,
     rate: float | None = None,
-) -> OverfitResult:
+) -> Trial:
     """Train a model on one batch, without weight decay, dropout and schedules.
 
     Args:
@@ -107,7 +103,7 @@ def overfit(
         rate: Learning rate of an Adam that replaces the model's own optimizers; None keeps them, at their full rates.
     """
     without_dropout(model)
-    trial = _Trial(error and no_grad()(error), enough, seconds, rate, trainer.datamodule)
+    trial = Trial(error and no_grad()(error), enough, seconds, rate, trainer.datamodule)
     clipping = [copy.copy(c) for c in trainer.callbacks if isinstance(c, GradientClipping)]
     with quiet():
         small = Trainer(
@@ -124,9 +120,9 @@ def overfit(
         try:
             small.fit(model, train_dataloaders=DataLoader([batch] * EVERY, batch_size=None, collate_fn=lambda b: b))
         except Exception as exception:  # whatever somebody's training_step raises is what there is to report
-            trial.result.problem = " ".join(f"{type(exception).__name__}: {exception}".split())[:200]
-    trial.result.steps = small.global_step
-    return trial.result
+            trial.problem = " ".join(f"{type(exception).__name__}: {exception}".split())[:200]
+    trial.steps = small.global_step
+    return trial
 
 
 def trial_copy(model: LightningModule, state: dict[str, Tensor], network: str = "") -> LightningModule:
