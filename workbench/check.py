@@ -19,10 +19,9 @@ from workbench.console import silence_warnings
 from workbench.distributed import make_trainer
 from workbench.errors import UserError
 from workbench.findings.checks import Check, CheckContext, Outcome, Passed, Skipped, all_checks
-from workbench.findings.checks.check import listed
+from workbench.findings.checks.context import listed
 from workbench.findings.checks.trial import SILENT
-from workbench.findings.engine import RuleEngine
-from workbench.findings.finding import Finding, append_findings, rounded
+from workbench.findings.engine import Finding, RuleEngine, append_findings, rounded
 from workbench.model_parts import HELPER
 from workbench.parser import expand_args
 from workbench.run import Run, start_run

@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from workbench.findings.engine import Level, Rule
-from workbench.findings.finding import Finding
-from workbench.findings.history import History
-from workbench.findings.series import Series
+from workbench.findings.engine import Finding, Level, Rule
+from workbench.findings.history import History, Series
 
 BETTER = 0.98  # share of the trivial outputs' error below which a network has learned something
 FALL = 0.02  # share of its level by which a loss has to fall, from one third of the run to the next

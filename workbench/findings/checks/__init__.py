@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from workbench.findings.checks import data, learning, weights, wiring
-from workbench.findings.checks.check import Check, Outcome, Passed, Skipped
-from workbench.findings.checks.context import CheckContext
+from workbench.findings.checks.context import Check, CheckContext, Outcome, Passed, Skipped
 
 __all__ = ["Check", "CheckContext", "Outcome", "Passed", "Skipped", "all_checks"]
 

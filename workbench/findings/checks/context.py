@@ -1,13 +1,14 @@
-"""What the checks look at: batches of the data module, and the model as a fit would start with it."""
+"""What a check is, and what it looks at: batches of the data module, and the model as a fit would start with it."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -17,7 +18,10 @@ from torch.optim import Optimizer
 
 from workbench.batch import input_of, target_of
 from workbench.findings.checks.trial import overfit, trial_copy
+from workbench.findings.engine import Finding, Level, Outcome, Passed, Rule, Skipped
 from workbench.model_parts import discriminators_of, networks_of
+
+__all__ = ["Check", "CheckContext", "Level", "Outcome", "Part", "Passed", "Skipped", "listed"]
 
 MAX_SAMPLES, MAX_VALUES, MAX_BATCHES = 500, 12_000_000, 40  # of the training batches that are measured
 
@@ -39,7 +43,8 @@ def floats_of(batch: Any) -> dict[str, Tensor]:
 
 
 def concatenate(one: Any, other: Any) -> Any:
-    return apply_to_collections(one, other, Tensor, lambda a, b: torch.cat([a, b]) if a.ndim else a)
+    joined = apply_to_collections(one, other, Tensor, lambda a, b: torch.cat([a, b]) if a.ndim else a)
+    return {key: joined[key] for key in one} if isinstance(one, dict) else joined  # it gives a dict any order
 
 
 def with_nonzero_weights(module: nn.Module) -> nn.Module:
@@ -222,3 +227,31 @@ class CheckContext:
     def is_untrained(self) -> bool:
         """Whether a model that could start from trained weights does not."""
         return "init_from" in self.model.hparams and not self.is_pretrained
+
+
+class Check(Rule["CheckContext"]):
+    """One thing that can be wrong before the first step: inherit, write ``evaluate``, list it in ``checks()``."""
+
+    advice: ClassVar[str] = ""  # what to do
+
+    @abstractmethod
+    def evaluate(self, context: CheckContext) -> Outcome: ...
+
+    def passed(self, value: float | str, limit: float | str) -> Passed:
+        return Passed(self.code, value, limit)
+
+    def skipped(self, reason: str) -> Skipped:
+        return Skipped(self.code, reason)
+
+    def found(self, is_fault: bool, where: str, value: float | str, limit: float | str, advice: str = "") -> Finding:
+        """A fault, or else a note."""
+        return self.finding(is_fault, 0, where, value, limit, advice or self.advice)
+
+    def judge(self, value: float, limit: float, where: str, advice: str = "") -> Outcome:
+        """A fault above the limit."""
+        return self.passed(value, limit) if value <= limit else self.found(True, where, value, limit, advice)
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -13,8 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from workbench.batch import input_of
-from workbench.findings.checks.check import Check, Level, Outcome
-from workbench.findings.checks.context import CheckContext, first_tensor, floats_of, with_nonzero_weights
+from workbench.findings.checks.context import (
+    Check,
+    CheckContext,
+    Level,
+    Outcome,
+    first_tensor,
+    floats_of,
+    with_nonzero_weights,
+)
 
 UNUSABLE_INPUT = frozenset({"input-nonfinite", "input-range", "input-constant"})
 
@@ -24,10 +31,7 @@ class InputNonfinite(Check):
 
     code = "input-nonfinite"
     level = Level.DATA
-    advice = (
-        "NaN or infinite values reach the network. Look for a division by 0 or a logarithm where the data module makes "
-        "input and target."
-    )
+    advice = "NaN or infinity reaches the network: look for a division by 0 or a logarithm in the data module."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         for number, batch in enumerate(context.batches):
@@ -72,10 +76,7 @@ class BatchRepeated(Check):
     level = Level.DATA
     implied_by = frozenset({"input-constant"})
     enough = 6  # draws in an epoch, at least: two short orders may agree by chance
-    advice = (
-        "Training batches repeat. Shuffle the training loader, and draw random numbers from one generator for all "
-        "batches, never from one that is seeded anew."
-    )
+    advice = "Shuffle the training loader, and draw random numbers from one generator that is never seeded anew."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         repeated = self._repeated_order(context) or self._repeated_noise(context)
@@ -129,10 +130,7 @@ class InputNotCentered(Check):
     implied_by = UNUSABLE_INPUT | {"statistics-not-from-train"}
     mean, spread = 0.2, (0.5, 2.0)
     tolerable_mean, tolerable_spread = 1.0, (0.5, 4.0)  # a few unlike samples, strong noise
-    advice = (
-        "What the first layer gets is not centered on 0 with a spread of 1. Subtract the training data's mean and "
-        "divide by its standard deviation, in the data module or the network."
-    )
+    advice = "Subtract the training data's mean from the input, and divide by its standard deviation."
     advice_tolerable = advice
 
     def evaluate(self, context: CheckContext) -> Outcome:

@@ -13,8 +13,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from workbench.batch import baseline_of, input_of, target_of
-from workbench.findings.checks.check import Check, Level, Outcome
-from workbench.findings.checks.context import CheckContext, concatenate
+from workbench.findings.checks.context import Check, CheckContext, Level, Outcome, concatenate
 from workbench.findings.checks.data import UNUSABLE_INPUT
 from workbench.findings.checks.trial import Trial, overfit, quiet, trial_copy, without_dropout
 from workbench.model_parts import discriminators_of, networks_of
@@ -64,10 +63,7 @@ class InitialLoss(Check):
     code = "initial-loss"
     level = Level.SYMPTOM
     limit = 6.0  # times the error of the mean target or of doing nothing, whichever is larger
-    advice = (
-        "Before training the output is far worse than a constant one. Start the last layer smaller, let the network "
-        "predict the difference to its input, or bring its output to the targets' range."
-    )
+    advice = "Start the last layer smaller, or bring its output to the targets' range."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         target = target_of(context.batch)
@@ -89,9 +85,7 @@ class LossNotMean(Check):
     level = Level.WIRING
     implied_by = UNUSABLE_INPUT | {"eval-not-deterministic", "batch-mixing"}
     limit = 1.5
-    advice = (
-        "The loss grows with the batch, so a learning rate fits one batch size only. Take the mean instead of the sum."
-    )
+    advice = "Take the mean instead of the sum: only then does a learning rate fit every batch size."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         found = [(ratio, f"model.{name}") for name, ratio in self._ratios(context)]
@@ -154,17 +148,9 @@ class CannotOverfit(Check):
     rate = 1e-3
     clear = 0.1  # a discriminator's error rate at which its trial ends
     confused = 0.35  # above it a discriminator has learned nothing; 0.5 is chance
-    advice = (
-        "The error stays near that of a constant output, or of the first step. Fix this first: look for detached "
-        "outputs, the wrong target, a wrong sign of the loss; only then try a larger network."
-    )
-    advice_rate = (
-        "The network overfits a few samples with Adam at 1e-3, but not with its own optimizer: try another lr."
-    )
-    advice_discriminator = (
-        "The discriminator does not learn to tell a few true samples from the generator's first ones. Look for swapped "
-        "labels and detached logits, and at its learning rate."
-    )
+    advice = "Look for detached outputs, the wrong target, a wrong sign of the loss; then try a larger network."
+    advice_rate = "A few samples are learned with Adam at 1e-3, but not with its own optimizer: try another lr."
+    advice_discriminator = "Look for swapped labels and detached scores, and at the discriminator's learning rate."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         batch = self.few_samples(context)

@@ -12,8 +12,7 @@ from jsonargparse import dict_to_namespace
 from torch import Tensor, equal, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from workbench.findings.checks.check import Check, Level, Outcome, listed
-from workbench.findings.checks.context import CheckContext, Part
+from workbench.findings.checks.context import Check, CheckContext, Level, Outcome, Part, listed
 from workbench.model_parts import HELPER
 
 LAYERS = (_ConvNd, nn.Linear)
@@ -24,10 +23,7 @@ class WeightsConstant(Check):
 
     code = "weights-constant"
     level = Level.WIRING
-    advice = (
-        "Nothing tells units apart that start the same. Draw the weights at random (torch.nn.init.kaiming_normal_); "
-        "only the last layer of a network or of a residual branch may start at 0."
-    )
+    advice = "Draw weights at random (torch.nn.init.kaiming_normal_); only a last layer may start at 0."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         found, looked = [], 0
@@ -56,7 +52,7 @@ class WeightsScale(Check):
     level = Level.WIRING
     implied_by = frozenset({"weights-constant"})
     limit = 10.0
-    advice = "Use torch.nn.init.kaiming_normal_ with the activation's gain."
+    advice = "Start them near 1 / sqrt(fan-in): torch.nn.init.kaiming_normal_ with the activation's gain."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         if context.is_pretrained:
@@ -77,8 +73,7 @@ class WeightsScale(Check):
         limit = f"1/{self.limit:g} to {self.limit:g}"
         if max(worst, 1 / worst) <= self.limit:
             return self.passed(worst, limit)
-        advice = f"The standard deviation of its weights is {worst:.3g} times 1 / sqrt(fan-in). {self.advice}"
-        return self.found(True, where, worst, limit, advice)
+        return self.found(True, where, worst, limit)
 
 
 class FrozenParameters(Check):
@@ -86,13 +81,8 @@ class FrozenParameters(Check):
 
     code = "frozen-parameters"
     level = Level.WIRING
-    advice = (
-        "requires_grad is False, so these stay as they are. Set it to True, or list them in the module's attribute "
-        "declared_frozen, or name an argument with freeze in its name, such as freeze: true."
-    )
-    advice_untrained = (
-        "These are frozen, and nobody has trained them. Start from pretrained weights or a checkpoint's, or train them."
-    )
+    advice = "requires_grad is False: set it to True, or list these in the module's attribute declared_frozen."
+    advice_untrained = "These are frozen and untrained: start from pretrained weights, or train them too."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         everything = dict(own_parameters(context.model))
@@ -118,10 +108,7 @@ class ParametersNotOptimized(Check):
 
     code = "parameters-not-optimized"
     level = Level.WIRING
-    advice = (
-        "No optimizer holds these. Keep layers in nn.ModuleList or nn.ModuleDict instead of a list or dict, make all "
-        "of them in __init__, and give configure_optimizers every trainable parameter."
-    )
+    advice = "Keep layers in nn.ModuleList, make them in __init__, and give configure_optimizers all parameters."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         held = {id(p) for optimizer in context.optimizers for group in optimizer.param_groups for p in group["params"]}

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.findings.checks.check import Check, Level, Outcome
-from workbench.findings.checks.context import CheckContext, Part, with_nonzero_weights
+from workbench.findings.checks.context import Check, CheckContext, Level, Outcome, Part, with_nonzero_weights
 from workbench.findings.checks.weights import LAYERS
 
 BROKEN_INPUT = frozenset({"input-nonfinite", "input-constant"})
@@ -29,10 +28,7 @@ class EvalNotDeterministic(Check):
     level = Level.WIRING
     implied_by = BROKEN_INPUT
     limit = 1e-4  # of the output's largest value: what the order of additions may change
-    advice = (
-        "Two passes in eval mode differ, so scores change from one validation to the next. Tie dropout and noise to "
-        "self.training: F.dropout(x, p, self.training)."
-    )
+    advice = "Tie dropout and noise to self.training: F.dropout(x, p, self.training)."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         found = []
@@ -52,10 +48,7 @@ class InputIgnored(Check):
     level = Level.WIRING
     implied_by = BROKEN_INPUT | {"eval-not-deterministic", "weights-constant", "output-range"}
     limit = 1e-6  # of the output's largest value
-    advice = (
-        "The output stays the same where this input is 0: {} is overwritten, detached or multiplied by 0 on the way. "
-        "Follow it through forward; the first layer has to count its channels."
-    )
+    advice = "The output is the same where this input is 0: {} is overwritten, detached or multiplied by 0."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         least = 1.0
@@ -95,10 +88,7 @@ class BatchMixing(Check):
     level = Level.WIRING
     implied_by = BROKEN_INPUT | {"eval-not-deterministic"}
     limit = 1e-6  # gradient on the other samples against that on the sample itself
-    advice = (
-        "The output for one sample depends on the others of its batch, also in eval mode. Look for view, reshape, "
-        "permute, means and softmax over dimension 0, and for a batch norm kept in training mode."
-    )
+    advice = "Look for view, reshape and means over dimension 0, and for a batch norm kept in training mode."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         parts = [part for part in context.parts if len(part.input) > 1 and part.input.is_floating_point()]
@@ -195,10 +185,7 @@ class OutputRange(Check):
         least, most = float(targets.min()), float(targets.max())
         slack = self.slack * (most - least)
         beyond = ((targets < low - slack) | (targets > high + slack)).float().mean().item()
-        advice = (
-            f"So many of the targets' values ({least:.3g} to {most:.3g}) can never be reached. Leave the last "
-            "activation out, or map its range to that of the targets."
-        )
+        advice = f"Leave the last activation out, or map its range to that of the targets, {least:.3g} to {most:.3g}."
         return self.judge(beyond, self.limit, f"{part.name}: {low:.3g} to {high:.3g}", advice)
 
     @staticmethod

@@ -26,10 +26,7 @@ def discriminator_too_strong(history: History) -> Found | None:
     if not share <= limit or min(losses.values) < 0 or not now > 0.7 * before:
         return None
     progress, network = progress_of(history), model.discriminator
-    advice = (
-        f"Its loss stays near 0 while the generator's went from {before:.2g} to {now:.2g}. Slow it down: "
-        f"{model.lower_rate(network, 4)}."
-    )
+    advice = f"It is never wrong, and the generator gains nothing. Slow it down: {model.lower_rate(network, 4)}."
     return Found(network, share, limit, advice, progress.poor or progress.adversarial_only)
 
 
@@ -41,18 +38,15 @@ def discriminator_inert(history: History) -> Found | None:
     # Its weights stay where they are, even though its optimizer steps: initial ones may tell apart a little by chance.
     ratios = [history[f"update/{name}"].finite().tail(COUNT) for name in model.discriminators]
     stays = any(len(ratio) >= COUNT and ratio.median() < 1e-4 for ratio in ratios)
-    limit = 0.05  # difference of the mean scores, in logits, that counts as telling apart
+    network, limit = model.discriminator, 0.05  # difference of the mean scores, in logits, that counts as telling apart
     gaps = [abs(r - f) for r, f in zip(real.values, fake.values, strict=False) if math.isfinite(r - f)]
     if not gaps or max(gaps) > (0.5 if stays else limit):
         return None
     start = history.start("train/discriminator", 3)
     if start > 0 and history["train/discriminator"].recent(COUNT) < 0.95 * start:
         return None
-    advice = (
-        "Its scores for real and generated samples have been the same from the start. See that its optimizer steps and "
-        f"that it sees both; then try a larger rate, {model.lower_rate(model.discriminator, 0.25)}."
-    )
-    return Found(model.discriminator, max(gaps), limit, advice)
+    advice = f"See that its optimizer steps and it sees both, or raise its rate: {model.lower_rate(network, 0.25)}."
+    return Found(network, max(gaps), limit, advice)
 
 
 def discriminator_overfits(history: History) -> Found | None:
@@ -64,11 +58,7 @@ def discriminator_overfits(history: History) -> Found | None:
     if min(known.values) <= limit or max(unseen.values) > min(known.values) - gap:
         return None
     network = history.model.discriminator
-    advice = (
-        f"It calls {(1 + known.median()) / 2:.0%} of the training samples real, but only "
-        f"{(1 + unseen.median()) / 2:.0%} of unseen ones. Use more data or augmentation, or a smaller rate: "
-        f"{history.model.lower_rate(network, 4)}."
-    )
+    advice = f"Use more data or augmentation, or slow it down: {history.model.lower_rate(network, 4)}."
     # With few images most discriminators end here; it does harm where the generator gets nowhere.
     return Found(network, known.median(), limit, advice, unseen.median() < 0 or progress_of(history).poor)
 
@@ -83,10 +73,7 @@ def mode_collapse(history: History) -> Found | None:
         harmless = not len(strength) or min(strength.values) < 0.2
     else:
         harmless = bool(progress_of(history).beats_trivial)
-    advice = (
-        f"Its outputs for different inputs differ by {diversity.median():.0%} of what the targets differ by. See that "
-        f"it gets its input, and slow the discriminator down: {model.lower_rate(model.discriminator, 4)}."
-    )
+    advice = f"See that it gets its input, or slow the discriminator: {model.lower_rate(model.discriminator, 4)}."
     return Found(model.main_network(), diversity.median(), limit, advice, not harmless)
 
 
@@ -106,8 +93,5 @@ def imbalance(history: History) -> Found | None:
     factor = max(ratio, 1 / max(ratio, 1e-12))  # without any gradient of the adversarial loss the ratio is 0
     weight = losses[strong]
     lower = weight.set((weight.value or 1.0) * 10 / factor) if weight else f"a smaller weight of the {strong} loss"
-    advice = (
-        f"At the generator's output the {strong} loss dominates the {weak} loss: their gradients differ "
-        f"{factor:.0f}-fold. Try {lower}."
-    )
+    advice = f"The {strong} loss dominates the {weak} loss at the generator's output. Try {lower}."
     return Found(history.model.main_network(), ratio, limit if ratio > 1 else 1 / limit, advice)

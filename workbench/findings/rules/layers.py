@@ -36,10 +36,8 @@ def dead_units(history: History) -> Found | None:
         return None
     name, share = (trained or layers)[0]
     harmed = bool(trained) and (share >= ALL_BUT or progress_of(history).poor)
-    advice = (
-        f"{share:.0%} of its channels are zero for every sample of the probe. Lower the rate, "
-        f"{model.lower_rate(model.activation(name).network, 3)}, or let units recover with a leaky ReLU."
-    )
+    lower = model.lower_rate(model.activation(name).network, 3)
+    advice = f"Lower the rate, {lower}, or let units recover with a leaky ReLU."
     return Found(name, share, 0.5, advice, harmed)
 
 
@@ -53,10 +51,7 @@ def saturated_units(history: History) -> Found | None:
     # Outputs may well end where targets do, at black and white.
     whole = any(value >= ALL_BUT and not model.activation(layer).last for layer, value in trained)
     harmed = progress.poor or (progress.beats_trivial is False and (whole or progress.far_off))
-    advice = (
-        f"{share:.0%} of its channels are at an end of the non-linearity nearly everywhere, where gradients are 0. Put "
-        "a norm before it, or start with smaller weights."
-    )
+    advice = "Put a norm before it, or start with smaller weights: at an end of the non-linearity gradients are 0."
     return Found(name, share, 0.5, advice, bool(trained) and harmed)
 
 
@@ -70,10 +65,7 @@ def activations_off_center(history: History) -> Found | None:
         place = history.model.activation(name)
         if name in shares and place.trained and not place.normed:
             harmed = progress.poor or (progress.far_off and progress.beats_trivial is False)
-            advice = (
-                f"Before it, the mean is {offset:.1f} times the spread, so that it acts like a line. Put a norm before "
-                "it, and see that the input is normalized."
-            )
+            advice = "Put a norm before it, and see that the input is normalized: far off 0 it acts like a line."
             return Found(name, offset, 1.0, advice, harmed)
     return None
 
@@ -103,15 +95,12 @@ def weights_abnormal(history: History) -> Found | None:
     progress = progress_of(history)
     for network in history.model.networks():
         name, ratio = growing(history, network)
-        what = "times what it was, and keeps growing"
+        what = f"{ratio:.0f} times what it was, and keeps growing"
         if not name and not blocked_units(history):
             name, ratio = largest_layer(history, network)
-            what = "times that of the other layers"
+            what = f"{ratio:.0f} times as large as the other layers"
         if name:
-            advice = (
-                f"The mean size of its values is {ratio:.0f} {what}. Look at how it is initialized, and lower the "
-                f"rate: {history.model.lower_rate(network, 3)}."
-            )
+            advice = f"It is {what}. Start it smaller, or lower the rate: {history.model.lower_rate(network, 3)}."
             return Found(name, ratio, TIMES_LARGER, advice, progress.poor or progress.still_off)
     return None
 
@@ -185,10 +174,7 @@ def vanishing_gradients(history: History) -> Found | None:
         if first >= limit * last and weak < 0.25 * len(norms):
             continue
         name = next(iter(norms)) if first < limit * last else min(norms, key=norms.__getitem__)
-        advice = (
-            f"Its gradient is {norms[name] / last:.1e} of the last layer's, so it hardly learns. Try norms, ReLU, "
-            "residual connections or fewer layers."
-        )
+        advice = "The first layers hardly learn. Try norms, ReLU, residual connections or fewer layers."
         harmed = progress_of(history).poor and network not in model.discriminators
         return Found(name, norms[name] / last, limit, advice, harmed)
     return None

@@ -18,10 +18,8 @@ def nonfinite_loss(history: History) -> Found | None:
     where = f"{'the training loss' if name == 'loss' else name} at step {step}"
     if history.nonfinite_gradient is not None:
         where += "; gradients first in {1}, at step {0}".format(*history.nonfinite_gradient)
-    advice = (
-        "Look at the batch of that step, and for log, sqrt or a division by 0 in the loss; anomaly detection names the "
-        f"place{history.model.key('--trainer.detect_anomaly true')}."
-    )
+    key = history.model.key("--trainer.detect_anomaly true names the operation")
+    advice = f"Look at the batch of that step, and for log, sqrt or a division by 0 in the loss{key}."
     return Found(where, "nan or inf", "a number", advice, step=step)
 
 
@@ -42,10 +40,8 @@ def loss_surge(history: History) -> Found | None:
     if not surged or latest - lowest < 4 * loss.tail(count * length).spread() / math.sqrt(length):
         return None
     value = latest / lowest if lowest > 0 else latest - lowest
-    advice = (
-        f"It had come down to {lowest:.3g} and is at {latest:.3g}. Return to an earlier checkpoint with a smaller "
-        f"rate, {model.lower_rate(model.main_network(), 3)}, and clip: {model.clipping.set(0.1)}."
-    )
+    lower = model.lower_rate(model.main_network(), 3)
+    advice = f"Take an earlier checkpoint with a smaller rate, {lower}, and clip: {model.clipping.set(0.1)}."
     return Found(progress.loss, value, limit, advice)
 
 
@@ -103,10 +99,7 @@ def loss_oscillates(history: History) -> Found | None:
         share = turns / (len(moves) - 1)
         swing = median(abs(move) for move in moves) / max(abs(median(levels)), 1e-12)
         if share > limit and swing > 0.5:
-            lower = model.lower_rate(model.main_network(), 3)
-            advice = (
-                f"It swings by {swing:.0%} of its level. See that batches are shuffled, and lower the rate: {lower}."
-            )
+            advice = f"Shuffle the batches, or lower the rate: {model.lower_rate(model.main_network(), 3)}."
             return Found("loss", share, limit, advice, progress.poor)
     return None
 
@@ -125,10 +118,7 @@ def overfitting(history: History) -> Found | None:
     before, after = train.until(max(at, 10) + 1).tail(50), train.tail(50)
     if len(before) < 3 or len(after) < 3 or not rise(before.median(), after.median()) < -0.02:
         return None
-    advice = (
-        f"The validation loss was lowest at step {at} and is {above:.0%} above that. Take the best checkpoint and stop "
-        f"earlier{model.key('--early_stopping.patience 5')}, or use more data, augmentation or weight decay."
-    )
+    advice = f"Use more data, augmentation or weight decay, or stop earlier{model.key('--early_stopping.patience 5')}."
     return Found("val/loss", 1 + above, limit, advice, not model.adversarial)
 
 
@@ -146,9 +136,6 @@ def metric_disagrees(history: History) -> Found | None:
         latest = max(losses.get(step, math.inf) for step in metric.tail(2).steps)
         fall = -rise(losses.get(at, latest), latest)
         if change < -0.03 and fall > 0.1:
-            advice = (
-                f"val/loss fell by {fall:.0%} while val/{name} got worse by {-change:.0%}. Check the metric's "
-                "direction and range, or take a loss that is nearer to it."
-            )
+            advice = "Check the metric's direction and range, or take a loss that is nearer to it."
             return Found(f"val/{name}", change, -0.03, advice, not model.adversarial)
     return None

@@ -5,10 +5,9 @@ from __future__ import annotations
 import itertools
 import math
 
-from workbench.findings.history import History
+from workbench.findings.history import History, Series
 from workbench.findings.progress import Found, Progress, is_warming_up, level, noise_between, progress_of, rise
 from workbench.findings.rules.layers import outgrows_its_steps
-from workbench.findings.series import Series
 
 LARGE = 0.1  # of a weight: the median step that is too large
 WILD = 2.0  # a step larger than the weights themselves, even a single one: nothing of what they were is left
@@ -33,10 +32,8 @@ def learning_rate_high(history: History) -> Found | None:
     for network in model.networks():
         found = (critic_too_fast if network in model.discriminators else too_fast)(history, network)
         if found is not None:
-            advice = (
-                f"The steps are too large for the weights (1e-3 of them is healthy): {model.lower_rate(network)}. A "
-                f"warm-up helps too, and clipping: {model.clipping.set(0.1)}."
-            )
+            lower, clip = model.lower_rate(network), model.clipping.set(0.1)
+            advice = f"The steps are too large for the weights: {lower}, a warm-up, or clipping: {clip}."
             return Found(network, *found, advice)
         ratio = update_ratio(history, network).tail(10)
         learns = network not in model.discriminators and not progress_of(history).far_off

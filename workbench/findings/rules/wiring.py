@@ -11,20 +11,15 @@ def gradients_not_cleared(history: History) -> Found | None:
     """The gradients of one step are still there when those of the next are added."""
     # Three have to be seen: a validation in between clears gradients, whatever the loop does.
     network, found, share = often_above_0(history, "carried", count=3, least=0.6)
-    advice = (
-        "Gradients of earlier steps are added to those of each new one: call optimizer.zero_grad() before every "
-        f"backward pass, or accumulate batches on purpose{history.model.key('--trainer.accumulate_grad_batches')}."
-    )
+    key = history.model.key("to add up batches on purpose: --trainer.accumulate_grad_batches")
+    advice = f"Call optimizer.zero_grad() before every backward pass{key}."
     return Found(network, share, 0.0, advice) if found else None
 
 
 def discriminator_leaks(history: History) -> Found | None:
     """The discriminator's backward pass reaches the generator."""
     network, found, _ = often_above_0(history, "leaked", count=2, least=0.51)
-    advice = (
-        f"The discriminator's loss sends gradients into {network}: give the discriminator fake.detach(), and clear the "
-        "generator's gradients before its own backward pass."
-    )
+    advice = "Give the discriminator fake.detach(), and clear the generator's gradients before its own backward pass."
     return Found(network, max(found), 0.0, advice) if found else None
 
 
@@ -55,10 +50,7 @@ def parameters_unchanged(history: History) -> Found | None:
         return None
     name, reason = next(iter(stuck.items()))
     where = name + (f" (and {len(stuck) - 1} more tensors)" if len(stuck) > 1 else "")
-    advice = (
-        f"{name} is trainable and is not trained: {reason}. Look for .detach(), .item() or torch.no_grad() between it "
-        "and the loss, and at configure_optimizers; or set requires_grad to False."
-    )
+    advice = "Look for .detach(), .item() and no_grad() before the loss, and at configure_optimizers; or freeze it."
     return Found(where, f"unchanged: {reason}", "changes at every step", advice)
 
 
@@ -106,10 +98,7 @@ def labels_swapped(history: History) -> Found | None:
     if not (is_reversed and won) and not both_content(history, count):
         return None
     gap = sorted(gaps)[len(gaps) // 2] if gaps else 0.0
-    advice = (
-        "The discriminator scores real samples below generated ones, and is content with it: label real samples 1 and "
-        "generated ones 0, and see in which order its loss takes them."
-    )
+    advice = "Label real samples 1 and generated ones 0, and see in which order the discriminator's loss takes them."
     return Found("discriminator", gap, "score_real above score_fake", advice)
 
 

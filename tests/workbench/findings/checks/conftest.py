@@ -29,7 +29,7 @@ from project.networks import PatchGAN, UNet
 from workbench.check import checks_of, halting_trainer, set_up
 from workbench.findings import RuleEngine
 from workbench.findings.checks import CheckContext, Outcome
-from workbench.findings.finding import Finding
+from workbench.findings.engine import Finding
 
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 """Of images and networks; `make faults` takes several."""
