@@ -12,6 +12,7 @@ from PIL import Image
 
 from project.__main__ import main
 from project.data.checks import image_checks
+from workbench.findings import training_rules
 from workbench.findings.checks import all_checks, learning
 
 REPOSITORY = Path(__file__).parents[3]
@@ -91,9 +92,8 @@ def test_a_mistake_of_the_user_ends_in_a_few_lines(config, capsys, words, messag
     assert not Path("runs").exists()
 
 
-def test_every_check_has_its_section_in_the_docs():
+def test_every_rule_and_check_has_a_code_of_its_own_and_a_section_in_the_docs():
     text = (REPOSITORY / "docs" / "faults.md").read_text()
-    codes = [check.code for check in all_checks(image_checks())]
-    assert len(set(codes)) == len(codes) == 25
-    for code in codes:
-        assert f"### {code}\n" in text
+    codes = [rule.code for rule in (*training_rules(), *all_checks(image_checks()))]
+    assert len(set(codes)) == len(codes) == 24 + 25
+    assert [code for code in codes if f"### {code}\n" not in text] == []
