@@ -39,7 +39,8 @@ def main(argv: list[str]) -> int:
     with STOP.handled():
         built = Builder(expand_args(["fit", *argv[1:]]), command=argv[0])
         context = set_up(built.model, built.datamodule, built.trainer, built.plain_config())
-        run = built.open_run()
+        config = built.config[built.subcommand]
+        run = built.run = start_run(config.runs_dir, config.name, "check")
         if isinstance(context, Finding):
             return _report([context], run, started, {})
         paths = context.data.check_images(context, run.folder) if hasattr(context.data, "check_images") else []
@@ -81,12 +82,6 @@ class Builder(CommandLine):
         settings |= {"devices": 1, "num_nodes": 1, "strategy": "auto"}
         clipping = self.config_init[self.subcommand].gradient_clipping  # which the trial steps need
         return make_trainer(lambda: halting_trainer(clipping, **settings), settings)
-
-    def open_run(self) -> Run:
-        """The folder of this check: ``runs/NAME/VERSION-check``."""
-        config = self.config[self.subcommand]
-        self.run = start_run(config.runs_dir, config.name, "check")
-        return self.run
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Nothing is run: the checks look at what is built."""
@@ -161,8 +156,9 @@ def _report(outcomes: Sequence[Outcome], run: Run, started: float, facts: dict[s
     append_findings(run.folder / "findings.jsonl", findings)
     faults = sum(finding.is_fault for finding in findings)
     passed = sum(isinstance(outcome, Passed) for outcome in outcomes)
-    counts = f"{_count(faults, 'fault')}, {_count(len(findings) - faults, 'note')}, {passed} passed"
-    facts |= {"Result": f"{counts} in {time.monotonic() - started:.0f} s", "Folder": run.folder}
+    seconds = time.monotonic() - started
+    facts["Result"] = f"{faults} faults, {len(findings) - faults} notes, {passed} passed in {seconds:.0f} s"
+    facts["Folder"] = run.folder
     print_table(outcomes, facts, title=f"{run.name} before the first step")
     return 1 if faults else 0
 
@@ -185,7 +181,3 @@ def print_table(outcomes: Sequence[Outcome], facts: dict[str, object], title: st
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
         console.print(f"{name:<{width}}  {value}", markup=False)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from workbench.batch import input_of, target_of
-from workbench.findings.checks.trial import overfit, trial_copy
+from workbench.findings.checks.trial import Trial, overfit, trial_copy
 from workbench.findings.engine import Finding, Level, Outcome, Passed, Rule, Skipped
 from workbench.model_parts import discriminators_of, networks_of
 
@@ -28,10 +28,9 @@ MAX_SAMPLES, MAX_VALUES, MAX_BATCHES = 500, 12_000_000, 40  # of the training ba
 
 def first_tensor(values: Any) -> Tensor | None:
     """The first tensor in a tensor, tuple or dict of any depth."""
-    if isinstance(values, Tensor):
-        return values
-    parts = values.values() if isinstance(values, dict) else values if isinstance(values, list | tuple) else ()
-    return next((found for part in parts if (found := first_tensor(part)) is not None), None)
+    found: list[Tensor] = []
+    apply_to_collection(values, Tensor, found.append)
+    return found[0] if found else None
 
 
 def floats_of(batch: Any) -> dict[str, Tensor]:
@@ -198,7 +197,7 @@ class CheckContext:
 
         for network in names:
             network.register_forward_pre_hook(listen)
-        overfit(model, self.batch, self.trainer)
+        overfit(model, self.batch, self.trainer, Trial())
         return calls
 
     @property
@@ -223,15 +222,11 @@ class CheckContext:
         built_so = any(getattr(module, "pretrained", False) for module in self.model.modules())
         return built_so or self.starts_from_others
 
-    @property
-    def is_untrained(self) -> bool:
-        """Whether a model that could start from trained weights does not."""
-        return "init_from" in self.model.hparams and not self.is_pretrained
-
 
 class Check(Rule["CheckContext"]):
     """One thing that can be wrong before the first step: inherit, write ``evaluate``, list it in ``checks()``."""
 
+    level = Level.WIRING
     advice: ClassVar[str] = ""  # what to do
 
     @abstractmethod

@@ -82,7 +82,6 @@ class LossNotMean(Check):
     """A loss that doubles with the batch."""
 
     code = "loss-not-mean"
-    level = Level.WIRING
     implied_by = UNUSABLE_INPUT | {"eval-not-deterministic", "batch-mixing"}
     limit = 1.5
     advice = "Take the mean instead of the sum: only then does a learning rate fit every batch size."
@@ -165,8 +164,8 @@ class CannotOverfit(Check):
         reference = max(min(errors), 1e-6) if errors else 0.0
 
         def trial(network: str, error: Callable | None, enough: float, rate: float | None = None) -> Trial:
-            model, length = trial_copy(context.pristine, state, network), {"steps": self.steps, "seconds": self.seconds}
-            return overfit(model, batch, context.trainer, error=error, enough=enough, rate=rate, **length)
+            made = Trial(error, enough, self.steps, self.seconds, rate)
+            return overfit(trial_copy(context.pristine, state, network), batch, context.trainer, made)
 
         def has_learned(result: Trial) -> bool:
             halfway = self.halfway * min(result.first, max(errors)) if errors else 0.0

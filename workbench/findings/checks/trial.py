@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn, no_grad
+from torch import Tensor, nn
 from torch.optim import Adam
 from torch.utils.data import DataLoader
 
@@ -27,11 +28,12 @@ SILENT = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar",
 class Trial(Callback):
     """A short run that ends when the error is small enough or the time is up, and how it went."""
 
-    error: Callable[[LightningModule], float] | None  # None: the loss that ``training_step`` returns
-    enough: float
-    seconds: float
-    rate: float | None
-    data: Any
+    error: Callable[[LightningModule], float] | None = None  # None: the loss that ``training_step`` returns
+    enough: float = -math.inf  # the error at which it ends
+    max_steps: int = 1
+    seconds: float = 60.0
+    rate: float | None = None  # of an Adam that replaces the model's optimizers; None keeps them, at their full rates
+    data: Any = None  # the data module, which the model's setup may ask
     errors: list[float] = field(default_factory=list)  # at the start and every few steps
     batches: int = 0
     steps: int = 0
@@ -51,7 +53,7 @@ class Trial(Callback):
         return min((error for error in self.errors if not math.isnan(error)), default=math.nan)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        trainer.datamodule = self.data  # which the module's setup may ask; it is set up, and its loaders are not used
+        trainer.datamodule = self.data  # it is set up, and its loaders are not used
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.datamodule = None  # or it would be torn down
@@ -59,7 +61,7 @@ class Trial(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.started, self.deadline = True, time.monotonic() + self.seconds
         if self.error is not None:
-            self.errors.append(self.error(pl_module))
+            self.errors.append(self._measure(pl_module))
         # Full, constant rates and no weight decay, or Adam instead.
         for config in trainer.lr_scheduler_configs:  # the model may step it itself
             config.scheduler.step = lambda *_, **__: None
@@ -70,6 +72,10 @@ class Trial(Callback):
             held = [[p for group in o.param_groups for p in group["params"]] for o in trainer.optimizers]
             trainer.strategy.optimizers = [Adam(parameters, lr=self.rate) for parameters in held]
 
+    @torch.no_grad()
+    def _measure(self, model: LightningModule) -> float:
+        return self.error(model)
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         self.batches += 1
         at_start = self.error is None and self.batches == 1
@@ -77,40 +83,23 @@ class Trial(Callback):
             return
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if self.error is not None or isinstance(loss, Tensor):
-            self.errors.append(float(loss) if self.error is None else self.error(pl_module))
+            self.errors.append(float(loss) if self.error is None else self._measure(pl_module))
         trainer.should_stop |= self.last <= self.enough or time.monotonic() > self.deadline
 
 
-def overfit(
-    model: LightningModule,
-    batch: Any,
-    trainer: Trainer,
-    *,
-    error: Callable[[LightningModule], float] | None = None,
-    enough: float = float("-inf"),
-    steps: int = 1,
-    seconds: float = 60.0,
-    rate: float | None = None,
-) -> Trial:
-    """Train a model on one batch, without weight decay, dropout and schedules.
-
-    Args:
-        model: A copy: it is changed.
-        batch: On the device.
-        trainer: Whose precision and clipping are used.
-        error: Measured in training mode every few steps; None takes the loss that ``training_step`` returns.
-        enough: The error at which the trial ends, if it has not after so many steps or seconds.
-        rate: Learning rate of an Adam that replaces the model's own optimizers; None keeps them, at their full rates.
+def overfit(model: LightningModule, batch: Any, trainer: Trainer, trial: Trial) -> Trial:
+    """Train a copy of a model on one batch, on the device, without weight decay, dropout and schedules, but with a
+    trainer's precision and clipping; returns how it went.
     """
     without_dropout(model)
-    trial = Trial(error and no_grad()(error), enough, seconds, rate, trainer.datamodule)
+    trial.data = trainer.datamodule
     clipping = [copy.copy(c) for c in trainer.callbacks if isinstance(c, GradientClipping)]
     with quiet():
         small = Trainer(
             accelerator="cpu" if trainer.strategy.root_device.type == "cpu" else "auto",
             devices=1,
             precision=trainer.precision,
-            max_steps=steps,
+            max_steps=trial.max_steps,
             callbacks=[trial, *clipping],
             limit_val_batches=0,
             use_distributed_sampler=False,
@@ -149,8 +138,7 @@ def quiet() -> Iterator[None]:
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         log.setLevel(level)

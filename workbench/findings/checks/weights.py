@@ -12,7 +12,7 @@ from jsonargparse import dict_to_namespace
 from torch import Tensor, equal, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from workbench.findings.checks.context import Check, CheckContext, Level, Outcome, Part, listed
+from workbench.findings.checks.context import Check, CheckContext, Outcome, Part, listed
 from workbench.model_parts import HELPER
 
 LAYERS = (_ConvNd, nn.Linear)
@@ -22,7 +22,6 @@ class WeightsConstant(Check):
     """Units that all start the same, and so learn the same."""
 
     code = "weights-constant"
-    level = Level.WIRING
     advice = "Draw weights at random (torch.nn.init.kaiming_normal_); only a last layer may start at 0."
 
     def evaluate(self, context: CheckContext) -> Outcome:
@@ -49,7 +48,6 @@ class WeightsScale(Check):
     """Weights far larger or smaller than what keeps the variance from layer to layer, 1 / sqrt(fan-in)."""
 
     code = "weights-scale"
-    level = Level.WIRING
     implied_by = frozenset({"weights-constant"})
     limit = 10.0
     advice = "Start them near 1 / sqrt(fan-in): torch.nn.init.kaiming_normal_ with the activation's gain."
@@ -80,7 +78,6 @@ class FrozenParameters(Check):
     """Tensors that are not trained, though nobody said so."""
 
     code = "frozen-parameters"
-    level = Level.WIRING
     advice = "requires_grad is False: set it to True, or list these in the module's attribute declared_frozen."
     advice_untrained = "These are frozen and untrained: start from pretrained weights, or train them too."
 
@@ -95,7 +92,8 @@ class FrozenParameters(Check):
         undeclared = [name for name in frozen if not f"{name}.".startswith(prefixes)]
         if not frozen:
             return self.passed(0, 0)
-        if len(undeclared) < len(frozen) and context.is_untrained:
+        untrained = "init_from" in context.model.hparams and not context.is_pretrained
+        if len(undeclared) < len(frozen) and untrained:
             return self.found(True, listed(frozen), len(frozen), 0, self.advice_untrained)
         declared = declared_freeze(context) if undeclared else "declared_frozen"
         if declared and len(frozen) < len(everything):
@@ -107,7 +105,6 @@ class ParametersNotOptimized(Check):
     """Trainable tensors that no optimizer holds."""
 
     code = "parameters-not-optimized"
-    level = Level.WIRING
     advice = "Keep layers in nn.ModuleList, make them in __init__, and give configure_optimizers all parameters."
 
     def evaluate(self, context: CheckContext) -> Outcome:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.findings.checks.context import Check, CheckContext, Level, Outcome, Part, with_nonzero_weights
+from workbench.findings.checks.context import Check, CheckContext, Outcome, Part, with_nonzero_weights
 from workbench.findings.checks.weights import LAYERS
 
 BROKEN_INPUT = frozenset({"input-nonfinite", "input-constant"})
@@ -25,7 +25,6 @@ class EvalNotDeterministic(Check):
     """Two passes in eval mode that differ."""
 
     code = "eval-not-deterministic"
-    level = Level.WIRING
     implied_by = BROKEN_INPUT
     limit = 1e-4  # of the output's largest value: what the order of additions may change
     advice = "Tie dropout and noise to self.training: F.dropout(x, p, self.training)."
@@ -45,7 +44,6 @@ class InputIgnored(Check):
     """An output that does not depend on the input, or on one of its channels."""
 
     code = "input-ignored"
-    level = Level.WIRING
     implied_by = BROKEN_INPUT | {"eval-not-deterministic", "weights-constant", "output-range"}
     limit = 1e-6  # of the output's largest value
     advice = "The output is the same where this input is 0: {} is overwritten, detached or multiplied by 0."
@@ -85,7 +83,6 @@ class BatchMixing(Check):
     """One sample's output that depends on another sample of the batch, in eval mode."""
 
     code = "batch-mixing"
-    level = Level.WIRING
     implied_by = BROKEN_INPUT | {"eval-not-deterministic"}
     limit = 1e-6  # gradient on the other samples against that on the sample itself
     advice = "Look for view, reshape and means over dimension 0, and for a batch norm kept in training mode."
@@ -119,7 +116,6 @@ class MissingNonlinearity(Check):
     """
 
     code = "missing-nonlinearity"
-    level = Level.WIRING
     advice = "These layers follow each other without an activation, and are one layer. Put one between them."
 
     def evaluate(self, context: CheckContext) -> Outcome:
@@ -147,7 +143,7 @@ def linear_chains(part: Part, context: CheckContext) -> list[list[str]]:
             return
         tensor, version, chain = made.get(id(given), (None, -1, []))
         before = list(chain) if tensor is given and given._version == version else []
-        if isinstance(module, LAYERS) and _gains_nothing(module):
+        if isinstance(module, LAYERS) and gains_nothing(module):
             before = [*before, name]
             chains.append(before)
         elif not isinstance(module, (nn.modules.conv._ConvNd, *TRANSPARENT)) and "Norm" not in type(module).__name__:
@@ -159,8 +155,8 @@ def linear_chains(part: Part, context: CheckContext) -> list[list[str]]:
     return [chain for chain in chains if len(chain) > 1]
 
 
-def _gains_nothing(layer: nn.Module) -> bool:
-    """Whether a layer is one that gains nothing right behind another of its kind."""
+def gains_nothing(layer: nn.Module) -> bool:
+    """Whether a layer gains nothing right behind another of its kind."""
     if isinstance(layer, nn.Linear):
         return layer.out_features >= layer.in_features  # a smaller one is the first half of a product of low rank
     return not layer.transposed and layer.groups == 1 and max(layer.kernel_size) > 1 and max(layer.stride) == 1
@@ -170,7 +166,6 @@ class OutputRange(Check):
     """Outputs that cannot reach the targets, however the last layer is trained."""
 
     code = "output-range"
-    level = Level.WIRING
     implied_by = BROKEN_INPUT | {"input-range", "eval-not-deterministic"}
     limit = 0.02  # share of the targets' values that are out of reach
     slack = 0.02  # of the targets' range: a sigmoid never quite gets to its ends

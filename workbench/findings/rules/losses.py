@@ -7,7 +7,7 @@ import math
 from statistics import median
 
 from workbench.findings.history import History
-from workbench.findings.progress import Found, Progress, error_ratios, is_warming_up, progress_of, rise
+from workbench.findings.progress import Found, error_ratios, is_warming_up, progress_of, rise
 
 
 def nonfinite_loss(history: History) -> Found | None:
@@ -47,39 +47,27 @@ def loss_surge(history: History) -> Found | None:
 
 def loss_flat(history: History) -> Found | None:
     """After a fair number of steps the network is no better than an output that needs no network."""
-    progress, model = progress_of(history), history.model
-    found = flat_gan(history, progress) if model.adversarial else flat(history, progress)
-    if found is None:
+    progress, model, near = progress_of(history), history.model, 0.02  # by what share an error counts as the same
+    harmed, value, limit = not model.pretrained and not model.adversarial, 1 - progress.fallen, 0.98
+    if model.adversarial:
+        moves = progress.adversarial_only or progress.beats_trivial or progress.falling
+        if history.step < 300 or moves or progress.fallen > near:
+            return None
+    elif any(is_warming_up(history[f"lr/{name}"]) for name in model.networks()) or not progress.poor:
         return None
-    value, limit, harmed, what = found
+    elif progress.beats_trivial is None:
+        if progress.fallen > near:
+            return None
+    else:
+        if min(error_ratios(history).values, default=1.0) < 0.9:
+            return None  # it had been better: whatever happened since, it was not flat
+        error, nothing, mean = (history[f"probe/{name}"].last for name in ("error", "nothing", "mean"))
+        # Above 0.8 of the mean target's error nothing but the mean has been learned; after so long, any error counts.
+        harmed = error > 0.8 * mean or abs(rise(nothing, error)) < near or history.step >= 1000
+        value, limit = error / max(min(progress.trivial_errors), 1e-12), 1.0
     higher, lower = (model.lower_rate(model.main_network(), by) for by in (0.3, 3))
-    advice = f"{what}. See that input and target belong together, and try another rate: {higher} or {lower}."
+    advice = f"See that input and target belong together, and try another rate: {higher} or {lower}."
     return Found("training", value, limit, advice, harmed)
-
-
-def flat(history: History, progress: Progress) -> tuple[float, float, bool, str] | None:
-    """Value, limit, whether it does harm, and what there is to say."""
-    model, near = history.model, 0.02  # how near, as a share, the error is to that of doing nothing
-    if any(is_warming_up(history[f"lr/{name}"]) for name in model.networks()) or not progress.poor:
-        return None
-    if progress.beats_trivial is None:
-        flat_so_far = progress.fallen <= near
-        return (1 - progress.fallen, 0.98, not model.pretrained, "The loss is where it began") if flat_so_far else None
-    if min(error_ratios(history).values, default=1.0) < 0.9:
-        return None  # it had been better: whatever happened since, it was not flat
-    error, nothing, mean = (history[f"probe/{name}"].last for name in ("error", "nothing", "mean"))
-    # Above 0.8 of the mean target's error nothing but the mean has been learned; after so long, any error counts.
-    harmed = error > 0.8 * mean or abs(rise(nothing, error)) < near or history.step >= 1000
-    value = error / max(min(progress.trivial_errors), 1e-12)
-    return value, 1.0, harmed, "It does no better than an output without a network"
-
-
-def flat_gan(history: History, progress: Progress) -> tuple[float, float, bool, str] | None:
-    if progress.adversarial_only or history.step < 300:
-        return None
-    if progress.beats_trivial or progress.falling or progress.fallen > 0.02:
-        return None
-    return 1 - progress.fallen, 0.98, False, "The reconstruction has not improved"
 
 
 def loss_oscillates(history: History) -> Found | None:

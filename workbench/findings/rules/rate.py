@@ -110,7 +110,9 @@ def learning_rate_low(history: History) -> Found | None:
         patience = 50 if ratio < SMALL / 3 else 200  # steps
         if history.step - since < patience or loss_moves(history, progress) or progress.blown_up:
             continue
-        if progress.beats_trivial or some_layers_move(history, network):
+        layers = [series.finite().tail(10).median() for series in history.rows("update", network).values()]
+        some_move = any(layer > 1e-3 for layer in layers)  # then it is not the rate that keeps the others still
+        if progress.beats_trivial or some_move:
             continue
         if progress.beats_trivial is None and (model.pretrained or ratio > SMALL / 3):
             continue
@@ -135,9 +137,3 @@ def loss_moves(history: History, progress: Progress) -> bool:
     """Whether the loss has moved by more than its own noise, and by a share of its first level."""
     first, *_, last = history[progress.loss].finite().parts(4)
     return first.median() - last.median() > max(0.05 * abs(first.median()), noise_between(first, last))
-
-
-def some_layers_move(history: History, network: str) -> bool:
-    """Then it is not the rate that keeps the others still."""
-    ratios = [series.finite().tail(10).median() for series in history.rows("update", network).values()]
-    return max((ratio for ratio in ratios if math.isfinite(ratio)), default=0.0) > 1e-3
