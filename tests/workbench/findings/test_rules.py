@@ -10,7 +10,7 @@ import math
 import random
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
@@ -331,13 +331,6 @@ def test_where_by_how_much_and_what_to_change():
     until = {name: lambda s, n, v=v: v if s < 123 else math.nan for name, v in (("ratio", 5e-3), ("gradient", 0.05))}
     spoilt = Run(loss=lambda s: 0.05 if s < 123 else math.nan, error=0.005, **until)
     assert (only_fault(spoilt).code, only_fault(spoilt).step) == ("nonfinite-loss", 123)
-
-
-def test_a_tensor_that_no_optimizer_holds():
-    synthetic, name = Run(), "network.body.2.weight"
-    synthetic.model.parameters[name] = replace(synthetic.model.parameters[name], optimizer=None)
-    finding = only_fault(synthetic)
-    assert finding.code == "parameters-unchanged" and "no optimizer holds it" in finding.value
 
 
 def test_pulls_towards_0_that_outweigh_the_data():

@@ -50,7 +50,7 @@ def parameters_unchanged(history: History) -> Found | None:
         return None
     name, reason = next(iter(stuck.items()))
     where = name + (f" (and {len(stuck) - 1} more tensors)" if len(stuck) > 1 else "")
-    advice = "Look for .detach(), .item() and no_grad() before the loss, and at configure_optimizers; or freeze it."
+    advice = f"Look for .detach() and no_grad() before the loss, and at configure_optimizers: {reason}."
     return Found(where, f"unchanged: {reason}", "changes at every step", advice)
 
 
