@@ -20,11 +20,10 @@ from project.data.pixels import PixelStore
 from project.data.sources import find_entries
 from project.data.thumbnails import Thumbnails
 from workbench.errors import UserError
-from workbench.findings.checks.check import Check, Level, Outcome, Passed, listed
-from workbench.findings.checks.context import CheckContext
+from workbench.findings.checks.context import Check, CheckContext, Level, Outcome, Passed, listed
 from workbench.findings.checks.data import UNUSABLE_INPUT, InputConstant, InputNotCentered, reaching
 from workbench.findings.checks.learning import CannotOverfit
-from workbench.findings.finding import Finding
+from workbench.findings.engine import Finding
 
 
 def prepare_for_check(data: Any) -> Finding | None:

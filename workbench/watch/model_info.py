@@ -28,7 +28,6 @@ def collect(trainer: Trainer, model: LightningModule) -> ModelInfo:
         higher_is_better=metric_directions(model),
         color=hasattr(model, "space"),
         arguments=frozenset(arguments),
-        batch_size=getattr(getattr(trainer.datamodule, "hparams", None), "batch_size", None),
         command_line=any(isinstance(callback, SaveConfigCallback) for callback in trainer.callbacks),
     )
     info.discriminators = frozenset(discriminators_of(model, info.networks()))

@@ -101,4 +101,3 @@ def test_check_says_what_is_trained(config, monkeypatch, capsys):
     assert not {"frozen-parameters", "parameters-not-optimized", "pretrained-range", "input-not-centred"} & set(codes)
     assert "parameters are trained: detail, lateral, up, join, decoder, tail; frozen: encoder" in printed
     assert "Rates rest 0.005, stage 2 0.0005 " in printed
-    assert "Stages frozen from epoch 2: 1" in printed

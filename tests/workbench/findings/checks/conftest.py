@@ -27,8 +27,9 @@ from project.data.pairs import GaussianNoise, LinesToColor, PairMaker, SpatialHi
 from project.models import GANColorizer, ImageRestorer
 from project.networks import PatchGAN, UNet
 from workbench.check import checks_of, halting_trainer, set_up
-from workbench.findings.checks import CheckContext, Outcome, run_checks
-from workbench.findings.finding import Finding
+from workbench.findings import RuleEngine
+from workbench.findings.checks import CheckContext, Outcome
+from workbench.findings.engine import Finding
 
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 """Of images and networks; `make faults` takes several."""
@@ -73,7 +74,7 @@ def context_of(model: Any, data: Any) -> CheckContext:
 
 def check(context: CheckContext, overfit: bool = False) -> list[Outcome]:
     chosen = [check for check in checks_of(context) if overfit or check.code != "cannot-overfit"]
-    RUNS.append(list(run_checks(chosen, context)))
+    RUNS.append(list(RuleEngine(chosen).run(context)))
     return RUNS[-1]
 
 
