@@ -40,7 +40,7 @@ MAX_DIFFERENCE = 1e-2
 """Of images in [0, 1]: more is no rounding."""
 SIZES = ((1, 33, 70), (3, 64, 47), (2, 101, 9), (1, 1, 1))
 """Batch, height, width that files are compared on: odd, even, small."""
-CARD_METRICS = ("psnr", "ssim", "loss", "acc_2", "acc_5", "lpips", "fid")
+CARD_METRICS = ("psnr", "ssim", "loss", "acc_2", "acc_5", "fid")
 
 
 class ExportNetwork(nn.Module):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +19,7 @@ from project.models.finetune import FineTuning
 from project.models.losses import AdversarialLoss, Standard, WassersteinGP
 from project.models.metrics import PSNR, SSIM, Colorfulness, ColorfulnessRatio, PixelAccuracy
 from project.models.schedules import configure_optimizer
+from project.networks.layers import require
 from project.networks.normalize import Statistics, set_normalization
 from project.networks.space import SPACES
 from workbench.checkpoint import save_plain_hyperparameters
@@ -44,18 +43,15 @@ class GANColorizer(ImageToImageModule):
             is plain regression, to compare with.
         space: lab: predict a and b and keep the true lightness, for grayscale photographs; rgb: for line art.
         adversarial: Standard, LeastSquares, Hinge or WassersteinGP of project.models; null for Standard.
-        adversarial_weight: Weight of the adversarial loss; a smaller one gives paler, safer colors.
+        adversarial_weight: A smaller one gives paler, safer colors.
         reconstruction: Compares the colors with the true ones, any of torch.nn or project.models; null for L1.
-        reconstruction_weight: Weight of the reconstruction loss.
         feature_matching_weight: Weight of the L1 distance of the discriminator's features; 0 for none, 10 is usual.
         perceptual: Compares images by a pretrained network: project.models.VGGPerceptual; null for none.
-        perceptual_weight: Weight of the perceptual loss.
         generator_optimizer: Any of torch.optim; betas [0.5, 0.999] are usual against a discriminator.
         discriminator_optimizer: Any of torch.optim; a lower rate than the generator's where the discriminator wins.
         generator_scheduler: Any of torch.optim.lr_scheduler or project.models.WarmupCosine; null: a constant rate.
         discriminator_scheduler: The same for the discriminator; it follows the run, also where only one network trains.
         schedule_every: Step schedulers after every step or epoch; auto: as they are meant.
-        monitor: Logged value that ReduceLROnPlateau watches.
         generator_steps: Steps of the generator for each step of the discriminator; more where the discriminator wins.
         generator_epochs: Number of epochs that the generator first trains alone, without adversarial loss.
         critic_epochs: Number of epochs that the discriminator trains alone after that; then both.
@@ -85,7 +81,6 @@ class GANColorizer(ImageToImageModule):
         generator_scheduler: LRSchedulerCallable | None = None,
         discriminator_scheduler: LRSchedulerCallable | None = None,
         schedule_every: str = "auto",
-        monitor: str = "val/psnr",
         generator_steps: int = 1,
         generator_epochs: int = 0,
         critic_epochs: int = 0,
@@ -97,7 +92,7 @@ class GANColorizer(ImageToImageModule):
         if metrics is None:
             metrics = {"psnr": PSNR(), "ssim": SSIM(), "acc_2": PixelAccuracy(2.0), "acc_5": PixelAccuracy(5.0)}
             metrics |= {"colorfulness": Colorfulness(), "colorfulness_ratio": ColorfulnessRatio()}
-        super().__init__(metrics, schedule_every, monitor, channels_last, init_from, finetune)
+        super().__init__(metrics, schedule_every, channels_last, init_from, finetune)
         save_plain_hyperparameters(self, locals())
         self.automatic_optimization = False
         self.space = SPACES[choose("model.space", space, SPACES)]()
@@ -176,7 +171,7 @@ class GANColorizer(ImageToImageModule):
         if self.perceptual is not None:
             losses["perceptual"] = self.perceptual(self.space.decode(fake, condition), target)
         if adversarial:
-            with frozen(self.discriminator):
+            with self.toggled_optimizer(self._optimizer("generator")):  # no gradients for the discriminator's weights
                 losses |= self.adversarial_losses(condition, real, fake)
         loss = torch.stack([getattr(self, f"{name}_weight") * value for name, value in losses.items()]).sum()
         self.optimize("generator", loss, counts=True)
@@ -242,29 +237,32 @@ class GANColorizer(ImageToImageModule):
     # Before the first step: what does not fit together is reported with the key to change
 
     def _check_settings(self) -> None:
-        least = {"generator_steps": 1, "generator_epochs": 0, "critic_epochs": 0, "adversarial_weight": 0}
-        least |= {"reconstruction_weight": 0, "feature_matching_weight": 0, "perceptual_weight": 0}
-        values = {name: getattr(self, name) for name in least}
-        faults = [f"{n} must be at least {least[n]}, not {value}" for n, value in values.items() if value < least[n]]
+        weights = (self.adversarial_weight, self.reconstruction_weight, self.feature_matching_weight)
+        least = min(*weights, self.perceptual_weight, self.generator_epochs, self.critic_epochs)
         critic = self.discriminator
-        if critic is None:
-            without = [name for name in ("critic_epochs", "feature_matching_weight") if values[name] > 0]
-            faults += [f"{name} is {values[name]}, but there is no discriminator" for name in without]
-        elif self.feature_matching_weight > 0 and not hasattr(critic, "features"):
-            name = type(critic).__name__
-            faults.append(f"feature_matching_weight needs a discriminator with features(x), as PatchGAN, not {name}")
-        elif isinstance(self.adversarial, WassersteinGP) and any(isinstance(m, _BatchNorm) for m in critic.modules()):
-            faults.append("WassersteinGP takes each image's own gradient, which a batch norm mixes: set norm: instance")
-        if faults:
-            raise UserError("\n".join(["GANColorizer cannot be built:", *(f"- {fault}" for fault in faults)]))
+        penalized = critic is not None and isinstance(self.adversarial, WassersteinGP)
+        require(
+            "GANColorizer cannot be built",
+            {
+                "weights and numbers of epochs must be at least 0": least >= 0,
+                "generator_steps must be at least 1": self.generator_steps >= 1,
+                "critic_epochs needs a discriminator": self.critic_epochs == 0 or critic is not None,
+                "feature_matching_weight needs a discriminator with features(x), such as PatchGAN": (
+                    self.feature_matching_weight == 0 or hasattr(critic, "features")
+                ),
+                "WassersteinGP takes each image's own gradient, which a batch norm mixes: set norm: instance": (
+                    not (penalized and any(isinstance(part, _BatchNorm) for part in critic.modules()))
+                ),
+            },
+        )
 
     def prepare_data(self) -> None:
         if self.trainer.state.fn == "fit" and hasattr(self.perceptual, "load"):
-            self.perceptual.load()  # downloads, in one process
+            self.perceptual.load()
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        data = self.trainer.datamodule
+        data, name = self.trainer.datamodule, type(self).__name__
         pairs = getattr(data, "pairs", None)
         if pairs is not None and self.space.keeps_lightness and not getattr(pairs, "keeps_lightness", False):
             raise UserError(
@@ -273,7 +271,6 @@ class GANColorizer(ImageToImageModule):
             )
         if stage != "fit":
             return
-        name = type(self).__name__
         if is_sharded(self.trainer):
             raise UserError(
                 f"{name} steps several optimizers itself, which {type(self.trainer.strategy).__name__} cannot.\n"
@@ -283,25 +280,22 @@ class GANColorizer(ImageToImageModule):
             allow_unused_parameters(self.trainer, f"Each step of {name} leaves one of its networks out")
         crop = getattr(data, "crop", None)
         if crop is not None and hasattr(self.discriminator, "check_size"):  # whole images show it by themselves
-            halved = getattr(data, "half_size_epochs", 0) > self.generator_epochs  # before, the discriminator sees none
-            side = -(-crop // 2) if halved else crop
-            self.discriminator.check_size(side, side)
+            self.discriminator.check_size(crop, crop)
         if getattr(data, "normalization", None) is not None:
             self._take_statistics(data.normalization["input"], data.normalization["target"])
-        if hasattr(self.perceptual, "load"):
-            self.perceptual.load()
 
     def _take_statistics(self, condition: Statistics, target: Statistics) -> None:
-        given, channels = len(condition[0]), self.space.channels
         if len(target[0]) != 3:
             raise UserError("GANColorizer makes color images, but the target images are gray. Set data.channels: 3.")
-        generator = ("generator", "in", given), ("generator", "out", channels)
-        self.check_channels(*generator, ("discriminator", "in", given + channels))
+        given, colors = len(condition[0]), self.space.channels
+        self.check_channels(
+            ("generator", "in", given), ("generator", "out", colors), ("discriminator", "in", given + colors)
+        )
         colors = self.space.normalization(target)
         set_normalization(self.generator, condition, colors)
         if self.discriminator is not None:
-            # It sees the condition, then the colors.
-            set_normalization(self.discriminator, tuple([*a, *b] for a, b in zip(condition, colors, strict=True)))
+            both = tuple([*a, *b] for a, b in zip(condition, colors, strict=True))
+            set_normalization(self.discriminator, both)
 
     # For the command check
 
@@ -324,16 +318,3 @@ class GANColorizer(ImageToImageModule):
         self.init_from, forever = None, 10**9
         self.generator_epochs = 0 if network == "discriminator" else forever
         self.critic_epochs = forever
-
-
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Within it gradients pass through the network, but none are computed for its weights."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)

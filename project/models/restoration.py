@@ -31,8 +31,8 @@ class ImageRestorer(ImageToImageModule):
         loss: Called with output and target, any of torch.nn or project.models; null for L1.
         optimizer: Any of torch.optim.
         scheduler: Any of torch.optim.lr_scheduler or project.models.WarmupCosine; null for a constant learning rate.
+            ReduceLROnPlateau watches val/loss.
         schedule_every: Step the scheduler after every step or epoch; auto: as it is meant.
-        monitor: Logged value that ReduceLROnPlateau watches, after each validation.
         l1: Weight of the penalty sum |w|, on kernels only; 0 for none.
         l2: Weight of the penalty sum w^2 / 2, on kernels only; 0 for none.
         metrics: Name and torchmetrics metric of each; null for psnr and ssim.
@@ -49,7 +49,6 @@ class ImageRestorer(ImageToImageModule):
         optimizer: OptimizerCallable = torch.optim.Adam,
         scheduler: LRSchedulerCallable | None = None,
         schedule_every: str = "auto",
-        monitor: str = "val/psnr",
         l1: float = 0.0,
         l2: float = 0.0,
         metrics: dict[str, Metric] | None = None,
@@ -59,10 +58,10 @@ class ImageRestorer(ImageToImageModule):
         finetune: FineTuning = FineTuning(),  # noqa: B008 it is frozen
     ) -> None:
         scored = {"psnr": PSNR(), "ssim": SSIM()} if metrics is None else metrics
-        super().__init__(scored, schedule_every, monitor, channels_last, init_from, finetune)
+        super().__init__(scored, schedule_every, channels_last, init_from, finetune)
         save_plain_hyperparameters(self, locals())
         if l1 < 0 or l2 < 0:
-            raise UserError(f"model.l1 and model.l2 must not be negative; they are {l1} and {l2}.")
+            raise UserError(f"model.l1 and model.l2 must not be negative, as {l1} and {l2}.")
         self.network = network.to(memory_format=self.memory_format)
         self.loss = nn.L1Loss() if loss is None else loss
         self.make_optimizer = optimizer
@@ -85,7 +84,7 @@ class ImageRestorer(ImageToImageModule):
         return output, self.loss(output, batch.target)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        output = self(batch.input) if self._compiled is None else self._call_compiled(batch.input)
+        output = self(batch.input) if self._compiled is None else self._compiled(self.to_memory_format(batch.input))
         loss = self.loss(output, batch.target)
         self.log("train/loss", loss)  # prog_bar=True would wait for the device at every step
         return loss if self.l1 == 0 and self.l2 == 0 else self._penalize(loss)
@@ -114,17 +113,6 @@ class ImageRestorer(ImageToImageModule):
         if stage == "fit" and self.compile_network:
             # The method, not the module, which would become a submodule and put its names into the checkpoint.
             self._compiled = torch.compile(self.network).__call__
-
-    def _call_compiled(self, x: Tensor) -> Tensor:
-        try:
-            return self._compiled(self.to_memory_format(x))
-        except Exception as error:
-            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise
-            raise UserError(
-                f"torch.compile failed: {' '.join(str(error).splitlines()[:2])[:300]}\n"
-                "It needs a working C++ compiler (and Triton on a GPU). Train without it: --model.compile false"
-            ) from error
 
     def prepare_trial(self, network: str) -> None:
         """For the command check: nothing but the data loss."""

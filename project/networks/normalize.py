@@ -47,13 +47,7 @@ class Normalize(nn.Module):
 
 
 class Normalized(nn.Module):
-    """Any network between a normalization and its inverse: images in [0, 1] in and out.
-
-    Args:
-        network: Takes (B, in_channels, H, W), gives (B, out_channels, H', W'), both normalized.
-        in_channels: Channels of its input.
-        out_channels: Channels of its output.
-    """
+    """Any network, of (B, in_channels, H, W) -> (B, out_channels, H', W'), between a normalization and its inverse."""
 
     def __init__(self, network: nn.Module, in_channels: int = 3, out_channels: int = 3) -> None:
         super().__init__()
@@ -62,7 +56,7 @@ class Normalized(nn.Module):
         self.normalize_output = Normalize(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) in [0, 1] -> (B, out_channels, H', W') around [0, 1]."""
+        """Images in [0, 1] -> images around [0, 1]."""
         return self.normalize_output.inverse(self.network(self.normalize_input(x)))
 
 

@@ -30,10 +30,8 @@ class PatchGAN(nn.Module):
         self, in_channels: int, width: int = 64, layers: int = 3, norm: str = "batch", spectral_norm: bool = False
     ) -> None:
         super().__init__()
-        given = {"in_channels": in_channels, "width": width, "layers": layers}
-        faults = [f"- {name} must be at least 1, not {value}" for name, value in given.items() if value < 1]
-        if faults:
-            raise UserError("\n".join(["PatchGAN cannot be built:", *faults]))
+        if min(in_channels, width, layers) < 1:
+            raise UserError(f"PatchGAN's in_channels, width, layers must be at least 1: {in_channels, width, layers}.")
         self.in_channels = in_channels
         self.layers = layers
         self.smallest = SMALLEST * 2**layers  # pixels a side
@@ -68,14 +66,10 @@ class PatchGAN(nn.Module):
         return outputs[1:]
 
     def check_size(self, height: int, width: int) -> None:
-        """Raise a UserError if images of that size, in pixels, are too small; it says what would fit."""
-        side = min(height, width)
-        if side >= self.smallest:
-            return
-        deepest = (side // SMALLEST).bit_length() - 1
-        fewer = f"Set layers: {deepest} in the discriminator's init_args (at most), or use" if deepest >= 1 else "Use"
-        raise UserError(
-            f"The discriminator is too deep for the images: PatchGAN with layers: {self.layers} needs "
-            f"{self.smallest} pixels a side, and they are {width} x {height}.\n"
-            f"{fewer} larger ones: data.crop: {self.smallest}, or data.resize where the files are smaller."
-        )
+        """UserError if images of that size, in pixels, are too small."""
+        if min(height, width) < self.smallest:
+            raise UserError(
+                f"The discriminator is too deep for the images: PatchGAN with layers: {self.layers} needs "
+                f"{self.smallest} pixels a side, and they are {width} x {height}.\n"
+                f"Set fewer layers in its init_args, or use larger images: data.crop: {self.smallest}, or data.resize."
+            )

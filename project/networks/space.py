@@ -1,4 +1,4 @@
-"""The color space of the tensor y that a generator outputs, a discriminator sees and the losses compare."""
+"""The color space of y, which a generator outputs, a discriminator sees and the losses compare."""
 
 from __future__ import annotations
 
@@ -47,8 +47,7 @@ class Lab:
         return color.lab_to_rgb(torch.cat([condition[:, :1].float() * 100, y.float() * AB_SCALE], dim=1))
 
     def normalization(self, target: Statistics) -> Statistics:
-        # Not measured: images whose colors are few or faint would blow up the generator's first outputs, and with
-        # one scale for all data sets a network that starts from another's weights starts from the same colors.
+        # Not measured: faint colors would blow up the generator's first outputs, and weights fit all data sets.
         return [0.0] * self.channels, [AB_STD] * self.channels
 
 

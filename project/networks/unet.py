@@ -18,13 +18,12 @@ from project.networks.layers import (
     make_down,
     make_up,
     pad_to_multiple,
+    require,
 )
 from project.networks.normalize import Normalize
-from workbench.errors import UserError, choose
+from workbench.errors import choose
 
-TAIL_GAIN = 0.1
-"""Scale of the last convolution's weights at the start: the first output is close to the input in residual mode, else
-to the targets' mean, and not far worse than either."""
+TAIL_GAIN = 0.1  # of the last weights at the start: the first output is close to the input, or to the targets' mean
 
 
 class UNet(nn.Module):
@@ -43,8 +42,8 @@ class UNet(nn.Module):
         down: Downsampling by strided (2x2 convolution), max or average (pooling).
         up: Upsampling by transposed (2x2 convolution), bilinear or pixel_shuffle.
         stem: Pixel-unshuffle factor before the first level: 1 for none; 2 works on a quarter of the pixels.
-        attention: Levels (0 is the top) whose stages end in self-attention: what is known at one place, such as a
-            color hint, reaches all places like it. The work grows with the square of a level's pixels.
+        attention: Levels (0 is the top) whose stages end in self-attention: a color hint reaches all places like its
+            own. The work grows with the square of a level's pixels.
         skip: Skip connections: concat (and a 1x1 convolution), add, or none.
         stage_residual: Add a block's input to its output; helps most without a norm.
         last_activation: Keep the activation after a block's last convolution; DRUNet's residual blocks leave it out.
@@ -74,7 +73,20 @@ class UNet(nn.Module):
         init: str = "kaiming",
     ) -> None:
         super().__init__()
-        _check(**{name: value for name, value in locals().items() if name not in ("self", "__class__")})
+        numbers = (in_channels, out_channels, convs, blocks, kernel_size, stem)
+        require(
+            "UNet cannot be built",
+            {
+                "channels, convs, blocks, kernel_size and stem must be at least 1": min(numbers) >= 1,
+                "widths must be positive numbers, one per level": min(widths, default=0) >= 1,
+                f"attention must name levels, from 0 to {len(widths) - 1}": set(attention) <= set(range(len(widths))),
+                "kernel_size must be odd": kernel_size % 2 == 1,
+                "dropout must be in [0, 1)": 0 <= dropout < 1,
+                "residual adds the input to the output: out_channels must not be above in_channels": (
+                    not residual or out_channels <= in_channels
+                ),
+            },
+        )
         self.in_channels, self.out_channels = in_channels, out_channels
         self.stem = stem
         self.residual = residual
@@ -119,33 +131,17 @@ class UNet(nn.Module):
             h = stage(h)
             skipped.append(h)
             h = down(h)
-        h = self.middle(h)
-        for up, join, stage in zip(self.up, self.join, self.decoder, strict=True):
-            h = stage(join(up(h), skipped.pop()))
-        h = self.tail(h)
-        h = F.pixel_shuffle(h, self.stem) if self.stem > 1 else h
-        if self.residual:
-            # Without the means, so that a tail of zeros returns exactly the input.
-            h = padded[:, : self.out_channels] + h * self.normalize_output.std
-        else:
-            h = self.normalize_output.inverse(h)
-        return h if padded is x else h[..., : x.shape[-2], : x.shape[-1]]
+        output = decode(self, self.middle(h), skipped, padded, self.stem)
+        return output if padded is x else output[..., : x.shape[-2], : x.shape[-1]]
 
 
-def _check(**given) -> None:
-    """All impossible numbers in one error; names are checked where they are looked up."""
-    widths, attention = given["widths"], given["attention"]
-    positive = ("in_channels", "out_channels", "convs", "blocks", "kernel_size", "stem")
-    faults = [f"{name} must be at least 1, not {given[name]}" for name in positive if given[name] < 1]
-    if len(widths) == 0 or min(widths) < 1:
-        faults.append(f"widths must be positive numbers, one per level, not {list(widths)}")
-    if not all(0 <= level < len(widths) for level in attention):
-        faults.append(f"attention is {list(attention)}, and the levels are 0 to {len(widths) - 1}")
-    if given["kernel_size"] % 2 == 0:
-        faults.append(f"kernel_size must be odd, not {given['kernel_size']}")
-    if not 0 <= given["dropout"] < 1:
-        faults.append(f"dropout must be in [0, 1), not {given['dropout']}")
-    if given["residual"] and given["out_channels"] > given["in_channels"]:
-        faults.append("out_channels must not be above in_channels where residual adds the input; set residual: false")
-    if faults:
-        raise UserError("UNet cannot be built:\n" + "\n".join(f"- {fault}" for fault in faults))
+def decode(network: nn.Module, h: Tensor, skipped: list[Tensor | None], padded: Tensor, stem: int = 1) -> Tensor:
+    """From the lowest level's features, and those of all above, up to the image; ``padded`` is the network's input."""
+    for up, join, stage in zip(network.up, network.join, network.decoder, strict=True):
+        h = stage(join(up(h), skipped.pop()))
+    h = network.tail(h)
+    h = F.pixel_shuffle(h, stem) if stem > 1 else h
+    if network.residual:
+        # Without the means, so that a tail of zeros returns exactly the input.
+        return padded[:, : network.out_channels] + h * network.normalize_output.std
+    return network.normalize_output.inverse(h)

@@ -26,7 +26,6 @@ def colorizer(**options) -> GANColorizer:
     return GANColorizer(generator, discriminator, **{**defaults, **options})
 
 
-VGG = {"0.weight": torch.linspace(-0.5, 0.5, 64 * 27).view(64, 3, 3, 3), "0.bias": torch.zeros(64)}
 PHASES = {"generator_epochs": 1, "critic_epochs": 1, "generator_steps": 2}
 
 
@@ -114,7 +113,6 @@ def test_a_plateau_follows_the_validations(make_trainer, color_data):
         make_trainer,
         color_data,
         generator_scheduler=plateau,
-        monitor="val/loss",
         trainer={"limit_val_batches": 1, "check_val_every_n_epoch": 2, "max_epochs": 6},
     )
     # The first validation (after epoch 2) is the best so far, the second is not better by a billion.
@@ -148,19 +146,19 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(make_trainer, color_data, tm
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
-def test_a_pretrained_loss_stays_out_of_checkpoint_optimizer_and_average(make_trainer, color_data, tmp_path):
-    torch.save(VGG, tmp_path / "vgg.pth")
-    perceptual = VGGPerceptual(str(tmp_path / "vgg.pth"), {"relu1_1": 1.0})
-    model, ema = colorizer(perceptual=perceptual), EMA(0.9)
-    trainer = make_trainer(max_steps=2, limit_val_batches=0, callbacks=[ema])
+def test_a_pretrained_loss_stays_out_of_checkpoint_optimizer_and_average(make_trainer, color_data, vgg, monkeypatch):
+    monkeypatch.setattr("project.models.losses.VGG_WEIGHTS", {1: 1.0})  # all of them need larger images
+    perceptual = VGGPerceptual(str(vgg))
+    model = colorizer(perceptual=perceptual)
+    trainer = make_trainer(max_steps=2, limit_val_batches=0, callbacks=[EMA(0.9)])
     trainer.fit(model, color_data)
     assert trainer.callback_metrics["train/perceptual"] > 0
-    assert torch.equal(perceptual.vgg.load()[1].weight, VGG["0.weight"])
+    assert torch.equal(perceptual.load()[1].weight, torch.load(vgg)["features.0.weight"])
     assert not [name for name in model.state_dict() if "perceptual" in name]
     counts = [sum(len(group["params"]) for group in optimizer.param_groups) for optimizer in trainer.optimizers]
     assert counts == [len(list(n.parameters())) for n in (model.generator, model.discriminator)]
-    (tmp_path / "vgg.pth").unlink()
-    missing = colorizer(perceptual=VGGPerceptual(str(tmp_path / "vgg.pth")))
+    vgg.unlink()
+    missing = colorizer(perceptual=VGGPerceptual(str(vgg)))
     make_trainer().test(missing, color_data, verbose=False)
     with pytest.raises(UserError, match=r"vgg.pth"):
         make_trainer(max_steps=1).fit(missing, color_data)
@@ -193,7 +191,7 @@ model:
     init_args: {in_channels: 7, width: 4, layers: 2, norm: none, spectral_norm: true}
   adversarial: {class_path: project.models.Hinge}
   reconstruction: {class_path: torch.nn.HuberLoss, init_args: {delta: 0.1}}
-  perceptual: {class_path: project.models.VGGPerceptual, init_args: {weights: FILE, layers: {relu1_1: 1.0}}}
+  perceptual: {class_path: project.models.VGGPerceptual, init_args: {weights: FILE}}
   generator_optimizer: {class_path: torch.optim.AdamW, init_args: {lr: 0.01, betas: [0.5, 0.9]}}
   generator_scheduler: {class_path: project.models.WarmupCosine}
   discriminator_scheduler: {class_path: torch.optim.lr_scheduler.OneCycleLR, init_args: {max_lr: 0.01}}
@@ -201,9 +199,11 @@ model:
 """
 
 
-def test_a_checkpoint_of_the_command_line_is_plain_and_needs_nothing_else(make_trainer, color_data, tmp_path):
-    torch.save(VGG, tmp_path / "vgg.pth")
-    (tmp_path / "config.yaml").write_text(CONFIG.replace("FILE", str(tmp_path / "vgg.pth")))
+def test_a_checkpoint_of_the_command_line_is_plain_and_needs_nothing_else(
+    make_trainer, color_data, tmp_path, vgg, monkeypatch
+):
+    monkeypatch.setattr("project.models.losses.VGG_WEIGHTS", {1: 1.0})
+    (tmp_path / "config.yaml").write_text(CONFIG.replace("FILE", str(vgg)))
     words = ["--config", str(tmp_path / "config.yaml")]
     model = LightningCLI(GANColorizer, run=False, args=words, save_config_callback=None).model
     trainer = make_trainer(max_steps=3, limit_val_batches=1)
@@ -216,7 +216,7 @@ def test_a_checkpoint_of_the_command_line_is_plain_and_needs_nothing_else(make_t
     trainer.save_checkpoint(tmp_path / "a.ckpt")
     saved = torch.load(tmp_path / "a.ckpt", weights_only=True)["hyper_parameters"]
     assert saved["generator"]["class_path"] == "project.networks.UNet"
-    (tmp_path / "vgg.pth").unlink()
+    vgg.unlink()
     loaded = GANColorizer.load_from_checkpoint(tmp_path / "a.ckpt")
     image = color_data.batches[0].input
     torch.testing.assert_close(loaded.eval().restore(image), model.eval().restore(image))

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models.vgg import cfgs, make_layers
 
-from project.models import Charbonnier, Hinge, LeastSquares, PSNRLoss, Standard, WassersteinGP
+from project.models import Charbonnier, Hinge, LeastSquares, PSNRLoss, Standard, VGGPerceptual, WassersteinGP
 from workbench.errors import UserError
 
 REAL = torch.tensor([2.0, -0.5, 0.25, 1.5]).view(2, 1, 1, 2)
@@ -29,6 +30,30 @@ def test_psnr_loss_is_minus_the_mean_psnr_of_the_images():
     errors = ((output.numpy() - target.numpy()) ** 2).reshape(2, -1).mean(1)
     assert PSNRLoss()(output, target).item() == pytest.approx(np.mean(10 * np.log10(errors)), abs=1e-5)
     assert PSNRLoss()(output, output).item() == pytest.approx(-80)
+
+
+def test_the_perceptual_loss_is_the_distance_of_torchvisions_features(vgg):
+    layers = make_layers(cfgs["E"])
+    layers.load_state_dict({k.removeprefix("features."): v for k, v in torch.load(vgg).items()})
+    output, target = (image.requires_grad_() for image in images(torch.float32, (2, 3, 33, 47)))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    expected = 0.0
+    for count, weight in ((2, 1 / 32), (7, 1 / 16), (12, 1 / 8), (21, 1 / 4), (30, 1)):  # pix2pixHD's
+        a, b = (layers[:count]((image - mean) / std).detach().numpy() for image in (output, target))
+        expected += weight * np.abs(a - b).mean()
+    model = nn.Module()
+    model.perceptual = VGGPerceptual(str(vgg))
+    before = torch.get_rng_state()
+    distance = model.perceptual(output, target)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert distance.item() == pytest.approx(expected, rel=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model.perceptual(output, target)
+    assert rough.dtype == torch.float32 and rough.item() == pytest.approx(expected, rel=0.05)
+    distance.backward()
+    assert output.grad.abs().sum() > 0 and target.grad is None
+    assert not any(part.training for part in model.train().perceptual.load().modules())
+    assert not model.state_dict() and not list(model.parameters()) and not list(model.buffers())
 
 
 # Adversarial losses

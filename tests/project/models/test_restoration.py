@@ -2,6 +2,7 @@ import copy
 from functools import partial
 
 import lightning as L
+import lightning.pytorch.cli
 import numpy as np
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch import nn
 from torch.optim import lr_scheduler as lrs
 from torchmetrics.image import UniversalImageQualityIndex
 
-from project.models import PSNR, Charbonnier, ImageRestorer, WarmupCosine
+from project.models import Charbonnier, ImageRestorer, WarmupCosine
+from project.models.metrics import PSNR
 from project.models.schedules import warmup_cosine
 from project.networks import BackboneUNet, Normalized, UNet
 from workbench.errors import UserError
@@ -111,14 +113,6 @@ def test_test_scores_equal_numpy(make_trainer, data):
     assert {"test/ssim", "test/ssim_baseline"} < scores.keys()
 
 
-def test_validation_learns_and_logs(make_trainer, data):
-    trainer = make_trainer(max_epochs=10, check_val_every_n_epoch=5)
-    trainer.fit(ImageRestorer(tiny(), optimizer=ADAM), data)
-    logged = trainer.callback_metrics
-    assert {"val/loss", "val/psnr", "val/ssim", "val/psnr_baseline", "val/ssim_baseline"} < logged.keys()
-    assert logged["val/psnr"] > logged["val/psnr_baseline"] + 2
-
-
 def test_statistics_reach_the_network_and_any_wrapped_one(make_trainer, data):
     for network in (tiny(), Normalized(nn.Conv2d(3, 3, 1))):
         make_trainer(max_steps=1, limit_val_batches=0).fit(ImageRestorer(network), data)
@@ -151,7 +145,7 @@ def test_restore_and_predict_give_images(make_trainer, data):
 
 
 def test_metrics_by_name_replace_the_default(make_trainer, data):
-    model = ImageRestorer(tiny(), metrics={"db": PSNR(), "uqi": UniversalImageQualityIndex()}, monitor="val/db")
+    model = ImageRestorer(tiny(), metrics={"db": PSNR(), "uqi": UniversalImageQualityIndex()})
     scores = make_trainer(limit_test_batches=1).test(model, data, verbose=False)[0]
     assert set(scores) == {f"test/{n}" for n in ("loss", "db", "db_baseline", "uqi", "uqi_baseline")}
 
@@ -213,24 +207,15 @@ def test_init_from_loads_weights_and_a_resumed_run_does_not_need_the_file(make_t
 # Compiling, plateaus, mistakes
 
 
-@pytest.mark.parametrize("works", [True, False])
-def test_compiling_trains_the_same_and_keeps_the_checkpoints_names_or_says_the_way_out(
-    make_trainer, data, monkeypatch, works
-):
+def test_compiling_trains_the_same_and_keeps_the_checkpoints_names(make_trainer, data, monkeypatch):
     calls = []
 
     def compiler(graph, inputs):
         calls.append(graph)
-        if not works:
-            raise RuntimeError("no C++ compiler")
         return graph
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=compiler))
     compiled, plain = (ImageRestorer(tiny(), compile=on) for on in (True, False))
-    if not works:
-        with pytest.raises(UserError, match=r"no C\+\+ compiler\n.*--model.compile false"):
-            make_trainer(max_steps=1).fit(compiled, data)
-        return
     for model in (compiled, plain):
         make_trainer(max_steps=2, limit_val_batches=1).fit(model, data)
     assert calls and compiled.state_dict().keys() == plain.state_dict().keys()
@@ -254,9 +239,9 @@ def test_a_plateau_scheduler_steps_after_every_validation_and_at_no_other_time(m
 
 
 def test_mistakes_are_named(make_trainer, data):
-    model = ImageRestorer(tiny(), scheduler=lrs.ReduceLROnPlateau, monitor="val/psmr")
+    unknown = partial(lightning.pytorch.cli.ReduceLROnPlateau, monitor="val/psmr")
     with pytest.raises(UserError, match=r"val/psmr.*not logged"):
-        make_trainer(max_epochs=1).fit(model, data)
+        make_trainer(max_epochs=1).fit(ImageRestorer(tiny(), scheduler=unknown), data)
     for options in ({"schedule_every": "stp"}, {"l1": -1.0}):
         with pytest.raises(UserError):
             ImageRestorer(tiny(), **options)

@@ -50,15 +50,6 @@ def test_the_smallest_image_is_judged_and_a_smaller_one_is_refused(layers, norm)
         discriminator(torch.rand(2, 2, side - 1, side + 5))
 
 
-def test_a_discriminator_too_deep_is_told_how_deep_it_may_be():
-    with pytest.raises(UserError, match=r"layers: 5 needs 96 .* 60 x 47") as error:
-        PatchGAN(2, layers=5).check_size(47, 60)
-    assert "Set layers: 3 " in str(error.value) and "data.crop: 96" in str(error.value)
-    PatchGAN(2, width=2, layers=3)(torch.rand(1, 2, 47, 60))
-    with pytest.raises(UserError, match="\nUse larger ones"):
-        PatchGAN(2, layers=1).check_size(5, 60)
-
-
 def test_it_sees_standardized_channels():
     discriminator = PatchGAN(2, width=4, layers=1, norm="none")
     x = torch.rand(2, 2, 17, 24)

@@ -167,11 +167,11 @@ def test_an_exported_graph_serves_every_size():
         ({"down": "avg"}, "average"),
         ({"skip": "cat"}, "concat"),
         ({"init": "he"}, "kaiming"),
-        ({"kernel_size": 4, "convs": 0}, "convs must be at least 1, not 0\n- kernel_size must be odd"),
+        ({"kernel_size": 4, "convs": 0}, "stem must be at least 1\n- kernel_size must be odd"),
         ({"dropout": 1.0}, "dropout"),
         ({"widths": []}, "widths"),
-        ({"widths": [4, 6, 8], "attention": [3]}, "attention is [3], and the levels are 0 to 2"),
-        ({"residual": True, "in_channels": 1}, "set residual: false"),
+        ({"widths": [4, 6, 8], "attention": [3]}, "attention must name levels, from 0 to 2"),
+        ({"residual": True, "in_channels": 1}, "residual adds the input"),
     ],
 )
 def test_invalid_options_are_named(options, message):
