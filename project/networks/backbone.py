@@ -1,12 +1,10 @@
-"""A pretrained classification network of torchvision or timm as the encoder of a UNet."""
+"""A pretrained classification network of torchvision as the encoder of a UNet."""
 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,26 +21,25 @@ from project.networks.layers import (
 from project.networks.normalize import Normalize, Statistics
 from project.networks.unet import TAIL_GAIN, decode
 from project.networks.weights import adapt_kernel, listed, read_weights, reason_of
-from workbench.errors import UserError, choose, did_you_mean
+from workbench.errors import UserError, choose
 from workbench.pretrained import pretrained_download_skipped
 
 STRIDES = (2, 4, 8, 16, 32)
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and std that torchvision's weights were trained with
-TIMM = "timm:"  # begins the names of timm's networks
+RANDOM = (None, "none", "None")
 PROBE_SIDE = 128  # of the image that finds the stages: any multiple of the largest stride, but not of one pixel there
 
 
 class BackboneUNet(nn.Module):
-    """Image in, image out, both in [0, 1]: an encoder of torchvision or timm, a UNet's decoder with a norm of its own.
+    """Image in, image out, both in [0, 1]: an encoder of torchvision, and a UNet's decoder with a norm of its own.
 
     Beside the encoder runs a path at full resolution, since an encoder's stem drops three quarters of the pixels.
 
     Args:
         backbone: Any convolutional classification network of torchvision: resnet18, vgg16_bn, densenet121,
-            mobilenet_v3_large, efficientnet_b0, convnext_tiny, regnet_y_400mf, ...; or of timm, such as timm:resnet26d
-            (pip install '.[timm]').
-        weights: DEFAULT (torchvision's or timm's download and cache), another of torchvision's entries, none (random),
-            or a file with a state dict. They are not loaded where a checkpoint's replace them.
+            mobilenet_v3_large, efficientnet_b0, convnext_tiny, regnet_y_400mf, ...
+        weights: DEFAULT (torchvision's download and cache), another of its entries, none (random), or a file with a
+            state dict. They are not loaded where a checkpoint's replace them.
         in_channels: 3 for color, 1 for gray; 4: color and a noise map; 5: lightness or lines and hints.
         out_channels: Channels of the output.
         stages: How many halvings of the encoder are used, 1 to 5 (2 to 5 of a ConvNeXt, which starts with two at
@@ -79,7 +76,7 @@ class BackboneUNet(nn.Module):
         )
         network, statistics = load_pretrained(backbone, weights)
         self.in_channels, self.out_channels, self.residual = in_channels, out_channels, residual
-        self.pretrained = not is_random(weights)
+        self.pretrained = weights not in RANDOM
         self.multiple = 2**stages  # height and width are padded to a multiple of this
         # Statistics over a single pixel do not exist: the lowest level gets at least 2 x 2 of them.
         self.smallest = 2 * self.multiple
@@ -130,60 +127,33 @@ class BackboneUNet(nn.Module):
         return stages[:-1]
 
 
-def is_random(weights: str | None) -> bool:
-    return weights is None or weights.lower() == "none"
-
-
 def load_pretrained(name: str, weights: str | None) -> tuple[nn.Module, Statistics]:
     """A classification network in evaluation mode, and the mean and std its weights were trained with, per color.
 
     The arguments are ``backbone`` and ``weights`` of :class:`BackboneUNet`.
     """
-    skip = is_random(weights) or pretrained_download_skipped()
-    is_file = not skip and bool(Path(weights).suffix or Path(weights).name != weights)
-    find = _find_in_timm if name.startswith(TIMM) else _find_in_torchvision
-    build, url, statistics = find(name.removeprefix(TIMM), None if skip or is_file else weights)
-    try:
-        network = build()
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:  # the download clients' are OSErrors
-        raise UserError(
-            f"backbone {name}: its weights cannot be downloaded: {reason_of(error)}\n"
-            f"Download {url} on a machine with a network, and name the file: weights: FILE;\n"
-            "weights: none trains from scratch."
-        ) from error
-    if is_file:
-        _load_file(network, weights, name)
-    return network.eval(), statistics
-
-
-def _find_in_torchvision(name: str, entry: str | None) -> tuple[Callable[[], nn.Module], str, Statistics]:
     import torchvision
     from torchvision.models import get_model, get_model_weights, list_models
 
     name = choose("backbone", name, list_models(module=torchvision.models))
-    if entry is None:
-        return partial(get_model, name, weights=None), "", IMAGENET
+    if weights in RANDOM or pretrained_download_skipped():
+        return get_model(name, weights=None).eval(), IMAGENET
+    if Path(weights).suffix or Path(weights).name != weights:
+        network = get_model(name, weights=None)
+        _load_file(network, weights, name)
+        return network.eval(), IMAGENET
     entries = get_model_weights(name)
-    found = entries[choose("weights", entry, ["DEFAULT", *entries.__members__])]
-    transforms = found.transforms()
-    statistics = getattr(transforms, "mean", IMAGENET[0]), getattr(transforms, "std", IMAGENET[1])
-    return partial(get_model, name, weights=found), found.url, statistics
-
-
-def _find_in_timm(name: str, weights: str | None) -> tuple[Callable[[], nn.Module], str, Statistics]:
+    found = entries[choose("weights", weights, ["DEFAULT", *entries.__members__])]
     try:
-        import timm
-    except ImportError as error:
-        raise UserError(f"backbone {TIMM}{name} needs a package ({error.name}): pip install '.[timm]'") from error
-    found = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
-    if found is None:
+        network = get_model(name, weights=found)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise UserError(
-            f"backbone: timm has no network called {name!r}.{did_you_mean(name, timm.list_models(), prefix=TIMM)}"
-        )
-    if weights not in (None, "DEFAULT"):
-        raise UserError(f"weights: {weights!r} of timm is a part of the name: backbone: {TIMM}{name}.{weights}")
-    build = partial(timm.create_model, name, pretrained=weights is not None)
-    return build, f"https://huggingface.co/{found.hf_hub_id}", (list(found.mean), list(found.std))
+            f"backbone {name}: its weights cannot be downloaded: {reason_of(error)}\n"
+            f"Download {found.url} on a machine with a network, and name the file: weights: FILE;\n"
+            "weights: none trains from scratch."
+        ) from error
+    transforms = found.transforms()
+    return network.eval(), (getattr(transforms, "mean", IMAGENET[0]), getattr(transforms, "std", IMAGENET[1]))
 
 
 def _load_file(network: nn.Module, path: str, name: str) -> None:
@@ -209,15 +179,9 @@ def extract_stages(network: nn.Module, channels: int, stages: int) -> tuple[nn.M
     """
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-    options: dict[str, Any] = {"suppress_diff_warning": True}
-    if type(network).__module__.startswith("timm."):  # timm says which of its parts cannot be traced
-        from timm.layers import get_notrace_functions, get_notrace_modules
-
-        leaves = {"leaf_modules": get_notrace_modules(), "autowrap_functions": get_notrace_functions()}
-        options["tracer_kwargs"] = leaves
+    extract = partial(create_feature_extractor, network, suppress_diff_warning=True)
     try:
-        names = get_graph_node_names(network, **options)[1]
-        extractor = create_feature_extractor(network, return_nodes=names, **options).eval()
+        extractor = extract(get_graph_node_names(network, suppress_diff_warning=True)[1]).eval()
         with torch.no_grad():
             features = extractor(torch.zeros(1, channels, PROBE_SIDE, PROBE_SIDE))
     except Exception:  # networks for one size of images refuse this one in messages of their own
@@ -237,7 +201,7 @@ def extract_stages(network: nn.Module, channels: int, stages: int) -> tuple[nn.M
     nodes = {name: str(stride) for stride, name in found.items() if stride <= 2**stages}
     if not nodes:
         raise UserError(f"{type(network).__name__} starts with two halvings at once: stages must be 2 to 5.")
-    both = create_feature_extractor(network, return_nodes=nodes, **options)
+    both = extract(nodes)
     # torchvision's module has a graph for training and one for evaluation, which are the same, but a copy of it forgets
     # which of both modes it is in.
     encoder = torch.fx.GraphModule(both, both.eval_graph)
@@ -255,7 +219,6 @@ def adapt_input(network: nn.Module, statistics: Statistics, channels: int) -> St
     first = next((part for part in network.modules() if isinstance(part, nn.Conv2d)), None)
     if first is None or first.in_channels != 3 or first.groups != 1:
         raise UserError(f"{type(network).__name__} has no first convolution over colors that could be adapted.")
-    # Not another layer in its place: timm has convolutions of its own, which pad in ways of their own.
     first.weight = nn.Parameter(adapt_kernel(first.weight.detach(), channels))
     first.in_channels = channels
     if channels != 4:

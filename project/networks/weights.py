@@ -21,12 +21,7 @@ def read_weights(path: str | Path, key: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{key}: there is no file {path}.")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            content = load_file(path)
-        else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file of any other kind fails anywhere: IndexError, EOFError, ...
         raise UserError(
             f"{key}: {path} cannot be read ({reason_of(error)}).\n"
