@@ -22,8 +22,7 @@ class FineTuning:
 
     Args:
         freeze_stages: This many of the encoder's first stages are frozen; all: the whole encoder.
-        freeze_norms: The norm layers of the whole encoder are frozen: gain, shift and running statistics. For
-            batches too small to measure them.
+        freeze_norms: The encoder's norm layers are frozen, for batches too small to measure running statistics.
         unfreeze: Epoch and how many of the first stages are frozen from then on: {2: 3, 5: 0}; {}: it never changes.
         encoder_rate: Share of the learning rate that the encoder gets.
         stage_decay: Share of the next deeper stage's rate that each stage gets, above 0; 1: all the same. 0.7 is usual.

@@ -33,32 +33,28 @@ class GANColorizer(ImageToImageModule):
 
     Logs ``train/loss`` (the generator's), its parts unweighted: ``train/reconstruction``, ``train/adversarial``,
     ``train/feature_matching``, ``train/perceptual``; ``train/discriminator`` (its loss), ``train/score_real`` and
-    ``train/score_fake`` (its mean logits), ``train/gradient_penalty``; ``val/loss`` (the reconstruction loss) and for
-    each metric ``val/NAME`` and ``val/NAME_baseline``; likewise ``test/``. One batch is one step (``global_step``),
-    whichever network is trained in it.
+    ``train/score_fake`` (its mean logits), ``train/gradient_penalty``; ``val/loss`` (the reconstruction loss) and the
+    metrics. One batch is one step (``global_step``), whichever network is trained in it.
 
     Args:
         generator: Condition and hints in, colors out: 2 channels in space lab, 3 in rgb.
-        discriminator: Sees the generator's input and its colors, such as project.networks.PatchGAN; null: none, which
-            is plain regression, to compare with.
+        discriminator: Sees the generator's input and its colors, such as PatchGAN; null: plain regression.
         space: lab: predict a and b and keep the true lightness, for grayscale photographs; rgb: for line art.
         adversarial: Standard, LeastSquares, Hinge or WassersteinGP of project.models; null for Standard.
         adversarial_weight: A smaller one gives paler, safer colors.
         reconstruction: Compares the colors with the true ones, any of torch.nn or project.models; null for L1.
         feature_matching_weight: Weight of the L1 distance of the discriminator's features; 0 for none, 10 is usual.
         perceptual: Compares images by a pretrained network: project.models.VGGPerceptual; null for none.
-        generator_optimizer: Any of torch.optim; betas [0.5, 0.999] are usual against a discriminator.
-        discriminator_optimizer: Any of torch.optim; a lower rate than the generator's where the discriminator wins.
-        generator_scheduler: Any of torch.optim.lr_scheduler or project.models.WarmupCosine; null: a constant rate.
-        discriminator_scheduler: The same for the discriminator; it follows the run, also where only one network trains.
-        schedule_every: Step schedulers after every step or epoch; auto: as they are meant.
+        generator_optimizer: Betas of [0.5, 0.999] are usual against a discriminator.
+        discriminator_optimizer: A lower rate than the generator's where the discriminator wins.
+        discriminator_scheduler: It follows the run, also where only the generator trains.
         generator_steps: Steps of the generator for each step of the discriminator; more where the discriminator wins.
         generator_epochs: Number of epochs that the generator first trains alone, without adversarial loss.
         critic_epochs: Number of epochs that the discriminator trains alone after that; then both.
         metrics: Name and torchmetrics metric of each; null for psnr, ssim, acc_2, acc_5, colorfulness and its ratio.
-        channels_last: Keep tensors in channels_last order, which is faster for convolutions.
-        init_from: Checkpoint whose weights, as far as they fit, training starts from; to resume a run use ckpt_path.
         finetune: What of the generator's encoder is frozen, until when, and how fast it trains.
+
+    The others are those of :class:`ImageRestorer`.
     """
 
     discriminators: ClassVar[frozenset[str]] = frozenset({"discriminator"})
@@ -179,10 +175,10 @@ class GANColorizer(ImageToImageModule):
 
     def adversarial_losses(self, condition: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """What the discriminator says of the colors, and how far they are from the true ones in its features."""
+        given = torch.cat([condition, fake], dim=1)
         if self.feature_matching_weight == 0:
-            logits = self.discriminator(torch.cat([condition, fake], dim=1))
-            return {"adversarial": self.adversarial.generator(logits.float())}
-        *features, logits = self.discriminator.features(torch.cat([condition, fake], dim=1))
+            return {"adversarial": self.adversarial.generator(self.discriminator(given).float())}
+        *features, logits = self.discriminator.features(given)
         with torch.no_grad():
             *wanted, _ = self.discriminator.features(torch.cat([condition, real], dim=1))
         distances = [F.l1_loss(a.float(), b.float()) for a, b in zip(features, wanted, strict=True)]
@@ -262,7 +258,7 @@ class GANColorizer(ImageToImageModule):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        data, name = self.trainer.datamodule, type(self).__name__
+        data = self.trainer.datamodule
         pairs = getattr(data, "pairs", None)
         if pairs is not None and self.space.keeps_lightness and not getattr(pairs, "keeps_lightness", False):
             raise UserError(
@@ -273,14 +269,11 @@ class GANColorizer(ImageToImageModule):
             return
         if is_sharded(self.trainer):
             raise UserError(
-                f"{name} steps several optimizers itself, which {type(self.trainer.strategy).__name__} cannot.\n"
+                f"A GAN steps several optimizers, which {type(self.trainer.strategy).__name__} cannot.\n"
                 "Train it with configs/trainer/ddp.yaml: --trainer.strategy ddp"
             )
         if self.discriminator is not None:
-            allow_unused_parameters(self.trainer, f"Each step of {name} leaves one of its networks out")
-        crop = getattr(data, "crop", None)
-        if crop is not None and hasattr(self.discriminator, "check_size"):  # whole images show it by themselves
-            self.discriminator.check_size(crop, crop)
+            allow_unused_parameters(self.trainer, "Each step of a GAN leaves one of its networks out")
         if getattr(data, "normalization", None) is not None:
             self._take_statistics(data.normalization["input"], data.normalization["target"])
 

@@ -72,7 +72,7 @@ class PixelAccuracy(RatioOfSums):
     """Percentage of the pixels whose color is right within a threshold (Nazeri et al. 2018).
 
     CIELAB of both 8-bit images is rounded to whole numbers; a pixel is right where |dL| <= t, |da| <= 2.2 t and
-    |db| <= 2.2 t. Each pixel of all images counts once. The threshold t is in CIELAB's units: L is 0 to 100.
+    |db| <= 2.2 t, with the threshold t in CIELAB's units. Each pixel of all images counts once.
     """
 
     def __init__(self, threshold: float = 2.0) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -36,7 +35,6 @@ class ImageRestorer(ImageToImageModule):
         l1: Weight of the penalty sum |w|, on kernels only; 0 for none.
         l2: Weight of the penalty sum w^2 / 2, on kernels only; 0 for none.
         metrics: Name and torchmetrics metric of each; null for psnr and ssim.
-        compile: Compile the network for training with torch.compile; a C++ compiler is needed.
         channels_last: Keep tensors in channels_last order, which is faster for convolutions.
         init_from: Checkpoint whose weights, as far as they fit, training starts from; to resume a run use ckpt_path.
         finetune: What of the network's encoder is frozen, until when, and how fast it trains.
@@ -52,7 +50,6 @@ class ImageRestorer(ImageToImageModule):
         l1: float = 0.0,
         l2: float = 0.0,
         metrics: dict[str, Metric] | None = None,
-        compile: bool = False,
         channels_last: bool = True,
         init_from: str | None = None,
         finetune: FineTuning = FineTuning(),  # noqa: B008 it is frozen
@@ -68,8 +65,6 @@ class ImageRestorer(ImageToImageModule):
         self.make_scheduler = scheduler
         self.l1 = l1
         self.l2 = l2
-        self.compile_network = compile
-        self._compiled: Callable[[Tensor], Tensor] | None = None
         self.apply_freezing()
 
     def networks(self) -> dict[str, nn.Module]:
@@ -84,8 +79,7 @@ class ImageRestorer(ImageToImageModule):
         return output, self.loss(output, batch.target)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        output = self(batch.input) if self._compiled is None else self._compiled(self.to_memory_format(batch.input))
-        loss = self.loss(output, batch.target)
+        loss = self.loss(self(batch.input), batch.target)
         self.log("train/loss", loss)  # prog_bar=True would wait for the device at every step
         return loss if self.l1 == 0 and self.l2 == 0 else self._penalize(loss)
 
@@ -110,11 +104,7 @@ class ImageRestorer(ImageToImageModule):
             input, target = statistics["input"], statistics["target"]
             self.check_channels(("network", "in", len(input[0])), ("network", "out", len(target[0])))
             set_normalization(self.network, input, target)
-        if stage == "fit" and self.compile_network:
-            # The method, not the module, which would become a submodule and put its names into the checkpoint.
-            self._compiled = torch.compile(self.network).__call__
 
     def prepare_trial(self, network: str) -> None:
         """For the command check: nothing but the data loss."""
-        self.l1 = self.l2 = 0.0
-        self.compile_network, self.init_from = False, None
+        self.l1, self.l2, self.init_from = 0.0, 0.0, None

@@ -39,7 +39,7 @@ class WarmupCosine(LRScheduler):
     Args:
         warmup: Share of the run in which the rate rises, in [0, 1).
         final: Share of the learning rate that is left at the end.
-        total_steps: Length of the run in steps; null inside a Trainer, which knows it.
+        total_steps: Length of the run in steps; null in a Trainer, which knows it.
         cycles: How often the rate falls, each time from its maximum: see ``--checkpoint.snapshots cycles``.
     """
 

@@ -112,7 +112,7 @@ class SkipConnection(nn.Module):
 
 
 def make_down(how: str, channels: int, channels_out: int) -> nn.Module:
-    """(B, channels, 2h, 2w) -> (B, channels_out, h, w): strided (2x2 convolution), max or average (2x2 pooling)."""
+    """(B, channels, 2h, 2w) -> (B, channels_out, h, w)."""
     how = choose("down", how, ("strided", "max", "average"))
     if how == "strided":
         return nn.Conv2d(channels, channels_out, 2, stride=2)
@@ -120,7 +120,7 @@ def make_down(how: str, channels: int, channels_out: int) -> nn.Module:
 
 
 def make_up(how: str, channels: int, channels_out: int) -> nn.Module:
-    """(B, channels, h, w) -> (B, channels_out, 2h, 2w): transposed (2x2 convolution), bilinear or pixel_shuffle."""
+    """(B, channels, h, w) -> (B, channels_out, 2h, 2w)."""
     how = choose("up", how, ("transposed", "bilinear", "pixel_shuffle"))
     if how == "transposed":
         return nn.ConvTranspose2d(channels, channels_out, 2, stride=2)
@@ -160,10 +160,7 @@ class SelfAttention(nn.Module):
 
 
 def activation_gain(activation: str) -> float:
-    """The factor on the standard deviation that keeps the variance through an activation (He et al. 2015).
-
-    Names without a known factor (SiLU, GELU, ...) behave much like ReLU and take its sqrt(2).
-    """
+    """The factor on the standard deviation that keeps the variance (He et al. 2015); SiLU, GELU, ...: as ReLU."""
     known = {"leakyrelu": ("leaky_relu", 0.2), "prelu": ("leaky_relu", 0.25), "tanh": ("tanh", None)}
     known |= {"selu": ("selu", None), "sigmoid": ("sigmoid", None), "identity": ("linear", None)}
     return nn.init.calculate_gain(*known.get(plain(activation), ("relu", None)))

@@ -32,10 +32,7 @@ class RGB:
 
 
 class Lab:
-    """CIELAB: y is (a, b) / 110; the lightness is that of the input, whose first channel is L / 100.
-
-    Colors outside the gamut are clipped to it, which changes their lightness a little.
-    """
+    """CIELAB: y is (a, b) / 110; the lightness is that of the input, whose first channel is L / 100."""
 
     channels = 2
     keeps_lightness = True

@@ -42,9 +42,8 @@ def reason_of(error: Exception) -> str:
 def adapt_kernel(kernel: Tensor, channels: int) -> Tensor:
     """A kernel over colors (out, 3, height, width), for another number of input channels.
 
-    Three or four channels are colors, the fourth a noise map. Otherwise the first is a gray image, the others hints:
-    three equal channels would give the same as a gray image, so it gets the sum of the three kernels. Channels that
-    are no image start at zero.
+    Three or four channels are colors, the fourth a noise map. Otherwise the first is a gray image, which stands for
+    three equal channels and gets the sum of their kernels. Channels that are no image start at zero.
     """
     adapted = kernel.new_zeros(kernel.shape[0], channels, *kernel.shape[2:])
     if channels in (3, 4):
@@ -55,13 +54,11 @@ def adapt_kernel(kernel: Tensor, channels: int) -> Tensor:
 
 
 def load_matching(network: nn.Module, path: str, *prefixes: str, required: bool = True) -> str:
-    """Load every tensor of a checkpoint that has the same name and shape in the network; leave the others as they are.
+    """Load every tensor of a checkpoint or state dict that has the same name and shape in the network, in place.
 
     Convolutions over the three colors of an image are adapted where the network takes other channels.
 
     Args:
-        network: Filled in place, its normalization included.
-        path: A checkpoint of a Lightning module, or a plain state dict.
         prefixes: What the module may have called the network, such as ``generator.``; the first that is there counts.
         required: False: a checkpoint without any of the prefixes is left alone, and no kernel is adapted.
 
