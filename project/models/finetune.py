@@ -68,7 +68,8 @@ def freeze(network: nn.Module, tuning: FineTuning, epoch: int | None) -> None:
     count = tuning.frozen_stages(epoch, len(stages))
     for number, parts in enumerate(stages):
         for module, parameters in _modules_of(parts):
-            frozen = number < count or (tuning.freeze_norms and is_norm(module))
+            is_norm = "Norm" in type(module).__name__ and not list(module.children())  # no block that holds one
+            frozen = number < count or (tuning.freeze_norms and is_norm)
             if module is not None:
                 module.training = network.training and not frozen
             for parameter in parameters:
@@ -116,8 +117,3 @@ def _modules_of(parts: list[nn.Module | Parameter]) -> Iterator[tuple[nn.Module 
             yield None, [part]
         else:
             yield from ((module, list(module.parameters(recurse=False))) for module in part.modules())
-
-
-def is_norm(module: nn.Module | None) -> bool:
-    """Whether it is a norm layer, not a block that holds one."""
-    return "Norm" in type(module).__name__ and not any(True for _ in module.children())

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import Metric
 
+from project import color
 from project.data.batch import Batch
 from project.models.base import ImageToImageModule
 from project.models.finetune import FineTuning
@@ -21,11 +22,49 @@ from project.models.metrics import PSNR, SSIM, Colorfulness, ColorfulnessRatio, 
 from project.models.schedules import configure_optimizer
 from project.networks.layers import require
 from project.networks.normalize import Statistics, set_normalization
-from project.networks.space import SPACES
 from workbench.checkpoint import save_plain_hyperparameters
 from workbench.errors import UserError, choose
 from workbench.run_progress import NEVER
 from workbench.strategies import allow_unused_parameters, is_sharded
+
+AB_SCALE = 110.0  # a and b of sRGB colors lie between -108 and 99, so y = ab / 110 lies in [-1, 1]
+AB_STD = 0.15  # of y: a and b of photographs vary by some 15 units around the neutral 0
+
+
+class RGB:
+    """Red, green and blue: y is the image itself."""
+
+    channels = 3
+    keeps_lightness = False
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        """Image (B, 3, H, W) in [0, 1] -> y (B, channels, H, W), float32."""
+        return rgb.float()
+
+    def decode(self, y: Tensor, condition: Tensor) -> Tensor:
+        """y, and what the generator was given -> image (B, 3, H, W), float32, around [0, 1]."""
+        return y.float()
+
+    def normalization(self, target: Statistics) -> Statistics:
+        """Mean and standard deviation of y's channels, from those of the target images."""
+        return target
+
+
+class Lab:
+    """CIELAB: y is (a, b) / 110; the lightness is that of the input, whose first channel is L / 100."""
+
+    channels = 2
+    keeps_lightness = True
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        return color.rgb_to_lab(rgb)[:, 1:] / AB_SCALE
+
+    def decode(self, y: Tensor, condition: Tensor) -> Tensor:
+        return color.lab_to_rgb(torch.cat([condition[:, :1].float() * 100, y.float() * AB_SCALE], dim=1))
+
+    def normalization(self, target: Statistics) -> Statistics:
+        # Not measured: faint colors would blow up the generator's first outputs, and weights fit all data sets.
+        return [0.0] * self.channels, [AB_STD] * self.channels
 
 
 class GANColorizer(ImageToImageModule):
@@ -91,7 +130,7 @@ class GANColorizer(ImageToImageModule):
         super().__init__(metrics, schedule_every, channels_last, init_from, finetune)
         save_plain_hyperparameters(self, locals())
         self.automatic_optimization = False
-        self.space = SPACES[choose("model.space", space, SPACES)]()
+        self.space = Lab() if choose("model.space", space, ("lab", "rgb")) == "lab" else RGB()
         self.generator = generator.to(memory_format=self.memory_format)
         self.discriminator = None if discriminator is None else discriminator.to(memory_format=self.memory_format)
         self.adversarial = Standard() if adversarial is None else adversarial
@@ -233,14 +272,11 @@ class GANColorizer(ImageToImageModule):
     # Before the first step: what does not fit together is reported with the key to change
 
     def _check_settings(self) -> None:
-        weights = (self.adversarial_weight, self.reconstruction_weight, self.feature_matching_weight)
-        least = min(*weights, self.perceptual_weight, self.generator_epochs, self.critic_epochs)
         critic = self.discriminator
         penalized = critic is not None and isinstance(self.adversarial, WassersteinGP)
         require(
             "GANColorizer cannot be built",
             {
-                "weights and numbers of epochs must be at least 0": least >= 0,
                 "generator_steps must be at least 1": self.generator_steps >= 1,
                 "critic_epochs needs a discriminator": self.critic_epochs == 0 or critic is not None,
                 "feature_matching_weight needs a discriminator with features(x), such as PatchGAN": (
@@ -274,15 +310,14 @@ class GANColorizer(ImageToImageModule):
             )
         if self.discriminator is not None:
             allow_unused_parameters(self.trainer, "Each step of a GAN leaves one of its networks out")
-        if getattr(data, "normalization", None) is not None:
-            self._take_statistics(data.normalization["input"], data.normalization["target"])
-
-    def _take_statistics(self, condition: Statistics, target: Statistics) -> None:
+        if getattr(data, "normalization", None) is None:
+            return
+        condition, target = data.normalization["input"], data.normalization["target"]
         if len(target[0]) != 3:
             raise UserError("GANColorizer makes color images, but the target images are gray. Set data.channels: 3.")
-        given, colors = len(condition[0]), self.space.channels
+        given, made = len(condition[0]), self.space.channels
         self.check_channels(
-            ("generator", "in", given), ("generator", "out", colors), ("discriminator", "in", given + colors)
+            ("generator", "in", given), ("generator", "out", made), ("discriminator", "in", given + made)
         )
         colors = self.space.normalization(target)
         set_normalization(self.generator, condition, colors)

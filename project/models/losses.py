@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from project.networks.backbone import load_pretrained
 from project.networks.normalize import Normalize
-from workbench.errors import UserError
 
 VGG_WEIGHTS = {1: 1 / 32, 6: 1 / 16, 11: 1 / 8, 20: 1 / 4, 29: 1.0}
 """Of VGG19's layers relu1_1 to relu5_1, by their places, as pix2pixHD weights them (Wang et al. 2018)."""
@@ -40,9 +39,7 @@ class VGGPerceptual(nn.Module):
     """L1 distance between VGG19's features of two images, a weighted sum over layers (Johnson et al. 2016).
 
     VGG19 is not a part of the model: no checkpoint, optimizer or average sees it, and a trained model works without.
-
-    Args:
-        weights: DEFAULT (torchvision's, from its cache, else downloaded: 550 MB), or a file of VGG19's state dict.
+    ``weights`` is DEFAULT (torchvision's download, 550 MB) or a file of its state dict.
     """
 
     def __init__(self, weights: str = "DEFAULT") -> None:
@@ -84,14 +81,7 @@ class AdversarialLoss:
         return None
 
 
-class _Labeled(AdversarialLoss):
-    def __init__(self, real_label: float = 1.0) -> None:
-        if not 0 < real_label <= 1:
-            raise UserError(f"real_label must be in (0, 1], such as 0.9 for label smoothing, but it is {real_label}.")
-        self.real_label = real_label
-
-
-class Standard(_Labeled):
+class Standard(AdversarialLoss):
     """Binary cross-entropy, and the generator's version that does not saturate (Goodfellow et al. 2014).
 
     D: -log s(D(real)) - log(1 - s(D(fake))); G: -log s(D(fake)), with the sigmoid s.
@@ -101,6 +91,9 @@ class Standard(_Labeled):
             (Salimans et al. 2016).
     """
 
+    def __init__(self, real_label: float = 1.0) -> None:
+        self.real_label = real_label
+
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         labels = torch.full_like(real, self.real_label)
         return F.binary_cross_entropy_with_logits(real, labels) + F.softplus(fake).mean()
@@ -109,7 +102,7 @@ class Standard(_Labeled):
         return F.softplus(-fake).mean()
 
 
-class LeastSquares(_Labeled):
+class LeastSquares(Standard):
     """Least squares, more stable than cross-entropy (LSGAN, Mao et al. 2017, equation 9).
 
     D: (D(real) - real_label)^2 / 2 + D(fake)^2 / 2; G: (D(fake) - 1)^2 / 2; ``real_label`` as in :class:`Standard`.
@@ -139,13 +132,10 @@ class WassersteinGP(AdversarialLoss):
     """Wasserstein distance with a gradient penalty (WGAN-GP, Gulrajani et al. 2017).
 
     D: D(fake) - D(real) + penalty * (|gradient at a random point between the two| - 1)^2; G: -D(fake). The gradient is
-    that of an image's mean logit with respect to the image, the condition held fixed. Costs another two passes through
-    the discriminator, and goes with every norm but batch.
+    that of an image's mean logit, the condition held fixed. It goes with every norm but batch.
     """
 
     def __init__(self, penalty: float = 10.0) -> None:
-        if penalty < 0:
-            raise UserError(f"WassersteinGP: penalty must not be negative, but it is {penalty}.")
         self.penalty_weight = penalty
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:

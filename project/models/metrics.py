@@ -110,17 +110,11 @@ class Colorfulness(ImageMean):
 
 
 class ColorfulnessRatio(RatioOfSums):
-    """Colorfulness of the outputs over that of the targets, each summed over all images: 1 is as colorful as the truth.
-
-    NaN where the targets are all gray.
-    """
+    """Colorfulness of the outputs over that of the targets, summed over all images; not finite for gray targets."""
 
     def update(self, output: Tensor, target: Tensor) -> None:
         self.part += colorfulness(output).sum()
         self.whole += colorfulness(target).sum()
-
-    def compute(self) -> Tensor:
-        return torch.where(self.whole > 0, self.part / self.whole, torch.nan)
 
 
 class Scores(nn.Module):

@@ -16,7 +16,6 @@ from project.models.metrics import PSNR, SSIM
 from project.models.schedules import configure_optimizer
 from project.networks.normalize import set_normalization
 from workbench.checkpoint import save_plain_hyperparameters
-from workbench.errors import UserError
 
 
 class ImageRestorer(ImageToImageModule):
@@ -57,8 +56,6 @@ class ImageRestorer(ImageToImageModule):
         scored = {"psnr": PSNR(), "ssim": SSIM()} if metrics is None else metrics
         super().__init__(scored, schedule_every, channels_last, init_from, finetune)
         save_plain_hyperparameters(self, locals())
-        if l1 < 0 or l2 < 0:
-            raise UserError(f"model.l1 and model.l2 must not be negative, as {l1} and {l2}.")
         self.network = network.to(memory_format=self.memory_format)
         self.loss = nn.L1Loss() if loss is None else loss
         self.make_optimizer = optimizer

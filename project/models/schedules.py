@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -16,15 +16,13 @@ from project.models.finetune import FineTuning, parameter_groups
 from workbench.errors import UserError
 from workbench.run_progress import NEVER, RunProgress
 
-T = TypeVar("T")
 WARMUP_START = 0.01  # share of the learning rate in the very first step, which a rate of 0 would waste
 
 
 def warmup_cosine(progress: float, warmup: float, final: float, cycles: int = 1) -> float:
     """The factor on the learning rate: linear up to 1 for ``warmup`` of the run, then half a cosine down to ``final``.
 
-    With ``cycles`` that many half cosines, one after the other (Loshchilov and Hutter 2017, "SGDR: Stochastic Gradient
-    Descent with Warm Restarts"). ``progress`` is the share of the run that is over; more than 1 counts as 1.
+    With ``cycles`` that many half cosines (SGDR, Loshchilov and Hutter 2017), over the share ``progress`` of the run.
     """
     if progress < warmup:
         return WARMUP_START + (1 - WARMUP_START) * progress / warmup
@@ -132,7 +130,7 @@ def _scale_rates(optimizer: Optimizer, *keys: str) -> None:
         group.update({key: group[key] * group.get("factor", 1.0) for key in keys})
 
 
-def _build(key: str, make: Callable[..., T], *arguments: Any, **more: Any) -> T:
+def _build(key: str, make: Callable[..., Any], *arguments: Any, **more: Any) -> Any:
     try:
         return make(*arguments, **more)
     except (ValueError, TypeError) as error:

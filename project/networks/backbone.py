@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 from functools import partial
 from pathlib import Path
@@ -9,15 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from project.networks.layers import (
-    ConvBlock,
-    SkipConnection,
-    activation_gain,
-    initialize,
-    make_up,
-    pad_to_multiple,
-    require,
-)
+from project.networks.layers import ConvBlock, SkipConnection, initialize, make_up, pad_to_multiple, require
 from project.networks.normalize import Normalize, Statistics
 from project.networks.unet import TAIL_GAIN, decode
 from project.networks.weights import adapt_kernel, listed, read_weights, reason_of
@@ -42,8 +35,7 @@ class BackboneUNet(nn.Module):
             state dict. They are not loaded where a checkpoint's replace them.
         in_channels: 3 for color, 1 for gray; 4: color and a noise map; 5: lightness or lines and hints.
         out_channels: Channels of the output.
-        stages: How many halvings of the encoder are used, 1 to 5 (2 to 5 of a ConvNeXt, which starts with two at
-            once); fewer are faster and see less far.
+        stages: How many halvings of the encoder are used, 1 to 5 (ConvNeXt: from 2 on); fewer see less far.
         widths: Channels of the decoder from full resolution down, one more than stages; null: 32, 48, 64, 96, 128, 192.
         norm: Of the decoder: batch, group, layer, instance or none.
         residual: Predict the difference to the input (its first out_channels channels): for restoration.
@@ -97,9 +89,8 @@ class BackboneUNet(nn.Module):
         self.tail = nn.Conv2d(widths[0], out_channels, 3, padding=1)
         self.normalize_output = Normalize(out_channels)
         for part in (self.detail, self.lateral, self.up, self.join, self.decoder, self.tail):
-            initialize(part, "kaiming", activation_gain("relu") if part in (self.detail, self.decoder) else 1.0)
-        with torch.no_grad():
-            self.tail.weight.mul_(TAIL_GAIN)
+            initialize(part, "kaiming", math.sqrt(2) if part in (self.detail, self.decoder) else 1.0)  # ReLU's gain
+        self.tail.weight.data.mul_(TAIL_GAIN)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) around [0, 1] -> (B, out_channels, H, W) around [0, 1], not clipped."""
@@ -174,8 +165,7 @@ def _load_file(network: nn.Module, path: str, name: str) -> None:
 def extract_stages(network: nn.Module, channels: int, stages: int) -> tuple[nn.Module, dict[str, int]]:
     """The network up to the given number of halvings, (B, C, H, W) -> {stride: the last features of that size}.
 
-    Its layers are shared. Strides are texts, and come with the number of channels of each. UserError for a
-    transformer, which has no such stages.
+    Strides are texts, and come with the number of channels of each. UserError for a transformer, which has none.
     """
     from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 

@@ -132,10 +132,7 @@ def make_up(how: str, channels: int, channels_out: int) -> nn.Module:
 
 
 class SelfAttention(nn.Module):
-    """Scaled dot-product attention (Vaswani et al. 2017) between pixels, as in Ho et al. 2020, appendix B.
-
-    The work grows with the square of the pixels: for the lower levels of a UNet.
-    """
+    """Scaled dot-product attention (Vaswani et al. 2017) between pixels, as in Ho et al. 2020, appendix B."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -169,8 +166,8 @@ def activation_gain(activation: str) -> float:
 def initialize(module: nn.Module, scheme: str, gain: float = 1.0) -> None:
     """Draw the weights of all convolutions inside, in place; biases become 0.
 
-    ``kaiming``: normal, gain / sqrt(fan in) (He et al. 2015), with the gain of the activation that follows; ``xavier``:
-    normal, sqrt(2 / (fan in + fan out)) (Glorot and Bengio 2010); ``orthogonal``: orthonormal rows (Saxe et al. 2014).
+    ``kaiming``: normal, gain / sqrt(fan in) (He et al. 2015); ``xavier``: normal (Glorot and Bengio 2010);
+    ``orthogonal``: orthonormal rows (Saxe et al. 2014). The gain is that of the activation that follows.
     """
     schemes: dict[str, Callable[[Tensor], Tensor]] = {
         "kaiming": lambda weight: nn.init.normal_(weight, std=gain / math.sqrt(weight[0].numel())),

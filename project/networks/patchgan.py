@@ -28,8 +28,6 @@ class PatchGAN(nn.Module):
         self, in_channels: int, width: int = 64, layers: int = 3, norm: str = "batch", spectral_norm: bool = False
     ) -> None:
         super().__init__()
-        if min(in_channels, width, layers) < 1:
-            raise UserError(f"PatchGAN's in_channels, width, layers must be at least 1: {in_channels, width, layers}.")
         self.in_channels = in_channels
         self.layers = layers
         self.smallest = 3 * 2**layers  # pixels a side: the two last convolutions need 3, and each layer doubles it

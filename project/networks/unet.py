@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -33,8 +32,7 @@ class UNet(nn.Module):
         in_channels: Channels of the input: 3 for color, 1 for gray; a noise map or hints add theirs.
         out_channels: Channels of the output.
         widths: Channels of every level, from the top; each level has half the resolution of the one above.
-        convs: Convolutions in a block.
-        blocks: Blocks in a stage (each level has a stage on the way down and one on the way up).
+        convs: Convolutions in a stage; each level has a stage on the way down and one on the way up.
         kernel_size: Odd size of the blocks' kernels, in pixels.
         activation: relu, leaky_relu, prelu, silu, gelu, elu, selu, mish, hardswish, softplus, tanh, sigmoid, identity.
         norm: batch, group, layer, instance or none.
@@ -57,7 +55,6 @@ class UNet(nn.Module):
         out_channels: int = 3,
         widths: tuple[int, ...] = (32, 64, 128),
         convs: int = 2,
-        blocks: int = 1,
         kernel_size: int = 3,
         activation: str = "relu",
         norm: str = "batch",
@@ -73,11 +70,11 @@ class UNet(nn.Module):
         init: str = "kaiming",
     ) -> None:
         super().__init__()
-        numbers = (in_channels, out_channels, convs, blocks, kernel_size, stem)
+        numbers = (in_channels, out_channels, convs, kernel_size, stem)
         require(
             "UNet cannot be built",
             {
-                "channels, convs, blocks, kernel_size and stem must be at least 1": min(numbers) >= 1,
+                "channels, convs, kernel_size and stem must be at least 1": min(numbers) >= 1,
                 "widths must be positive numbers, one per level": min(widths, default=0) >= 1,
                 f"attention must name levels, from 0 to {len(widths) - 1}": set(attention) <= set(range(len(widths))),
                 "kernel_size must be odd": kernel_size % 2 == 1,
@@ -96,8 +93,8 @@ class UNet(nn.Module):
 
         def stage(level: int) -> nn.Sequential:
             options = (convs, kernel_size, activation, norm, dropout, stage_residual, last_activation)
-            parts: list[nn.Module] = [ConvBlock(widths[level], *options) for _ in range(blocks)]
-            return nn.Sequential(*parts, *([SelfAttention(widths[level])] if level in attention else []))
+            block = ConvBlock(widths[level], *options)
+            return nn.Sequential(block, SelfAttention(widths[level])) if level in attention else nn.Sequential(block)
 
         steps = list(pairwise(widths))
         levels = range(len(steps))
@@ -113,8 +110,7 @@ class UNet(nn.Module):
         self.normalize_output = Normalize(out_channels)
         for name, part in self.named_children():
             initialize(part, init, activation_gain(activation) if name in ("encoder", "middle", "decoder") else 1.0)
-        with torch.no_grad():
-            self.tail.weight.mul_(TAIL_GAIN)
+        self.tail.weight.data.mul_(TAIL_GAIN)
 
     def encoder_stages(self) -> list[list[str]]:
         """Names of the layers of each level on the way down, the middle last: what fine-tuning freezes one by one."""

@@ -14,8 +14,7 @@ from workbench.errors import UserError
 def read_weights(path: str | Path, key: str) -> dict[str, Tensor]:
     """The tensors of a state dict, or of a checkpoint that holds one under ``state_dict``; runs no code of the file.
 
-    Raises:
-        UserError: It is missing, damaged, of another kind or holds no weights; names the configuration key.
+    UserError, beginning with the configuration key, where it is missing, damaged or of another kind.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -83,7 +82,7 @@ def load_matching(network: nn.Module, path: str, *prefixes: str, required: bool 
     if required and not count:
         raise UserError(
             f"model.init_from: nothing in {path} fits: no parameter has the same name and shape.\n"
-            "Build the network that it was trained with (config.yaml in the run's folder), or leave init_from out."
+            "Build the network that it was trained with: see config.yaml in its run's folder."
         )
     network.load_state_dict(fits, strict=False)
     report = f"init_from {path}, {type(network).__name__}: {count} of {len(parameters)} parameters loaded."

@@ -17,7 +17,7 @@ from project.inference.ensemble import (
     score_weights,
     uncertainty,
 )
-from project.networks.space import Lab
+from project.models.gan import Lab
 
 
 class Adds(nn.Module):

@@ -46,7 +46,6 @@ class ColorData(Batches):
             "target": ([0.4, 0.5, 0.6], [0.2, 0.3, 0.4]),
         }
         self.pairs = SimpleNamespace(keeps_lightness=True, hints=SimpleNamespace(channels=4))
-        self.crop = 13
         generator = torch.Generator().manual_seed(0)
         self.batches = []
         for _ in range(batches):

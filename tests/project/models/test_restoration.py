@@ -204,22 +204,7 @@ def test_init_from_loads_weights_and_a_resumed_run_does_not_need_the_file(make_t
     make_trainer(max_steps=2, limit_val_batches=0).fit(again, data, ckpt_path=tmp_path / "b.ckpt")
 
 
-# Compiling, plateaus, mistakes
-
-
-def test_compiling_trains_the_same_and_keeps_the_checkpoints_names(make_trainer, data, monkeypatch):
-    calls = []
-
-    def compiler(graph, inputs):
-        calls.append(graph)
-        return graph
-
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=compiler))
-    compiled, plain = (ImageRestorer(tiny(), compile=on) for on in (True, False))
-    for model in (compiled, plain):
-        make_trainer(max_steps=2, limit_val_batches=1).fit(model, data)
-    assert calls and compiled.state_dict().keys() == plain.state_dict().keys()
-    torch.testing.assert_close(compiled.network.tail.weight, plain.network.tail.weight)
+# Plateaus, mistakes
 
 
 def test_a_plateau_scheduler_steps_after_every_validation_and_at_no_other_time(make_trainer, data):
@@ -242,6 +227,5 @@ def test_mistakes_are_named(make_trainer, data):
     unknown = partial(lightning.pytorch.cli.ReduceLROnPlateau, monitor="val/psmr")
     with pytest.raises(UserError, match=r"val/psmr.*not logged"):
         make_trainer(max_epochs=1).fit(ImageRestorer(tiny(), scheduler=unknown), data)
-    for options in ({"schedule_every": "stp"}, {"l1": -1.0}):
-        with pytest.raises(UserError):
-            ImageRestorer(tiny(), **options)
+    with pytest.raises(UserError, match="schedule_every"):
+        ImageRestorer(tiny(), schedule_every="stp")

@@ -43,7 +43,6 @@ OPTIONS = {
     "stem": [1, 2, 4],
     "kernel_size": [1, 3, 5],
     "convs": [1, 3],
-    "blocks": [2],
     "widths": [[4], [3, 5, 4], [4, 4, 4, 4]],
     "dropout": [0.25],
     "stage_residual": [True],

@@ -3,7 +3,7 @@ import pytest
 import torch
 from skimage import color
 
-from project.networks.space import RGB, Lab
+from project.models.gan import RGB, Lab
 
 
 @pytest.fixture
