@@ -8,7 +8,6 @@ from functools import partial
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.optim import lr_scheduler as lrs
 
@@ -115,19 +114,6 @@ def test_stages_are_unfrozen_at_their_epochs(make_trainer, data):
     assert epochs.seen == {0: none, 1: none, 2: two, 3: all_three}
 
 
-@pytest.mark.parametrize("stop", [6, 12])  # six batches an epoch; within epochs: test_finetuning_runs
-def test_a_resumed_run_unfreezes_as_if_it_had_never_stopped(make_trainer, data, tmp_path, stop):
-    tuning = FineTuning(2, freeze_norms=True, unfreeze={1: 1, 2: 0}, encoder_rate=0.3, stage_decay=0.5)
-
-    def run(start: str | None = None) -> dict[str, torch.Tensor]:
-        saver = ModelCheckpoint(tmp_path / str(start is None), "{step}", save_top_k=-1, every_n_train_steps=1)
-        model = restorer(tuning, scheduler=partial(lrs.OneCycleLR, max_lr=0.02))
-        make_trainer(max_steps=18, callbacks=[saver], enable_checkpointing=True).fit(model, data, ckpt_path=start)
-        return model.network.state_dict()
-
-    assert not changes(run(), run(str(tmp_path / "True" / f"step={stop}.ckpt")))
-
-
 def test_each_stage_has_its_rate(make_trainer, data):
     model = restorer(FineTuning(encoder_rate=0.5, stage_decay=0.1), optimizer=partial(torch.optim.SGD, lr=0.1))
     data.batches = data.batches[:1]
@@ -185,14 +171,6 @@ def test_of_a_gan_the_generator_is_tuned(make_trainer, color_data):
     assert any(name.startswith("discriminator.") for name in changed)
     assert [group["lr"] for group in trainer.optimizers[0].param_groups] == pytest.approx([2e-4, 2e-5, 2e-5])
     assert [group["lr"] for group in trainer.optimizers[1].param_groups] == [2e-4]
-
-
-def test_a_copy_freezes_its_own_layers(make_trainer, data):
-    model = restorer(FineTuning("all", unfreeze={1: 0}), BackboneUNet("mobilenet_v3_small", "none", stages=2))
-    twin = copy.deepcopy(model)
-    make_trainer(max_epochs=2, limit_val_batches=0).fit(model, data)
-    assert trained(model) > trained(twin)
-    assert not twin.network.encoder.get_submodule("features.0.1").training
 
 
 @pytest.mark.parametrize(

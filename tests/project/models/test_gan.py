@@ -90,40 +90,51 @@ def plain_loop(
     optimizer=SGD,
     reconstruct=nn.functional.l1_loss,
     encode=lambda rgb: rgb,
+    dtype=None,
+    scaler=None,
 ):
     """Forward; the discriminator's step; the generator's step. Nothing is frozen: gradients not wanted are dropped."""
     _, discriminate, please = LOSSES[loss]
     g_optimizer, d_optimizer = optimizer(generator.parameters()), optimizer(discriminator.parameters())
     losses, scores = [], {}
     step = 0
+    scaler = scaler or torch.amp.GradScaler("cpu", enabled=False)
+
+    def run(function, *given):
+        with torch.autocast("cpu", dtype, enabled=dtype is not None, cache_enabled=False):
+            found = function(torch.cat(given, 1))
+        return [one.float() for one in found] if isinstance(found, list) else found.float()
+
     for epoch in range(epochs):
         alone = epoch < generator_epochs
         critic = generator_epochs <= epoch < generator_epochs + critic_epochs
         for batch in data.batches:
             condition, real = batch.input, encode(batch.target)
-            fake = generator(condition)
+            fake = run(generator, condition)
             if not alone and (critic or (step + 1) % generator_steps == 0):
                 d_optimizer.zero_grad()
-                r, f = (discriminator(torch.cat([condition, y], 1)) for y in (real, fake.detach()))
+                r, f = (run(discriminator, condition, y) for y in (real, fake.detach()))
                 d_loss = discriminate(r, f)
                 scores = {"train/score_real": r.mean().item(), "train/score_fake": f.mean().item()}
                 if loss == "wasserstein":
                     d_loss = d_loss + slope_penalty(discriminator, condition, real, fake.detach(), 4.0, step)
-                d_loss.backward()
-                d_optimizer.step()
+                scaler.scale(d_loss).backward()
+                scaler.step(d_optimizer)
+                scaler.update()
                 losses.append(d_loss.item())
             if not critic:
                 total = 3.0 * reconstruct(fake, real)
                 if not alone:
-                    *features, logits = discriminator.features(torch.cat([condition, fake], 1))
+                    *features, logits = run(discriminator.features, condition, fake)
                     total = total + 0.5 * please(logits)
                     if matching:
-                        *wanted, _ = discriminator.features(torch.cat([condition, real], 1))
+                        *wanted, _ = run(discriminator.features, condition, real)
                         distances = [(a - b.detach()).abs().mean() for a, b in zip(features, wanted, strict=True)]
                         total = total + matching * sum(distances) / len(distances)
                 g_optimizer.zero_grad()
-                total.backward()
-                g_optimizer.step()
+                scaler.scale(total).backward()
+                scaler.step(g_optimizer)
+                scaler.update()
                 losses.append(total.item())
             step += 1
     return losses, scores
@@ -277,36 +288,14 @@ def test_logs_are_written_when_lightning_writes_and_callbacks_get_every_batch(ma
     assert len(record.fake) == 9 and written == [pytest.approx(values) for values in record.fake[1::2]]
 
 
-# Lower precision
-
-
-def mixed_loop(generator, discriminator, data, dtype, scaler, epochs=2):
-    g_optimizer, d_optimizer = SGD(generator.parameters()), SGD(discriminator.parameters())
-    for batch in data.batches * epochs:
-        with torch.autocast("cpu", dtype, cache_enabled=False):
-            fake = generator(batch.input).float()
-            r, f = (discriminator(torch.cat([batch.input, y], 1)).float() for y in (batch.target, fake.detach()))
-        d_loss = ((r - 1) ** 2).mean() / 2 + (f**2).mean() / 2
-        d_optimizer.zero_grad()
-        scaler.scale(d_loss).backward()
-        scaler.step(d_optimizer)
-        scaler.update()
-        with torch.autocast("cpu", dtype, cache_enabled=False):
-            logits = discriminator(torch.cat([batch.input, fake], 1)).float()
-        total = 3 * (fake - batch.target).abs().mean() + 0.5 * ((logits - 1) ** 2).mean() / 2
-        g_optimizer.zero_grad()
-        scaler.scale(total).backward()
-        scaler.step(g_optimizer)
-        scaler.update()
-
-
 @pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed"])
 def test_mixed_precision_equals_a_plain_loop(make_trainer, color_data, precision):
     half = precision == "16-mixed"
     scaler = torch.amp.GradScaler("cpu", enabled=half, init_scale=1024.0, growth_interval=3)
     ours = networks()
     theirs = with_statistics(*ours, color_data)
-    mixed_loop(*theirs, color_data, torch.float16 if half else torch.bfloat16, scaler)
+    dtype = torch.float16 if half else torch.bfloat16
+    plain_loop(*theirs, color_data, loss="least squares", dtype=dtype, scaler=scaler)
     own = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=3) if half else None
     trainer = {"plugins": [MixedPrecision(precision, "cpu", own)]}
     options = {"adversarial": LeastSquares(), "channels_last": False}

@@ -9,10 +9,8 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 from torch.optim import lr_scheduler as lrs
-from torchmetrics.image import UniversalImageQualityIndex
 
 from project.models import Charbonnier, ImageRestorer, WarmupCosine
-from project.models.metrics import PSNR
 from project.models.schedules import warmup_cosine
 from project.networks import BackboneUNet, Normalized, UNet
 from workbench.errors import UserError
@@ -113,13 +111,6 @@ def test_test_scores_equal_numpy(make_trainer, data):
     assert {"test/ssim", "test/ssim_baseline"} < scores.keys()
 
 
-def test_statistics_reach_the_network_and_any_wrapped_one(make_trainer, data):
-    for network in (tiny(), Normalized(nn.Conv2d(3, 3, 1))):
-        make_trainer(max_steps=1, limit_val_batches=0).fit(ImageRestorer(network), data)
-        assert network.normalize_input.mean.flatten().tolist() == pytest.approx([0.4, 0.5, 0.6])
-        assert network.normalize_output.std.flatten().tolist() == pytest.approx([0.25] * 3)
-
-
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -142,12 +133,6 @@ def test_restore_and_predict_give_images(make_trainer, data):
     assert torch.equal(model.predict_step(images), restored)
     predicted = make_trainer().predict(model, data)
     assert torch.equal(predicted[1], model.restore(data.batches[1].input))
-
-
-def test_metrics_by_name_replace_the_default(make_trainer, data):
-    model = ImageRestorer(tiny(), metrics={"db": PSNR(), "uqi": UniversalImageQualityIndex()})
-    scores = make_trainer(limit_test_batches=1).test(model, data, verbose=False)[0]
-    assert set(scores) == {f"test/{n}" for n in ("loss", "db", "db_baseline", "uqi", "uqi_baseline")}
 
 
 def test_padding_batches_are_predicted_and_not_counted(make_trainer, data):

@@ -38,18 +38,6 @@ def test_the_shape_of_warmup_cosine(progress, warmup, final, cycles, factor):
     assert warmup_cosine(progress, warmup, final, cycles) == pytest.approx(factor)
 
 
-def test_rates_of_a_run_by_the_formula():
-    sgd = optimizer(0.5)
-    schedule = WarmupCosine(sgd, warmup=0.25, final=0.1, total_steps=8)
-    rates = []
-    for _ in range(9):
-        rates.append(sgd.param_groups[0]["lr"])
-        sgd.step()
-        schedule.step()
-    falling = [0.1 + 0.9 * (1 + math.cos(math.pi * (s / 8 - 0.25) / 0.75)) / 2 for s in range(2, 9)]
-    assert rates == pytest.approx([0.5 * f for f in (0.01, 0.505, *falling)])
-
-
 def test_impossible_arguments_are_refused():
     sgd = optimizer()
     schedule = WarmupCosine(sgd)

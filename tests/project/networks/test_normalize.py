@@ -16,16 +16,6 @@ def test_forward_and_inverse_equal_numpy():
     np.testing.assert_allclose(normalize.inverse(normalized).numpy(), image, atol=1e-6)
 
 
-def test_statistics_are_buffers_that_travel_in_the_state_dict_and_are_not_trained():
-    normalize = Normalize(2)
-    normalize.set([0.5, 0.25], 2.0)
-    other = Normalize(2)
-    other.load_state_dict(normalize.state_dict())
-    assert other.mean.flatten().tolist() == [0.5, 0.25]
-    assert other.std.flatten().tolist() == [2.0, 2.0]
-    assert not list(normalize.parameters())
-
-
 @pytest.mark.parametrize(("mean", "std", "message"), [([0.1, 0.2], 1.0, "2 values"), (0.0, [1.0, 0.0, 1.0], "above 0")])
 def test_impossible_statistics_are_refused(mean, std, message):
     with pytest.raises(UserError, match=message):
