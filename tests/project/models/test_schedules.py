@@ -51,19 +51,6 @@ def test_impossible_arguments_are_refused():
             make()
 
 
-def test_the_state_is_plain_and_resumes_where_it_was(tmp_path):
-    sgd = optimizer()
-    schedule = WarmupCosine(sgd)
-    schedule.progress = lambda: 0.5
-    sgd.step()
-    schedule.step()
-    torch.save(schedule.state_dict(), tmp_path / "state.pt")
-    other = WarmupCosine(optimizer())
-    other.progress = lambda: 0.6
-    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert other.last_epoch == 1 and other.progress() == 0.6
-
-
 # What a model's configure_optimizers returns
 
 
@@ -81,7 +68,6 @@ def describe(make, every="auto", steps=40, prefix=""):
         (partial(lrs.OneCycleLR, max_lr=0.1), "step"),
         (WarmupCosine, "step"),
         (partial(lrs.StepLR, step_size=2), "epoch"),
-        (partial(lrs.CosineAnnealingLR, T_max=5), "epoch"),
     ],
 )
 def test_each_scheduler_steps_as_it_is_meant_or_as_configured(make, interval):

@@ -1,16 +1,17 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from project.networks import Normalize, Normalized
 from project.networks.layers import (
     ConvBlock,
     LayerNorm2d,
     SelfAttention,
     activation_gain,
     initialize,
-    make_norm,
 )
 from workbench.errors import UserError
 
@@ -21,11 +22,6 @@ def test_layer_norm_normalizes_each_pixel_over_its_channels():
     torch.testing.assert_close(LayerNorm2d(3)(x), expected)
     x = x.contiguous(memory_format=torch.channels_last)
     assert LayerNorm2d(3)(x).is_contiguous(memory_format=torch.channels_last)
-
-
-@pytest.mark.parametrize(("channels", "groups"), [(32, 8), (12, 6), (7, 7), (22, 2), (1, 1)])
-def test_groups_divide_the_channels(channels, groups):
-    assert make_norm("group", channels).num_groups == groups
 
 
 @pytest.mark.parametrize("last", [True, False])
@@ -66,13 +62,6 @@ def test_initial_weights_spread_by_the_fans(scheme, gain, std):
     assert not conv.bias.any()
 
 
-def test_orthogonal_rows_are_orthonormal():
-    conv = nn.Conv2d(8, 16, 3)
-    initialize(conv, "orthogonal")
-    rows = conv.weight.flatten(1)
-    torch.testing.assert_close(rows @ rows.T, torch.eye(16), atol=1e-5, rtol=0)
-
-
 def test_each_tap_of_a_transposed_convolution_is_one_linear_map():
     torch.manual_seed(0)
     up = nn.ConvTranspose2d(64, 32, 2, stride=2)
@@ -90,3 +79,29 @@ def test_gains():
     assert {name: activation_gain(name) for name in gains} == pytest.approx(gains)
     with pytest.raises(UserError, match="Did you mean 'kaiming'"):
         initialize(nn.Conv2d(1, 1, 1), "kaming")
+
+
+# Normalization
+
+
+def test_forward_and_inverse_equal_numpy():
+    image = np.random.default_rng(0).random((2, 3, 5, 7), dtype=np.float32)
+    mean, std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
+    normalize = Normalize(3, mean, std)
+    expected = (image - np.reshape(mean, (1, 3, 1, 1))) / np.reshape(std, (1, 3, 1, 1))
+    normalized = normalize(torch.from_numpy(image))
+    np.testing.assert_allclose(normalized.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(normalize.inverse(normalized).numpy(), image, atol=1e-6)
+
+
+@pytest.mark.parametrize(("mean", "std", "message"), [([0.1, 0.2], 1.0, "2 values"), (0.0, [1.0, 0.0, 1.0], "above 0")])
+def test_impossible_statistics_are_refused(mean, std, message):
+    with pytest.raises(UserError, match=message):
+        Normalize(3).set(mean, std)
+
+
+def test_any_network_is_wrapped_between_the_two():
+    wrapped = Normalized(torch.nn.Conv2d(3, 2, 1, bias=False), 3, 2)
+    torch.nn.init.zeros_(wrapped.network.weight)
+    wrapped.normalize_output.set([0.25, 0.75], 0.1)
+    assert torch.equal(wrapped(torch.rand(1, 3, 4, 5))[0, :, 1, 2], torch.tensor([0.25, 0.75]))
