@@ -115,9 +115,12 @@ class Epochs(L.Callback):
 
 def test_stages_are_unfrozen_at_their_epochs(make_trainer, data):
     model, epochs = restorer(FineTuning("all", unfreeze={2: 1, 3: 0})), Epochs()
+    before = copy.deepcopy(model.network.state_dict())
     make_trainer(max_epochs=4, callbacks=[epochs]).fit(model, data)
     none, two, all_three = (False, False, False), (False, True, True), (True, True, True)
     assert epochs.seen == {0: none, 1: none, 2: two, 3: all_three}
+    changed = {name for name in changes(before, model.network.state_dict()) if name.endswith("weight")}
+    assert all(changed & stage(number, before).keys() for number in range(3)), "not optimized"
 
 
 def test_each_stage_has_its_rate(make_trainer, data):

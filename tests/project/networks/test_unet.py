@@ -111,7 +111,6 @@ def test_an_exported_graph_serves_every_size():
     [
         ({"activation": "rellu"}, "activation: 'rellu' is not known. Did you mean 'relu'"),
         ({"norm": "bacth"}, "Did you mean 'batch'"),
-        ({"up": "transpose"}, "Did you mean 'transposed'"),
         ({"kernel_size": 4, "convs": 0}, "stem must be at least 1\n- kernel_size must be odd"),
         ({"dropout": 1.0}, "dropout"),
         ({"widths": []}, "widths"),
