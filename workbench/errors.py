@@ -20,12 +20,6 @@ def find_user_error(error: BaseException | None) -> UserError | None:
     return error
 
 
-def refuse_faults(name: str, faults: list[str]) -> None:
-    """Raise a UserError that lists why something cannot be built, if there is any reason."""
-    if faults:
-        raise UserError("\n".join([f"{name} cannot be built:", *(f"- {fault}" for fault in faults)]))
-
-
 def one_line(error: Exception, length: int = 300) -> str:
     """An error's text on one line."""
     return (" ".join(str(error).split()) or type(error).__name__)[:length]

@@ -8,7 +8,7 @@ from skimage.color import lab2rgb
 from torch import Tensor, nn
 
 from project.inference.ensemble import GAIN, Ensemble, d4_inverse, d4_transform
-from project.networks.space import Lab
+from project.models.gan import Lab
 
 
 class Adds(nn.Module):
