@@ -162,6 +162,7 @@ _NOISE = re.compile(r"^\W*(Subtypes:|Errors:|Given value type|Expected a <class 
 _PLAIN = (
     (r"Type typing\.Callable.*? expects a function or a callable class: ", ""),
     (r"Expected a <class '([\w.]+)'>", r"expected \1"),
+    (r"Expected a typing\.Literal(\[.*?\])\. Got value: (.*)", r"expected one of \1, got \2"),
     (r"<class '([\w.]+)'>", r"\1"),
 )
 

@@ -484,5 +484,5 @@ def test_what_needs_all_weights_says_so():
         EMA().on_train_start(trainer, nn.Linear(1, 1))
     model = GANColorizer(UNet(widths=[4, 6]), PatchGAN(in_channels=4, width=4, layers=2), space="rgb")
     model._trainer = trainer
-    with pytest.raises(UserError, match=r"GANColorizer steps several.*\n.*configs/trainer/ddp.yaml"):
+    with pytest.raises(UserError, match=r"GAN steps several.*\n.*configs/trainer/ddp.yaml"):
         model.setup("fit")
