@@ -28,7 +28,7 @@ from workbench.findings.finding import Finding
 
 
 def prepare_for_check(data: Any) -> Finding | None:
-    """Have files that cannot be used, and gray images, become findings where a fit would end; the former's finding."""
+    """Have unusable files and gray images become findings where a fit would end; returns the former's, or None."""
     settings, cache = data.settings, Cache(data.cache_dir)
     entries = find_entries(settings.source, settings.root, settings.target_root, cache)
     _, bad = validate_images(
@@ -57,9 +57,6 @@ def signal_channels(data: Any) -> int:
 def is_colorization(context: CheckContext) -> bool:
     pairs = context.data.pairs
     return hasattr(context.model, "space") or hasattr(pairs, "hints") or bool(getattr(pairs, "keeps_lightness", False))
-
-
-# Files
 
 
 def thumbnails_of(context: CheckContext) -> Thumbnails:
@@ -168,7 +165,7 @@ class StatisticsNotFromTrain(FileCheck):
 
     code = "statistics-not-from-train"
     limit = 0.003  # on the scale of pixels in [0, 1], where all training images are measured
-    everything, sample = 60_000_000, 500  # up to so many pixels they are; of more, so many images
+    most = 500  # images that are measured
     advice = (
         "Mean or standard deviation are not those of the training images. Leave them to the data module: "
         "--data.input_range standardize; delete the cache (--data.cache_dir) where "
@@ -188,9 +185,8 @@ class StatisticsNotFromTrain(FileCheck):
         return self.judge(*max(measured, key=lambda entry: entry[0] / entry[1]))
 
     def _measure(self, store: PixelStore, total: int, side: str) -> tuple[Any, Any, float]:
-        """Mean and standard deviation of the first images, and how far off those of all ``total`` may be."""
-        whole = sum(store.width(number) * store.height(number) for number in range(total)) <= self.everything
-        chosen = range(total) if whole else np.linspace(0, total - 1, self.sample).astype(int).tolist()
+        """Mean and standard deviation of some of the first images, and how far off those of all may be."""
+        chosen = np.linspace(0, total - 1, min(total, self.most)).astype(int).tolist()
         moments = []
         for number in chosen:
             image = (store[number] if side == "input" else store.target(number)).reshape(-1, store.channels)
@@ -199,7 +195,7 @@ class StatisticsNotFromTrain(FileCheck):
         sizes, means, squares = map(np.array, zip(*moments, strict=True))
         mean, square = np.average(means, 0, sizes), np.average(squares, 0, sizes)
         # A sample's mean is off by the images' own differences; five standard errors are next to impossible.
-        error = 0.0 if whole else 5 * float(means.std(0).max()) / len(means) ** 0.5
+        error = 0.0 if len(chosen) == total else 5 * float(means.std(0).max()) / len(means) ** 0.5
         return mean, np.sqrt(np.maximum(square - mean**2, 0)), self.limit + error
 
     def _buffers(self, context: CheckContext) -> list[tuple[float, float, str]]:
@@ -213,9 +209,6 @@ class StatisticsNotFromTrain(FileCheck):
                 apart = np.abs(np.array(own) - np.array(wanted)).max()
                 found.append((float(apart), self.limit, context.main.full_name(name)))
         return found
-
-
-# Values
 
 
 def _outside(images: list[Tensor], margin: float = 0.25) -> tuple[float, float, str]:
@@ -311,7 +304,6 @@ class PretrainedRange(Check):
         "These images are darker or lighter than those that the weights were trained with, as drawings on white paper "
         "are. Let all of the encoder learn (finetune.freeze_stages: 0, freeze_norms: false)."
     )
-    advice_range = "It does nothing here: the network normalizes [0, 1] as its weights need. Leave it out."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         found = reaching(context, lambda name, module: name.rpartition(".")[2] == "normalize_encoder")
@@ -326,72 +318,55 @@ class PretrainedRange(Check):
         apart = ((mean.mean(0) - theirs) / spread).abs().max().item()
         if apart > self.unlike:
             return self.found(False, name, apart, self.unlike, self.advice_unlike)
-        if context.data.input_range == "minus_one_one":
-            return self.found(False, name, "data.input_range: minus_one_one", "standardize", self.advice_range)
         return self.passed(f"{told}, {apart:.2g} std off", f"0 to 1, {self.unlike} std")
-
-
-# Pairs
 
 
 class PairMisaligned(Check):
     """A target that shows another image than its input, or the same one rotated, mirrored or shifted.
 
-    Compared are the edges, whatever their colors: by the best correlation over all shifts, for the target as it is,
-    rotated and mirrored, and for other images' targets.
+    Compared are the edges, whatever their colors, by their correlation: fine ones over all shifts, and for the target
+    rotated and mirrored; fine and coarse ones, which stand out of noise, against other images' targets.
     """
 
     code = "pair-misaligned"
     level = Level.DATA
     implied_by = UNUSABLE_INPUT
     limit = 0.8  # how often, at least, a true pair is closer than a shuffled one; 0.5 is chance
+    legible = 0.75  # the same of an input's even and odd columns, below which its noise buries its edges
     changed = 0.15  # the share of pairs that may fit better rotated, mirrored or shifted by coincidence
     margin, least = 0.1, 0.3  # by how much better, and at least how high: of thousands of shifts some noise fits
-    # How unevenly edges are spread, at least: deviation against mean, in units of what noise has. Noise has edges
-    # everywhere: their strength over n channels follows a chi distribution of 2n, whose ratio is near 0.5 / sqrt(n).
-    busy = 1.3
-    near = 3  # pixels of 64 that input and target may be apart
     enough, most = 4, 96  # images
-    advice = (
-        "Input and target do not show the same. Give both files of a pair the same name under --data.root and "
-        "--data.target_root, and move both together in an augmentation or data.pairs of your own."
-    )
+    advice = "Input and target do not show the same. "
+    advice_files = "Give both files of a pair the same name under --data.root and --data.target_root."
+    advice_code = "In an augmentation or data.pairs of your own, move both together."
 
     def evaluate(self, context: CheckContext) -> Outcome:
-        inputs, targets = self._edges(context)
-        if len(inputs) < self.enough:
-            return self.skipped("too few images with edges to compare")
-        surface = correlation(inputs, targets)
-        own = self._at_home(surface)
-        shuffled = [correlation(inputs, targets.roll(n, 0)) for n in range(1, min(len(inputs), 6))]
-        closer = (own > torch.stack([self._at_home(other) for other in shuffled])).float().mean().item()
-        how, share = self._changed(inputs, targets, own, surface)
-        if share > self.changed:
-            return self.found(True, f"{share:.0%} of the pairs", f"fit better {how}", f"at most {self.changed:.0%}")
-        if closer < self.limit:
-            spread = inputs.flatten(1).std(1) / inputs.flatten(1).mean(1).clamp_min(1e-8)
-            if spread.median().item() * 2 * context.data.signal_channels**0.5 < self.busy:
-                return self.skipped("the inputs are too noisy to compare their edges")
-            return self.found(True, "training pairs", closer, self.limit)
-        return self.passed(closer, self.limit)
-
-    def _edges(self, context: CheckContext) -> tuple[Tensor, Tensor]:
-        """Maps of the edges of inputs and targets, (N, 64, 64); images next to without edges are left out."""
         batches = [batch for batch in context.batches if batch.target.ndim == 4]
-        if not batches:
-            return torch.empty(0), torch.empty(0)
-        inputs = torch.cat([edges(context.signal(b.input, b).float()) for b in batches])[: self.most]
-        targets = torch.cat([edges(b.target.float()) for b in batches])[: self.most]
-        strength = targets.flatten(1).std(1)
-        kept = (strength > 0.3 * strength.median()) & (strength > 1e-4)
-        return inputs[kept], targets[kept]
+        inputs = [context.signal(batch.input, batch).float() for batch in batches]
+        targets = [batch.target.float() for batch in batches]
+        fine = edges(targets)[: self.most]
+        strength = fine.flatten(1).std(1)
+        kept = (strength > 0.3 * strength.median()) & (strength > 1e-4)  # the others are next to without edges
+        if int(kept.sum()) < self.enough:
+            return self.skipped("too few images with edges to compare")
 
-    def _at_home(self, surface: Tensor) -> Tensor:
-        """The correlation where both lie upon each other, but for a few pixels."""
-        near = [*range(self.near + 1), *range(-self.near, 0)]
-        return surface[:, near][:, :, near].flatten(1).amax(1)
+        def edges_of(images: list[Tensor], blur: int) -> Tensor:
+            return edges(images, blur)[: self.most][kept]
 
-    def _changed(self, inputs: Tensor, targets: Tensor, own: Tensor, surface: Tensor) -> tuple[str, float]:
+        advice = self.advice + (self.advice_files if context.data.settings.target_root else self.advice_code)
+        how, share = self._changed(edges_of(inputs, FINE), fine[kept])
+        if share > self.changed:
+            limit = f"at most {self.changed:.0%}"
+            return self.found(True, f"{share:.0%} of the pairs", f"fit better {how}", limit, advice)
+        closer = max(closer_than_shuffled(edges_of(inputs, blur), edges_of(targets, blur)) for blur in (FINE, COARSE))
+        if closer >= self.limit:
+            return self.passed(closer, self.limit)
+        halves = [[image[..., start::2] for image in inputs] for start in (0, 1)]
+        if closer_than_shuffled(*(edges_of(half, COARSE) for half in halves)) < self.legible:
+            return self.skipped("the inputs are too noisy to compare their edges")
+        return self.found(True, "training pairs", closer, self.limit, advice)
+
+    def _changed(self, inputs: Tensor, targets: Tensor) -> tuple[str, float]:
         """Which change of the target makes the most pairs fit better, and how many fit better by any."""
         changes = {
             "mirrored": targets.flip(2),
@@ -401,17 +376,24 @@ class PairMisaligned(Check):
             "rotated by 270 degrees": targets.rot90(3, (1, 2)),
             "transposed": targets.transpose(1, 2),
         }
+        surface = correlation(inputs, targets)
+        own = in_place(surface)
         fits = {"shifted": surface.flatten(1).amax(1)}
-        fits |= {name: self._at_home(correlation(inputs, changed)) for name, changed in changes.items()}
+        fits |= {name: in_place(correlation(inputs, changed)) for name, changed in changes.items()}
         best = torch.stack(list(fits.values()))
         better = (best > own + self.margin) & (best > self.least)
         return list(fits)[int(better.float().mean(1).argmax())], better.any(0).float().mean().item()
 
 
-def edges(images: Tensor, side: int = 64) -> Tensor:
-    """(B, C, H, W) -> the strength of the edges, (B, 64, 64), whatever their direction and color."""
-    small = F.interpolate(images, (side, side), mode="area")
-    small = F.avg_pool2d(F.pad(small, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+FINE, COARSE = 3, 13  # pixels of 64 that are averaged before edges are looked for
+
+
+def edges(batches: list[Tensor], blur: int = FINE, side: int = 64) -> Tensor:
+    """Batches (B, C, H, W), N images in all -> the strength of their edges in any direction and color, (N, 64, 64)."""
+    if not batches:
+        return torch.empty(0, side, side)
+    small = torch.cat([F.interpolate(images, (side, side), mode="area") for images in batches])
+    small = F.avg_pool2d(F.pad(small, 4 * [blur // 2], mode="replicate"), blur, stride=1)
     across = F.pad(small[:, :, :, 2:] - small[:, :, :, :-2], (1, 1, 0, 0))
     down = F.pad(small[:, :, 2:] - small[:, :, :-2], (0, 0, 1, 1))
     return (across.square() + down.square()).sum(1).sqrt()
@@ -422,6 +404,19 @@ def correlation(one: Tensor, other: Tensor) -> Tensor:
     one, other = (m - m.mean((1, 2), keepdim=True) for m in (one, other))
     product = torch.fft.irfft2(torch.fft.rfft2(one) * torch.fft.rfft2(other).conj(), s=one.shape[-2:])
     return product / (one.flatten(1).norm(dim=1) * other.flatten(1).norm(dim=1)).clamp_min(1e-8)[:, None, None]
+
+
+def in_place(surface: Tensor, near: int = 3) -> Tensor:
+    """The correlation where both lie upon each other, but for a few pixels of 64."""
+    shifts = [*range(near + 1), *range(-near, 0)]
+    return surface[:, shifts][:, :, shifts].flatten(1).amax(1)
+
+
+def closer_than_shuffled(inputs: Tensor, targets: Tensor) -> float:
+    """How often an image is closer to its own target than to another's; 0.5 is chance."""
+    own = in_place(correlation(inputs, targets))
+    others = [in_place(correlation(inputs, targets.roll(n, 0))) for n in range(1, min(len(inputs), 6))]
+    return (own > torch.stack(others)).float().mean().item()
 
 
 class TargetGray(Check):
