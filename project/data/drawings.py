@@ -36,7 +36,7 @@ def draw(number: int, size: int = 96) -> tuple[bytes, bytes]:
     from dicebear import Avatar
 
     random = Random(number)
-    free = [_any_color(random) for _ in range(7)]
+    free = [_any_color(random) for _ in range(7)]  # light enough not to be taken for ink
     skin, hair = random.choice(SKIN), random.choice([*HAIR, *free[:4]])
     fills = {"skin": skin, "base": skin, "hair": hair, "headContrast": hair, "glasses": "000000"}
     fills |= {"shirt": free[4], "clothing": free[4], "earring": free[5]}
@@ -94,7 +94,6 @@ class Drawings(Dataset):
 
 
 def _any_color(random: Random) -> str:
-    """Light enough not to be taken for ink."""
     channels = colorsys.hsv_to_rgb(random.random(), random.uniform(0.15, 0.9), random.uniform(0.45, 1))
     return bytes(round(255 * channel) for channel in channels).hex()
 

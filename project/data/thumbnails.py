@@ -13,10 +13,10 @@ from PIL import Image
 SIDE = 32
 COMPARED = 16  # pixels a side that images are compared at: what a lossy format does to edges is averaged out
 MAX_IMAGES, MAX_SECONDS = 2500, 25.0
+# Least and largest distance (root mean square, against the contrast) below which two images are taken for copies:
+# between these a quarter of what the third nearest neighbor of an image is away, the median over all images. Drawings
+# and digits resemble each other more than photographs do.
 DISTANCE = (0.05, 0.2)
-"""Least and largest distance (root mean square, against the contrast) below which two images are taken for copies:
-between these a quarter of what the third nearest neighbor of an image is away, the median over all images. Drawings
-and digits resemble each other more than photographs do."""
 
 Name = tuple[str, str]  # an image's, and its split's
 

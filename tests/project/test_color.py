@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from skimage import color
 
-from project.color import gray, lab_to_rgb, lightness_to_gray, rgb_to_lab
+from project.color import gray, lab_to_rgb, rgb_to_lab
 from workbench.errors import UserError
 
 
@@ -38,14 +38,6 @@ def test_rgb_of_lab_is_scikit_images_also_outside_the_screens_colors():
     assert rgb.dtype == torch.float32
     assert (expected == 0).any() and (expected == 1).any()
     assert np.allclose(rgb[0].permute(1, 2, 0).numpy(), expected, atol=2e-3)
-
-
-def test_lightness_alone_is_scikit_images_too():
-    lightness = np.linspace(0, 100, 2 * 9 * 11).reshape(2, 1, 9, 11)
-    expected = color.lab2rgb(np.stack([lightness, *[np.zeros_like(lightness)] * 2], axis=-1))
-    found = lightness_to_gray(torch.from_numpy(lightness).float())
-    assert found.shape == (2, 1, 9, 11) and found.min() == 0
-    assert np.allclose(found.numpy()[..., None], expected, atol=1e-3)
 
 
 def test_gray_is_pillows():

@@ -76,8 +76,8 @@ class GaussianNoise(Noise):
             noise = np.random.RandomState(0).normal(0, low / 255, clean.shape)
             noisy.append(torch.from_numpy((clean + noise).transpose(2, 0, 1)))
         degraded = torch.stack(noisy).float().to(image.device)
-        sigma = torch.full((len(image), 1, 1, 1), low / 255, device=image.device)
-        return Batch(_stack(degraded, self._map(sigma, image)), image, degraded, index)
+        extra = self._map(image.new_full((len(image), 1, 1, 1), low / 255), image)
+        return Batch(_stack(degraded, extra), image, degraded, index)
 
     def _map(self, sigma: Tensor, image: Tensor) -> Tensor | None:
         return sigma.expand(-1, 1, *image.shape[2:]) if self.noise_map else None

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from project.data.pairs import NoHints, PaletteHints, SpatialHints
+from project.data.pairs import Hints, PaletteHints, SpatialHints
 from project.inference.hints import (
     EXAMPLE,
     DoneLog,
@@ -186,13 +186,13 @@ NOTHING, POINTS, PALETTE = HintRequest(), HintRequest(hints={}), HintRequest(pal
         (None, POINTS, "--hints does not suit this network, which does not color"),
         (None, PALETTE, "does not color"),
         (None, HintRequest(size=0), "--size does not suit"),
-        (NoHints(), POINTS, "--hints does not suit this network, which was trained without hints"),
-        (NoHints(), PALETTE, "was trained without hints"),
+        (Hints(), POINTS, "--hints does not suit this network, which was trained without hints"),
+        (Hints(), PALETTE, "was trained without hints"),
         (SpatialHints(), PALETTE, ": --hints FILE, as {"),
         (PaletteHints(colors=3), POINTS, '--palette "#ff8800'),
         (PaletteHints(colors=2), PALETTE, "at most 2 colors"),
-        *((trained, NOTHING, None) for trained in (None, NoHints(), SpatialHints(), PaletteHints(colors=3))),
-        (NoHints(), HintRequest(size=0), None),
+        *((trained, NOTHING, None) for trained in (None, Hints(), SpatialHints(), PaletteHints(colors=3))),
+        (Hints(), HintRequest(size=0), None),
         (SpatialHints(), POINTS, None),
         (PaletteHints(colors=3), PALETTE, None),
     ],

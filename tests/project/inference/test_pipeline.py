@@ -9,7 +9,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 from torch import nn
 
-from project.data.pairs import GrayToColor, LinesToColor, NoHints, PaletteHints, SpatialHints
+from project.data.pairs import GrayToColor, Hints, LinesToColor, PaletteHints, SpatialHints
 from project.inference import pipeline
 from project.inference.hints import Hint
 from project.inference.image_files import ImageFile
@@ -292,7 +292,7 @@ def test_a_palette_is_the_same_everywhere():
     assert planes[4:7, 0, 0].tolist() == [1, 1, 1]
 
 
-@pytest.mark.parametrize("hints", [NoHints(), SpatialHints(), PaletteHints(colors=2)])
+@pytest.mark.parametrize("hints", [Hints(), SpatialHints(), PaletteHints(colors=2)])
 def test_without_hints_their_planes_are_empty(hints):
     network = colorizer(GrayToColor(hints))
     network(smooth(40, 70, 1))
