@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from project.data.pairs import Coloring
+from project.networks.normalize import Normalize
 
 GAP, LINE = 6, 18  # pixels between images, and of a line of text
 LEGIBLE = 128  # pixels that small images are enlarged to, as far as whole multiples go
@@ -66,19 +67,24 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
-def draw_histogram(views: dict[str, Tensor], path: Path) -> None:
-    """Write the histogram of what a network gets, which shows a forgotten or repeated scaling.
+@torch.no_grad()
+def draw_histogram(values: Tensor, normalize: Normalize | None, channels: int, path: Path) -> None:
+    """Write the histogram of an input (B, C, H, W), before and after normalization: it shows a scaling too many.
 
     Args:
-        views: title and values of each, (B, C, H, W), such as before and after normalization.
+        values: of which the first `channels` are shown: hints lie behind them.
+        normalize: what the network does to all of them first.
         path: the PNG file.
     """
+    views = {"pixels": values}
+    if normalize is not None and normalize.mean.shape[1] == values.shape[1]:
+        views["as the network sees them"] = normalize(values)
     figure = new_figure(5 * len(views), 3.6)
     panels = figure.subplots(1, len(views), squeeze=False)[0]
-    for panel, (title, values) in zip(panels, views.items(), strict=True):
-        names = ["gray"] if values.shape[1] < 3 else ["red", "green", "blue"]
-        for name, pixels in zip_longest(names, values.detach().float().cpu().transpose(0, 1).flatten(1)):
-            label = name and f"{name}: mean {pixels.mean():.2f}, std {pixels.std():.2f}"  # none for a noise map
+    names = ["gray"] if channels < 3 else ["red", "green", "blue"]  # behind them a map of the noise, without a name
+    for panel, (title, view) in zip(panels, views.items(), strict=True):
+        for name, pixels in zip_longest(names, view[:, :channels].float().cpu().transpose(0, 1).flatten(1)):
+            label = name and f"{name}: mean {pixels.mean():.2f}, std {pixels.std():.2f}"
             panel.hist(pixels.numpy(), bins=100, histtype="step", label=label, color=f"tab:{name or 'olive'}")
         # Logarithmic: white paper would bury the ink.
         panel.set(xlabel="value", ylabel="pixels", yscale="log", title=f"first training batch, {title}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from PIL import Image
 from torch import Tensor
@@ -55,14 +54,9 @@ class Samples(Callback):
         path = sample_path(trainer, "input_histogram.png")
         if path is None or getattr(getattr(batch, "input", None), "ndim", 0) != 4:
             return
-        views = {"pixels": batch.input}
-        normalize = input_normalization(pl_module)
-        if normalize is not None and normalize.mean.shape[1] == batch.input.shape[1]:
-            with torch.no_grad():
-                views["normalized"] = normalize(batch.input)
-        if hint_pairs(trainer.datamodule):
-            views = {name: view[:, :1] for name, view in views.items()}  # the condition alone
-        draw_histogram(views, path)
+        pairs = hint_pairs(trainer.datamodule)
+        channels = batch.input.shape[1] - (pairs.hints.channels if pairs else 0)
+        draw_histogram(batch.input, input_normalization(pl_module), channels, path)
         log_image(trainer, "input/histogram", path)
 
     def on_validation_batch_end(

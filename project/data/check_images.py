@@ -28,9 +28,7 @@ def draw_batches(context: CheckContext, folder: Path) -> list[Path]:
     for name, image in images.items():
         image.save(folder / f"{name}.png")
     normalize = input_normalization(context.main.module)
-    views = {"pixels": first.input} | ({"as the network sees them": normalize(first.input)} if normalize else {})
-    views = {name: view[:, : context.data.signal_channels] for name, view in views.items()}
-    draw_histogram(views, folder / "input_histogram.png")
+    draw_histogram(first.input, normalize, context.data.signal_channels, folder / "input_histogram.png")
     return [folder / f"{name}.png" for name in (*images, "input_histogram")]
 
 

@@ -87,9 +87,9 @@ class Drawings(Dataset):
             for part in ("lines", "colors"):
                 (temporary / part).mkdir()
             (temporary / "CREDITS").write_text(credits + "\n", encoding="utf-8")
-            for number, (lines, colors) in enumerate(with_progress(drawn, self.count, "Drawing characters")):
-                (temporary / "lines" / f"{number:04d}.png").write_bytes(lines)
-                (temporary / "colors" / f"{number:04d}.png").write_bytes(colors)
+            for number, pair in enumerate(with_progress(drawn, self.count, "Drawing characters")):
+                for part, png in zip(("lines", "colors"), pair, strict=True):
+                    (temporary / part / f"{number:04d}.png").write_bytes(png)
         rank_zero_print(f"{self.count} drawings are now in {self.folder}. Credits:\n{credits}")
 
 

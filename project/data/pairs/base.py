@@ -56,8 +56,6 @@ class PairedInput(PairMaker):
     uses_target = "required"
 
     def __call__(self, image: Tensor, target: Tensor | None, index: Tensor, seed: Tensor, training: bool) -> Batch:
-        if target is None:
-            raise UserError("data.pairs PairedInput needs two folders: set --data.target_root FOLDER as well.")
         return Batch(image, target, image, index, seed)
 
 

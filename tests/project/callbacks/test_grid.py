@@ -21,6 +21,7 @@ from project.callbacks.grid import (
     zoom_for,
 )
 from project.data.batch import Batch
+from project.networks import Normalize
 
 
 def rand(*shape: int) -> torch.Tensor:
@@ -83,21 +84,21 @@ def panels(monkeypatch) -> list:
     return found
 
 
-def texts(panel) -> list[str]:
-    return [text.get_text() for text in panel.get_legend().get_texts()]
-
-
 @pytest.mark.parametrize(
-    ("channels", "listed"),
-    [(1, ["gray"]), (2, ["gray"]), (4, ["red", "green", "blue"]), (33, ["red", "green", "blue"])],
+    ("channels", "shown", "listed"),
+    [(1, 1, ["gray"]), (5, 1, ["gray"]), (4, 4, ["red", "green", "blue"]), (33, 33, ["red", "green", "blue"])],
 )
-def test_every_channel_has_a_curve_and_the_legend_stays_short(tmp_path, panels, channels, listed):
-    values = rand(2, channels, 9, 7)
-    draw_histogram({"pixels": values, "normalized": 2 * values}, tmp_path / "a.png")
-    assert Image.open(tmp_path / "a.png").size[0] > 300
-    panel, normalized = panels
-    assert [text.partition(":")[0] for text in texts(panel)] == listed
-    assert len(panel.patches) == channels
+def test_every_channel_but_hints_has_a_curve_and_the_legend_stays_short(tmp_path, panels, channels, shown, listed):
+    values, path = rand(2, channels, 9, 7), tmp_path / "a.png"
+    draw_histogram(values, Normalize(channels, [0.5] * channels, [0.5] * channels), shown, path)
+    assert Image.open(path).size[0] > 300
+    assert [len(panel.patches) for panel in panels] == [shown, shown]
     first = values[:, 0].numpy()
-    assert texts(panel)[0].endswith(f": mean {first.mean():.2f}, std {first.std(ddof=1):.2f}")
-    assert texts(normalized)[0].endswith(f": mean {2 * first.mean():.2f}, std {2 * first.std(ddof=1):.2f}")
+    for panel, values in zip(panels, (first, 2 * first - 1), strict=True):
+        texts = [text.get_text() for text in panel.get_legend().get_texts()]
+        assert [text.partition(":")[0] for text in texts] == listed
+        assert texts[0].endswith(f": mean {values.mean():.2f}, std {values.std(ddof=1):.2f}")
+    panels.clear()
+    draw_histogram(rand(2, 3, 9, 7), Normalize(channels, [0.5] * channels, [0.5] * channels), 3, path)
+    draw_histogram(rand(2, 3, 9, 7), None, 3, path)
+    assert len(panels) == 2  # a normalization of other channels is left out

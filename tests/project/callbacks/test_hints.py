@@ -21,7 +21,6 @@ from project.callbacks.hints import Hints
 from project.data.batch import Batch
 from project.data.pairs import Coloring, GaussianNoise, GrayToColor, PaletteHints, SpatialHints
 from project.data.pairs import Hints as HintPlanes
-from project.models.metrics import PSNR, as_saved
 from workbench.errors import UserError
 
 
@@ -170,27 +169,6 @@ def test_padding_is_not_counted(tmp_path):
 def test_a_palette_is_tested_with_as_many_colors_as_it_holds(tmp_path):
     _test(tmp_path, Gray(Counting(slots=5)), Hints())
     assert [row["hints"] for row in _rows(tmp_path)] == ["0", "1", "2", "5"]
-
-
-class Painting(Model):
-    """Paints the mean of the hints that a place has, and leaves the others as they are."""
-
-    def forward(self, image):
-        hints = image[:, 1:].unflatten(1, (-1, 4))
-        known = hints[:, :, 3:].sum(1)
-        return torch.where(known > 0, hints[:, :, :3].sum(1) / known.clamp_min(1), image[:, :1])
-
-
-@pytest.mark.parametrize("kind", [SpatialHints, PaletteHints])
-def test_the_curve_is_what_tests_at_each_count_would_say(tmp_path, kind):
-    _test(tmp_path, GrayToColor(hints=kind(eval_count=1)), Hints(counts=(0, 2, 3)), model=Painting())
-    rows = _rows(tmp_path)
-    for row in rows:
-        pairs, psnr = GrayToColor(hints=kind(eval_count=int(row["hints"]))), PSNR()
-        for batch in _batches(pairs):
-            psnr.update(as_saved(Painting()(batch.input)), batch.target)
-        assert float(row["psnr"]) == pytest.approx(float(psnr.compute()), abs=1e-3)
-    assert len({row["psnr"] for row in rows}) == 3
 
 
 @pytest.mark.parametrize("case", ["no hints", "no pair maker", "no counts", "no images", "another model"])

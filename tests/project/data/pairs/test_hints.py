@@ -27,14 +27,6 @@ def plain(most=100, drop=(0.0, 0.0), noise=0.0, **options):
     return hints
 
 
-def test_no_hints(images):
-    image, hints = images(), Hints()
-    with pytest.raises(UserError, match="no color hints"):
-        hints.from_points(7, 9, [Point(1, 2, (0, 0, 0))])
-    condition = image[:, :1]
-    assert torch.equal(hints.preview(hints(image, SEED, True), condition), condition.expand(-1, 3, -1, -1))
-
-
 @pytest.mark.parametrize("hints", ALL)
 @pytest.mark.parametrize("size", [(40, 56), (5, 3)])
 def test_planes_have_the_images_sides_and_range(images, hints, size):
@@ -125,15 +117,17 @@ def test_noise_of_colors():
     assert torch.corrcoef(colors.flatten(0, 1).T).fill_diagonal_(0).abs().max() < 0.03
 
 
-def test_evaluations_hints_are_the_first_of_more(images):
+def test_evaluations_hints_are_exact_and_the_first_of_more(images):
     image, seed = images(size=(200, 300)), torch.tensor([3, 2**62, 5, 2**63 - 1])
-    planes = [plain(eval_patch=1).deterministic(image, seed, count) for count in (0, 1, 10, 128, 129, 300)]
+    faulty = plain(eval_patch=1, none=1.0, noise=1.0, drop=(1.0, 1.0), most=1)  # in training
+    planes = [faulty.deterministic(image, seed, count) for count in (0, 1, 10, 128, 129, 300)]
     assert not planes[0].any()
     for few, more in itertools.pairwise(planes):
         held = few[:, 3:].bool().expand_as(few)
         assert torch.equal(few[held], more[held])
-    found = [part[:, 3].sum((1, 2)) for part in planes]
-    assert all((less < more).all() for less, more in itertools.pairwise(found))
+        assert (few[:, 3].sum((1, 2)) < more[:, 3].sum((1, 2))).all()
+    held = planes[-1][:, 3:].bool()
+    torch.testing.assert_close(planes[-1][:, :3], image * held, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -250,11 +244,6 @@ def test_one_exact_hint_is_the_mean_of_its_square(images):
         assert not colors[:, mask == 0].any()
 
 
-def test_exact_hints_have_none_of_trainings_faults(images):
-    faulty = plain(none=1.0, noise=1.0, drop=(1.0, 1.0), most=1)
-    assert torch.equal(faulty(images(), SEED, False), plain()(images(), SEED, False))
-
-
 def test_training_with_every_pixel_with_none_and_with_some(images):
     image = images()
     whole = SpatialHints(none=0.0, all=1.0)(image, SEED, True)
@@ -282,6 +271,7 @@ def test_hints_given_by_hand():
 POINTS = [
     *[(SpatialHints(), place, (0, 0, 0), "Hint 2 lies at x") for place in ((30, 5), (5, 20), (-0.5, 5), (np.nan, 5))],
     *[(SpatialHints(), (3, 4), color, "Hint 2 has the color") for color in ((0.1, 0.2), (255, 0, 0), (-0.1, 0, 0))],
+    (Hints(), (3, 4), (0, 0, 0), "no color hints"),
     (PaletteHints(), (3, 4), (0.1, 0.2, 1.5), "Hint 2 has the color"),
     (PaletteHints(1), (3, 4), (0, 0, 0), r"has 2 colors, .* at most 1 \(data\.pairs\.hints\.colors"),
 ]
