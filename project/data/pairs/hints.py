@@ -157,24 +157,16 @@ class SpatialHints(HintSampling):
                 raise UserError(
                     f"Hint {number} lies at x {x:g}, y {y:g}: outside the image of {width} x {height} pixels."
                 )
-        colors = _colors_of(points)
         side = torch.full((1, len(points)), min(self.eval_patch, height, width))
         center = torch.tensor([[point.y, point.x] for point in points]).view(1, len(points), 2).floor().long()
         free = torch.tensor([height, width]) - side[..., None]
         top, left = (center - side[..., None] // 2).clamp(min=0).minimum(free).unbind(-1)
         patches = Patches(top, left, side, torch.ones_like(side).bool(), self.eval_patch)
-        return render(colors, patches, (height, width))
+        return self.planes(_colors_of(points), patches, (height, width))
 
     def preview(self, planes: Tensor, condition: Tensor) -> Tensor:
-        """The hints over the pale condition: a little larger than they are and with a rim, so that they stand out."""
-        colors, mask = planes[:, :3], planes[:, 3:]
-        grow = max(1, max(planes.shape[2:]) // 64)
-        larger, rim = (F.max_pool2d(mask, 2 * by + 1, stride=1, padding=by) for by in (grow, grow + 1))
-        # Where a hint has grown it has the mean color of what it has grown from.
-        near = [F.avg_pool2d(plane, 2 * grow + 1, stride=1, padding=grow) for plane in (colors * mask, mask)]
-        grown = torch.where(mask > 0, colors, near[0] / near[1].clamp_min(1e-6))
-        pale = (0.5 + 0.5 * condition).expand(-1, 3, -1, -1)
-        return torch.where(larger > 0, grown, pale * (1 - rim)).clamp(0, 1)
+        """The hints over the pale condition."""
+        return torch.where(planes[:, 3:] > 0, planes[:, :3], 0.5 + 0.5 * condition)
 
 
 class PaletteHints(HintSampling):
@@ -201,8 +193,8 @@ class PaletteHints(HintSampling):
                 f"The palette has {len(points)} colors, and this model takes at most {self.slots} "
                 "(data.pairs.hints.colors of its training)."
             )
-        colors = _colors_of(points)
-        return self._slots(colors, torch.ones_like(colors[..., 0]).bool(), (height, width))
+        present = torch.ones(1, len(points), dtype=torch.bool)
+        return self._slots(_colors_of(points), present, (height, width))
 
     def planes(self, colors: Tensor, patches: Patches, size: tuple[int, int]) -> Tensor:
         return self._slots(colors, patches.present, size)
@@ -214,12 +206,12 @@ class PaletteHints(HintSampling):
         column = planes[..., 0, 0].unflatten(1, (self.slots, 4))[:, slot].transpose(1, 2)  # (B, 4, W)
         strip = torch.arange(height, device=planes.device) >= height - max(1, height // 6)
         shown = strip[:, None] & (column[:, 3:, None] > 0)
-        return torch.where(shown, column[:, :3, None], condition.expand(-1, 3, -1, -1)).clamp(0, 1)
+        return torch.where(shown, column[:, :3, None], condition).clamp(0, 1)
 
     def _slots(self, colors: Tensor, present: Tensor, size: tuple[int, int]) -> Tensor:
         light = gray(colors.transpose(1, 2)[..., None])[:, 0, :, 0].masked_fill(~present, 2.0)  # absent: after white
         order = light.argsort(dim=1, stable=True)
-        table = torch.cat([colors, torch.ones_like(colors[..., :1])], dim=2) * present[..., None]
+        table = F.pad(colors, (0, 1), value=1.0) * present[..., None]
         table = table.gather(1, order[..., None].expand(-1, -1, 4))
         table = F.pad(table, (0, 0, 0, self.slots - table.shape[1]))
         return table.flatten(1)[..., None, None].expand(-1, -1, *size)

@@ -149,32 +149,20 @@ def test_impossible_arguments(options, message):
 # Squares
 
 
-def squares(seed=0, batch=3, number=30, sides=(1, 9)):
-    """Many squares that overlap, about a third of them absent."""
-    generator = np.random.default_rng(seed)
-    side = generator.integers(sides[0], sides[1] + 1, (batch, number))
+def squares():
+    """Thirty squares in each of three images that overlap, about a third of them absent."""
+    generator = np.random.default_rng(0)
+    side = generator.integers(1, 10, (3, 30))
     corners = [generator.integers(0, length - side + 1) for length in SIZE]
-    present = generator.random((batch, number)) < 0.7
-    return Patches(*map(torch.from_numpy, (*corners, side, present)), sides[1])
+    present = generator.random(side.shape) < 0.7
+    return Patches(*map(torch.from_numpy, (*corners, side, present)), 9)
 
 
 def loop(patches):
     """(image, number, rows, columns) of every square that is present."""
-    for image in range(len(patches.top)):
-        for number in range(patches.top.shape[1]):
-            if patches.present[image, number]:
-                top, left, side = (int(part[image, number]) for part in patches[:3])
-                yield image, number, slice(top, top + side), slice(left, left + side)
-
-
-@pytest.mark.parametrize(("sides", "tolerance"), [((1, 9), 1e-6), ((1, 1), 0)])
-def test_mean_colors_are_those_of_a_loop(images, sides, tolerance):
-    image, patches = images(count=3, size=SIZE), squares(sides=sides)
-    colors = mean_colors(image, patches)
-    assert colors.shape == (3, 30, 3) and colors.dtype == torch.float32
-    for one, number, rows, columns in loop(patches):
-        expected = image[one, :, rows, columns].double().numpy().mean((1, 2))
-        assert np.allclose(colors[one, number].numpy(), expected, rtol=0, atol=tolerance)
+    for image, number in patches.present.nonzero().tolist():
+        top, left, side = (int(part[image, number]) for part in patches[:3])
+        yield image, number, slice(top, top + side), slice(left, left + side)
 
 
 def test_the_largest_square_of_white_is_white():
@@ -185,12 +173,14 @@ def test_the_largest_square_of_white_is_white():
     assert torch.allclose(mean_colors(dark, patches) * 65535, torch.ones(1, 1, 3))
 
 
-def test_the_later_square_lies_on_top():
-    patches = squares()
-    colors = torch.rand(3, 30, 3)
+def test_a_squares_color_is_its_mean_and_the_later_lies_on_top():
+    patches, colors = squares(), torch.rand(3, 30, 3)
     expected = np.zeros((3, 4, *SIZE), np.float32)
-    covered = 0
+    covered, image = 0, torch.rand(3, 3, *SIZE)
+    means = mean_colors(image, patches)
     for one, number, rows, columns in loop(patches):
+        mean = image[one, :, rows, columns].double().mean((1, 2))
+        torch.testing.assert_close(means[one, number].double(), mean, rtol=0, atol=1e-5)
         covered += int(expected[one, 3, rows, columns].sum())
         expected[one, :3, rows, columns] = colors[one, number].numpy()[:, None, None]
         expected[one, 3, rows, columns] = 1
@@ -284,14 +274,12 @@ def test_impossible_points(hints, place, color, message):
 
 
 def test_hints_are_shown_over_the_pale_condition(images):
-    hints = SpatialHints(eval_patch=2)
-    condition = torch.zeros(1, 1, 20, 30)
-    shown = hints.preview(hints.from_points(20, 30, [Point(10, 8, (1.0, 0.5, 0.0))]), condition)[0]
-    assert shown[:, 0, 0].tolist() == [0.5] * 3  # black, made pale
-    colored = torch.isclose(shown, torch.tensor([1.0, 0.5, 0.0]).view(3, 1, 1)).all(0)
-    assert colored[6:10, 8:12].all() and colored.sum() == 16  # grown by a pixel each way
-    rim = (shown == 0).all(0)
-    assert rim.sum() == 36 - 16 and rim[5:11, 7:13].sum() == 20
+    hints, orange = SpatialHints(eval_patch=2), torch.tensor([1.0, 0.5, 0.0]).view(3, 1, 1)
+    planes = hints.from_points(20, 30, [Point(10, 8, (1.0, 0.5, 0.0))])
+    shown = hints.preview(planes, torch.zeros(1, 1, 20, 30))[0]
+    expected = torch.full((3, 20, 30), 0.5)  # black, made pale
+    expected[:, 7:9, 9:11] = orange
+    assert torch.equal(shown, expected)
     planes = torch.cat([images(), torch.ones(4, 1, 40, 56)], 1)
     assert torch.equal(hints.preview(planes, images()[:, :1]), images()), "an image given whole is shown as it is"
 
