@@ -36,7 +36,7 @@ def draw(number: int, size: int = 96) -> tuple[bytes, bytes]:
     from dicebear import Avatar
 
     random = Random(number)
-    free = [_any_color(random) for _ in range(7)]
+    free = [_any_color(random) for _ in range(7)]  # light enough not to be taken for ink
     skin, hair = random.choice(SKIN), random.choice([*HAIR, *free[:4]])
     fills = {"skin": skin, "base": skin, "hair": hair, "headContrast": hair, "glasses": "000000"}
     fills |= {"shirt": free[4], "clothing": free[4], "earring": free[5]}
@@ -85,14 +85,13 @@ class Drawings(Dataset):
             for part in ("lines", "colors"):
                 (temporary / part).mkdir()
             (temporary / "CREDITS").write_text(credits + "\n", encoding="utf-8")
-            for number, (lines, colors) in enumerate(with_progress(drawn, self.count, "Drawing characters")):
-                (temporary / "lines" / f"{number:04d}.png").write_bytes(lines)
-                (temporary / "colors" / f"{number:04d}.png").write_bytes(colors)
+            for number, pair in enumerate(with_progress(drawn, self.count, "Drawing characters")):
+                for part, png in zip(("lines", "colors"), pair, strict=True):
+                    (temporary / part / f"{number:04d}.png").write_bytes(png)
         rank_zero_print(f"{self.count} drawings are now in {self.folder}. Credits:\n{credits}")
 
 
 def _any_color(random: Random) -> str:
-    """Light enough not to be taken for ink."""
     channels = colorsys.hsv_to_rgb(random.random(), random.uniform(0.15, 0.9), random.uniform(0.45, 1))
     return bytes(round(255 * channel) for channel in channels).hex()
 

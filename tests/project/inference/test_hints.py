@@ -5,7 +5,7 @@ from argparse import Namespace
 
 import pytest
 
-from project.data.pairs import NoHints, PaletteHints, SpatialHints
+from project.data.pairs import Hints, PaletteHints, SpatialHints
 from project.inference.hints import EXAMPLE, Hint, HintRequest, parse_color, parse_hints, parse_palette, parse_request
 from workbench.errors import UserError
 
@@ -100,12 +100,12 @@ NOTHING, POINTS, PALETTE = HintRequest(), HintRequest(hints={}), HintRequest(pal
         (None, POINTS, "--hints does not suit this network, which does not color"),
         (None, PALETTE, "does not color"),
         (None, HintRequest(size=0), "--size does not suit"),
-        (NoHints(), POINTS, "--hints does not suit this network, which was trained without hints"),
+        (Hints(), POINTS, "--hints does not suit this network, which was trained without hints"),
         (SpatialHints(), PALETTE, ": --hints FILE, as {"),
         (PaletteHints(colors=3), POINTS, '--palette "#ff8800'),
         (PaletteHints(colors=2), PALETTE, "at most 2 colors"),
-        *((trained, NOTHING, None) for trained in (None, NoHints(), SpatialHints(), PaletteHints(colors=3))),
-        (NoHints(), HintRequest(size=0), None),
+        *((trained, NOTHING, None) for trained in (None, Hints(), SpatialHints(), PaletteHints(colors=3))),
+        (Hints(), HintRequest(size=0), None),
         (SpatialHints(), POINTS, None),
         (PaletteHints(colors=3), PALETTE, None),
     ],

@@ -10,7 +10,7 @@ from PIL import Image
 from skimage.color import rgb2lab
 from torch import nn
 
-from project.data.pairs import GrayToColor, LinesToColor, NoHints, PaletteHints, SpatialHints
+from project.data.pairs import GrayToColor, Hints, LinesToColor, PaletteHints, SpatialHints
 from project.inference import pipeline
 from project.inference.hints import Hint, HintRequest
 from project.inference.pipeline import (
@@ -226,7 +226,7 @@ def test_a_palette_is_the_same_everywhere():
 
 
 def test_without_hints_their_planes_are_empty():
-    for hints in (NoHints(), SpatialHints(), PaletteHints(colors=2)):
+    for hints in (Hints(), SpatialHints(), PaletteHints(colors=2)):
         network = colorizer(GrayToColor(hints))
         network(smooth(40, 70, 1))
         (seen,) = network.model.seen

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from project.data import ImageDataModule
 from project.data.batch import Batch
-from project.data.pairs import GaussianNoise, LinesToColor, PairMaker, SpatialHints
+from project.data.pairs import GaussianNoise, LinesToColor, Noise, PairMaker, SpatialHints
 from project.models import GANColorizer, ImageRestorer
 from project.networks import PatchGAN, UNet
 from workbench.check import checks_of, halting_trainer, set_up
@@ -56,9 +56,9 @@ def _report(request: pytest.FixtureRequest, record_property: Callable[[str, str]
 class Spoilt(PairMaker):
     """Noisy pairs, changed by a function: Spoilt(lambda input, target: ...)."""
 
-    def __init__(self, change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], sigma: float = 25.0) -> None:
+    def __init__(self, change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], noise: Noise | float = 25.0) -> None:
         self.change = change
-        self.noise = GaussianNoise(sigma)
+        self.noise = noise if isinstance(noise, Noise) else GaussianNoise(noise)
 
     def __call__(self, image: Tensor, target: Tensor | None, index: Tensor, seed: Tensor, training: bool) -> Batch:
         pair = self.noise(image, target, index, seed, training)
