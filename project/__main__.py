@@ -25,7 +25,6 @@ HEADINGS = {
     "acc_5": ("pixels within 5 (%)", 1),
     "colorfulness": ("colorfulness", 1),
     "colorfulness_ratio": ("colorfulness / target's", 2),
-    "lpips": ("LPIPS", 4),
     "loss": ("loss", 4),
 }
 

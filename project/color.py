@@ -31,17 +31,6 @@ def lab_to_rgb(lab: Tensor) -> Tensor:
     return _convert("lab_to_rgb", lab)
 
 
-def lightness_to_gray(lightness: Tensor) -> Tensor:
-    """CIELAB's L, (B, 1, H, W) in 0 to 100, without a and b -> the one sRGB channel, a third of `lab_to_rgb`'s work.
-
-    Source: CIE 15 (L -> relative luminance) and IEC 61966-2-1 (luminance -> sRGB).
-    """
-    cubed = ((lightness + 16) / 116).pow(3)
-    luminance = torch.where(lightness > 8, cubed, lightness * (27 / 24389))
-    bright = 1.055 * luminance.clamp_min(0.0031308).pow(1 / 2.4) - 0.055
-    return torch.where(luminance > 0.0031308, bright, 12.92 * luminance).clamp(0, 1)
-
-
 def _convert(name: str, image: Tensor) -> Tensor:
     try:
         import kornia.color

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,36 +11,27 @@ import pytest
 from PIL import Image
 
 REPOSITORY = Path(__file__).parents[1]
+INHERITED = ("WANDB_", "WORKBENCH_", "PL_", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_", "MPLCONFIGDIR")
 
 
 @pytest.fixture(autouse=True)
-def _stay_inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Runs, caches and W&B's files land in the test's folder; no credentials are found, no rank is inherited."""
+def _stay_inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Runs, caches and W&B's files land in the test's folder; no credentials are found, no rank is inherited.
+
+    What the code sets in the environment is undone after the test.
+    """
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(REPOSITORY), os.environ.get("PYTHONPATH", "")]))
-    for name in list(os.environ):
-        if name.startswith(("WANDB_", "WORKBENCH_")) or name in (
-            "LOCAL_RANK",
-            "NODE_RANK",
-            "WORLD_SIZE",
-            "PL_GLOBAL_SEED",
-        ):
-            monkeypatch.delenv(name)
-    # What the code itself sets in the environment goes as well: the values of before come back after the test.
-    for name in (
-        "WORKBENCH_RUN_VERSION",
-        "WANDB_MODE",
-        "WANDB_SILENT",
-        "WANDB_CONSOLE",
-        "MPLCONFIGDIR",
-        "PL_GLOBAL_SEED",
-        "PL_SEED_WORKERS",
-    ):
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
+    before = dict(os.environ)
+    for name in before:
+        if name.startswith(INHERITED):
+            del os.environ[name]
+    os.environ["HOME"] = str(tmp_path)
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(REPOSITORY), before.get("PYTHONPATH", "")])
     for name in ("WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / "wandb"))
+        os.environ[name] = str(tmp_path / "wandb")
+    yield
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @pytest.fixture

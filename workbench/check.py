@@ -18,10 +18,10 @@ from workbench.cli import CommandLine
 from workbench.console import silence_warnings
 from workbench.distributed import make_trainer
 from workbench.errors import UserError
-from workbench.findings.checks import Check, CheckContext, Outcome, Passed, Skipped, all_checks, run_checks
-from workbench.findings.checks.check import listed
+from workbench.findings.checks import Check, CheckContext, Outcome, Passed, Skipped, all_checks
+from workbench.findings.checks.context import listed
 from workbench.findings.checks.trial import SILENT
-from workbench.findings.finding import Finding, append_findings
+from workbench.findings.engine import Finding, RuleEngine, append_findings, rounded
 from workbench.model_parts import HELPER
 from workbench.parser import expand_args
 from workbench.run import Run, start_run
@@ -33,26 +33,20 @@ STYLES = {"passed": "green", "note": "yellow", "fault": "bold red", "skipped": "
 
 
 def main(argv: list[str]) -> int:
-    """Run ``check``.
-
-    Returns:
-        1 where a fault was found, else 0.
-
-    Raises:
-        UserError: For a mistake in the configuration or on the command line.
-    """
+    """Run ``check``; returns 1 where a fault was found, else 0. Raises UserError for a mistake in the configuration."""
     silence_warnings()
     started = time.monotonic()
     with STOP.handled():
         built = Builder(expand_args(["fit", *argv[1:]]), command=argv[0])
-        try:
-            context = set_up(built.model, built.datamodule, built.trainer, built.plain_config())
-        except UnusableData as error:
-            return _report([error.finding], built.open_run(), started, {})
-        run = built.open_run()
+        context = set_up(built.model, built.datamodule, built.trainer, built.plain_config())
+        config = built.config[built.subcommand]
+        run = built.run = start_run(config.runs_dir, config.name, "check")
+        if isinstance(context, Finding):
+            return _report([context], run, started, {})
         paths = context.data.check_images(context, run.folder) if hasattr(context.data, "check_images") else []
         with Console(stderr=True).status("") as status:
-            outcomes = list(run_checks(checks_of(context), context, lambda check: status.update(check.code)))
+            engine = RuleEngine(checks_of(context))
+            outcomes = list(engine.run(context, lambda check: status.update(check.code)))
     images = {"Images": ", ".join(path.name for path in paths)} if paths else {}
     return _report(outcomes, run, started, describe_trainable(context) | images)
 
@@ -89,12 +83,6 @@ class Builder(CommandLine):
         clipping = self.config_init[self.subcommand].gradient_clipping  # which the trial steps need
         return make_trainer(lambda: halting_trainer(clipping, **settings), settings)
 
-    def open_run(self) -> Run:
-        """The folder of this check: ``runs/NAME/VERSION-check``."""
-        config = self.config[self.subcommand]
-        self.run = start_run(config.runs_dir, config.name, "check")
-        return self.run
-
     def _run_subcommand(self, subcommand: str) -> None:
         """Nothing is run: the checks look at what is built."""
 
@@ -103,24 +91,17 @@ class Builder(CommandLine):
         return yaml.safe_load(self._parser(self.subcommand).dump(self.config[self.subcommand], skip_check=True))
 
 
-class UnusableData(Exception):
-    """What the data module found before it was set up leaves too little to look at."""
-
-    def __init__(self, finding: Finding) -> None:
-        self.finding = finding
-
-
 def set_up(
-    model: LightningModule, data: LightningDataModule, trainer: Trainer, config: dict[str, Any] | None = None
-) -> CheckContext:
+    model: LightningModule, data: LightningDataModule | None, trainer: Trainer, config: dict[str, Any] | None = None
+) -> CheckContext | Finding:
     """Let a trainer of :func:`halting_trainer` set up data and model up to the first step.
 
     A data module may offer ``prepare_for_check()``, called before: it has what ``fit`` refuses become findings, and
-    returns the finding to report where setting up fails nevertheless, or None.
+    returns the finding to report where setting up fails nevertheless, or None. Without a data module the model's own
+    loaders are checked.
 
     Raises:
         UserError: What ``fit`` would raise.
-        UnusableData: With that finding.
     """
     pristine = copy.deepcopy(model)
     finding = data.prepare_for_check() if hasattr(data, "prepare_for_check") else None
@@ -128,12 +109,13 @@ def set_up(
         trainer.fit(model, datamodule=data)
     except _Ready:
         pass
-    except UserError as error:
+    except UserError:
         if finding is None:
             raise
-        raise UnusableData(finding) from error
+        return finding
     model.to(trainer.strategy.root_device)
-    return CheckContext(model, data, trainer, list(trainer.optimizers), pristine, config or {})
+    loaders = model if data is None else data
+    return CheckContext(model, loaders, trainer, list(trainer.optimizers), pristine, config or {})
 
 
 def checks_of(context: CheckContext) -> list[Check]:
@@ -156,9 +138,6 @@ def describe_trainable(context: CheckContext) -> dict[str, object]:
     groups = [group for optimizer in context.optimizers for group in optimizer.param_groups if "name" in group]
     if groups:
         lines["Rates"] = ", ".join(f"{group['name']} {group.get('initial_lr', group['lr']):.3g}" for group in groups)
-    unfreeze = getattr(getattr(context.model, "finetune", None), "unfreeze", None)
-    if unfreeze:
-        lines["Stages frozen from"] = ", ".join(f"epoch {epoch}: {count}" for epoch, count in sorted(unfreeze.items()))
     return lines
 
 
@@ -178,9 +157,7 @@ def _report(outcomes: Sequence[Outcome], run: Run, started: float, facts: dict[s
     faults = sum(finding.is_fault for finding in findings)
     passed = sum(isinstance(outcome, Passed) for outcome in outcomes)
     seconds = time.monotonic() - started
-    facts["Result"] = (
-        f"{_count(faults, 'fault')}, {_count(len(findings) - faults, 'note')}, {passed} passed in {seconds:.0f} s"
-    )
+    facts["Result"] = f"{faults} faults, {len(findings) - faults} notes, {passed} passed in {seconds:.0f} s"
     facts["Folder"] = run.folder
     print_table(outcomes, facts, title=f"{run.name} before the first step")
     return 1 if faults else 0
@@ -194,7 +171,7 @@ def print_table(outcomes: Sequence[Outcome], facts: dict[str, object], title: st
     for outcome in outcomes:
         word = getattr(outcome, "severity", type(outcome).__name__.lower())
         values = (outcome.reason, "") if isinstance(outcome, Skipped) else (outcome.value, outcome.limit)
-        table.add_row(f"[{STYLES[word]}]{word}[/]", outcome.code, *(escape(_rounded(value)) for value in values))
+        table.add_row(f"[{STYLES[word]}]{word}[/]", outcome.code, *(escape(rounded(value)) for value in values))
     Console().print(table)
     console = Console(soft_wrap=True, highlight=False)
     for finding in sorted((o for o in outcomes if isinstance(o, Finding)), key=lambda f: not f.is_fault):
@@ -204,11 +181,3 @@ def print_table(outcomes: Sequence[Outcome], facts: dict[str, object], title: st
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
         console.print(f"{name:<{width}}  {value}", markup=False)
-
-
-def _rounded(value: float | str) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"

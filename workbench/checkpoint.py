@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
+import json
 import os
 import pickle
 import re
-import shutil
 import zipfile
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
 
-from workbench.errors import UserError
+from workbench.errors import UserError, one_line
 from workbench.lightning_private import given_hyperparameters
 from workbench.pretrained import skip_pretrained_download
 
@@ -43,35 +42,28 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read a checkpoint without running any code that may be in it (``weights_only=True``)."""
     path = Path(path).expanduser()
     if not path.is_file():
-        if path.is_dir():
-            problem, found = f"{path} is a folder, not a checkpoint.", sorted(path.rglob("*.ckpt"))
-        else:
-            problem, found = f"There is no checkpoint {path}.", sorted(path.parent.glob("*.ckpt"))
+        found = sorted(path.rglob("*.ckpt") if path.is_dir() else path.parent.glob("*.ckpt"))
         near = f"Did you mean: {', '.join(map(str, found[:4]))}" if found else WRITTEN_BY_FIT
-        raise UserError(f"{problem}\n{near}")
+        raise UserError(f"There is no checkpoint {path}.\n{near}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} is not a checkpoint, or holds more than weights and plain values, which is not read for safety.\n"
-            + WRITTEN_BY_FIT
-        ) from error
-    except Exception as error:  # the reader fails on other files in any way: IndexError, EOFError, ...
-        raise UserError(
-            f"{path} cannot be read as a checkpoint: it is damaged, cut short or something else ({one_line(error)}).\n"
-            "Use another one, such as last.ckpt in the same folder."
-        ) from error
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise UserError(f"{path} holds no weights under 'state_dict'.\n{WRITTEN_BY_FIT}")
-    try:
         config = yaml.safe_load(content["config"])
-        config["model"]["class_path"]
+        weights, _ = content["state_dict"], config["model"]["class_path"]
     except (KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise UserError(f"{path} does not say which model it holds (its 'config').\n{WRITTEN_BY_FIT}") from error
+        text = (
+            f"{path} is no checkpoint of a run: it needs weights ('state_dict') and which model they are of ('config')"
+        )
+        raise UserError(f"{text}.\n{WRITTEN_BY_FIT}") from error
+    except pickle.UnpicklingError as error:
+        text = f"{path} is not a checkpoint, or holds more than weights and plain values, which is not read for safety."
+        raise UserError(f"{text}\n{WRITTEN_BY_FIT}") from error
+    except Exception as error:  # the reader fails on other files in any way: IndexError, EOFError, ...
+        text = f"{path} cannot be read as a checkpoint: it is damaged, cut short or something else ({one_line(error)})."
+        raise UserError(f"{text}\nUse another one, such as last.ckpt in the same folder.") from error
     state = next((value for key, value in content.items() if key.endswith("DataModule")), None)
     splits = state.get("splits", {}) if isinstance(state, dict) else {}
     data_class = (config.get("data") or {}).get("class_path")
-    return Checkpoint(path, flat_data(config), content["state_dict"], splits, data_class)
+    return Checkpoint(path, flat_data(config), weights, splits, data_class)
 
 
 def flat_data(config: dict[str, Any]) -> dict[str, Any]:
@@ -84,54 +76,60 @@ def load_model(checkpoint: str | Path | Checkpoint) -> LightningModule:
     """Build the model that a checkpoint holds, with its weights, on the CPU and in evaluation mode."""
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = read_checkpoint(checkpoint)
-    model = _build(checkpoint)
+    section = deepcopy(checkpoint.config["model"])
+    if "init_from" in (section.get("init_args") or {}):
+        section["init_args"]["init_from"] = None  # the weights come from the checkpoint; that file may be gone
+    model = build(checkpoint, LightningModule, section)
     try:
         model.load_state_dict(checkpoint.weights)
     except RuntimeError as error:
-        name = checkpoint.config["model"]["class_path"]
         raise UserError(
-            f"{checkpoint.path}: its weights do not fit {name} as it is now:\n{first_lines(error)}\n"
-            "The class has changed since; use the code that wrote the checkpoint, or train again."
+            f"{checkpoint.path}: its weights do not fit {section['class_path']} as it is now:\n{first_lines(error)}\n"
+            + other_version(checkpoint.path)
         ) from error
     return model.eval()
 
 
-def _build(checkpoint: Checkpoint) -> LightningModule:
-    section = deepcopy(checkpoint.config["model"])
-    arguments = section.get("init_args") or {}
-    if "init_from" in arguments:
-        arguments["init_from"] = None  # the weights come from the checkpoint; the file they began with may be gone
+def build(checkpoint: Checkpoint, base: type, section: dict[str, Any]) -> Any:
+    """An object that a checkpoint's configuration describes; UserError where today's code cannot build it."""
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(LightningModule, "model", fail_untyped=False, required=True)
+    parser.add_subclass_arguments(base, "described", fail_untyped=False, required=True)
     try:
         with skip_pretrained_download():
-            return parser.instantiate(parser.parse_object({"model": section})).model
+            return parser.instantiate(parser.parse_object({"described": section})).described
     except (ArgumentError, ImportError, TypeError, ValueError, AttributeError) as error:
-        text = " ".join(str(error).split())  # of all the readings that jsonargparse tried, the apt one is marked so
+        text = one_line(error, 2000)  # of all the readings that jsonargparse tried, the apt one is marked so
         cause = re.search(r"Problem with .*?(?= - Expected a | Given value type)", text)
         raise UserError(
-            f"{checkpoint.path}: its model {section['class_path']} cannot be built:\n"
-            f"  {(cause.group() if cause else text or type(error).__name__)[:300]}\n"
-            "Is the code of the model here, and unchanged since? Run from the folder that it was trained in."
+            f"{checkpoint.path}: its {section['class_path']} cannot be built:\n"
+            f"  {(cause.group() if cause else text)[:300]}\n"
+            f"Run from the folder that holds its code. {other_version(checkpoint.path)}"
         ) from error
 
 
-def first_lines(error: RuntimeError) -> str:
-    """Which weights do not fit, of an error of ``load_state_dict``."""
-    return "\n".join(f"  {line.strip()[:200]}" for line in str(error).splitlines()[1:5])
+def other_version(path: str | Path) -> str:
+    """What to do with a checkpoint that today's code cannot use, and which version can, by its run's folder."""
+    path = Path(path)
+    try:
+        commit = json.loads((path.parent.parent / "environment.json").read_text("utf-8"))["commit"]
+    except (OSError, ValueError, KeyError, TypeError):
+        commit = None
+    version = f"commit {commit}" if commit else "unknown"
+    return (
+        f"It was written by another version of the code ({version}).\n"
+        f"Use that version, or train again, from its weights: fit --config FILE --model.init_args.init_from {path}"
+    )
 
 
-def one_line(error: Exception, length: int = 300) -> str:
-    """An error's text on one line."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:length]
+def first_lines(error: Exception) -> str:
+    """What does not fit, of an error while weights or an optimizer's state are loaded."""
+    lines = str(error).splitlines()
+    return "\n".join(f"  {line.strip()[:200]}" for line in lines[1:5] or lines)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place, waits for the disk, and then renames it.
-
-    A process that is killed, or a power failure, leaves the old file or the new one. The ``last.ckpt`` before stays as
-    ``previous.ckpt``.
-    """
+    """Writes a checkpoint beside its place, waits for the disk, and then renames it: a process that is killed, or a
+    power failure, leaves the old file or the new one. The ``last.ckpt`` before stays as ``previous.ckpt``."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write a file; UserError where the disk is full or cannot be written, and the old file is unchanged."""
@@ -146,20 +144,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             if path.name == "last.ckpt" and zipfile.is_zipfile(path):  # a truncated one is not worth keeping
                 path.replace(path.with_name(PREVIOUS))
             fresh.replace(path)
-            _sync_folder(path.parent)
         except (OSError, RuntimeError) as error:
-            fault: BaseException | None = error  # of the disk: torch's writer fails again on the partial file
-            while fault is not None and not isinstance(fault, OSError):
-                fault = fault.__cause__ or fault.__context__
-            if fault is None:
+            # Of the disk; torch's writer fails once more on the partial file.
+            fault = error if isinstance(error, OSError) else error.__cause__ or error.__context__
+            if not isinstance(fault, OSError):
                 raise
             fresh.unlink(missing_ok=True)
-            text = f"The checkpoint {path} could not be written: {fault.strerror or fault}."
-            if fault.errno in (errno.ENOSPC, errno.EDQUOT):
-                free = shutil.disk_usage(path.parent).free >> 20
-                text = f"The disk is full: {path} could not be written ({free} MB are free now)."
-            kept = f"{path} is still the previous one. " if path.is_file() else ""
-            raise UserError(f"{text}\n{kept}Free some space, then resume: --resume latest.") from error
+            raise UserError(
+                f"The checkpoint {path} could not be written: {fault.strerror or fault}.\n"
+                "An older file of this name is unchanged. Free some space, then resume: --resume latest."
+            ) from error
 
 
 def atomic_write_text(path: Path, text: str) -> None:
@@ -172,27 +166,16 @@ def atomic_write_text(path: Path, text: str) -> None:
     fresh.replace(path)
 
 
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # which neither needs nor allows it
-        return
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
-
-
 def save_plain_hyperparameters(module: LightningModule | LightningDataModule, arguments: dict[str, object]) -> None:
     """Save a module's constructor arguments (``locals()`` will do), as far as any reader may load them.
 
-    The command line records modules as class path and arguments, so that everything is saved. In Python the modules are
-    left out, and have to be passed again: ``load_from_checkpoint(path, network=...)``.
+    The command line records modules as class path and arguments. In Python they are left out, and have to be passed
+    again: ``load_from_checkpoint(path, network=...)``.
     """
     if given_hyperparameters() is not None:
         module.save_hyperparameters()
-        return
-    own = {key: value for key, value in arguments.items() if key not in ("self", "__class__")}
-    module.save_hyperparameters({key: value for key, value in own.items() if is_plain(value)})
+    else:
+        module.save_hyperparameters({key: value for key, value in arguments.items() if is_plain(value)})
 
 
 def is_plain(value: object) -> bool:

@@ -25,7 +25,7 @@ from workbench.distributed import explain_failure, make_trainer, terminate_child
 from workbench.errors import UserError
 from workbench.loggers import WandbMode, finish_wandb, make_loggers, upload_command
 from workbench.main import PROGRAM, load
-from workbench.parser import Parser, expand_args
+from workbench.parser import BEST, Parser, expand_args
 from workbench.pretrained import skip_pretrained_download
 from workbench.run import Run, compare_configs, find_run, latest_valid_checkpoint, start_run
 from workbench.signals import STOP, Stop
@@ -48,25 +48,28 @@ TRAINER_SWITCHES = {"enable_progress_bar": ProgressBar, "enable_checkpointing": 
 
 
 class CommandLine(LightningCLI):
-    """LightningCLI whose runs live in ``runs/NAME/VERSION``; ``argv`` is what `expand_args` returns.
-
-    ``command`` is the command's name in messages, where it is not the first word.
-    """
+    """LightningCLI whose runs live in ``runs/NAME/VERSION``; ``argv`` is what `expand_args` returns."""
 
     run: Run | None = None
 
     def __init__(self, argv: list[str], command: str | None = None) -> None:
         Parser.words = [command or argv[0], *argv[1:]]
-        super().__init__(
-            LightningModule,
-            save_config_callback=RunMetadata,
-            parser_class=Parser,
-            subclass_mode_model=True,
-            seed_everything_default=42,
-            auto_configure_optimizers=False,
-            trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False},
-            args=argv,
-        )
+        try:
+            super().__init__(
+                LightningModule,
+                save_config_callback=RunMetadata,
+                parser_class=Parser,
+                subclass_mode_model=True,
+                seed_everything_default=42,
+                auto_configure_optimizers=False,
+                trainer_defaults={"num_sanity_val_steps": 0, "enable_model_summary": False},
+                args=argv,
+            )
+        finally:
+            finish_wandb()
+            run = self.run  # one that a mistake ends before it starts leaves no folder behind
+            if run is not None and run.first and not run.resumed and not (run.folder / "config.yaml").is_file():
+                shutil.rmtree(run.folder, ignore_errors=True)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -99,15 +102,15 @@ class CommandLine(LightningCLI):
                 raise UserError("--resume and --ckpt_path exclude each other; leave one of them out.")
             read_checkpoint(config.ckpt_path)
         elif self.subcommand != "fit":
-            raise UserError(
-                f"'{self.subcommand}' evaluates a checkpoint, and none is given.\n"
-                "Name it: --ckpt_path runs/NAME/latest/checkpoints/best.ckpt"
-            )
+            raise UserError(f"--ckpt_path FILE is missing. Example: {self.subcommand} --ckpt_path {BEST}")
         if config.get("data"):
             arguments = config.data.get("init_args") or {}
             for key in getattr(load(config.data.class_path), "path_arguments", ()):
-                if key in arguments:
-                    arguments[key] = _absolute(arguments[key])
+                given = arguments.get(key)
+                if isinstance(given, list):
+                    arguments[key] = [_absolute(path) for path in given]
+                elif given:
+                    arguments[key] = _absolute(given)
 
     def instantiate_classes(self) -> None:
         """Build everything; pretrained weights that the checkpoint will replace are not downloaded."""
@@ -124,32 +127,29 @@ class CommandLine(LightningCLI):
             self.run = find_run(config.runs_dir, config.name, config.resume)
         else:
             self.run = start_run(config.runs_dir, config.name, "" if fit else self.subcommand, trainer.num_nodes)
-        try:
-            rows, step = 0, None
-            if self.run.resumed:
-                found = latest_valid_checkpoint(self.run)
-                rows, step = found.rows, found.step
-                self.config_init[self.subcommand].ckpt_path = str(found.path)
-            self.save_config_kwargs = {"run": self.run}
-            loggers = make_loggers(self.run, config.wandb if fit else "off", config.tensorboard, rows, step)
-            given = self.config_init[self.subcommand].trainer.logger
-            loggers += given if isinstance(given, list) else [given] if given not in (None, True, False) else []
-            kwargs |= {"logger": loggers, "default_root_dir": str(self.run.folder)}
-            return make_trainer(super().instantiate_trainer, trainer, **kwargs)
-        except UserError:
-            self._remove_empty_run()
-            raise
+        rows, step = 0, None
+        if self.run.resumed:
+            path, step, rows = latest_valid_checkpoint(self.run)
+            self.config_init[self.subcommand].ckpt_path = str(path)
+        self.save_config_kwargs = {"run": self.run}
+        loggers = make_loggers(self.run, config.wandb if fit else "off", config.tensorboard, rows, step)
+        given = self.config_init[self.subcommand].trainer.logger
+        loggers += given if isinstance(given, list) else [given] if given not in (None, True, False) else []
+        kwargs |= {"logger": loggers, "default_root_dir": str(self.run.folder)}
+        return make_trainer(super().instantiate_trainer, trainer, **kwargs)
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Add only the callbacks that have something to do: `enabled`, and `applies` to the data module."""
-        off = tuple(kind for key, kind in TRAINER_SWITCHES.items() if config.get(key) is False)
-        resumes = bool(self.config_init[self.subcommand].ckpt_path)  # of a run that averaged, through the callback
-
-        def has_work(callback: Callback) -> bool:
-            enabled = getattr(callback, "enabled", True) or (resumes and isinstance(callback, EMA))
-            return enabled and getattr(callback, "applies", lambda data: True)(self.datamodule)
-
-        kept = [callback for callback in callbacks if not isinstance(callback, off) and has_work(callback)]
+        off = [kind for key, kind in TRAINER_SWITCHES.items() if config.get(key) is False]
+        # A run that averaged its weights is resumed through the callback.
+        needed = (EMA,) if self.config_init[self.subcommand].ckpt_path else ()
+        kept = [
+            callback
+            for callback in callbacks
+            if (getattr(callback, "enabled", True) or isinstance(callback, needed))
+            and getattr(callback, "applies", lambda data: True)(self.datamodule)
+            and not isinstance(callback, tuple(off))
+        ]
         given = config.get("callbacks") or []
         config["callbacks"] = given if isinstance(given, list) else [given]
         if not getattr(self.datamodule, "use_distributed_sampler", True):  # it has samplers of its own
@@ -162,30 +162,19 @@ class CommandLine(LightningCLI):
             compare_configs(checkpoint, self.config_dump, verbose=self.trainer.is_global_zero)
 
     def _run_subcommand(self, subcommand: str) -> None:
-        fit = subcommand == "fit"
         try:
             super()._run_subcommand(subcommand)
         except (Stop, KeyboardInterrupt, SystemExit) as stop:  # Lightning turns one into the other
-            number = getattr(stop, "number", signal.SIGINT)
             terminate_children(self.trainer)
-            raise Stop(number, *(resume_command(self.run, STOP.requeued) if fit else [])) from None
+            raise Stop(getattr(stop, "number", signal.SIGINT), *resume_command(self.run, STOP.requeued)) from None
         except Exception as error:
             mistake = explain_failure(error, self.trainer, self.config_init[subcommand].ckpt_path)
             terminate_children(self.trainer)
             if STOP.received and not isinstance(error, UserError):  # caused by a signal that went to all processes
-                raise Stop(STOP.received, *(resume_command(self.run) if fit else [])) from error
+                raise Stop(STOP.received, *resume_command(self.run)) from error
             if mistake is None:
                 raise
             raise mistake from error
-        finally:
-            finish_wandb()
-            self._remove_empty_run()
-
-    def _remove_empty_run(self) -> None:
-        """A run that a mistake ends before it starts leaves no folder behind."""
-        run = self.run
-        if run is not None and run.first and not run.resumed and not (run.folder / "config.yaml").is_file():
-            shutil.rmtree(run.folder, ignore_errors=True)
 
     def fit(self, model: LightningModule, **kwargs: Any) -> None:
         """Train, then evaluate the best checkpoint, then print the results and where they are."""
@@ -198,33 +187,33 @@ class CommandLine(LightningCLI):
             return
         scores = {key: float(value) for key, value in trainer.callback_metrics.items()}
         keeper = next((c for c in trainer.callbacks if isinstance(c, Checkpoints) and c.best_model_path), None)
-        sharded = is_sharded(trainer)  # Lightning cannot wrap sharded weights once more, to evaluate them
-        if keeper is not None and not sharded:
-            options = {"datamodule": self.datamodule, "ckpt_path": keeper.best_model_path, "verbose": False}
-            splits = getattr(self.datamodule, "splits", {})
-            steps = {"val": ("validation_step", trainer.validate), "test": ("test_step", trainer.test)}
-            for split, (step, evaluate) in steps.items():
-                there = is_overridden(f"{split}_dataloader", self.datamodule or model) and splits.get(split, True)
-                if there and is_overridden(step, model):
-                    scores |= evaluate(model, **options, weights_only=True)[0]
-        if trainer.is_global_zero:
-            self._summarize(scores, keeper, sharded)
-
-    def _summarize(self, scores: dict[str, float], keeper: Checkpoints | None, sharded: bool) -> None:
-        run, trainer = self.run, self.trainer
         kind = "best" if keeper is not None and keeper.monitor else "newest"
         stops = [c.stopping_reason_message for c in trainer.callbacks if isinstance(c, EarlyStopping)]
-        reason = next((reason.removesuffix(" Signaling Trainer to stop.") for reason in stops if reason), None)
-        facts: dict[str, Any] = {"Stopped early": reason, "Run": run.folder}
+        facts: dict[str, Any] = {"Stopped early": stops[0] if stops else None, "Run": run.folder}
+        title = f"{run.name} after {trainer.global_step} steps ({kind} checkpoint)"
         if keeper is not None:
             best = short_path(Path(keeper.best_model_path))
             facts[f"{kind.capitalize()} checkpoint"] = best
-            if sharded:
+            if is_sharded(trainer):  # Lightning cannot wrap sharded weights once more, to evaluate them
+                title = title.replace(f"{kind} checkpoint", "last validation")
                 facts["Test"] = f"python -m {PROGRAM.name} test --ckpt_path {best}"
-            facts |= PROGRAM.next_steps(run.folder, best, trainer.lightning_module)
-        facts["Upload to W&B"] = upload_command(run)
-        what = "last validation" if sharded else f"{kind} checkpoint"
-        print_scores(scores, facts, title=f"{run.name} after {trainer.global_step} steps ({what})")
+            else:
+                scores |= self._evaluate(model, keeper.best_model_path)
+            facts |= PROGRAM.next_steps(run.folder, best, model)
+        if trainer.is_global_zero:
+            print_scores(scores, facts | {"Upload to W&B": upload_command(run)}, title)
+
+    def _evaluate(self, model: LightningModule, checkpoint: str) -> dict[str, float]:
+        """The metrics of a checkpoint on the splits that there are."""
+        scores: dict[str, float] = {}
+        splits = getattr(self.datamodule, "splits", {})
+        steps = {"val": ("validation_step", self.trainer.validate), "test": ("test_step", self.trainer.test)}
+        for split, (step, evaluate) in steps.items():
+            there = is_overridden(f"{split}_dataloader", self.datamodule or model) and splits.get(split, True)
+            if there and is_overridden(step, model):
+                options = {"datamodule": self.datamodule, "ckpt_path": checkpoint, "weights_only": True}
+                scores |= evaluate(model, verbose=False, **options)[0]
+        return scores
 
     def test(self, model: LightningModule, **kwargs: Any) -> None:
         """Evaluate a checkpoint, then print the results."""
@@ -236,15 +225,13 @@ class CommandLine(LightningCLI):
     validate = test
 
 
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
 def main(argv: list[str]) -> int:
     """Run ``fit``, ``validate`` or ``test``."""
     silence_warnings()
     with STOP.handled():
         CommandLine(expand_args(argv))
     return 0
-
-
-def _absolute(path: Any) -> Any:
-    if isinstance(path, list):
-        return [_absolute(one) for one in path]
-    return str(Path(path).expanduser().absolute()) if path else path

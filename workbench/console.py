@@ -1,4 +1,4 @@
-"""What a run prints: its results at the end, how to resume it; and what libraries print that no user needs."""
+"""What a run prints: its results, how to resume it; and what libraries print that no user needs."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ def silence_warnings() -> None:
     """Suppress warnings that a user can do nothing about."""
     for text in NOISE:
         warnings.filterwarnings("ignore", message=f".*{text}.*")
+    # The line of source that a warning comes from means nothing to a user.
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     for name in ("pytorch.utilities.rank_zero", "pytorch.trainer.connectors.signal_connector", "fabric.utilities.seed"):
         logging.getLogger(f"lightning.{name}").setLevel(logging.WARNING)
 

@@ -20,6 +20,11 @@ def find_user_error(error: BaseException | None) -> UserError | None:
     return error
 
 
+def one_line(error: Exception, length: int = 300) -> str:
+    """An error's text on one line."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:length]
+
+
 def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6, prefix: str = "") -> str:
     """``" Did you mean X?"``, or nothing where no known name is near."""
     near = get_close_matches(name, list(known), n=1, cutoff=cutoff)
@@ -34,8 +39,7 @@ def plain(name: str) -> str:
 def choose(key: str, name: str, known: Iterable[str]) -> str:
     """The known name that ``name`` means, as the value of a configuration key; case, - and _ do not matter.
 
-    Raises:
-        UserError: No known name fits; the message lists the nearest and all others.
+    UserError with the nearest and all others where none fits.
     """
     by_plain_name = {plain(candidate): candidate for candidate in known}
     if plain(name) in by_plain_name:

@@ -50,12 +50,10 @@ def clear_step_metrics(trainer: Trainer) -> None:
 
 
 def was_updated(value: Any, known: Any) -> bool:
-    """Whether a value of `trainer.callback_metrics` was logged after `known`, an earlier value of its name.
-
-    Lightning makes a new tensor at each access, in the memory of the logged one, which `known` keeps from reuse.
-    """
+    """Whether a value of `trainer.callback_metrics` was logged after `known`, an earlier value of its name."""
     if isinstance(value, Tensor) and isinstance(known, Tensor):
-        return value is not known and (value.device != known.device or value.data_ptr() != known.data_ptr())
+        # Lightning makes a new tensor at each access, in the memory of the logged one, which `known` keeps from reuse.
+        return value.device != known.device or value.data_ptr() != known.data_ptr()
     return value is not known
 
 
@@ -82,11 +80,8 @@ def given_hyperparameters() -> dict[str, Any] | None:
 def fix_progress(loops: dict[str, Any], trainer: Trainer, in_validation: bool) -> int:
     """Change the counters in a checkpoint's fit loop, in place, so that a resumed run does exactly what was due next.
 
-    After a checkpoint from between two steps or the end of a run, Lightning would skip a step, count an epoch twice or
-    leave out a validation. One that was interrupted, `in_validation`, starts anew.
-
-    Returns:
-        `steps_done` once everything that belongs to the last batch is finished.
+    Else Lightning skips a step, counts an epoch twice or leaves out a validation. One that was interrupted,
+    `in_validation`, starts anew. Returns `steps_done` once all that belongs to the last batch is finished.
     """
     batches, epochs = loops["epoch_loop.batch_progress"], loops["epoch_progress"]
     now = batches["current"]

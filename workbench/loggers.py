@@ -7,19 +7,19 @@ import os
 import re
 import shlex
 import sys
-from configparser import ConfigParser, Error
+from configparser import ConfigParser
 from contextlib import suppress
 from io import StringIO
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
+import numpy as np
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
-from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from PIL import Image
 
 from workbench.checkpoint import atomic_write_text
 from workbench.errors import UserError
@@ -30,75 +30,74 @@ WandbMode = Literal["auto", "online", "offline", "off"]
 WANDB_CLOUD = ("api.wandb.ai", "api.forge.coreweave.com")  # one server: the names in older and newer versions of wandb
 
 
-class _AppendingWriter(ExperimentWriter):
-    """Appends to the first ``keep`` rows of a resumed run (None: all), which Lightning's own writer deletes."""
-
-    def __init__(self, log_dir: str, keep: int | None) -> None:
-        super().__init__(log_dir)
-        self.written = 0
-        path = Path(self.metrics_file_path)
-        if not path.is_file():
-            return
-        with path.open(newline="", encoding="utf-8") as file:
-            # A run that was killed while writing left an incomplete last row.
-            rows = [row for row in csv.DictReader(file) if None not in row.values()][:keep]
-        self.metrics_keys = list(rows[0]) if rows else []
-        self.written = len(rows)
-        if rows:
-            self._write_rows(rows, self.metrics_keys)
-        else:
-            path.unlink()
-
-    def save(self) -> None:
-        self.written += len(self.metrics)
-        super().save()
-
-    def sync(self) -> int:
-        """Write what is buffered and wait for the disk; returns the number of rows in the file."""
-        self.save()
-        path = Path(self.metrics_file_path)
-        if path.is_file():
-            with path.open("r+b") as file:
-                os.fsync(file.fileno())
-        return self.written
-
-    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        """Add columns atomically; Lightning's own way empties the file first, and a killed run would have lost it."""
-        with Path(self.metrics_file_path).open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        self._write_rows(rows, fieldnames)
-
-    def _write_rows(self, rows: list[dict[str, str]], fieldnames: list[str]) -> None:
-        text = StringIO(newline="")
-        writer = csv.DictWriter(text, fieldnames=fieldnames)
-        writer.writeheader()
-        writer.writerows(rows)
-        atomic_write_text(Path(self.metrics_file_path), text.getvalue())
-
-    def _check_log_dir_exists(self) -> None:
-        pass
-
-
 class MetricsCSV(CSVLogger):
-    """``metrics.csv`` in the run's folder; of a resumed run's rows it keeps the first so many (None: all)."""
+    """``metrics.csv`` in the run's folder; of a resumed run's rows it keeps the first so many (None: all).
+
+    Lightning's own writer deletes the rows of a resumed run, and empties the file before it adds a column.
+    """
+
+    experiment = None  # that writer, which Lightning asks for at the start of a run
 
     def __init__(self, run: Run, keep: int | None = None) -> None:
-        super().__init__(run.root, name=run.name, version=run.version, flush_logs_every_n_steps=50)
-        self._keep = keep
+        super().__init__(run.root, name=run.name, version=run.version)
+        self._path, self._keep = run.folder / "metrics.csv", keep
+        self._columns: list[str] = []  # none until the file is read
+        self._buffer: list[dict[str, Any]] = []
+        self._written = 0
 
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> ExperimentWriter:
-        if self._experiment is None:
-            self._experiment = _AppendingWriter(self.log_dir, self._keep)
-        return self._experiment
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        self._buffer.append({"step": step, **metrics})
 
     def log_hyperparams(self, params: object = None) -> None:
         """Not here: ``config.yaml`` holds them already."""
 
+    @rank_zero_only
+    def save(self) -> None:
+        if self._buffer:  # else an error before the first step changes nothing
+            self._write()
+
+    def finalize(self, status: str) -> None:
+        self.save()
+
     def write_down(self) -> int | None:
         """Write what is buffered, before a checkpoint is saved; the rows in the file, None on all ranks but 0."""
-        return self.experiment.sync() if rank_zero_only.rank == 0 else None
+        if rank_zero_only.rank > 0:
+            return None
+        self._write()
+        if self._written:
+            with self._path.open("r+b") as file:
+                os.fsync(file.fileno())
+        return self._written
+
+    def _write(self) -> None:
+        """Append what is buffered; at first, and where there is a new column, write the whole file atomically."""
+        columns = set(self._columns).union(*self._buffer)
+        if self._columns and columns == set(self._columns):
+            with self._path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self._columns).writerows(self._buffer)
+            self._written += len(self._buffer)
+        else:
+            rows = [*self._read(), *self._buffer]
+            self._columns, self._written = sorted(columns.union(*rows)), len(rows)
+            text = StringIO(newline="")
+            writer = csv.DictWriter(text, self._columns)
+            writer.writeheader()
+            writer.writerows(rows)
+            if rows:
+                atomic_write_text(self._path, text.getvalue())
+            else:
+                self._path.unlink(missing_ok=True)
+        self._buffer = []
+
+    def _read(self) -> list[dict[str, str]]:
+        """The rows to keep; a run that was killed while writing left an incomplete last one."""
+        keep, self._keep = self._keep, None
+        if not self._path.is_file():
+            return []
+        with self._path.open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]
+        return rows[:keep]
 
 
 def make_loggers(
@@ -112,9 +111,9 @@ def make_loggers(
     if (mode := _wandb_mode(wandb)) != "off":
         loggers.append(_wandb_logger(run, mode))
     if tensorboard:
-        options = {"name": run.name, "version": run.version, "default_hp_metric": False, "purge_step": resume_step}
+        options = {"version": run.version, "default_hp_metric": False, "purge_step": resume_step}
         try:
-            loggers.append(TensorBoardLogger(run.root, **options))
+            loggers.append(TensorBoardLogger(run.root, run.name, **options))
         except ModuleNotFoundError:
             raise UserError("--tensorboard true needs a package: pip install tensorboard") from None
     return loggers
@@ -123,7 +122,7 @@ def make_loggers(
 def _wandb_mode(wanted: WandbMode) -> str:
     """online, offline or off. W&B itself would prompt without credentials, and `wandb.login` needs the network."""
     if wanted == "auto":
-        modes = {"disabled": "off", "dryrun": "offline", "offline": "offline"}
+        modes = {"disabled": "off", "offline": "offline"}
         return modes.get(os.environ.get("WANDB_MODE", "")) or ("online" if _has_credentials() else "offline")
     if wanted == "online" and not _has_credentials():
         raise UserError(
@@ -137,16 +136,13 @@ def _has_credentials() -> bool:
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     settings = ConfigParser()
-    with suppress(Error, OSError):
-        settings.read(_wandb_config() / "settings")
+    settings.read(_wandb_config() / "settings")  # where `wandb login --host` leaves a server of one's own
     url = os.environ.get("WANDB_BASE_URL") or settings.get("default", "base_url", fallback="")
     host = urlsplit(url).netloc  # with its port, as `wandb login` writes it into the netrc file
-    hosts = (host,) if host and host not in WANDB_CLOUD else WANDB_CLOUD
-    for name in (".netrc", "_netrc"):
-        with suppress(OSError, NetrcParseError):
-            known = netrc(os.environ.get("NETRC") or Path.home() / name)
-            if any(known.authenticators(host) for host in hosts):
-                return True
+    name = "_netrc" if os.name == "nt" else ".netrc"
+    with suppress(OSError, NetrcParseError):
+        known = netrc(os.environ.get("NETRC") or Path.home() / name)
+        return any(known.authenticators(name) for name in ([host] if host and host not in WANDB_CLOUD else WANDB_CLOUD))
     return False
 
 
@@ -193,7 +189,4 @@ def log_image(trainer: Trainer, key: str, path: Path) -> None:
         if isinstance(logger, WandbLogger):
             logger.log_image(key, [str(path)])
         elif isinstance(logger, TensorBoardLogger):
-            import numpy as np
-            from PIL import Image
-
             logger.experiment.add_image(key, np.asarray(Image.open(path)), trainer.global_step, dataformats="HWC")

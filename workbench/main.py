@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -32,7 +31,7 @@ HELP = """usage: python -m {name} COMMAND [options]
   python -m {name} fit --name NAME --resume latest      resume the newest run of that name
   python -m {name} test --ckpt_path runs/NAME/latest/checkpoints/best.ckpt
 
-COMMAND --help lists a command's options. --debug, or WORKBENCH_DEBUG=1, shows the whole trace of an error."""
+COMMAND --help lists a command's options. --debug shows the whole trace of an error."""
 
 
 @dataclass
@@ -61,16 +60,13 @@ def main(argv: list[str]) -> int:
     """Run one command; returns 0 done, 1 failed, 2 a mistake that the user can fix, 130 Ctrl-C, 143 SIGTERM."""
     # torchmetrics imports matplotlib, which scans all fonts once and caches them, by default in the user's home.
     os.environ.setdefault("MPLCONFIGDIR", str(Path(".cache", "matplotlib").absolute()))
-    debug = "--debug" in argv or os.environ.get("WORKBENCH_DEBUG", "") not in ("", "0")
+    debug = "--debug" in argv
     argv = [word for word in argv if word != "--debug"]
     commands = COMMANDS | PROGRAM.commands
     if not argv or argv[0] in ("-h", "--help", "help"):
         lines = "\n".join(f"  {name:<10} {text}" for name, (_, text) in commands.items())
         print(HELP.format(name=PROGRAM.name, commands=lines))
         return 0
-    format_before = warnings.formatwarning
-    if not debug:  # the line of source that a warning comes from means nothing to a user
-        warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         if argv[0] not in commands:
             hint = did_you_mean(argv[0], commands, cutoff=0.4)
@@ -80,7 +76,7 @@ def main(argv: list[str]) -> int:
         print("Stopped.", file=sys.stderr)
         return 130
     except Stop as stop:
-        from workbench.distributed import find_launch
+        from workbench.distributed import find_launch  # Lightning is imported late: help and mistakes come at once
 
         launch = find_launch()
         if launch.rank == 0:
@@ -93,8 +89,6 @@ def main(argv: list[str]) -> int:
             raise
         print(f"error: {message}", file=sys.stderr)
         return 2
-    finally:
-        warnings.formatwarning = format_before
 
 
 def _message(error: BaseException) -> str | None:
@@ -103,13 +97,10 @@ def _message(error: BaseException) -> str | None:
         return str(mistake)
     kind = type(error)
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        where = error.filename or "while writing"
-        return f"The disk is full ({where}).\nFree some space; --resume latest resumes from the last checkpoint."
+        return f"The disk is full ({error.filename}).\nFree some space, then resume: --resume latest."
     if kind.__name__ == "OutOfMemoryError":
-        return (
-            "The device is out of memory.\nUse a smaller --data.batch_size, smaller samples, or "
-            f"--trainer.precision 16-mixed.\n{str(error).splitlines()[0]}"
-        )
+        smaller = "Use a smaller --data.batch_size, smaller samples, or --trainer.precision 16-mixed."
+        return f"The device is out of memory.\n{smaller}\n{str(error).splitlines()[0]}"
     if kind.__name__ == "MisconfigurationException":  # Lightning's word for a user's mistake
         return str(error)[:1000]
     if kind.__module__.startswith("wandb."):

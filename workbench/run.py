@@ -7,17 +7,16 @@ import re
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from workbench.checkpoint import PREVIOUS, flat_data, one_line, read_checkpoint
-from workbench.distributed import RUN_VERSION, Launch, find_launch
-from workbench.errors import UserError
+from workbench.checkpoint import PREVIOUS, flat_data, read_checkpoint
+from workbench.distributed import RUN_VERSION, find_launch
+from workbench.errors import UserError, one_line
 
 _JOB = ".job"
 
@@ -58,18 +57,17 @@ def start_run(root: str | Path, name: str, kind: str = "", num_nodes: int = 1) -
     launch = find_launch(num_nodes)
     if launch.inherited is not None:
         return Run(root, name, launch.inherited, first=False)
-    version, _, resumed = launch.broadcast(lambda: _open_folder(root, name, kind, launch)).partition(" ")
+    version, _, resumed = launch.broadcast(lambda: _open_folder(root, name, kind, launch.job)).partition(" ")
     os.environ[RUN_VERSION] = version
     return Run(root, name, version, resumed=bool(resumed), first=launch.rank == 0)
 
 
-def _open_folder(root: Path, name: str, kind: str, launch: Launch) -> str:
+def _open_folder(root: Path, name: str, kind: str, job: str | None) -> str:
     """The folder's version, followed by ``resumed`` where it has a checkpoint to resume from."""
-    if launch.job and launch.restarted and not kind:
-        for path in sorted((root / name).glob(f"*/{_JOB}"), reverse=True):
-            if not path.parent.is_symlink() and path.read_text(encoding="utf-8") == launch.job:
-                run = Run(root, name, path.parent.name)
-                return f"{run.version} resumed" if run.checkpoints else run.version
+    for path in sorted((root / name).glob(f"*/{_JOB}"), reverse=True) if job and not kind else ():
+        if not path.parent.is_symlink() and path.read_text(encoding="utf-8") == job:
+            run = Run(root, name, path.parent.name)
+            return f"{run.version} resumed" if run.checkpoints else run.version
     stamp = time.strftime("%Y%m%d-%H%M%S") + (f"-{kind}" if kind else "")
     for number in count(1):
         run = Run(root, name, stamp if number == 1 else f"{stamp}-{number}")
@@ -78,11 +76,10 @@ def _open_folder(root: Path, name: str, kind: str, launch: Launch) -> str:
             break
         except OSError as error:
             if not run.folder.is_dir():
-                reason = error.strerror or error
-                way_out = "Use --name NAME or --runs_dir FOLDER."
-                raise UserError(f"The run's folder {run.folder} cannot be made: {reason}.\n{way_out}") from None
-    if launch.job:
-        (run.folder / _JOB).write_text(launch.job, encoding="utf-8")
+                text = f"The run's folder {run.folder} cannot be made: {error.strerror or error}."
+                raise UserError(f"{text}\nUse --name NAME or --runs_dir FOLDER.") from None
+    if job and not kind:
+        (run.folder / _JOB).write_text(job, encoding="utf-8")
     return run.version
 
 
@@ -90,27 +87,19 @@ def find_run(root: str | Path, name: str, version: str) -> Run:
     """Find an earlier run to resume; ``version`` is ``latest`` or the name of a folder under ``runs/NAME``."""
     folder = Path(root) / name
     there = sorted(path.name for path in folder.glob("*") if path.is_dir() and not path.is_symlink())
-    latest = folder / "latest"
+    resumable = [known for known in there if Run(Path(root), name, known).checkpoints]
+    latest, wanted = folder / "latest", version
     if version == "latest" and latest.exists():
-        version = latest.readlink().name if latest.is_symlink() else latest.read_text(encoding="utf-8").strip()
-    if version not in there:
-        resumable = [known for known in there if Run(Path(root), name, known).checkpoints]
+        wanted = latest.readlink().name if latest.is_symlink() else latest.read_text(encoding="utf-8").strip()
+    if wanted not in resumable:
         known = f"There are: {', '.join(resumable[-5:])}." if resumable else f"{folder} holds no run with a checkpoint."
         raise UserError(
-            f"There is no run {version!r} of the name {name!r} to resume.\n{known}\n"
+            f"There is no run {version!r} of the name {name!r} with a checkpoint to resume from.\n{known}\n"
             "Start a new run without --resume, or name the run: --name NAME --resume VERSION."
         )
-    run = Run(Path(root), name, version, resumed=True, first=find_launch().rank == 0)
-    if not run.checkpoints:
-        raise UserError(
-            f"The run {run.folder} was stopped before its first checkpoint; it cannot be resumed.\n"
-            "Start a new run without --resume."
-        )
+    run = Run(Path(root), name, wanted, resumed=True, first=find_launch().rank == 0)
     if not os.access(run.folder, os.W_OK):
-        raise UserError(
-            f"The run's folder {run.folder} cannot be written.\n"
-            "Fix its permissions, or resume a copy of it: --runs_dir FOLDER."
-        )
+        raise UserError(f"The run's folder {run.folder} cannot be written.\nResume a copy of it: --runs_dir FOLDER.")
     os.environ[RUN_VERSION] = run.version
     return run
 
@@ -125,16 +114,9 @@ def point_latest_at(run: Run) -> None:
     fresh.replace(latest)
 
 
-class ResumePoint(NamedTuple):
-    """A checkpoint, its ``global_step``, and how many rows of ``metrics.csv`` are older (None: unknown)."""
-
-    path: Path
-    step: int
-    rows: int | None
-
-
-def latest_valid_checkpoint(run: Run) -> ResumePoint:
-    """The newest checkpoint that is not damaged; prints it where it is not the last one."""
+def latest_valid_checkpoint(run: Run) -> tuple[Path, int, int | None]:
+    """The newest checkpoint that is not damaged, its ``global_step``, and how many rows of ``metrics.csv`` are older
+    (None: unknown); prints it where it is not the last one."""
     faults = []
     for path in run.checkpoints:
         try:
@@ -142,13 +124,13 @@ def latest_valid_checkpoint(run: Run) -> ResumePoint:
                 if archive.testzip() is not None:  # torch itself does not look at the checksums
                     raise ValueError("its checksum differs")
             content = torch.load(path, map_location="cpu", weights_only=True)
-            found = ResumePoint(path, content["global_step"], content.get("exact_resume", {}).get("rows"))
+            step, rows = content["global_step"], content.get("exact_resume", {}).get("rows")
         except Exception as error:  # the reader fails on damaged files in any way: IndexError, EOFError, ...
             faults.append(f"{path} cannot be read, it is damaged or cut short ({one_line(error, 120)}).")
             continue
         if faults and run.first:
-            print("\n".join([*faults, f"Resuming from the previous one: {path}, step {found.step}."]), file=sys.stderr)
-        return found
+            print("\n".join([*faults, f"Resuming from the previous one: {path}, step {step}."]), file=sys.stderr)
+        return path, step, rows
     raise UserError(
         "\n".join(faults) + "\nNo checkpoint of this run can be read, so it cannot be resumed. Start a new run, or "
         f"one from the best weights: --model.init_args.init_from {run.folder / 'checkpoints' / 'best.ckpt'}"
@@ -156,8 +138,10 @@ def latest_valid_checkpoint(run: Run) -> ResumePoint:
 
 
 def compare_configs(checkpoint: str, config: dict[str, Any], verbose: bool) -> None:
-    """Print where a configuration differs from that of the checkpoint; refuse another optimizer or scheduler."""
-    found = differences(read_checkpoint(checkpoint).config, flat_data(config))
+    """Print which keys of model and data differ from the checkpoint's; refuse another optimizer or scheduler."""
+    before, now = (_leaves(tree) for tree in (read_checkpoint(checkpoint).config, flat_data(config)))
+    keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    found = [f"{key} {before.get(key)} -> {now.get(key)}" for key in keys if key.startswith(("model.", "data."))]
     for difference in found:
         if re.match(r"model\.\S*(optimizer|scheduler)\S*class_path ", difference):
             raise UserError(
@@ -168,18 +152,9 @@ def compare_configs(checkpoint: str, config: dict[str, Any], verbose: bool) -> N
         print("Differs from the checkpoint: " + ", ".join(found[:8]) + (" ..." if len(found) > 8 else ""))
 
 
-def differences(saved: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Keys of model and data whose values differ between two configurations, as ``data.batch_size 16 -> 8``."""
-    before, after = (
-        dict(leaf for name in ("model", "data") for leaf in _leaves(config.get(name), name)) for config in (saved, now)
-    )
-    keys = sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
-    return [f"{key} {before.get(key)} -> {after.get(key)}" for key in keys]
-
-
-def _leaves(tree: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(tree, dict) and tree:
-        for name, value in tree.items():
-            yield from _leaves(value, f"{key}.{name}")
-    else:
-        yield key, tree
+def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"data": {"crop": 8}}`` -> ``{"data.crop": 8}``."""
+    flat = {}
+    for key, value in tree.items():
+        flat |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
+    return flat

@@ -15,7 +15,7 @@ BROADCAST_EVERY = 20  # steps between two looks at the clock when several proces
 
 
 class RunProgress:
-    """The share of a run that is over, in steps or in time, whichever is further; never waits for the device.
+    """The share of a run that is over, in steps or in time, whichever is further, in [0, 1] or a little above.
 
     ``total_steps`` is infinite where only ``trainer.max_time`` limits the run. UserError where nothing does.
     """
@@ -27,25 +27,24 @@ class RunProgress:
                 "The learning-rate schedule follows the run's length, but this run has none.\n"
                 "Set trainer.max_steps, trainer.max_epochs or trainer.max_time, or use another scheduler."
             )
-        self.trainer = trainer
+        self.trainer, self.timer = trainer, timers[0] if timers else None
         self.total_steps = max(total_steps, 1)
-        self.timer = timers[0] if timers else None
-        self._agreed_at = -BROADCAST_EVERY
-        self._agreed = 0.0
+        self._agreed, self._agreed_at = 0.0, -BROADCAST_EVERY
 
-    def __call__(self) -> float:
-        """In [0, 1], or a little above at the very end."""
-        step = self.trainer.global_step
+    def local(self) -> float:
+        """As this process sees it, to be shown."""
+        steps = self.trainer.global_step / self.total_steps
         if self.timer is None:
-            return step / self.total_steps
-        # Clocks differ between processes, and with them the learning rates would, and then the weights.
-        if self.trainer.world_size == 1:
-            self._agreed = self._time_share()
-        elif step >= self._agreed_at + BROADCAST_EVERY:
-            self._agreed, self._agreed_at = self.trainer.strategy.broadcast(self._time_share()), step
-        return max(step / self.total_steps, self._agreed)
-
-    def _time_share(self) -> float:
+            return steps
         elapsed = self.timer.time_elapsed()
         whole = elapsed + self.timer.time_remaining()
-        return elapsed / whole if whole > 0 else 1.0
+        return max(steps, elapsed / whole if whole > 0 else 1.0)
+
+    def __call__(self) -> float:
+        """The same on all processes, which call it at the same steps: from their clocks their weights would differ."""
+        step = self.trainer.global_step
+        if self.timer is None or self.trainer.world_size == 1:
+            return self.local()
+        if step >= self._agreed_at + BROADCAST_EVERY:
+            self._agreed, self._agreed_at = self.trainer.strategy.broadcast(self.local()), step
+        return max(step / self.total_steps, self._agreed)

@@ -13,10 +13,7 @@ FORCE_AFTER = 2.0  # seconds: another Ctrl-C then means at once. Launchers forwa
 
 
 class Stop(BaseException):
-    """Ends the program because of a signal, and prints lines.
-
-    Not a KeyboardInterrupt, which Lightning handles by killing the other processes: that looks like a failure.
-    """
+    """Ends the program because of a signal, and prints lines; a KeyboardInterrupt would kill the other processes."""
 
     def __init__(self, number: int, *lines: str) -> None:
         super().__init__(*lines)
@@ -82,7 +79,7 @@ class StopSignals:
 
 
 def _set(number: int, handler: Any) -> None:
-    if threading.current_thread() is threading.main_thread() and handler is not None:
+    if threading.current_thread() is threading.main_thread():
         signal.signal(number, handler)
 
 

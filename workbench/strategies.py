@@ -14,28 +14,17 @@ from workbench.lightning_private import ddp_options
 def allow_unused_parameters(trainer: Trainer, because: str) -> None:
     """Have DDP find in each step which parameters got no gradient; call it before the model is wrapped.
 
-    UserError, beginning with ``because``, where the strategy says that every parameter gets one.
+    UserError, beginning with ``because``, where the strategy of several processes cannot, or says that it must not.
     """
     if not isinstance(trainer.strategy, DDPStrategy):
-        return
-    options = ddp_options(trainer.strategy)
-    if not options.setdefault("find_unused_parameters", True) or options.get("static_graph"):
-        key = "static_graph: true" if options.get("static_graph") else "find_unused_parameters: false"
-        raise UserError(
-            f"{because}, but trainer.strategy has {key}.\n"
-            "Set --trainer.strategy ddp, or the opposite in the strategy's init_args."
-        )
-
-
-def allow_unfreezing(trainer: Trainer) -> None:
-    """The same for parameters that are trained only from a later epoch on."""
-    if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
-        raise UserError(
-            f"model.finetune.unfreeze does not work under {type(trainer.strategy).__name__}, where each process holds "
-            "a part of the parameters.\nSet --trainer.strategy ddp, or unfreeze to {} and start a second run with less "
-            "frozen from the first one's weights: --model.init_args.init_from"
-        )
-    allow_unused_parameters(trainer, "What model.finetune.unfreeze names gets no gradient until its epoch")
+        found = "" if trainer.world_size == 1 else type(trainer.strategy).__name__
+    else:
+        options = ddp_options(trainer.strategy)
+        found = "static_graph: true" if options.get("static_graph") else ""
+        if not options.setdefault("find_unused_parameters", True):
+            found = "find_unused_parameters: false"
+    if found:
+        raise UserError(f"{because}, which trainer.strategy does not allow ({found}).\nSet --trainer.strategy ddp.")
 
 
 def is_sharded(trainer: Trainer) -> bool:
@@ -44,10 +33,7 @@ def is_sharded(trainer: Trainer) -> bool:
 
 
 def gather_weights(trainer: Trainer, write: bool = False) -> AbstractContextManager[None]:
-    """Within this context, which every process enters, the model has all its weights under FSDP.
-
-    With ``write``, changes made within it persist.
-    """
+    """Within it, entered by every process, a model under FSDP has all its weights; with ``write``, changes persist."""
     if not isinstance(trainer.strategy, FSDPStrategy):
         return nullcontext()
     from torch.distributed.fsdp import FullyShardedDataParallel

@@ -1,25 +1,22 @@
-"""What callbacks and checks draw with: grids of images pixel by pixel, the histogram of an input, and where they go."""
+"""What callbacks and checks draw with: grids of images pixel by pixel, and the histogram of an input."""
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from project.data.pairs import Coloring
+from project.networks.normalize import Normalize
 
-GAP = 6
-LEGIBLE = 128
-"""Pixels that small images are enlarged to, as far as whole multiples go."""
-MAX_LISTED = 8
-"""Channels that a legend has room for."""
-SLOT = 4
-"""Planes of a hint: red, green, blue and the mask that tells where it holds."""
+GAP, LINE = 6, 18  # pixels between images, and of a line of text
+LEGIBLE = 128  # pixels that small images are enlarged to, as far as whole multiples go
 
 
 def to_image(image: Tensor, zoom: int = 1) -> Image.Image:
@@ -41,25 +38,27 @@ def middle(image: Tensor, size: int) -> tuple[slice, slice]:
 
 
 def grid(rows: list[list[Image.Image]], headings: list[str], captions: list[list[str]]) -> Image.Image:
-    """Rows of images under one heading a column, with a caption (may be empty) below each image."""
-    font, line = ImageFont.load_default(13), 18
-    widths = []
-    for column, heading in enumerate(headings):
-        texts = [heading, *(texts[column] for texts in captions)]
-        widths.append(max(*(row[column].width for row in rows), *(int(font.getlength(text)) + 4 for text in texts)))
-    lefts = [GAP + sum(widths[:column]) + GAP * column for column in range(len(widths))]
+    """Rows of images under one heading a column; captions for the images of a row, from the left, as far as given."""
+    font = ImageFont.load_default(13)
+    texts = zip_longest(headings, *captions, fillvalue="")
+    widths = [
+        max(*(image.width for image in column), *(int(font.getlength(text)) + 4 for text in words))
+        for column, words in zip(zip(*rows, strict=True), texts, strict=True)
+    ]
     heights = [max(image.height for image in row) for row in rows]
-    total = line + 2 + sum(heights) + sum(line * any(texts) + GAP for texts in captions)
-    canvas = Image.new("RGB", (sum(widths) + GAP * (len(widths) + 1), total), "white")
+    step = GAP + LINE * any(map(any, captions))
+    size = (sum(widths) + GAP * (len(widths) + 1), LINE + 2 + sum(heights) + step * len(rows))
+    canvas = Image.new("RGB", size, "white")
     draw = ImageDraw.Draw(canvas)
+    lefts = [GAP + sum(widths[:column]) + GAP * column for column in range(len(widths))]
     for left, heading in zip(lefts, headings, strict=True):
         draw.text((left, 2), heading, "black", font)
-    top = line + 2
-    for row, texts, height in zip(rows, captions, heights, strict=True):
-        for left, image, text in zip(lefts, row, texts, strict=True):
+    top = LINE + 2
+    for row, words, height in zip_longest(rows, captions, heights, fillvalue=[]):
+        for left, image, text in zip_longest(lefts, row, words, fillvalue=""):
             canvas.paste(image, (left, top))
             draw.text((left, top + height + 1), text, "black", font)
-        top += height + line * any(texts) + GAP
+        top += height + step
     return canvas
 
 
@@ -68,41 +67,29 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=110, layout="constrained")
 
 
-def draw_histogram(views: dict[str, Tensor], hint_channels: int, path: Path, bins: int = 100) -> None:
-    """Write the histogram of what a network gets, which shows a forgotten or repeated scaling.
+@torch.no_grad()
+def draw_histogram(values: Tensor, normalize: Normalize | None, channels: int, path: Path) -> None:
+    """Write the histogram of an input (B, C, H, W), before and after normalization: it shows a scaling too many.
 
     Args:
-        views: Title and values of each, (B, C, H, W), such as before and after normalization.
-        hint_channels: So many of the last channels are hints: their colors are counted where there are hints.
-        path: The PNG file.
-        bins: Number of bins.
+        values: of which the first `channels` are shown: hints lie behind them.
+        normalize: what the network does to all of them first.
+        path: the PNG file.
     """
-    figure, given = new_figure(5 * len(views), 3.6), None
-    for number, (title, values) in enumerate(views.items(), 1):
-        image, hints = values.detach().float().cpu().tensor_split([values.shape[1] - hint_channels], dim=1)
-        curves = dict(zip(_names(image.shape[1]), image.transpose(0, 1).flatten(1), strict=True))
-        if hint_channels and hint_channels % SLOT == 0:  # hints of somebody's own may be other things
-            slots = hints.unflatten(1, (-1, SLOT)).unbind(2)
-            given = slots[3] > 0 if given is None else given  # of the first view, which is not normalized
-            curves |= {f"hints' {name}": slot[given] for name, slot in zip(_names(3), slots[:3], strict=True)}
-        axis = figure.add_subplot(1, len(views), number)
-        for place, (name, pixels) in enumerate(curves.items()):
-            if pixels.numel():
-                label = f"{name}: mean {pixels.mean():.2f}, std {pixels.std():.2f}" if place < MAX_LISTED else None
-                color = name.rpartition(" ")[2]
-                color = f"tab:{color}" if color in ("red", "green", "blue", "gray") else None
-                line = ":" if name.startswith("hints'") else "-"
-                axis.hist(pixels.numpy(), bins=bins, histtype="step", label=label, color=color, linestyle=line)
+    views = {"pixels": values}
+    if normalize is not None and normalize.mean.shape[1] == values.shape[1]:
+        views["as the network sees them"] = normalize(values)
+    figure = new_figure(5 * len(views), 3.6)
+    panels = figure.subplots(1, len(views), squeeze=False)[0]
+    names = ["gray"] if channels < 3 else ["red", "green", "blue"]  # behind them a map of the noise, without a name
+    for panel, (title, view) in zip(panels, views.items(), strict=True):
+        for name, pixels in zip_longest(names, view[:, :channels].float().cpu().transpose(0, 1).flatten(1)):
+            label = name and f"{name}: mean {pixels.mean():.2f}, std {pixels.std():.2f}"
+            panel.hist(pixels.numpy(), bins=100, histtype="step", label=label, color=f"tab:{name or 'olive'}")
         # Logarithmic: white paper would bury the ink.
-        axis.set(xlabel="value", ylabel="pixels", yscale="log", title=f"first training batch, {title}")
-        axis.legend(fontsize="x-small")
+        panel.set(xlabel="value", ylabel="pixels", yscale="log", title=f"first training batch, {title}")
+        panel.legend(fontsize="x-small")
     figure.savefig(path)
-
-
-def _names(channels: int) -> list[str]:
-    """An image's channels, and perhaps a map of its noise behind them."""
-    colors = ["gray"] if channels < 3 else ["red", "green", "blue"] if channels < 5 else []
-    return [*colors, *(f"channel {number}" for number in range(len(colors), channels))]
 
 
 def has_images(batch: Any) -> bool:
@@ -125,16 +112,3 @@ def hint_pairs(datamodule: Any) -> Coloring | None:
     """The data module's pair maker where its images come with color hints, else None."""
     pairs = getattr(datamodule, "pairs", None)
     return pairs if isinstance(pairs, Coloring) and pairs.hints.channels > 0 else None
-
-
-def sample_path(trainer: Trainer, name: str) -> Path | None:
-    """``samples/NAME`` in the run's folder; None without a folder, and on later processes.
-
-    To be called on every process: the first one broadcasts where the run's folder is.
-    """
-    folder = trainer.log_dir
-    if folder is None or not trainer.is_global_zero:
-        return None
-    path = Path(folder) / "samples" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path

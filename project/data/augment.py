@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from random import Random
@@ -14,8 +15,8 @@ import numpy as np
 from project.data.images import Window
 from workbench.errors import UserError
 
-ALBUMENTATIONS = "2.0.8"  # the last release under the MIT license; albumentationsx has the same import name and is AGPL
-COLORS = ("brightness", "contrast")
+ALBUMENTATIONS = "2.0.8"  # the last release under the MIT license
+Sides = tuple[np.ndarray, np.ndarray | None]  # an image and its target, uint8 (H, W, C)
 
 
 @dataclass(frozen=True)
@@ -67,12 +68,8 @@ class Augment:
 
 
 class Augmenter:
-    """Cuts a random crop and changes it, an image and its target alike. All that is random follows from the seed.
-
-    Args:
-        augment: which changes, and how strong.
-        crop: side of the crop in pixels; None keeps the whole image.
-        masks: whether targets are class numbers: nearest neighbor then.
+    """Cuts a random crop (None: the whole image) and changes it, an image and its target alike; masks by nearest
+    neighbor. All that is random follows from the seed.
     """
 
     def __init__(self, augment: Augment, crop: int | None, masks: bool = False) -> None:
@@ -86,82 +83,65 @@ class Augmenter:
     def __reduce__(self) -> tuple[Any, ...]:  # Albumentations' pipelines are not made for pickling
         return Augmenter, (self.augment, self.crop, self.masks)
 
-    def begin(self, height: int, width: int, seed: int) -> Window | None:
-        """Start a draw (seed 0 to 2**63 - 1), of which `change` is the second half: between them the image is read.
+    def draw(self, read: Callable[[Window | None], Sides], height: int, width: int, seed: int) -> Sides:
+        """Read a random part of an image of that size, and of its target, and change both: uint8 (crop, crop, C).
 
-        Returns:
-            What to cut out first, so that all that follows costs by the crop, not by the image; None without a crop.
+        Only what is needed is read, so that all costs by the crop, not by the image. The seed: 0 to 2**63 - 1.
         """
         self._random.seed(seed)
         self._state["state"]["key"][0] = seed
         self._bits.state = self._state
-        if self.crop is None:
-            return None
-        side = self.augment.side(self.crop)
-        top = self._random.randrange(max(height - side, 0) + 1)
-        left = self._random.randrange(max(width - side, 0) + 1)
-        return slice(top, top + side), slice(left, left + side)
-
-    def change(self, image: np.ndarray, target: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
-        """Change what was cut out: uint8 (H, W, C) and (H, W, C') or None -> (crop, crop, C) and (crop, crop, C')."""
+        window = None
+        if self.crop is not None:
+            side = self.augment.side(self.crop)
+            top = self._random.randrange(max(height - side, 0) + 1)
+            left = self._random.randrange(max(width - side, 0) + 1)
+            window = slice(top, top + side), slice(left, left + side)
+        image, target = read(window)
         sides = {"image": image} if target is None else {"image": image, "target": target}
         if self._move is not None:
             sides = self._move(**sides)
         if self.crop is not None:
             sides = {name: side[center_window(*side.shape[:2], self.crop)] for name, side in sides.items()}
+        sides = self._flip(sides)
         image = sides["image"]  # colors change in it alone: of one folder both sides are made from it later
         return image if self._recolor is None else self._recolor(image=image)["image"], sides.get("target")
 
+    def _flip(self, sides: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Flips and quarter turns as views: through Albumentations they took as long as reading a small crop."""
+        self._random.random()  # Albumentations' Compose drew it: results of earlier versions repeat
+        for axis, chance in ((1, self.augment.hflip), (0, self.augment.vflip)):
+            probability = 0.5 if chance is True else float(chance)
+            if probability >= 1 or (probability > 0 and self._random.random() < probability):
+                sides = {name: np.flip(side, axis) for name, side in sides.items()}
+        turns = self._random.randint(0, 3) if self.augment.quarter_turns else 0
+        return {name: np.rot90(side, turns) for name, side in sides.items()}
+
     def _build(self) -> tuple[Any, Any]:
-        """What moves pixels and what changes colors; None where nothing is asked."""
-        augment = self.augment
-        hflip, vflip = (0.5 if chance is True else float(chance) for chance in (augment.hflip, augment.vflip))
-        move, recolor = None, None
-        if not augment.moves and (hflip or vflip or augment.quarter_turns):
-            move = Symmetries(hflip, vflip, augment.quarter_turns, self._random)
+        """Albumentations' pipelines that move pixels and that change colors; None where nothing is asked."""
+        augment, move, recolor = self.augment, None, None
         if not (augment.moves or augment.brightness or augment.contrast):
-            return move, recolor
-        A, cv2 = _import_albumentations()
+            return move, recolor  # the import takes a second
+        _check_albumentations()
+        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for a newer version
+        import albumentations as A
+        import cv2
+
+        cv2.setNumThreads(0)  # its threads and torch's fight over the cores
         generator = np.random.Generator(self._bits)
         if augment.moves:
-            shift: dict[str, Any] = {"translate_percent": (-augment.shift, augment.shift)}
-            if self.crop is not None:  # a share of the crop, while the transform sees the crop and its margin
-                pixels = math.ceil(augment.shift * self.crop)
-                shift = {"translate_px": {"x": (-pixels, pixels), "y": (-pixels, pixels)}}
-            rotate = (-augment.rotate_degrees, augment.rotate_degrees)
-            shear = dict.fromkeys("xy", (-augment.shear_degrees, augment.shear_degrees))
-            border = cv2.BORDER_REFLECT_101
-            affine = A.Affine(scale=1.0, rotate=rotate, shear=shear, border_mode=border, p=1.0, **shift)
-            flips = [kind(p=p) for kind, p in ((A.HorizontalFlip, hflip), (A.VerticalFlip, vflip)) if p]
-            turns = [A.RandomRotate90(p=1.0)] if augment.quarter_turns else []
-            move = A.Compose([affine, *flips, *turns], additional_targets={"target": "mask" if self.masks else "image"})
+            seen = 1.0 if self.crop is None else augment.side(self.crop) / self.crop  # the crop and its margin
+            limits = augment.rotate_degrees, augment.shear_degrees, augment.shift / seen
+            rotate, shear, shift = ((-most, most) for most in limits)
+            how = {"rotate": rotate, "shear": {"x": shear, "y": shear}, "translate_percent": shift}
+            affine = A.Affine(scale=1.0, border_mode=cv2.BORDER_REFLECT_101, p=1.0, **how)
+            move = A.Compose([affine], additional_targets={"target": "mask" if self.masks else "image"})
             move.set_random_state(generator, self._random)
         if augment.brightness or augment.contrast:
-            limits = {f"{name}_limit": (-getattr(augment, name), getattr(augment, name)) for name in COLORS}
-            recolor = A.Compose([A.RandomBrightnessContrast(p=1.0, **limits)])
+            brightness, contrast = ((-most, most) for most in (augment.brightness, augment.contrast))
+            recolor = A.Compose([A.RandomBrightnessContrast(brightness, contrast, p=1.0)])
             recolor.set_random_state(generator, self._random)
         return move, recolor
-
-
-class Symmetries:
-    """Albumentations' ``Compose([HorizontalFlip, VerticalFlip, RandomRotate90])``, number by number, as views.
-
-    Its import takes a second, and its checks took as long as reading and changing a small crop.
-    """
-
-    def __init__(self, hflip: float, vflip: float, quarter_turns: bool, random: Random) -> None:
-        self.flips = [(axis, chance) for axis, chance in ((1, hflip), (0, vflip)) if chance > 0]
-        self.quarter_turns = quarter_turns
-        self.random = random
-
-    def __call__(self, **sides: np.ndarray) -> dict[str, np.ndarray]:
-        random = self.random
-        random.random()  # Compose draws whether to do anything at all
-        for axis, chance in self.flips:
-            if chance >= 1 or random.random() < chance:
-                sides = {name: side[:, ::-1] if axis else side[::-1] for name, side in sides.items()}
-        turns = random.randint(0, 3) if self.quarter_turns else 0
-        return {name: np.rot90(side, turns) for name, side in sides.items()} if turns else sides
 
 
 def center_window(height: int, width: int, side: int) -> Window:
@@ -170,18 +150,12 @@ def center_window(height: int, width: int, side: int) -> Window:
     return slice(top, top + side), slice(left, left + side)
 
 
-def _import_albumentations() -> tuple[Any, Any]:
+def _check_albumentations() -> None:
     names = ("albumentations", "albumentationsx")
     installed = {name: one.version for name in names for one in metadata.distributions(name=name)}
     if installed != {"albumentations": ALBUMENTATIONS}:
         raise UserError(
-            f"data.augment needs albumentations {ALBUMENTATIONS}, the last release under the MIT license; installed: "
-            f"{installed or 'none'}.\nIts successor albumentationsx is AGPL and has the same import name. Uninstall "
-            f"it, then\npip install albumentations=={ALBUMENTATIONS}"
+            f"data.augment needs albumentations {ALBUMENTATIONS}; installed: {installed or 'none'}. Its successor "
+            "albumentationsx is AGPL and has\nthe same import name. Uninstall it, then "
+            f"pip install albumentations=={ALBUMENTATIONS}"
         )
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for a newer version
-    import albumentations
-    import cv2
-
-    cv2.setNumThreads(0)  # its threads and torch's fight over the cores
-    return albumentations, cv2

@@ -16,7 +16,7 @@ class RawBatch(NamedTuple):
             images: extra pairs beside images without targets.
         index: int64, (B,): the image's number in its split.
         seed: int64, (B,): new for each training draw; in evaluation the image's own, so that its noise never changes.
-        is_padding: not None where a rank has this evaluation batch only because others have one more: in no metric.
+        is_padding: not None where a rank has this evaluation batch only because others have one more; in no metric.
     """
 
     image: Tensor
@@ -27,15 +27,12 @@ class RawBatch(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a model sees, on the device.
+    """What a model sees, on the device; index, seed and is_padding as in `RawBatch`.
 
     Attributes:
         input: float32, (B, C, H, W), around [0, 1] (noise is not clipped); further channels (noise map, hints) last.
         target: float32, (B, C', H, W) in [0, 1]; of masks int64, (B, H, W), class numbers.
         baseline: float32, like target: the do-nothing output, which metrics are shown beside; None for masks.
-        index: as in `RawBatch`.
-        seed: as in `RawBatch`; None where nothing is drawn from it.
-        is_padding: as in `RawBatch`.
     """
 
     input: Tensor

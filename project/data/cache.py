@@ -19,8 +19,7 @@ from workbench.errors import UserError
 
 def key_of(*values: Any) -> str:
     """Sixteen hexadecimal digits that change when any of the plain JSON values does."""
-    text = json.dumps(values, sort_keys=True, ensure_ascii=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return hashlib.blake2b(json.dumps(values, sort_keys=True).encode(), digest_size=8).hexdigest()
 
 
 class Cache:
@@ -36,19 +35,16 @@ class Cache:
     def read_json(self, name: str) -> dict | None:
         """What `write_json` wrote; None where there is nothing, or (with a warning) a damaged file."""
         try:
-            value = json.loads(self.path(name).read_text(encoding="utf-8"))
-            if isinstance(value, dict):
-                return value
+            return json.loads(self.path(name).read_text(encoding="utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError):
-            pass
-        rank_zero_warn(f"The cached file {self.path(name)} is damaged and is made anew.")
-        return None
+            rank_zero_warn(f"The cached file {self.path(name)} is damaged and is made anew.")
+            return None
 
     def write_json(self, name: str, value: dict) -> None:
         """Write a dictionary of plain values; the file is not touched where it holds the same already."""
-        text = json.dumps(value, ensure_ascii=True)
+        text = json.dumps(value)
         with suppress(OSError, ValueError):
             if self.path(name).read_text(encoding="utf-8") == text:
                 return
@@ -56,50 +52,28 @@ class Cache:
             temporary.write_text(text, encoding="utf-8")
 
     @contextmanager
-    def writing(self, name: str) -> Iterator[Path]:
-        """A temporary file to write, which takes its place under `name` when the block ends well."""
+    def writing(self, name: str, folder: bool = False) -> Iterator[Path]:
+        """A temporary file or folder to fill, which takes its place under `name` when the block ends well.
+
+        A folder that another process has made meanwhile stays.
+        """
         path = self.path(name)
-        temporary = _temporary(path)
-        with self.guarded():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                yield temporary
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        try:
+            (temporary if folder else path.parent).mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if not folder:
                 with temporary.open("r+b") as file:
                     os.fsync(file.fileno())
-                temporary.replace(path)
-            finally:
-                with suppress(OSError):
-                    temporary.unlink(missing_ok=True)
-
-    @contextmanager
-    def filling(self, name: str) -> Iterator[Path]:
-        """A temporary folder for `name`, as `writing`; another process's stays. What fills it needs `guarded`."""
-        folder = self.path(name)
-        temporary = _temporary(folder)
-        with self.guarded():
-            temporary.mkdir(parents=True)
-        try:
-            yield temporary
-            with self.guarded():
-                try:
-                    temporary.rename(folder)
-                except OSError:
-                    if not folder.is_dir():
-                        raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-    @contextmanager
-    def guarded(self) -> Iterator[None]:
-        """Turn an OSError of the block into a UserError with the way out."""
-        try:
-            yield
+            temporary.replace(path)
         except OSError as error:
+            if folder and path.is_dir():
+                return
             raise UserError(
                 f"The cache {self.folder} cannot be written: {error.strerror or error}.\n"
                 "Free some space or fix its permissions, or choose another folder with --data.cache_dir FOLDER."
             ) from error
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)

@@ -1,16 +1,16 @@
-"""What `prepare_data` finds out once and every process reads: the splits, the statistics, the decoded pixels."""
+"""The images of one configuration: which are in which split, their statistics, their decoded pixels."""
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from project.data.cache import Cache
+from project.data.cache import Cache, key_of
 from project.data.extra import extra_records, read_manifest
-from project.data.images import ImageRecord
 from project.data.index import index_images, read_exclusions
-from project.data.pixels import PixelFile, PixelStore, pixel_file, write_pixels
-from project.data.settings import Settings
+from project.data.pairs import PairMaker
+from project.data.pixels import PixelFile, PixelStore, decode_once
 from project.data.sources import find_entries
 from project.data.splits import PARTS, Splits, split_images
 from project.data.statistics import Statistics, measure
@@ -18,32 +18,51 @@ from workbench.console import rank_zero_print
 from workbench.errors import UserError
 
 
-@dataclass
-class Catalog:
-    """The images of one configuration."""
+@dataclass(frozen=True)
+class Settings:
+    """Everything that the catalog depends on: keys of `ImageDataModule`, and two that follow from them."""
 
-    settings: Settings
+    source: str
+    root: str | list[str] | None
+    target_root: str | None
+    target: str
+    exclude: str | None
+    extra_pairs: str | None
+    channels: int
+    resize: int | None
+    fractions: tuple[float, float, float]
+    on_bad_image: str
+    decoded_cache_gb: float
+    min_size: int  # pixels that the shorter side of a file must have
+    only_split: str | None  # the split that takes every image, sorted by name; no statistics then
+
+    @property
+    def pixels(self) -> dict[str, Any]:
+        """How pixels are read: options of `PixelStore`."""
+        return {"channels": self.channels, "resize": self.resize, "masks": self.target == "mask"}
+
+    @property
+    def split_file(self) -> str:
+        """split-SHARES-PLACE.json: changes with the fractions, and with where the images are."""
+        roots = [self.root] if isinstance(self.root, str) else self.root or []
+        root, target_root = [_absolute(one) for one in roots], self.target_root and _absolute(self.target_root)
+        place = key_of("folder" if root else self.source, {"root": root, "target_root": target_root})
+        return f"split-{key_of(self.fractions, 42)}-{place}.json"
+
+
+class Catalog(NamedTuple):
+    """What `build_catalog` finds."""
+
     splits: Splits  # of "train", "val" and "test": images sorted by name; extra pairs come last in "train"
-    statistics: Statistics | None = None  # of the training images without extra pairs
-    target_statistics: Statistics | None = None  # of their targets; the same object without any, and for masks
-    extra: dict[str, Any] = field(default_factory=dict)  # of extra pairs: "folder", and the ensemble's "members"
-    file: PixelFile | None = None
-
-    def store(self, part: str) -> PixelStore:
-        """The pixels of one split's images, by their positions in `splits[part]`."""
-        return PixelStore(self.splits[part], file=self.file, **self.settings.pixels)
-
-    def plan_pixels(self, cache: Cache) -> tuple[PixelFile, list[ImageRecord]]:
-        """The file of decoded pixels, and the images of all splits, which it holds."""
-        everything = [record for part in PARTS for record in self.splits[part]]
-        return pixel_file(everything, cache, **self.settings.pixels), everything
+    statistics: Statistics | None  # of the training images without extra pairs
+    target_statistics: Statistics | None  # of their targets; the same object without any, and for masks
+    extra: dict[str, Any]  # of extra pairs: how many "images", the "folder", and the ensemble's "members"
+    file: PixelFile | None
 
 
-def build_catalog(settings: Settings, cache: Cache, *, workers: int = 0) -> None:
-    """List, check, split and measure the images, and keep the result for `read_catalog`. For one process.
-
-    Every step is cached by what it depends on: the second time, files are only listed, their sizes and times compared.
-    """
+def build_catalog(settings: Settings, pairs: PairMaker, cache: Cache, *, workers: int = 1) -> Catalog:
+    """List, check, split, measure and decode the images, each cached by what it depends on: the second time, and in
+    every further process, files are only listed, their sizes and times compared."""
     entries = find_entries(settings.source, settings.root, settings.target_root, cache)
     excluded = read_exclusions(settings.exclude, entries) if settings.exclude else set()
     options: dict[str, Any] = {"cache": cache, "workers": workers}
@@ -53,45 +72,24 @@ def build_catalog(settings: Settings, cache: Cache, *, workers: int = 0) -> None
         by_name = sorted(records, key=lambda record: record.name)
         splits = {part: by_name if part == settings.only_split else [] for part in PARTS}
     else:  # with those that are left out, so that all others keep their places
-        splits = split_images(records, settings.fractions, file=cache.path(settings.split_file), excluded=excluded)
+        splits = split_images(records, settings.fractions, file=cache.path(settings.split_file))
     if excluded:
         splits = _without(splits, excluded, settings.exclude)
-    catalog = Catalog(settings, splits)
+    own, extra = splits["train"], {}
     if settings.extra_pairs and not settings.only_split:
-        manifest = read_manifest(settings.extra_pairs)
-        catalog.extra = {"folder": manifest["folder"], "members": manifest["members"]}
-        splits["train"] += extra_records(manifest, entries, splits["val"] + splits["test"], **checks)
-    file, everything = catalog.plan_pixels(cache)
-    if write_pixels(file, everything, limit_gb=settings.decoded_cache_gb, **options, **settings.pixels):
-        catalog.file = file
-    # Not of extra pairs: predictions are no measurements, and the scale should be the same with them and without.
-    own = [record for record in splits["train"] if not record.origin]
-    statistics = []
-    if own:
-        store = PixelStore(own, file=catalog.file, **settings.pixels)
-        sides = ("input", "target") if store.has_targets else ("input",)
-        statistics = [measure(store, own, side=side, **options).to_plain() for side in sides]
-    plain = {part: [astuple(record) for record in splits[part]] for part in PARTS}
-    mapped = catalog.file is not None
-    cache.write_json(
-        settings.file, {"splits": plain, "statistics": statistics, "extra": catalog.extra, "mapped": mapped}
-    )
-
-
-def read_catalog(settings: Settings, cache: Cache) -> Catalog:
-    """What `build_catalog` found for the same settings, in any process; UserError where it did not run."""
-    kept = cache.read_json(settings.file)
-    if kept is None:
-        raise UserError(
-            f"The cache {cache.folder} holds no catalog of these images.\n"
-            "prepare_data() makes it: call it before setup(), and give every machine a --data.cache_dir that holds it."
-        )
-    splits = {part: [ImageRecord(*row) for row in kept["splits"][part]] for part in PARTS}
-    statistics = [Statistics.from_plain(plain) for plain in kept["statistics"]] or [None]
-    catalog = Catalog(settings, splits, statistics[0], statistics[-1], kept["extra"])
-    if kept["mapped"]:
-        catalog.file, _ = catalog.plan_pixels(cache)
-    return catalog
+        manifest = read_manifest(settings.extra_pairs, pairs, settings.channels)
+        held_out = splits["val"] + splits["test"]
+        more = extra_records(settings.extra_pairs, manifest, entries, held_out, **checks)
+        splits["train"] = own + more
+        extra = {"images": len(more), "folder": _absolute(settings.extra_pairs), "members": manifest["members"]}
+    everything = [record for part in PARTS for record in splits[part]]
+    file = decode_once(everything, limit_gb=settings.decoded_cache_gb, **options, **settings.pixels)
+    statistics = targets = None
+    if own:  # extra pairs are predictions, no measurements: the scale is the same with them and without
+        store = PixelStore(own, file=file, **settings.pixels)
+        statistics = measure(store, **options)
+        targets = measure(store, side="target", **options) if store.has_targets else statistics
+    return Catalog(splits, statistics, targets, extra, file)
 
 
 def _without(splits: Splits, excluded: set[str], file: str) -> Splits:
@@ -100,8 +98,9 @@ def _without(splits: Splits, excluded: set[str], file: str) -> Splits:
     counts = ", ".join(f"{count} {part}" for part, count in gone.items() if count)
     rank_zero_print(f"Left out: {counts or 'none that can be used'} (--data.exclude {file}).")
     if emptied := [part for part in PARTS if splits[part] and not left[part]]:
-        raise UserError(
-            f"--data.exclude {file} leaves no image for {' and '.join(emptied)}.\n"
-            "Name fewer images there (in a worst.csv, keep only the rows to leave out), or give more (--data.root)."
-        )
+        raise UserError(f"--data.exclude {file} leaves no image for {' and '.join(emptied)}: name fewer images there.")
     return left
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())

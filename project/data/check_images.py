@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -17,32 +16,27 @@ from project.networks.normalize import input_normalization
 from workbench.errors import UserError
 from workbench.findings.checks import CheckContext
 
-SHOWN, SIDE = 6, 192
-"""Images, and pixels of the middle of larger ones."""
+MAX_ROWS, SIDE = 6, 192  # images, and pixels of the middle of larger ones
 
 
+@torch.no_grad()
 def draw_batches(context: CheckContext, folder: Path) -> list[Path]:
     """Write ``batch.png``, ``second_batch.png``, ``train_and_val.png`` and ``input_histogram.png``."""
-    normalize = input_normalization(context.main.module)
     first, second, *_ = [*context.batches[:2], *(context.prepare(raw) for raw in context.raw_batches(1, most=1))]
-    images = {"batch": _draw_batch(first, normalize, context), "second_batch": _draw_batch(second, normalize, context)}
+    images = {"batch": _draw_batch(first, context), "second_batch": _draw_batch(second, context)}
     images["train_and_val"] = _draw_splits(context)
     for name, image in images.items():
         image.save(folder / f"{name}.png")
-    views = {"pixels": first.input}
-    if normalize is not None:
-        with torch.no_grad():
-            views["as the network sees them"] = normalize(first.input)
-    hints = first.input.shape[1] - context.data.signal_channels
-    draw_histogram(views, hints if hints % 4 == 0 else 0, folder / "input_histogram.png")
+    normalize = input_normalization(context.main.module)
+    draw_histogram(first.input, normalize, context.data.signal_channels, folder / "input_histogram.png")
     return [folder / f"{name}.png" for name in (*images, "input_histogram")]
 
 
-def _draw_batch(batch: Batch, normalize: Any, context: CheckContext) -> Image.Image:
+def _draw_batch(batch: Batch, context: CheckContext) -> Image.Image:
     """A row for each image: as the network gets it (-2 black, 2 white), the same de-normalized, and its target."""
-    with torch.no_grad():
-        inside = batch.input if normalize is None else normalize(batch.input)
-        outside = batch.input if normalize is None else normalize.inverse(inside)
+    normalize = input_normalization(context.main.module)
+    inside = normalize(batch.input) if normalize else batch.input
+    outside = normalize.inverse(inside) if normalize else batch.input
     columns = {"as the network sees it, -2 to 2": _shown(inside, context) / 4 + 0.5}
     columns["de-normalized"] = _shown(outside, context)
     views = context.data.pairs.preview(batch)
@@ -54,35 +48,33 @@ def _draw_batch(batch: Batch, normalize: Any, context: CheckContext) -> Image.Im
 
 def _draw_splits(context: CheckContext) -> Image.Image:
     """Training images beside validation images: input and target of each."""
-    batches = {"training": context.batches[:1], "validation": []}
+    splits = {"training": context.batches[:1], "validation": []}
     with contextlib.suppress(UserError):  # no validation split
         for raw in context.data.val_dataloader():
-            batches["validation"].append(context.prepare(raw, training=False))
-            if sum(len(batch.input) for batch in batches["validation"]) >= SHOWN:
+            splits["validation"].append(context.prepare(raw, training=False))
+            if sum(len(batch.input) for batch in splits["validation"]) >= MAX_ROWS:
                 break
     columns = {}
-    for split, found in batches.items():
-        if found:
-            columns[f"{split} input"] = [image for batch in found for image in _shown(batch.input, context)]
-            columns[f"{split} target"] = [image for batch in found for image in batch.target]
+    for split, batches in splits.items():
+        if batches:
+            columns[f"{split} input"] = [image for batch in batches for image in _shown(batch.input, context)]
+            columns[f"{split} target"] = [image for batch in batches for image in batch.target]
     return _table(columns)
 
 
 def _table(columns: dict[str, Iterable[Tensor]], captions: Sequence[str] = ()) -> Image.Image:
     """Columns of images under their headings; the captions belong to the first column."""
-    rows = [[_middle(image) for image in row] for row in zip(*columns.values(), strict=False)][:SHOWN]
-    below = [[*captions[number : number + 1], *[""] * len(columns)][: len(columns)] for number in range(len(rows))]
-    return grid(rows, list(columns), below)
+    rows = [[_middle(image) for image in row] for row in zip(*columns.values(), strict=False)][:MAX_ROWS]
+    return grid(rows, list(columns), [[caption] for caption in captions])
 
 
 def _shown(values: Tensor, context: CheckContext) -> Tensor:
     """The image in an input: one channel, or the first three; its hints and maps are left out."""
-    return values[:SHOWN, : 3 if context.data.signal_channels >= 3 else 1]
+    return values[:MAX_ROWS, : 3 if context.data.signal_channels >= 3 else 1]
 
 
 def _middle(image: Tensor) -> Image.Image:
     """The middle of an image, enlarged where it is small; of a mask (H, W) the classes as grays."""
     image = image[None] / max(int(image.max()), 1) if image.ndim == 2 else image
-    rows, columns = middle(image, SIDE)
-    cut = image[:, rows, columns]
-    return to_image(cut, zoom_for(*cut.shape[-2:]))
+    window = image[(..., *middle(image, SIDE))]
+    return to_image(window, zoom_for(*window.shape[-2:]))

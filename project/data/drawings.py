@@ -36,7 +36,7 @@ def draw(number: int, size: int = 96) -> tuple[bytes, bytes]:
     from dicebear import Avatar
 
     random = Random(number)
-    free = [_any_color(random) for _ in range(7)]
+    free = [_any_color(random) for _ in range(7)]  # light enough not to be taken for ink
     skin, hair = random.choice(SKIN), random.choice([*HAIR, *free[:4]])
     fills = {"skin": skin, "base": skin, "hair": hair, "headContrast": hair, "glasses": "000000"}
     fills |= {"shirt": free[4], "clothing": free[4], "earring": free[5]}
@@ -50,8 +50,6 @@ def draw(number: int, size: int = 96) -> tuple[bytes, bytes]:
 
 class Drawings(Dataset):
     """Paired source: `count` drawings as drawings-KEY/{lines,colors}/0000.png in the cache, `size` pixels a side."""
-
-    paired = True
 
     def __init__(self, cache: Cache, count: int = 2000, size: int = 96) -> None:
         self.cache, self.count, self.size = cache, count, size
@@ -83,18 +81,17 @@ class Drawings(Dataset):
         cores = min(8, usable_cores())
         generator = torch.Generator()  # or the loader would advance the global one, on the first run alone
         drawn = DataLoader(self, batch_size=None, num_workers=cores if cores > 1 else 0, generator=generator)
-        with self.cache.filling(self.folder.name) as temporary, self.cache.guarded():
+        with self.cache.writing(self.folder.name, folder=True) as temporary:
             for part in ("lines", "colors"):
                 (temporary / part).mkdir()
             (temporary / "CREDITS").write_text(credits + "\n", encoding="utf-8")
-            for number, (lines, colors) in enumerate(with_progress(drawn, self.count, "Drawing characters")):
-                (temporary / "lines" / f"{number:04d}.png").write_bytes(lines)
-                (temporary / "colors" / f"{number:04d}.png").write_bytes(colors)
+            for number, pair in enumerate(with_progress(drawn, self.count, "Drawing characters")):
+                for part, png in zip(("lines", "colors"), pair, strict=True):
+                    (temporary / part / f"{number:04d}.png").write_bytes(png)
         rank_zero_print(f"{self.count} drawings are now in {self.folder}. Credits:\n{credits}")
 
 
 def _any_color(random: Random) -> str:
-    """Light enough not to be taken for ink."""
     channels = colorsys.hsv_to_rgb(random.random(), random.uniform(0.15, 0.9), random.uniform(0.45, 1))
     return bytes(round(255 * channel) for channel in channels).hex()
 

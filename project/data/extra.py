@@ -7,12 +7,12 @@ same names, and ``manifest.json``.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from project.data.cache import Cache
+from project.data.folder import find_images
 from project.data.images import Entry, ImageRecord, listed
 from project.data.index import index_images, scan
 from project.data.pairs import Coloring, PairMaker
@@ -21,12 +21,6 @@ from workbench.errors import UserError
 
 INPUTS, TARGETS, MANIFEST = "inputs", "targets", "manifest.json"
 TAG = "extra_pairs"  # of these images, for data.weights
-_KINDS = {
-    "pictures": "images and what they should become",
-    "lines": "lines and their colors",
-    "lightness": "gray photographs and their colors",
-}
-_WAY_OUT = "`python -m project ensemble --input FOLDER --output OUT --min_confidence 0.98` writes OUT/pairs."
 
 
 def kind_of(pairs: PairMaker | None) -> str:
@@ -36,50 +30,27 @@ def kind_of(pairs: PairMaker | None) -> str:
     return "pictures"
 
 
-def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """A folder's manifest; UserError where it is missing or damaged.
+def read_manifest(folder: str, pairs: PairMaker, channels: int) -> dict[str, Any]:
+    """The ``members`` of the ensemble, and the ``pairs``: ``file``, the image that it comes ``from``, its ``digest``.
 
-    Returns:
-        ``folder``; ``kind`` of task, see `kind_of`; ``pairs``: ``file``, the image that it was predicted ``from``, that
-        file's ``digest``; ``members``: path and hash of the ensemble's checkpoints.
+    UserError where the manifest is missing or damaged, or its pairs are no task of the pair maker's.
     """
-    folder = Path(folder).expanduser().absolute()
-    what = f"--data.extra_pairs {folder}"
-    if not folder.is_dir():
-        raise UserError(f"{what} {'is a file' if folder.exists() else 'does not exist'}.\n{_WAY_OUT}")
     try:
-        found = json.loads((folder / MANIFEST).read_text("utf-8"))
-        pairs = [{key: str(pair[key]) for key in ("file", "from", "digest")} for pair in found["pairs"]]
-        members = [dict(member) for member in found["members"]]
-    except FileNotFoundError as error:
-        near = folder / "pairs"
-        hint = f"Did you mean {near}?" if (near / MANIFEST).is_file() else _WAY_OUT
-        raise UserError(f"{what} holds no {MANIFEST}, which names the images its pairs come from.\n{hint}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{what}: its {MANIFEST} is damaged ({type(error).__name__}: {error}).\n{_WAY_OUT}") from error
-    if not pairs:
-        raise UserError(f"{what} holds no pair: none was certain enough.\nLower --min_confidence, or leave it out.")
-    return {"folder": str(folder), "kind": found.get("kind", "pictures"), "pairs": pairs, "members": members}
-
-
-def check_kind(manifest: dict[str, Any], pairs: PairMaker, channels: int) -> None:
-    """Refuse pairs of another task, and networks that get more than an image, which a pair does not have."""
-    wanted, kind, name = kind_of(pairs), manifest["kind"], type(pairs).__name__
-    if kind != wanted:
-        raise UserError(
-            f"--data.extra_pairs {manifest['folder']} holds {_KINDS.get(kind, kind)}, and data.pairs\n"
-            f"{name} learns from {_KINDS[wanted]}. Use pairs of an ensemble of such networks."
-        )
+        manifest = json.loads((Path(folder).expanduser() / MANIFEST).read_text("utf-8"))
+        kind, found = manifest.get("kind", "pictures"), {name: manifest[name] for name in ("members", "pairs")}
+    except (OSError, ValueError, KeyError) as error:
+        way_out = "`python -m project ensemble --input FOLDER --output OUT --min_confidence 0.98` writes OUT/pairs."
+        raise UserError(f"--data.extra_pairs {folder} has no readable {MANIFEST} ({error}).\n{way_out}") from error
     further = len(pairs.normalization([0.0] * channels, [1.0] * channels)[0]) - channels
-    if wanted == "pictures" and further:
-        raise UserError(
-            f"data.extra_pairs holds images alone, and data.pairs {name} gives the network {further} more channels "
-            "(a noise map?).\nLeave data.extra_pairs out, or the further channels."
-        )
+    if kind != kind_of(pairs) or (kind == "pictures" and further):
+        wanted = kind_of(pairs) if kind != kind_of(pairs) else f"{further} more channels (a noise map)"
+        name = type(pairs).__name__
+        raise UserError(f"--data.extra_pairs {folder} holds {kind}, and data.pairs {name} needs {wanted}.")
+    return found
 
 
 def extra_records(
-    manifest: dict[str, Any], entries: Sequence[Entry], held_out: Sequence[ImageRecord], *, cache: Cache, **options: Any
+    folder: str, manifest: dict, entries: list[Entry], held_out: list[ImageRecord], *, cache: Cache, **options: Any
 ) -> list[ImageRecord]:
     """The pairs to train on, sorted by name: none of the images held out, known by its path or its bytes."""
     paths = {path for record in held_out for path in (record.path, record.target_path) if path}
@@ -92,18 +63,8 @@ def extra_records(
         rank_zero_print(f"Left out {counts}, whose images are in the validation or test split:{listed(leaking)}")
     origins = {pair["file"]: pair["from"] for pair in pairs if pair["file"] not in leaking}
     if not origins:
-        raise UserError(
-            f"--data.extra_pairs {manifest['folder']}: every pair comes from an image of the validation or test "
-            "split.\nRun the ensemble on other images, or leave data.extra_pairs out."
-        )
-    files = [_entry(Path(manifest["folder"]), name) for name in sorted(origins)]
+        raise UserError(f"--data.extra_pairs {folder} holds no pair of an image that is neither in val nor in test.")
+    files = find_images(*(str(Path(folder).expanduser() / part) for part in (INPUTS, TARGETS)))
+    files = [replace(file, name=f"{TAG}/{file.name}", tag=TAG) for file in files if file.name in origins]
     found = index_images(files, cache=cache, **options)
     return [replace(record, origin=origins[record.name.removeprefix(f"{TAG}/")]) for record in found]
-
-
-def _entry(folder: Path, name: str) -> Entry:
-    paths = [folder / part / name for part in (INPUTS, TARGETS)]
-    outside = PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts
-    missing = [path for path in paths if outside or not path.is_file()]
-    problem = f"is in {MANIFEST}, and there is no {missing[0]}" if missing else ""
-    return Entry(str(paths[0]), f"{TAG}/{name}", str(paths[1]), TAG, "train", problem)

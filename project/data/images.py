@@ -30,84 +30,50 @@ class BadImage(Exception):
 
 @dataclass(frozen=True)
 class Entry:
-    """A file that a source lists, not yet opened.
+    """A file that a source lists, not yet opened."""
 
-    Attributes:
-        path: absolute.
-        name: identity: POSIX path relative to the source's root, the same wherever the folder lies.
-        target_path: absolute path of a folder pair's target.
-        tag: folder or category, for sampling weights.
-        part: "train", "val" or "test" where the source has its own splits, else "all".
-        problem: why it cannot be used, as far as known without opening it (a missing target).
-    """
-
-    path: str
-    name: str
-    target_path: str | None = None
-    tag: str = ""
-    part: str = "all"
-    problem: str = ""
+    path: str  # absolute
+    name: str  # identity: POSIX path relative to the source's root, the same wherever the folder lies
+    target_path: str | None = None  # absolute, of a folder pair
+    tag: str = ""  # folder or category, for sampling weights
+    part: str = "all"  # "train", "val" or "test" where the source has its own splits
+    problem: str = ""  # why it cannot be used, as far as known without opening it (a missing target)
 
 
 @dataclass(frozen=True)
 class ImageRecord(Entry):
-    """A file that was decoded whole and found good.
+    """A file that was decoded whole and found good."""
 
-    Attributes:
-        width: columns of the file, upright, before any resizing.
-        height: rows, likewise.
-        digest: hexadecimal BLAKE2b of the file's bytes (of both files' digests for a pair).
-        origin: of an extra pair, the image that it was predicted from.
-    """
-
-    width: int = 0
+    width: int = 0  # of the file, upright, before any resizing
     height: int = 0
-    digest: str = ""
-    origin: str = ""
+    digest: str = ""  # hexadecimal BLAKE2b of the file's bytes, or of both files' digests
+    origin: str = ""  # of an extra pair, the image that it was predicted from
 
 
 def content_digest(content: bytes) -> str:
-    """Hexadecimal BLAKE2b, 16 bytes."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def decode(
-    path: str | Path | BinaryIO,
-    channels: int,
-    window: Window | None = None,
-    size: tuple[int, int] | None = None,
-    mask: bool = False,
-) -> np.ndarray:
+def decode(path: str | Path | BinaryIO, channels: int, mask: bool = False) -> np.ndarray:
     """Decode an image file whole, its first frame, upright, to uint8 (H, W, channels), contiguous.
 
     Transparency is laid over white; palettes, CMYK and one bit become RGB or gray; gray comes from color by the luma of
     ITU-R BT.601 (0.299 R + 0.587 G + 0.114 B). Grays of 16 bits are divided by 257 and rounded; of 16-bit colors Pillow
-    keeps the upper byte, at most one level off.
+    keeps the upper byte, at most one level off. A mask keeps its class numbers as they are, of a palette the indices.
 
-    Args:
-        path: the file, or an open binary stream.
-        channels: 1 for gray, 3 for RGB.
-        window: part to return.
-        size: (width, height) that the file must have, upright.
-        mask: class numbers as they are, of a palette its indices: (H, W, 1).
-
-    Raises:
-        BadImage: with a short reason; a decompression bomb (above Pillow's limit) is not decoded first.
+    BadImage gives a short reason; a decompression bomb (above Pillow's limit) is not decoded first.
     """
     try:
         with Image.open(path) as image:
             if Image.MAX_IMAGE_PIXELS is not None and image.width * image.height > Image.MAX_IMAGE_PIXELS:
-                raise Image.DecompressionBombError  # Pillow itself only warns up to twice its limit
+                raise BadImage("is a decompression bomb, above Pillow's limit")  # which warns up to twice that
             image.load()
-            lossy = image.format in ("JPEG", "MPO")
+            if mask and image.format in ("JPEG", "MPO"):
+                raise BadImage("is a JPEG, whose lossy values are no class numbers; save masks as PNG")
             ImageOps.exif_transpose(image, in_place=True)
-            if size is not None and image.size != size:
-                raise BadImage("it was of another size")
-            return _to_classes(image, lossy, window) if mask else _to_uint8(image, channels, window)
+            return _to_classes(image) if mask else _to_uint8(image, channels)
     except BadImage:
         raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadImage(f"decompression bomb (above Pillow's limit of {Image.MAX_IMAGE_PIXELS} pixels)") from error
     except Image.UnidentifiedImageError as error:
         raise BadImage("not an image (its bytes are of no known image format)") from error
     except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
@@ -117,59 +83,49 @@ def decode(
 def resize_shorter(pixels: np.ndarray, size: int | None, mask: bool = False) -> np.ndarray:
     """Resize (H, W, C) to a shorter side of `size`: area mean or, growing, bicubic; masks by nearest neighbor."""
     height, width, channels = pixels.shape
-    new_width, new_height = resized(width, height, size)
-    if (new_width, new_height) == (width, height):
+    new = resized(width, height, size)
+    if new == (width, height):
         return pixels
-    method = Image.Resampling.BOX if new_width < width else Image.Resampling.BICUBIC
+    method = Image.Resampling.BOX if new[0] < width else Image.Resampling.BICUBIC
     image = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    image = image.resize((new_width, new_height), Image.Resampling.NEAREST if mask else method)
-    return np.asarray(image).reshape(new_height, new_width, channels)
+    return np.asarray(image.resize(new, Image.Resampling.NEAREST if mask else method)).reshape(*new[::-1], channels)
 
 
 def resized(width: int, height: int, size: int | None) -> tuple[int, int]:
     """(width, height) after `resize_shorter`."""
-    if size is None or min(width, height) == size:
-        return width, height
-    if width <= height:
-        return size, max(size, round(height * size / width))
-    return max(size, round(width * size / height)), size
+    shorter = min(width, height)
+    return (width, height) if size is None else (round(width * size / shorter), round(height * size / shorter))
 
 
-def _to_uint8(image: Image.Image, channels: int, window: Window | None) -> np.ndarray:
-    if image.mode.startswith("I"):
+def _to_uint8(image: Image.Image, channels: int) -> np.ndarray:
+    if image.mode == "F" or image.mode.startswith("I"):
         values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise BadImage(f"holds 32-bit integers from {values.min()} to {values.max()}; save it with 8 or 16 bits")
+        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+            kind = "floating-point values" if image.mode == "F" else "32-bit integers"
+            raise BadImage(f"holds {kind} from {values.min()} to {values.max()}; save it with 8 or 16 bits")
         # 257 is odd, so this rounds to the nearest.
         image = Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8))
-    elif image.mode == "F":
-        raise BadImage("holds floating-point values, whose range is unknown; save it with 8 or 16 bits")
     elif image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     if image.mode not in ("L", "RGB"):
         image = image.convert("RGB")  # also 1 bit and palettes: Pillow rounds the luma of RGB alone the same for all
-    if window is not None:  # before what costs by the pixel: handing an image over takes a tenth of its decoding
-        (top, bottom, _), (left, right, _) = window[0].indices(image.height), window[1].indices(image.width)
-        image = image.crop((left, top, right, bottom))
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:
         image = image.convert(mode)
     return np.array(image, dtype=np.uint8).reshape(image.height, image.width, channels)
 
 
-def _to_classes(image: Image.Image, lossy: bool, window: Window | None) -> np.ndarray:
-    if lossy:
-        raise BadImage("is a JPEG, whose lossy values are no class numbers; save masks as PNG")
+def _to_classes(image: Image.Image) -> np.ndarray:
     if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
         raise BadImage(f"is no mask: it holds {image.mode} instead of one channel of class numbers")
     classes = np.asarray(image)  # of a palette its indices
     if classes.min() < 0 or classes.max() > 255:
         raise BadImage(f"holds class numbers from {classes.min()} to {classes.max()}; they must be 0 to 255")
-    return np.ascontiguousarray(classes[window or ...], dtype=np.uint8)[..., None]
+    return classes.astype(np.uint8)[..., None]
 
 
 def listed(lines: Sequence[str], most: int = 5) -> str:
-    """The first lines of an error's list, each on a line of its own, and how many more there are."""
+    """The first lines of an error's list, and how many more there are."""
     more = [f"... and {len(lines) - most} more"] if len(lines) > most else []
     return "".join(f"\n  {line}" for line in (*lines[:most], *more))
 
@@ -177,19 +133,13 @@ def listed(lines: Sequence[str], most: int = 5) -> str:
 def run_parallel(
     function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, title: str
 ) -> Iterator[Result]:
-    """The function's results in the order of the items; 0 or 1 workers run in the calling thread.
+    """The function's results in the order of the items.
 
     Threads, for Pillow releases the interpreter lock while it decodes: on two cores they were as fast as processes.
     """
-    if workers <= 1:
-        yield from with_progress(map(function, items), len(items), title)
-        return
     with ThreadPoolExecutor(workers) as pool:
         chunks = (items[start : start + AHEAD * workers] for start in range(0, len(items), AHEAD * workers))
-        try:
-            yield from with_progress(chain.from_iterable(pool.map(function, one) for one in chunks), len(items), title)
-        finally:  # after a failure or an interrupt
-            pool.shutdown(cancel_futures=True)
+        yield from with_progress(chain.from_iterable(pool.map(function, one) for one in chunks), len(items), title)
 
 
 def with_progress(results: Iterable[Result], total: int, title: str) -> Iterable[Result]:

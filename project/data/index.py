@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import os
-import stat
+import re
 import warnings
 from collections.abc import Collection, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import PIL
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -18,9 +20,6 @@ from PIL import Image
 from project.data.cache import Cache, key_of
 from project.data.images import BadImage, Entry, ImageRecord, content_digest, decode, listed, run_parallel
 from workbench.errors import UserError, did_you_mean
-
-MAX_LISTED = 7  # bad files in an error of ten lines
-MASK = "mask:"  # before the path of a file that is read as a mask
 
 
 class FileCheck(NamedTuple):
@@ -34,16 +33,10 @@ class FileCheck(NamedTuple):
     reason: str = ""
 
 
-def index_images(
-    entries: Sequence[Entry], *, cache: Cache, on_bad_image: str = "error", **options: Any
-) -> list[ImageRecord]:
+def index_images(entries: list[Entry], *, cache: Cache, on_bad_image: str = "error", **options) -> list[ImageRecord]:
     """The good files, with the options of `validate_images`; bad ones are an error that names them, or a warning."""
     records, bad = validate_images(entries, cache=cache, **options)
-    lines = listed(bad, MAX_LISTED)
-    if len(bad) > MAX_LISTED:
-        with cache.writing("bad_images.txt") as temporary:
-            temporary.write_text("\n".join(bad) + "\n", encoding="utf-8")
-        lines += f", see {cache.path('bad_images.txt')}"
+    lines = listed(bad, most=7)
     if bad and on_bad_image == "error":
         raise UserError(
             f"{len(bad)} of {len(entries)} images cannot be used:{lines}\n"
@@ -61,7 +54,7 @@ def validate_images(
     *,
     cache: Cache,
     min_size: int = 2,
-    workers: int = 0,
+    workers: int = 1,
     masks: bool = False,
     excluded: Collection[str] = (),
 ) -> tuple[list[ImageRecord], list[str]]:
@@ -72,7 +65,7 @@ def validate_images(
     checks = scan(entries, cache=cache, workers=workers, masks=masks)
     records, bad = [], []
     for entry in entries:
-        record = _judge(entry, checks, max(2, min_size), masks)
+        record = _judge(entry, checks, max(2, min_size))
         if isinstance(record, ImageRecord):
             records.append(record)
         elif entry.name not in excluded:
@@ -80,27 +73,29 @@ def validate_images(
     return records, bad
 
 
-def scan(entries: Sequence[Entry], *, cache: Cache, workers: int = 0, masks: bool = False) -> dict[str, FileCheck]:
-    """By path (masks: `MASK` before it), what is known; files whose size or time is new are decoded, good or bad."""
-    try:
+def scan(entries: Sequence[Entry], *, cache: Cache, workers: int = 1, masks: bool = False) -> dict[str, FileCheck]:
+    """By path, what is known; files whose size or time is new are decoded, good or bad, all targets as `masks`."""
+    folder = ""
+    with suppress(ValueError):  # several drives
         folder = os.path.commonpath([os.path.dirname(entry.path) for entry in entries])  # noqa: PTH120, a million paths
-    except ValueError:  # several drives
-        folder = ""
-    name = f"index-{key_of(folder)}.json"
-    decoder = f"2, Pillow {PIL.__version__}, at most {Image.MAX_IMAGE_PIXELS} pixels"
+    name = f"index-{key_of(folder, masks)}.json"
+    decoder = f"3, Pillow {PIL.__version__}, at most {Image.MAX_IMAGE_PIXELS} pixels"
     kept = cache.read_json(name) or {}
     checks = {}
     if kept.get("decoder") == decoder:
-        checks = {key: FileCheck(*values) for key, values in kept["files"].items()}
-    keys = dict.fromkeys(key for entry in entries if not entry.problem for key in _keys(entry, masks))
-    stale = [key for key in keys if not _is_fresh(key, checks.get(key))]
+        checks = {path: FileCheck(*values) for path, values in kept["files"].items()}
+    paths = dict.fromkeys(path for entry in entries if not entry.problem for path in _paths(entry))
+    stale = [path for path in paths if path not in checks or _version(path) != checks[path][:2]]
     if not stale:
         return checks
+    as_masks = {entry.target_path for entry in entries} if masks else set()
     with warnings.catch_warnings():  # Pillow's warning would only repeat, without a name, what `decode` checks
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
-            results = run_parallel(_check, stale, workers=workers, title="Checking images")
-            checks.update(zip(stale, results, strict=False))
+            check = partial(_check, masks=as_masks)
+            checks.update(
+                zip(stale, run_parallel(check, stale, workers=workers, title="Checking images"), strict=False)
+            )
         finally:  # what was read before an interrupt is kept too
             cache.write_json(name, {"decoder": decoder, "files": checks})
     return checks
@@ -109,73 +104,54 @@ def scan(entries: Sequence[Entry], *, cache: Cache, workers: int = 0, masks: boo
 def read_exclusions(file: str, entries: Sequence[Entry]) -> set[str]:
     """Names of the entries that `data.exclude` lists; UserError for lines that match none, with the nearest names.
 
-    Text with one name or path a line, # begins a comment; or a table with a column ``file``.
+    Text with one name a line, where "# " begins a comment; or a table with a column ``file``.
     """
     try:
         lines = Path(file).expanduser().read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--data.exclude {file} cannot be read: {error}.") from error
-    by_path = {entry.path: entry.name for entry in entries}
-    names = {name: name for name in by_path.values()}
-    excluded, unknown = set(), []
-    for spellings in _listed(lines):
-        found = [names.get(one) or by_path.get(str(Path(one).expanduser().absolute())) for one in spellings]
-        if any(found):
-            excluded |= set(found[:1] if found[0] else found[1:])
-        elif spellings[-1]:
-            unknown.append(spellings[-1] + did_you_mean(spellings[-1], names))
-    if unknown:
-        raise UserError(f"--data.exclude {file} names {len(unknown)} images that are not there:{listed(unknown)}")
-    return excluded
+    if "file" in next(csv.reader(lines[:1]), []):
+        listing = {(row["file"] or "").strip() for row in csv.DictReader(lines)}
+    else:
+        listing = {re.sub(r"(^|\s)#(\s.*)?$", "", line).strip() for line in lines}  # a name may hold a #
+    names = {entry.name for entry in entries}
+    if unknown := sorted(listing - names - {""}):
+        nearest = [name + did_you_mean(name, names) for name in unknown]
+        raise UserError(f"--data.exclude {file} names {len(unknown)} images that are not there:{listed(nearest)}")
+    return listing - {""}
 
 
-def _listed(lines: list[str]) -> list[list[str]]:
-    """A table's column of names; else each line, and without its comment: a name may hold a #."""
-    for separator in ",;\t":  # spreadsheets of some countries write semicolons
-        if "file" in next(csv.reader(lines[:1], delimiter=separator), []):
-            return [[(row["file"] or "").strip()] for row in csv.DictReader(lines, delimiter=separator)]
-    lines = [line.strip() for line in lines]
-    return [[line, "" if line.startswith("#") else line.partition(" #")[0].strip()] for line in lines]
+def _paths(entry: Entry) -> list[str]:
+    return [path for path in (entry.path, entry.target_path) if path is not None]
 
 
-def _keys(entry: Entry, masks: bool) -> list[str]:
-    target = entry.target_path
-    return [entry.path] if target is None else [entry.path, MASK + target if masks else target]
+def _version(path: str) -> tuple[int, int]:
+    """Bytes and time of a file, -1 if it is gone."""
+    with suppress(OSError):
+        about = Path(path).stat()
+        return about.st_size, about.st_mtime_ns
+    return -1, -1
 
 
-def _is_fresh(key: str, check: FileCheck | None) -> bool:
+def _check(path: str, masks: Collection[str] = ()) -> FileCheck:
+    version, mask = _version(path), path in masks
     try:
-        about = Path(key.removeprefix(MASK)).stat()
-    except OSError:
-        return False
-    return check is not None and check[:2] == (about.st_size, about.st_mtime_ns)
-
-
-def _check(key: str) -> FileCheck:
-    path, mask = Path(key.removeprefix(MASK)), key.startswith(MASK)
-    place = (-1, -1)
-    try:
-        about = path.stat()
-        place = about.st_size, about.st_mtime_ns
-        if not stat.S_ISREG(about.st_mode):  # opening a pipe would wait forever
-            return FileCheck(*place, reason="is not a regular file")
-        content = path.read_bytes()
-    except OSError as error:
-        return FileCheck(*place, reason=f"cannot be read ({error.strerror or error})")
-    if not content:
-        return FileCheck(*place, reason="is empty (0 bytes)")
-    try:
+        content = Path(path).read_bytes()
+        if not content:
+            raise BadImage("is empty (0 bytes)")
         height, width = decode(io.BytesIO(content), channels=1 if mask else 3, mask=mask).shape[:2]
+    except OSError as error:
+        return FileCheck(*version, reason=f"cannot be read ({error.strerror})")
     except BadImage as bad:
-        return FileCheck(*place, reason=str(bad))
-    return FileCheck(*place, content_digest(content), width, height)
+        return FileCheck(*version, reason=str(bad))
+    return FileCheck(*version, content_digest(content), width, height)
 
 
-def _judge(entry: Entry, checks: dict[str, FileCheck], min_size: int, masks: bool) -> ImageRecord | str:
+def _judge(entry: Entry, checks: dict[str, FileCheck], min_size: int) -> ImageRecord | str:
     """The image, or the reason why there is none."""
     if entry.problem:
         return entry.problem
-    sides = [checks[key] for key in _keys(entry, masks)]
+    sides = [checks[path] for path in _paths(entry)]
     for side, prefix in zip(sides, ("", f"its target {entry.target_path} "), strict=False):
         if side.reason:
             return prefix + side.reason

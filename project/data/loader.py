@@ -1,7 +1,4 @@
-"""From stored images to batches, in an order that follows from (seed, epoch, position) alone.
-
-So it repeats bit by bit with any number of workers, and training resumes in the middle of an epoch.
-"""
+"""From stored images to batches, in an order that follows from (seed, epoch, position) alone, whatever the workers."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,7 +27,7 @@ PADDING = -1  # instead of an image's number: the first image once more, in a ba
 
 
 def image_keys(digests: Sequence[str], seed: int) -> np.ndarray:
-    """int64 >= 0, one per image, from its bytes and the seed alone: wherever the folder lies and however it grows."""
+    """int64 >= 0, one per image, from its bytes and the seed alone."""
     hashes = (hashlib.blake2b(f"{seed}:{digest}".encode(), digest_size=8).digest() for digest in digests)
     return np.array([int.from_bytes(value, "big") >> 1 for value in hashes], dtype=np.int64)
 
@@ -53,33 +51,30 @@ class _Sampler(DistributedSampler):
     epoch = 0
 
     def _place(self) -> tuple[int, int]:
-        """The number of processes, and which one this is."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        """The number of processes, and this one's rank."""
+        if torch.distributed.is_initialized():
             return torch.distributed.get_world_size(), torch.distributed.get_rank()
         return 1, 0
 
 
 class TrainingSampler(_Sampler):
-    """Yields draws of `length` images in an order that follows from (seed, epoch); as many on every process.
-
-    Each image is drawn `repeats` times in an epoch; with one weight per image, with replacement in proportion.
-    """
+    """Yields each of `length` images `repeats` times an epoch, or by its weight with replacement, in an order that
+    follows from (seed, epoch); as many on every process."""
 
     def __init__(self, length: int, seed: int, repeats: int = 1, weights: np.ndarray | None = None) -> None:
-        self.length, self.seed, self.repeats, self.weights = length, seed, repeats, weights
+        self.length, self.seed, self.total, self.weights = length, seed, length * repeats, weights
         self.skip = 0  # draws of the next pass that an interrupted run has had
 
     def __len__(self) -> int:  # with those that are skipped, or Lightning ends a resumed epoch early
-        return -(-self.length * self.repeats // self._place()[0])
+        return -(-self.total // self._place()[0])
 
     def __iter__(self) -> Iterator[Draw]:
         replicas, rank = self._place()
         generator = np.random.default_rng((self.seed, self.epoch))
-        total = self.length * self.repeats
         if self.weights is None:
-            order = generator.permutation(total) % self.length
+            order = generator.permutation(self.total) % self.length
         else:
-            order = generator.choice(self.length, total, p=self.weights / self.weights.sum())
+            order = generator.choice(self.length, self.total, p=self.weights / self.weights.sum())
         order = np.resize(order, len(self) * replicas)  # repeated from the start to divide evenly, with other seeds
         seeds = draw_seeds(self.seed, self.epoch, np.arange(len(order)))
         start, self.skip = self.skip, 0
@@ -97,47 +92,35 @@ class EvaluationSampler(_Sampler):
         self.keys, self.batch_size = keys, batch_size
 
     def __len__(self) -> int:
-        return len(self._share()) + self._lacks_a_batch()
+        return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[Draw]:
-        for number in self._share():
+        replicas, rank = self._place()
+        first, own = (range(start, len(self.keys), replicas) for start in (0, rank))
+        for number in own:
             yield number, int(self.keys[number])
-        if self._lacks_a_batch():
-            yield PADDING, int(self.keys[0])
-
-    def _share(self, rank: int | None = None) -> range:
-        replicas, own = self._place()
-        return range(own if rank is None else rank, len(self.keys), replicas)
-
-    def _lacks_a_batch(self) -> bool:
         # Shares differ by one image at most: where that makes a batch of its own, all others here are full.
-        return -(-len(self._share()) // self.batch_size) < -(-len(self._share(0)) // self.batch_size)
+        if -(-len(own) // self.batch_size) < -(-len(first) // self.batch_size):
+            yield PADDING, int(self.keys[0])
 
 
 def image_weights(own_tags: Sequence[str], weights: dict[str, float]) -> np.ndarray:
     """float64, one weight per image: each tag is drawn by its own weight (1 if not given) whatever its size."""
     counts = Counter(own_tags)
-    for tag, weight in weights.items():
-        if not 0 <= weight < math.inf:
-            raise UserError(f"data.weights gives {tag!r} a weight of {weight}: it must be a number, 0 or more.")
-        if tag not in counts:
-            tags = ", ".join(name or "'' (in no folder of their own)" for name in sorted(counts)[:20])
-            hint = did_you_mean(tag, counts)
-            raise UserError(f"data.weights names {tag!r}, a tag of no training image.{hint}\nTags: {tags}")
-    share = {tag: weights.get(tag, 1.0) / count for tag, count in counts.items()}
-    if not any(share.values()):
-        raise UserError("data.weights gives every tag a weight of 0: nothing would be drawn.")
-    return np.array([share[tag] for tag in own_tags])
+    if unknown := sorted(weights.keys() - counts.keys()):
+        tags = ", ".join(name or "'' (in no folder of their own)" for name in sorted(counts)[:20])
+        hint = did_you_mean(unknown[0], counts)
+        raise UserError(f"data.weights names {unknown[0]!r}, a tag of no training image.{hint}\nTags: {tags}")
+    share = np.array([weights.get(tag, 1.0) / counts[tag] for tag in own_tags])
+    if not (np.isfinite(share).all() and share.min() >= 0 and share.max() > 0):
+        raise UserError(f"data.weights are {weights}: they must be numbers, 0 or more, and not all 0.")
+    return share
 
 
 class ImageDataset(Dataset[RawBatch]):
-    """Images of one split; a list of draws becomes a whole batch at once.
+    """Images of one split, with their `image_keys`; a list of draws becomes a whole batch at once.
 
-    Args:
-        store: the pixels.
-        keys: one per image, see `image_keys`.
-        augmenter: random crop and changes for training; None in evaluation.
-        crop: in evaluation, side of the middle part to keep; None keeps whole images.
+    The augmenter crops and changes for training; in evaluation there is none, and the middle `crop` pixels are kept.
     """
 
     def __init__(
@@ -171,28 +154,23 @@ class ImageDataset(Dataset[RawBatch]):
     def check_sizes(self) -> None:
         """Raise before the first batch if whole images, or their middles, cannot share one."""
         training = self.augmenter is not None
-        turned = training and self.augmenter.augment.quarter_turns
-        first: tuple[int, int] | None = None
-        for number in range(len(self)):
-            sides = (self.store.height(number), self.store.width(number))
-            height, width = sides if self.crop is None else (min(side, self.crop) for side in sides)
-            first = first or (height, width)
-            for size in ((height, width), (width, height))[: 2 if turned else 1]:
-                if size != first:
-                    raise size_error(first, size, training)
+        most = self.crop or math.inf
+        sizes = {(min(self.store.height(n), most), min(self.store.width(n), most)) for n in range(len(self))}
+        if training and self.augmenter.augment.quarter_turns:
+            sizes |= {size[::-1] for size in sizes}
+        if len(sizes) > 1:
+            found = " and ".join(f"{width}x{height}" for height, width in sorted(sizes)[:2])
+            way_out = "--data.crop 64" if training else "--data.eval_crop 64, or --data.eval_batch_size 1"
+            raise UserError(f"A batch holds images of one size, and these are {found} pixels. Set {way_out}.")
 
     def _draw(self, number: int, seed: int) -> tuple[np.ndarray, np.ndarray | None]:
-        store = self.store
-        height, width = store.height(number), store.width(number)
+        height, width = self.store.height(number), self.store.width(number)
         if self.augmenter is not None:
-            return self.augmenter.change(*store.read(number, self.augmenter.begin(height, width, seed)))
-        return store.read(number, None if self.crop is None else center_window(height, width, self.crop))
+            return self.augmenter.draw(partial(self.store.read, number), height, width, seed)
+        return self.store.read(number, None if self.crop is None else center_window(height, width, self.crop))
 
     def _stack(self, images: list[np.ndarray]) -> Tensor:
         """uint8 (H, W, C) each -> (B, C, H, W), with one copy an image."""
-        for image in images:
-            if image.shape != images[0].shape:
-                raise size_error(images[0].shape[:2], image.shape[:2], self.augmenter is not None)
         height, width, channels = images[0].shape
         batch = torch.empty((len(images), channels, height, width), dtype=torch.uint8)
         np.stack([image.transpose(2, 0, 1) for image in images], out=batch.numpy())
@@ -208,7 +186,7 @@ class ResumableLoader(DataLoader):
 
     def __init__(self, dataset: ImageDataset, **options: Any) -> None:
         workers = options.get("num_workers", 0)
-        own = {"persistent_workers": workers > 0, "collate_fn": whole_batch, "worker_init_fn": start_worker}
+        own = {"persistent_workers": workers > 0, "collate_fn": _whole_batch, "worker_init_fn": _start_worker}
         super().__init__(dataset, **{**own, **options})  # Lightning makes one like it with all options
 
     def __iter__(self) -> Iterator[RawBatch]:
@@ -226,16 +204,14 @@ class ResumableLoader(DataLoader):
         """Empty: shows Lightning that this loader can resume. The position follows from the trainer's count."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing to load."""
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-def whole_batch(batch: RawBatch) -> RawBatch:
-    """The loader's collate function."""
+def _whole_batch(batch: RawBatch) -> RawBatch:  # collating has been done
     return batch
 
 
-def start_worker(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     """One thread a worker, and no reaction to signals that go to all processes, such as Ctrl-C: the trainer decides."""
     torch.set_num_threads(1)
     for name in ("SIGINT", "SIGUSR1", "SIGUSR2"):
@@ -246,17 +222,5 @@ def start_worker(worker: int) -> None:
 
 
 def usable_cores() -> int:
-    """Number of cores that this process may use."""
+    """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def size_error(first: Sequence[int], other: Sequence[int], training: bool) -> UserError:
-    """The error for images of unequal (height, width) in a batch."""
-    sizes = f"{first[1]}x{first[0]} and {other[1]}x{other[0]}"
-    way_out = "Take them one by one, whole: --data.eval_batch_size 1; or cut out their middles: --data.eval_crop 64."
-    if training:
-        way_out = (
-            "Cut equal squares out of them: --data.crop 64 (or smaller than the smallest image); or, where only\n"
-            "quarter turns make the difference: --data.augment.quarter_turns false."
-        )
-    return UserError(f"A batch holds images of one size, and these are {sizes} pixels.\n{way_out}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -13,51 +13,36 @@ from project.data.images import BadImage, ImageRecord, Window, decode, resize_sh
 from workbench.console import rank_zero_print
 from workbench.errors import UserError
 
+PixelFile = tuple[Path, dict[str, int]]  # where it is, and where in it each digest's image begins
 
-class PixelFile(NamedTuple):
-    """One file of all splits' pixels: of each different image, in the order of the digests, its own and its target's.
 
-    Its name is a hash of all of that: neither a new split nor a moved folder makes it anew.
+def decode_once(
+    records: Sequence[ImageRecord], cache: Cache, limit_gb: float, workers: int = 1, **options: Any
+) -> PixelFile | None:
+    """Decode every image into a file, unless it is there, whole; None if it would take more than `limit_gb`.
+
+    It holds each different image, in the order of the digests, its own pixels and its target's; its name is a hash of
+    all that: neither a new split nor a moved folder makes it anew. The options are those of `PixelStore`.
     """
-
-    path: Path
-    bytes: int
-    offsets: dict[str, int]
-
-
-def pixel_file(
-    records: Sequence[ImageRecord], cache: Cache, *, channels: int, resize: int | None = None, masks: bool = False
-) -> PixelFile:
-    """Plan the file of all these images; `write_pixels` makes it."""
-    offsets, total = {}, 0
-    for digest, record in sorted({record.digest: record for record in records}.items()):
-        width, height = resized(record.width, record.height, resize)
-        offsets[digest] = total
-        total += width * height * (channels + (0 if record.target_path is None else 1 if masks else channels))
-    key = key_of(list(offsets), channels, resize, masks, total)
-    return PixelFile(cache.path(f"pixels-{key}.bin"), total, offsets)
-
-
-def write_pixels(
-    file: PixelFile, records: Sequence[ImageRecord], cache: Cache, limit_gb: float, workers: int = 0, **options
-) -> bool:
-    """Decode every image into the file, unless it is there, whole; False if it would take more than `limit_gb`."""
-    if file.bytes > limit_gb * 1e9:
+    by_digest = dict(sorted({record.digest: record for record in records}.items()))
+    store = PixelStore(list(by_digest.values()), **options)
+    depths = [store.channels, store.channels + (1 if store.masks else store.channels)]  # without a target and with
+    sizes = [store.width(n) * store.height(n) * depths[store.has_target(n)] for n in range(len(store))]
+    total = sum(sizes)
+    if total > limit_gb * 1e9:
         if limit_gb > 0:
-            rank_zero_print(
-                f"Decoded pixels would take {file.bytes / 1e9:.1f} GB, more than --data.decoded_cache_gb {limit_gb:g}: "
-                "images are decoded each time."
-            )
-        return False
-    if not file.path.is_file() or file.path.stat().st_size != file.bytes:
-        by_digest = {record.digest: record for record in records}
-        store = PixelStore([by_digest[digest] for digest in file.offsets], **options)
+            gb = f"{total / 1e9:.1f} GB, more than --data.decoded_cache_gb {limit_gb:g}"
+            rank_zero_print(f"Decoded pixels would take {gb}: images are decoded each time.")
+        return None
+    path = cache.path(f"pixels-{key_of(list(by_digest), store.channels, store.resize, store.masks, total)}.bin")
+    if not path.is_file() or path.stat().st_size != total:
         decoded = run_parallel(store.read, range(len(store)), workers=workers, title="Decoding images")
-        with cache.writing(file.path.name) as temporary, temporary.open("wb") as opened:
+        with cache.writing(path.name) as temporary, temporary.open("wb") as opened:
             for image, target in decoded:
                 opened.write(image)
                 opened.write(b"" if target is None else target)
-    return True
+    starts = np.cumsum([0, *sizes[:-1]]).tolist()
+    return path, dict(zip(by_digest, starts, strict=False))
 
 
 class PixelStore:
@@ -72,17 +57,14 @@ class PixelStore:
         masks: bool = False,
         file: PixelFile | None = None,
     ) -> None:
-        self.channels, self.resize, self.masks = channels, resize, masks
-        self.paths = [(record.path, record.target_path) for record in records]
-        self.has_targets = bool(records) and not masks and all(target for _, target in self.paths)
+        self.records, self.channels, self.resize, self.masks, self.file = records, channels, resize, masks, file
+        self.has_targets = bool(records) and not masks and all(record.target_path for record in records)
         self.mapped = file is not None  # pixels come at next to no cost
-        self._path = file and file.path
-        self._offsets = [file.offsets[record.digest] for record in records] if file else []
-        self._sizes = [resized(record.width, record.height, resize) for record in records]
+        self._sizes = [resized(record.width, record.height, resize) for record in records]  # (width, height)
         self._bytes: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.records)
 
     def __getitem__(self, position: int) -> np.ndarray:
         """The image, uint8, (H, W, channels): a read-only view; UserError if it is no longer what the index saw."""
@@ -94,45 +76,37 @@ class PixelStore:
 
     def read(self, position: int, window: Window | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """A window of the image and of its target, None if it has none."""
-        return self._side(position, 0, window), self._side(position, 1, window) if self.has_target(position) else None
+        part = ... if window is None else window
+        return self[position][part], self.target(position)[part] if self.has_target(position) else None
 
     def has_target(self, position: int) -> bool:
         """All images have one or none has, but for extra pairs beside images without targets."""
-        return self.paths[position][1] is not None
+        return self.records[position].target_path is not None
 
     def height(self, position: int) -> int:
-        """Rows, after resizing."""
         return self._sizes[position][1]
 
     def width(self, position: int) -> int:
-        """Columns, after resizing."""
         return self._sizes[position][0]
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_bytes": None}
 
-    def _side(self, position: int, side: int, window: Window | None = None) -> np.ndarray:
-        mask = self.masks and side == 1
+    def _side(self, position: int, side: int) -> np.ndarray:
+        record, mask = self.records[position], self.masks and side == 1
         channels = 1 if mask else self.channels
-        width, height = size = self._sizes[position]
-        if not self.mapped:
-            return self._decode(self.paths[position][side], channels, size, window, mask)
-        if self._bytes is None:
-            try:
-                self._bytes = np.memmap(self._path, mode="r")
-            except (OSError, ValueError) as error:
-                raise UserError(f"The cached pixels {self._path} are gone ({error}). Run again.") from error
-        start = self._offsets[position] + side * width * height * self.channels
-        pixels = self._bytes[start : start + width * height * channels].reshape(height, width, channels)
-        return pixels if window is None else pixels[window]
-
-    def _decode(self, path: str, channels: int, size: tuple[int, int], window: Window | None, mask: bool) -> np.ndarray:
+        width, height = self._sizes[position]
+        if self.mapped:
+            path, offsets = self.file
+            if self._bytes is None:
+                self._bytes = np.memmap(path, mode="r")
+            start = offsets[record.digest] + side * width * height * self.channels
+            return self._bytes[start : start + width * height * channels].reshape(height, width, channels)
+        path = record.target_path if side else record.path
         try:
-            if self.resize is None:
-                return decode(path, channels, window, size, mask)
-            pixels = resize_shorter(decode(path, channels, mask=mask), self.resize, mask)
-            if pixels.shape[1::-1] != size:
+            pixels = resize_shorter(decode(path, channels, mask), self.resize, mask)
+            if pixels.shape[:2] != (height, width):
                 raise BadImage("it was of another size")
         except BadImage as error:
             raise UserError(f"{path} has changed since it was checked: {error}. Run again.") from error
-        return pixels if window is None else pixels[window]
+        return pixels

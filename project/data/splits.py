@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-
 from project.data.cache import Cache
-from project.data.images import ImageRecord, listed
+from project.data.images import ImageRecord, content_digest
 from workbench.console import rank_zero_print
 from workbench.errors import UserError
 
@@ -24,7 +21,6 @@ def split_images(
     fractions: Sequence[float] = (0.7, 0.2, 0.1),
     seed: int = 42,
     file: Path | None = None,
-    excluded: Collection[str] = (),
 ) -> Splits:
     """Assign each image to train, val or test, sorted by name; UserError for too few different images.
 
@@ -33,18 +29,13 @@ def split_images(
     split that is missing then is cut from the training images.
 
     Args:
-        records: what the index found good.
         fractions: shares of train, val and test; 0 leaves a split empty.
-        seed: another seed, another split.
         file: JSON file of an earlier split, updated here. Images that it knows, by content or else by name, keep their
             split; new ones fill up towards the fractions.
-        excluded: names of images that will not be used: no warning of their copies.
     """
-    ready = {record.part for record in records} & set(PARTS)
     shares = dict(zip(PARTS, fractions, strict=True))
-    if ready:
-        splits = _keep_ready(records, ready, shares, seed, file)
-        _warn_of_copies({part: [one for one in splits[part] if one.name not in excluded] for part in PARTS})
+    if any(record.part in PARTS for record in records):
+        splits = _keep_ready(records, shares, seed, file)
     else:
         splits = _assign(records, shares, seed, file)
     return {part: sorted(splits[part], key=lambda record: (record.name, record.path)) for part in PARTS}
@@ -53,10 +44,10 @@ def split_images(
 def fingerprint(records: Sequence[ImageRecord]) -> dict[str, int | str]:
     """The number of images, and a hash of their contents whatever their names and places."""
     digests = "\n".join(sorted(record.digest for record in records))
-    return {"images": len(records), "fingerprint": hashlib.blake2b(digests.encode(), digest_size=16).hexdigest()}
+    return {"images": len(records), "fingerprint": content_digest(digests.encode())}
 
 
-def exact_counts(total: int, shares: dict[str, float]) -> dict[str, int]:
+def _exact_counts(total: int, shares: dict[str, float]) -> dict[str, int]:
     """Whole numbers that sum to `total`, by largest remainders, at least 1 for each share above 0."""
     whole = sum(shares.values())
     quotas = {part: total * share / whole for part, share in shares.items()}
@@ -71,23 +62,16 @@ def exact_counts(total: int, shares: dict[str, float]) -> dict[str, int]:
     return counts
 
 
-def _keep_ready(
-    records: Sequence[ImageRecord], ready: set[str], shares: dict[str, float], seed: int, file: Path | None
-) -> Splits:
+def _keep_ready(records: Sequence[ImageRecord], shares: dict[str, float], seed: int, file: Path | None) -> Splits:
     splits: Splits = {part: [] for part in PARTS}
-    for record in records:
+    for record in records:  # those of further folders without splits of their own are for training
         splits[record.part if record.part in PARTS else "train"].append(record)
     if not splits["train"]:
-        raise UserError(
-            f"No image is left to train on: all {len(records)} usable ones lie in the ready-made "
-            f"{' and '.join(part for part in PARTS if part in ready)}.\nFix those in train, or give others."
-        )
-    if loose := sum(record.part not in PARTS for record in records):
-        rank_zero_print(f"{loose} images come from folders without ready-made splits: they are for training.")
-    cut = [part for part in PARTS if part not in ready and shares[part] > 0]
+        ready = " and ".join(part for part in PARTS if splits[part])
+        raise UserError(f"No image is left to train on: all {len(records)} usable ones lie in the ready-made {ready}.")
+    cut = [part for part in PARTS if not splits[part] and shares[part] > 0]
     if cut:
-        kept = {part: share for part, share in shares.items() if part == "train" or part in cut}
-        splits |= _assign(splits["train"], kept, seed, file)
+        splits |= _assign(splits["train"], {part: shares[part] for part in ("train", *cut)}, seed, file)
         counts = " and ".join(f"{len(splits[part])} for {part}" for part in cut)
         rank_zero_print(f"The ready-made splits lack {' and '.join(cut)}: {counts} were cut from its train images.")
     return splits
@@ -99,11 +83,7 @@ def _assign(records: Sequence[ImageRecord], shares: dict[str, float], seed: int,
         groups[record.digest].append(record)
     wanted = [part for part in shares if shares[part] > 0]
     if len(groups) < len(wanted):
-        same = "" if len(groups) == len(records) else f", {len(groups)} of them different"
-        raise UserError(
-            f"{len(records)} images{same} are too few: {len(wanted)} are needed, one each for {', '.join(wanted)}.\n"
-            "Give more images (--data.root FOLDER)."
-        )
+        raise UserError(f"{len(groups)} different images are too few: {', '.join(wanted)} need one each (--data.root).")
     rows, by_digest = _earlier_split(file, groups.keys())
     splits: Splits = {part: [] for part in shares}
     new = []
@@ -113,19 +93,16 @@ def _assign(records: Sequence[ImageRecord], shares: dict[str, float], seed: int,
         if part in splits:
             splits[part] += group
         else:  # larger groups first: single images can then fill every split exactly
-            order = hashlib.blake2b(f"{seed}:{digest}".encode(), digest_size=16).hexdigest()
-            new.append((-len(group), order, group))
-    counts = exact_counts(len(records), shares)
+            new.append((-len(group), content_digest(f"{seed}:{digest}".encode()), group))
+    counts = _exact_counts(len(records), shares)
     new.sort(key=lambda item: item[:2])
     for place, (_, _, group) in enumerate(new):
         empty = [part for part in wanted if not splits[part]]
         choice = empty if len(new) - place <= len(empty) else wanted
         splits[max(choice, key=lambda part: counts[part] - len(splits[part]))] += group
     if empty := [part for part in wanted if not splits[part]]:
-        raise UserError(
-            f"No image is left for {' and '.join(empty)}: the earlier split {file} keeps all others in place.\n"
-            "Give more images, or remove that file to split anew."
-        )
+        parts = " and ".join(empty)
+        raise UserError(f"No image is left for {parts}: give more, or remove {file}, which keeps all others in place.")
     now = {record.name: [record.digest, part] for part, group in splits.items() for record in group}
     if file is not None and rows | now != rows:  # images that are gone for now are remembered
         Cache(file.parent).write_json(file.name, {"images": dict(sorted((rows | now).items()))})
@@ -135,28 +112,16 @@ def _assign(records: Sequence[ImageRecord], shares: dict[str, float], seed: int,
 def _earlier_split(file: Path | None, digests: AbstractSet[str]) -> tuple[dict[str, list[str]], dict[str, str]]:
     """name -> [digest, part] of the file, and digest -> part.
 
-    A folder without a file takes the largest split of the same fractions and seed (files of the same name up to the
-    last "-") whose images are all here: the folder was moved.
+    Without a file the folder may have been moved: then it is the largest split of the same fractions and seed (files
+    of the same name up to the last "-") whose images are all here.
     """
     if file is None:
         return {}, {}
-
-    def read(path: Path) -> dict[str, list[str]]:
-        return (Cache(path.parent).read_json(path.name) or {}).get("images", {})
-
-    rows = read(file)
-    if file.exists():
-        return rows, dict(rows.values())
+    cache = Cache(file.parent)
+    if kept := cache.read_json(file.name):
+        return kept["images"], dict(kept["images"].values())
     others = sorted(file.parent.glob(f"{file.name.rpartition('-')[0]}-*.json"))
-    earlier = [dict(read(other).values()) for other in others]
-    return rows, max((one for one in earlier if one.keys() <= digests), key=len, default={})
-
-
-def _warn_of_copies(splits: Splits) -> None:
-    places = defaultdict(list)
-    for part, records in splits.items():
-        for record in records:
-            places[record.digest].append((part, record.name))
-    copies = [" = ".join(name for _, name in same) for same in places.values() if len({part for part, _ in same}) > 1]
-    if copies:
-        rank_zero_warn(f"{len(copies)} images lie byte for byte in several of the ready-made splits:{listed(copies)}")
+    earlier = [
+        dict((cache.read_json(path.name) or {"images": {}})["images"].values()) for path in others if path != file
+    ]
+    return {}, max((one for one in earlier if one.keys() <= digests), key=len, default={})

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from project.data.cache import Cache, key_of
-from project.data.images import ImageRecord, run_parallel
+from project.data.images import run_parallel
 from project.data.pixels import PixelStore
 
 
@@ -25,41 +23,31 @@ class Statistics:
     std: Tensor
     pixels: int
 
+    @classmethod
+    def from_plain(cls, plain: dict[str, Any]) -> Statistics:
+        return cls(torch.tensor(plain["mean"]), torch.tensor(plain["std"]), plain["pixels"])
+
     def to_plain(self) -> dict[str, Any]:
-        """As lists and numbers."""
         return {"mean": self.mean.tolist(), "std": self.std.tolist(), "pixels": self.pixels}
 
     def scale(self, input_range: str) -> tuple[list[float], list[float]]:
         """(mean, std) by which images are normalized, for `data.input_range`."""
-        channels = len(self.mean)
-        if input_range == "zero_one":
-            return [0.0] * channels, [1.0] * channels
-        if input_range == "minus_one_one":
-            return [0.5] * channels, [0.5] * channels
+        if input_range != "standardize":
+            mean, std = {"zero_one": (0.0, 1.0), "minus_one_one": (0.5, 0.5)}[input_range]
+            return [mean] * len(self.mean), [std] * len(self.mean)
         # A channel that never changes has no std to divide by; one gray level is the least that an image can differ.
         return self.mean.tolist(), self.std.clamp_min(1 / 255).tolist()
 
-    @classmethod
-    def from_plain(cls, plain: dict[str, Any]) -> Statistics:
-        """What `to_plain` gave."""
-        return cls(torch.tensor(plain["mean"]), torch.tensor(plain["std"]), plain["pixels"])
 
-
-def measure(
-    store: PixelStore,
-    records: Sequence[ImageRecord],
-    *,
-    cache: Cache,
-    side: Literal["input", "target"] = "input",
-    workers: int = 0,
-) -> Statistics:
-    """Mean and standard deviation per channel over every pixel of a store, which holds these records.
+def measure(store: PixelStore, cache: Cache, side: str = "input", workers: int = 1) -> Statistics:
+    """Mean and standard deviation per channel over every pixel of a store's images, or targets (side "target").
 
     8-bit pixels take 256 values, so they are counted: whole numbers neither round nor depend on order or workers.
     """
-    name = f"statistics-{key_of([record.digest for record in records], store.channels, store.resize, side)}.json"
+    digests = [record.digest for record in store.records]
+    name = f"statistics-{key_of(digests, store.channels, store.resize, side)}.json"
     kept = cache.read_json(name)
-    if kept is None or kept.keys() != {"mean", "std", "pixels"}:
+    if kept is None:
         get = store.__getitem__ if side == "input" else store.target
         histogram = np.zeros((store.channels, 256), dtype=np.int64)
         positions, title = range(len(store)), "Measuring mean and std"
@@ -77,11 +65,7 @@ def _histogram(pixels: np.ndarray) -> np.ndarray:
 
 
 def _moments(histogram: np.ndarray) -> dict[str, Any]:
-    means, stds = [], []
-    for counts in histogram.tolist():  # Python's whole numbers do not overflow
-        pixels = sum(counts)
-        first = sum(value * count for value, count in enumerate(counts))
-        second = sum(value * value * count for value, count in enumerate(counts))
-        means.append(first / (255 * pixels))
-        stds.append(math.sqrt(pixels * second - first * first) / (255 * pixels))
-    return {"mean": means, "std": stds, "pixels": pixels}
+    counts = histogram.astype(object)  # Python's whole numbers do not overflow
+    pixels, first, second = ((counts * np.arange(256) ** power).sum(axis=1) for power in range(3))
+    spread = np.sqrt((pixels * second - first * first).astype(float))
+    return {"mean": list(first / (255 * pixels)), "std": list(spread / (255 * pixels)), "pixels": int(pixels[0])}

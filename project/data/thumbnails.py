@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +11,11 @@ from PIL import Image
 
 SIDE = 32
 COMPARED = 16  # pixels a side that images are compared at: what a lossy format does to edges is averaged out
-MAX_IMAGES, MAX_SECONDS = 2500, 25.0
+MAX_IMAGES = 2500
+# Least and largest distance (root mean square, against the contrast) below which two images are taken for copies:
+# between these a quarter of what the third nearest neighbor of an image is away, the median over all images. Drawings
+# and digits resemble each other more than photographs do.
 DISTANCE = (0.05, 0.2)
-"""Least and largest distance (root mean square, against the contrast) below which two images are taken for copies:
-between these a quarter of what the third nearest neighbor of an image is away, the median over all images. Drawings
-and digits resemble each other more than photographs do."""
 
 Name = tuple[str, str]  # an image's, and its split's
 
@@ -35,27 +34,21 @@ class Thumbnails:
 
     @classmethod
     def of(cls, data: Any) -> Thumbnails:
-        """Look at all digests of a data module, and at no more than 2500 images or for 25 seconds."""
-        everything = [(split, number) for split, images in data.images.items() for number in range(len(images))]
+        """Look at all digests of a data module, and at no more than 2500 images."""
+        everything = [(image, split, n) for split, images in data.images.items() for n, image in enumerate(images)]
         digests = defaultdict(list)
-        for split, number in everything:
-            image = data.images[split][number]
+        for image, split, _ in everything:
             digests[image.digest].append((image.name, split))
         copies = [(group[0], other) for group in digests.values() for other in group[1:]]
-        deadline = time.monotonic() + MAX_SECONDS
         stores = {split: data.dataset(split).store for split, images in data.images.items() if images}
         names, small, rows = [], [], []
-        # In a scattered order, so that a time that runs out leaves no split unseen.
         for position in np.random.default_rng(0).permutation(len(everything))[:MAX_IMAGES]:
-            split, number = everything[position]
-            store, image = stores[split], data.images[split][number]
-            sides = [store[number], *([store.target(number)] if store.has_targets else [])]
+            image, split, number = everything[position]
+            sides = [stores[split][number], *([stores[split].target(number)] if stores[split].has_targets else [])]
             names.append((image.name, split))
             small.append(np.concatenate([thumbnail(side) for side in sides]))
             contrast = min(float(side[::2, ::2].std((0, 1)).max()) / 255 for side in sides)
             rows.append((contrast, sharpness(sides[0]), image.width * image.height, image.width / image.height))
-            if time.monotonic() > deadline:
-                break
         pixels, known = np.stack(small), {frozenset(copy) for copy in copies}
         for one, other in _near(pixels):
             if frozenset((names[one], names[other])) not in known and _same_tone(pixels[one], pixels[other]):

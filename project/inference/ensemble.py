@@ -10,15 +10,13 @@ on. Networks that color take hints as ``predict`` does (--hints, --palette, --si
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
@@ -27,11 +25,11 @@ from torch import Tensor, nn
 from project.data.extra import INPUTS, MANIFEST, TARGETS, kind_of
 from project.data.images import content_digest
 from project.data.pairs import Coloring
-from project.inference.common import input_channels, load_image_model, open_data
+from project.inference.common import command_parser, digest, input_channels, load_image_model, open_data
 from project.inference.hints import parse_request
-from project.inference.image_files import ImageFile, InferenceItem, list_inputs, on_white, write_image
+from project.inference.image_files import ImageFile, InferenceItem, list_inputs, on_white, read_image, write_image
 from project.inference.pipeline import coloring_of, make_pipeline
-from project.inference.predict import add_image_options, check_image_options, process_all
+from project.inference.predict import add_image_options, process_all
 from project.inference.tiles import choose_device
 from project.models.metrics import PSNR, SSIM, ColorfulnessRatio, Scores
 from workbench.checkpoint import Checkpoint, atomic_write_text, read_checkpoint
@@ -39,9 +37,6 @@ from workbench.console import silence_warnings
 from workbench.errors import UserError
 from workbench.parser import read_options, split_data_args
 
-AVERAGES = {"plain": "the mean", "score": "weighted by score", "median-weighted": "weighted by closeness to the median"}
-CLOSE = 2 / 255
-"""Outputs that are no further than this from the median have about the same weight."""
 GAIN = 10
 """An uncertainty of 1 / 10 of the range is white in the map."""
 COLUMNS = {"psnr": ("PSNR (dB)", ".3f"), "ssim": ("SSIM", ".4f"), "colorfulness": ("colors / truth's", ".2f")}
@@ -55,23 +50,19 @@ class Ensemble(nn.Module):
 
     Args:
         members: Each takes (B, C, H, W) and returns images (B, c, H, W) around [0, 1].
-        average: A key of AVERAGES.
-        scores: PSNR in dB of each member, for ``score``.
         tta: Average every member's outputs on all eight flips and quarter turns of the image.
     """
 
     extra_channels = 2
-    """The uncertainty twice, times GAIN and as it is: in 8 bits the one shows small values, the other large ones."""
+    """The uncertainty, the members' standard deviation (root mean square over channels), times GAIN and as it is: in 8
+    bits the one shows small values, the other large ones."""
 
-    def __init__(
-        self, members: Sequence[nn.Module], average: str = "plain", scores: Sequence[float] = (), tta: bool = False
-    ) -> None:
+    def __init__(self, members: Sequence[nn.Module], tta: bool = False) -> None:
         super().__init__()
-        self.members, self.average, self.tta = nn.ModuleList(members), average, tta
+        self.members, self.tta = nn.ModuleList(members), tta
         spaces = [getattr(member, "space", None) for member in members]
         same = all(type(space) is type(spaces[0]) and getattr(space, "channels", 3) < 3 for space in spaces)
         self.space = spaces[0] if same else None
-        self.register_buffer("weights", score_weights(scores) if scores else torch.ones(len(members)) / len(members))
 
     def outputs(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> every network output on its own, (members, or members x 8, B, c, H, W)."""
@@ -94,35 +85,13 @@ class Ensemble(nn.Module):
 
     def combine(self, outputs: Tensor, x: Tensor) -> Tensor:
         """What :meth:`outputs` returned for x -> their average, (B, c, H, W) in [0, 1]."""
-        if self.average == "median-weighted":
-            average = median_weighted(outputs)
-        else:
-            weights = self.weights.repeat_interleave(len(outputs) // len(self.weights))
-            average = torch.tensordot(weights / weights.sum(), outputs, dims=1)
-        return self.images(average[None], x)[0]
+        return self.images(outputs.mean(dim=0, keepdim=True), x)[0]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, c + 2, H, W): images in [0, 1] and the extra channels."""
         outputs = self.outputs(x)
-        spread = uncertainty(self.images(outputs, x))
+        spread = self.images(outputs, x).var(dim=0, correction=0).mean(dim=1, keepdim=True).sqrt()
         return torch.cat([self.combine(outputs, x), GAIN * spread, spread], dim=1)
-
-
-def uncertainty(images: Tensor) -> Tensor:
-    """(members, B, c, H, W) -> (B, 1, H, W): their standard deviation, root mean square over channels."""
-    return images.var(dim=0, correction=0).mean(dim=1, keepdim=True).sqrt()
-
-
-def median_weighted(outputs: Tensor) -> Tensor:
-    """(members, B, c, H, W) -> (B, c, H, W): at each pixel, the closer to the median, the larger the weight."""
-    distance = (outputs - outputs.quantile(0.5, dim=0)).square().mean(dim=2, keepdim=True)
-    weights = 1 / (distance + CLOSE**2)
-    return (weights * outputs).sum(dim=0) / weights.sum(dim=0)
-
-
-def score_weights(scores: Sequence[float]) -> Tensor:
-    """PSNR in dB -> weights that sum to 1: the inverse of each mean squared error, best for unrelated errors."""
-    return torch.softmax(torch.tensor(scores) * (torch.tensor(10.0).log() / 10), dim=0)
 
 
 def d4_transform(x: Tensor, position: int) -> Tensor:
@@ -145,18 +114,13 @@ def main(argv: Sequence[str]) -> int:
     checkpoints = [read_checkpoint(path) for path in options.ckpts]
     models = [load_image_model(checkpoint, "ensemble").to(device) for checkpoint in checkpoints]
     tasks = [_task(checkpoint, model) for checkpoint, model in zip(checkpoints, models, strict=True)]
-    for checkpoint, task in zip(checkpoints, tasks, strict=True):
-        if task != tasks[0]:
-            first = f"{checkpoints[0].path} takes {tasks[0]}"
-            raise UserError(f"{checkpoint.path} takes {task}, and {first}: they were not trained for one task.")
-    scores: list[float] = []
-    if options.average == "score":
-        found = _score(Ensemble(models), checkpoints[0], data_words, "val", device)
-        scores = [member["psnr"] for member in found[: len(models)]]
-    ensemble = Ensemble(models, options.average, scores, options.tta).eval().to(device)
+    if len(set(tasks)) > 1:
+        listed = "\n".join(f"  {one.path}: {task}" for one, task in zip(checkpoints[:8], tasks, strict=False))
+        raise UserError(f"The checkpoints were not trained for one task:\n{listed}")
+    ensemble = Ensemble(models, options.tta).eval().to(device)
     if options.input is not None:
         return _predict(ensemble, checkpoints, options, device)
-    _print(options, _score(ensemble, checkpoints[0], data_words, options.split, device))
+    _score(ensemble, checkpoints, data_words, device)
     return 0
 
 
@@ -164,77 +128,58 @@ def _parse(arguments: list[str]) -> tuple[Namespace, list[str]]:
     """The options, and the words that change the data settings of the first checkpoint's run."""
     description = "Average several checkpoints, or one with test-time augmentation. Without --input they are scored "
     description += "on the test images of the first one's run, each member beside the ensemble."
-    parser = ArgumentParser(prog="python -m project ensemble", description=description, exit_on_error=False)
+    parser = command_parser("ensemble", description, checkpoint=False)
     add = parser.add_argument
     add("--ckpts", type=str, nargs="+", required=True, help="of several runs, or the snapshots of one")
-    weights = "the mean; weighted by validation score; at each pixel by closeness to the median"
-    add("--average", type=Literal[tuple(AVERAGES)], default="plain", help=weights)
     add("--tta", type=bool, default=False, help="test-time augmentation: all eight flips and quarter turns")
-    add("--split", type=Literal["test", "val"], default="test", help="which images to score on")
     add_image_options(parser, required=False)
     certain = "write outputs whose confidence (1 - mean uncertainty) is at least this as pairs, into OUTPUT/pairs"
     add("--min_confidence", type=float | None, default=None, help=certain)
     add("--data.KEY", type=str | None, default=None, help="any key of the run's data settings, such as --data.root")
     own, data_words = split_data_args(arguments)
     options = read_options(parser, own)
-    check_image_options(options)
-    paths = [Path(word).expanduser() for word in options.ckpts]  # with patterns, where the shell does not know them
-    options.ckpts = [p for path in paths for p in (sorted(path.parent.glob(path.name)) if "*" in path.name else [path])]
-    if not options.ckpts:
-        raise UserError("No checkpoint matches that pattern; `fit` can keep several snapshots of a run.")
     if len(options.ckpts) < 2 and not options.tta:
         raise UserError("One checkpoint is no ensemble: give several to --ckpts, or average its flips: --tta true")
-    if (options.input is None) != (options.output is None):
-        raise UserError("--input and --output belong together; without both, the ensemble is scored on test images.")
-    image_options = [name for name in ("hints", "palette", "size", "min_confidence") if options[name] is not None]
-    if image_options and options.input is None:
-        raise UserError(f"--{image_options[0]} is for the images of --input, which is not given.")
-    if options.min_confidence is not None and not 0 <= options.min_confidence <= 1:
-        raise UserError(f"--min_confidence must be in [0, 1], not {options.min_confidence}.")
+    names = ("input", "output", "hints", "palette", "size", "min_confidence")
+    given = [name for name in names if options[name] is not None]
+    if given and not {"input", "output"} <= set(given):
+        raise UserError(f"--{given[0]} needs --input and --output; without, the ensemble is scored on test images.")
     return options, data_words
 
 
 def _task(checkpoint: Checkpoint, model: nn.Module) -> str:
-    """In a few words what a checkpoint takes."""
     pairs = coloring_of(checkpoint)
     hints = "" if pairs is None else f", {type(pairs.hints).__name__}"
     return f"{input_channels(model, checkpoint.config.get('data') or {})} channels ({kind_of(pairs)}{hints})"
 
 
-def _score(
-    ensemble: Ensemble, checkpoint: Checkpoint, words: list[str], split: str, device: torch.device
-) -> list[dict[str, float]]:
-    """PSNR and SSIM of each member, of the ensemble, and of doing nothing; of networks that color how colorful."""
-    seed = checkpoint.config.get("seed_everything")
-    own = type(seed) is int and not checkpoint.config["data"].get("seed")  # the noise of the run's own test
-    data = open_data(checkpoint, [*(["--data.seed", str(seed)] if own else []), *words])
+def _score(ensemble: Ensemble, checkpoints: list[Checkpoint], words: list[str], device: torch.device) -> None:
+    """Print the scores on the test images of each member, of the ensemble, and of doing nothing."""
+    config = checkpoints[0].config
+    seed = config.get("seed_everything")
+    own = type(seed) is int and not config["data"].get("seed")  # the noise of the run's own test
+    data = open_data(checkpoints[0], [*(["--data.seed", str(seed)] if own else []), *words])
     metrics = {"psnr": PSNR(), "ssim": SSIM()}
     if isinstance(data.pairs, Coloring):
         metrics["colorfulness"] = ColorfulnessRatio()
-    scores = [Scores(metrics).to(device) for _ in range(len(ensemble.members) + 1)]
-    for raw in data.evaluation_dataloader(split):
+    scores = [Scores(metrics).to(device) for _ in range(len(checkpoints) + 1)]
+    for raw in data.evaluation_dataloader("test"):
         batch = data.make_batch(type(raw)(*(part if part is None else part.to(device) for part in raw)))
         with torch.inference_mode():
             outputs = ensemble.outputs(batch.input)
             alone = ensemble.images(outputs[:: 8 if ensemble.tta else 1], batch.input)
             for score, image in zip(scores, [*alone, ensemble.combine(outputs, batch.input)], strict=True):
                 score.update(image, batch.target, batch.baseline)
-    found = [{name: float(value) for name, value in score.compute().items()} for score in scores]
-    nothing = {name.removesuffix("_baseline"): value for name, value in found[0].items() if name.endswith("_baseline")}
-    return [*found, nothing]
-
-
-def _print(options: Namespace, found: list[dict[str, float]]) -> None:
-    table = Table(title=f"{options.split} images", title_justify="left")
+    found = [score.compute() for score in scores]
+    found.append({name: found[0][f"{name}_baseline"] for name in metrics})
+    table = Table(title="test images", title_justify="left")
     table.add_column("", overflow="fold")
-    columns = {name: column for name, column in COLUMNS.items() if name in found[0]}
-    for heading, _ in columns.values():
-        table.add_column(heading, justify="right")
-    members = [str(Path(*path.parts[-4:])) for path in options.ckpts]
-    ensemble = f"ensemble, {AVERAGES[options.average]}{', with test-time augmentation' * options.tta}"
-    for name, scores in zip([*members, ensemble, "doing nothing"], found, strict=True):
-        cells = (f"{scores[key]:{form}}" for key, (_, form) in columns.items())
-        table.add_row(name, *cells, style="bold" if name == ensemble else None)
+    for name in metrics:
+        table.add_column(COLUMNS[name][0], justify="right")
+    rows = [*(str(Path(*one.path.parts[-4:])) for one in checkpoints), "ensemble", "baseline"]
+    for row, values in zip(rows, found, strict=True):
+        cells = (format(float(values[name]), COLUMNS[name][1]) for name in metrics)
+        table.add_row(row, *cells, style="bold" if row == "ensemble" else None)
     Console(soft_wrap=True).print(table)
 
 
@@ -242,14 +187,14 @@ def _predict(ensemble: Ensemble, checkpoints: list[Checkpoint], options: Namespa
     """Restore or color the images of ``--input``; the exit code."""
     output, least = Path(options.output).expanduser(), options.min_confidence
     items = list_inputs(Path(options.input).expanduser(), output, "uncertainty")
-    request = parse_request(options, items)
+    request = parse_request(options, [item.name for item in items])
     how = {"device": device, "tile": options.tile, "overlap": options.overlap}
     pipeline = make_pipeline(ensemble, checkpoints[0], request, **how)
     pairs, kept = output / "pairs", []
 
-    def work(item: InferenceItem, progress: Callable[[float], None]) -> None:
-        image = item.open()
-        layers = pipeline(image.pixels, image.alpha, request.of(item.name), progress)
+    def work(item: InferenceItem) -> None:
+        image = read_image(item.source)
+        layers = pipeline(image.pixels, image.alpha, request.of(item.name))
         found, fine, coarse = (np.ascontiguousarray(part) for part in np.split(layers, [-2, -1], axis=2))
         confidence = 1 - float(np.where(fine < 255, fine / (255 * GAIN), coarse / 255).mean())
         write_image(item.target, found, image)
@@ -266,12 +211,9 @@ def _predict(ensemble: Ensemble, checkpoints: list[Checkpoint], options: Namespa
 
     _, _, code = process_all(items, work, output, pipeline.verb)
     if least is not None:
-        members = [
-            {"checkpoint": str(one.path.absolute()), "sha256": hashlib.sha256(one.path.read_bytes()).hexdigest()}
-            for one in checkpoints
-        ]
-        asked = {name: options[name] for name in ("average", "tta", "min_confidence", "hints", "palette", "size")}
-        manifest = {"members": members, "kind": kind_of(coloring_of(checkpoints[0])), **asked, "pairs": kept}
+        members = [{"checkpoint": str(one.path.absolute()), "sha256": digest(one.path)} for one in checkpoints]
+        kind = kind_of(coloring_of(checkpoints[0]))
+        manifest = {"members": members, "kind": kind, "min_confidence": least, "pairs": kept}
         pairs.mkdir(exist_ok=True)
         atomic_write_text(pairs / MANIFEST, json.dumps(manifest, indent=2) + "\n")
         print(f"{len(kept)} of {len(items)} images are pairs to train on: --data.extra_pairs {pairs}")

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import matplotlib
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
+from skimage.filters import sobel
 from torch import Tensor
-from torch.nn import functional as F
 from torchmetrics.functional.regression import spearman_corrcoef
 
 from project.callbacks.grid import grid, to_image
@@ -23,30 +23,15 @@ from workbench.checkpoint import atomic_write_text
 
 SIDE = 192
 """Pixels that the longer side of a worst image is brought to."""
-EDGE, FINE = 0.1, 0.25
-"""A change of luma is an edge from this share of its range on; a frequency is high from so many cycles a pixel on."""
+EDGE = 0.1
+"""A change of luma is an edge from this share of its range on."""
 MIN_IMAGES = 10
 """Fewer say nothing about what goes with the error."""
 
 
 def edge_density(luma: Tensor) -> float:
     """Share of the pixels where luma (H, W) in [0, 1] changes by EDGE or more, by Sobel's filter."""
-    across = luma.new_tensor([[1.0, 0.0, -1.0], [2.0, 0.0, -2.0], [1.0, 0.0, -1.0]]) / 4  # a step of h gives h
-    kernels = torch.stack([across, across.T])[:, None]
-    change = F.conv2d(F.pad(luma[None, None], (1, 1, 1, 1), mode="replicate"), kernels)[0].norm(dim=0)
-    return float((change >= EDGE).float().mean())
-
-
-def high_frequencies(luma: Tensor) -> float:
-    """Share of the power of luma (H, W), but for the mean, at FINE cycles a pixel or more, under a Hann window."""
-    windows = [torch.hann_window(side + 2, periodic=False).to(luma)[1:-1] for side in luma.shape]
-    window = windows[0][:, None] * windows[1]
-    mean = (luma * window).sum() / window.sum()
-    power = torch.fft.fft2((luma - mean) * window).abs().square()
-    frequencies = [torch.fft.fftfreq(side).to(luma) for side in luma.shape]
-    fine = (frequencies[0][:, None].square() + frequencies[1].square()).sqrt() >= FINE
-    total = float(power.sum())
-    return float(power[fine].sum()) / total if total > 1e-9 else 0.0
+    return float((math.sqrt(2) * sobel(luma.double().cpu().numpy()) >= EDGE).mean())
 
 
 MEASURES: dict[str, Callable[[Tensor, Tensor], float]] = {
@@ -54,35 +39,10 @@ MEASURES: dict[str, Callable[[Tensor, Tensor], float]] = {
     "contrast": lambda image, luma: float(luma.std(correction=0)),
     "brightness": lambda image, luma: float(luma.mean()),
     "colorfulness": lambda image, luma: float(colorfulness(image[None])[0]),
-    "high_frequencies": lambda image, luma: high_frequencies(luma),
     "pixels": lambda image, luma: float(luma.numel()),
 }
 """Name -> measure of an image (1 or 3, H, W) in [0, 1] and its luma (H, W). Colorfulness is that of Hasler and
 Suesstrunk (2003)."""
-
-
-def rank_correlations(errors: Sequence[float], measures: dict[str, Sequence[float]]) -> dict[str, float]:
-    """Spearman's rho of each measure with the error, strongest first; NaN where one of the two is constant."""
-    target = torch.tensor(errors, dtype=torch.float64)
-    found = {}
-    for name, values in measures.items():
-        given = torch.tensor(values, dtype=torch.float64)
-        constant = len(given.unique()) < 2 or len(target.unique()) < 2
-        found[name] = math.nan if constant else float(spearman_corrcoef(given, target))
-    return dict(sorted(found.items(), key=lambda item: -abs(item[1]) if item[1] == item[1] else 1))
-
-
-def in_words(correlations: dict[str, float], images: int) -> str:
-    """What the correlations say, in a sentence."""
-    if images < MIN_IMAGES:
-        return f"{images} images are too few to say what goes with the error; at least {MIN_IMAGES} are needed."
-    # None of the six MEASURES reaches it in 19 of 20 sets of images: the normal distribution's 1 - 0.05 / 2 / 6.
-    limit = 2.64 / math.sqrt(images - 1)
-    clear = {name: rho for name, rho in correlations.items() if abs(rho) > limit}
-    if not clear:
-        return f"Nothing measured here goes with the error (|rho| up to {limit:.2f} may be chance)."
-    parts = [f"{'more' if rho > 0 else 'less'} {name.replace('_', ' ')} ({rho:+.2f})" for name, rho in clear.items()]
-    return f"Worse with {', '.join(parts)}; |rho| up to {limit:.2f} may be chance."
 
 
 class Row(NamedTuple):
@@ -111,8 +71,26 @@ def measure(file: str, output: Tensor, target: Tensor, baseline: Tensor) -> Row:
     )
 
 
-Worst = tuple[Row, list[Tensor]]
-"""Of an image its row, and on the CPU its view, output and target."""
+def rank_correlations(rows: Sequence[Row]) -> dict[str, float]:
+    """Spearman's rho of each measure with the error, strongest first, without measures that are constant."""
+    errors = torch.tensor([row.mse for row in rows], dtype=torch.float64)
+    found = {}
+    for name in rows[0].measures:
+        values = torch.tensor([row.measures[name] for row in rows], dtype=torch.float64)
+        if len(values.unique()) > 1 and len(errors.unique()) > 1:
+            found[name] = float(spearman_corrcoef(values, errors))
+    return dict(sorted(found.items(), key=lambda item: -abs(item[1])))
+
+
+def describe_errors(rows: Sequence[Row]) -> str:
+    """What goes with the error, in a sentence."""
+    if len(rows) < MIN_IMAGES:
+        return f"{len(rows)} images are too few to say what goes with the error; at least {MIN_IMAGES} are needed."
+    # None of the five MEASURES reaches it in 19 of 20 sets of images: the normal distribution's 1 - 0.05 / 2 / 5.
+    limit = 2.58 / math.sqrt(len(rows) - 1)
+    clear = {name.replace("_", " "): rho for name, rho in rank_correlations(rows).items() if abs(rho) > limit}
+    found = ", ".join(f"{'more' if rho > 0 else 'less'} {name} ({rho:+.2f})" for name, rho in clear.items())
+    return f"Worse with {found or 'nothing measured here'}; rank correlations up to {limit:.2f} may be chance."
 
 
 def write_table(rows: list[Row], path: Path) -> None:
@@ -126,23 +104,17 @@ def write_table(rows: list[Row], path: Path) -> None:
     atomic_write_text(path, text.getvalue())
 
 
-def draw_worst(worst: list[Worst]) -> Image.Image:
-    """Input, output, target and error of images, on one scale of errors so that they can be compared."""
+def draw_worst(worst: list[tuple[Row, list[Tensor]]]) -> Image.Image:
+    """View, output, target (each on the CPU) and error of images, on one scale of errors for all."""
     errors = [(as_saved(output) - target).abs().mean(dim=0) for _, (_, output, target) in worst]
     sample = torch.cat([error.flatten()[:: 1 + error.numel() // 65536] for error in errors])
     brightest = max(float(sample.quantile(0.995)), 1 / 255)  # a few odd pixels must not make all others black
     rows, captions = [], []
     for number, ((row, images), error) in enumerate(zip(worst, errors, strict=True), 1):
         heat = matplotlib.colormaps["inferno"]((error / brightest).clamp(0, 1).numpy(), bytes=True)[..., :3]
-        rows.append([_resized(image) for image in [*map(to_image, images), Image.fromarray(heat.copy())]])
+        shown = [*map(to_image, images), Image.fromarray(heat.copy())]
+        way = Image.Resampling.LANCZOS if max(shown[0].size) > SIDE else Image.Resampling.NEAREST
+        rows.append([ImageOps.contain(image, (SIDE, SIDE), way) for image in shown])
         name = row.file if len(row.file) <= 26 else f"...{row.file[-23:]}"
         captions.append([f"{number}. {name}", f"{row.psnr:.2f} dB (input {row.psnr_baseline:.2f})", "", ""])
     return grid(rows, ["input", "output", "target", f"error, 0 to {255 * brightest:.0f} of 255"], captions)
-
-
-def _resized(image: Image.Image) -> Image.Image:
-    """Enlarged by whole multiples, or reduced, so that the longer side comes close to SIDE."""
-    longer = max(image.size)
-    if longer > SIDE:
-        return image.resize([max(1, round(length * SIDE / longer)) for length in image.size], Image.Resampling.LANCZOS)
-    return image.resize([length * (SIDE // longer) for length in image.size], Image.Resampling.NEAREST)

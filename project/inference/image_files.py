@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from project.data.folder import walk
-from project.data.images import BadImage, decode
-from workbench.errors import UserError, did_you_mean
+from project.data.images import decode
+from workbench.errors import UserError
 
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), ("JPEG", {"quality": 95, "subsampling": 0})),
@@ -26,84 +25,8 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 """Extension -> the format that is written, and how. Images of other extensions are written as PNG."""
 MAX_PIXELS = 1_000_000_000
 """Larger images are taken for decompression bombs: their bytes alone fill 3 GB, and the output's as much again."""
-
 ORIENTATION = 0x0112  # the EXIF tag
 PROFILE_OF_MODE = {"RGB": b"RGB ", "RGBA": b"RGB ", "L": b"GRAY", "LA": b"GRAY"}
-
-
-@dataclass(frozen=True)
-class InferenceItem:
-    """One image to process."""
-
-    name: str  # POSIX path relative to the input folder
-    source: Path
-    target: Path
-    beside: Path | None = None  # a second output, where one is wanted
-    problem: str = ""  # why it cannot be read, where that is known beforehand
-
-    def is_done(self, checkpoint: Path) -> bool:
-        """Whether its outputs are there, not empty, and no older than the image and the checkpoint."""
-        try:
-            made_from = max(path.stat().st_mtime_ns for path in (self.source, checkpoint))
-            outputs = [path.stat() for path in (self.target, self.beside) if path is not None]
-        except OSError:
-            return False
-        return all(about.st_size > 0 and about.st_mtime_ns >= made_from for about in outputs)
-
-    def open(self) -> ImageFile:
-        """Decode the image; BadImage gives a short reason."""
-        if self.problem:
-            raise BadImage(self.problem)
-        return read_image(self.source)
-
-
-def list_inputs(source: Path, output: Path, beside: str | None = None) -> list[InferenceItem]:
-    """List the images of a file or folder with their places in the output folder, sorted by name.
-
-    An output folder inside the input folder is skipped: a second run must not process the outputs of the first.
-    ``beside`` names a second output, as in ``NAME.uncertainty.png``.
-
-    Raises:
-        UserError: The input is missing or holds no image; the output is not a folder, is the input folder, or would
-            hold one file for two images; an output would replace an image.
-    """
-    if not source.exists():
-        near = did_you_mean(source.name, (path.name for path in source.parent.glob("*")), prefix=f"{source.parent}/")
-        raise UserError(f"--input {source} does not exist.{near}")
-    folder = source if source.is_dir() else source.parent
-    if output.is_file() or (not output.exists() and output.suffix.lower() in FORMATS):
-        raise UserError(f"--output {output} is a file, or looks like one; give the folder to write into.")
-    if output.resolve() == folder.resolve():
-        raise UserError(f"--output {output} is the folder of the images, which would be overwritten.")
-    found = [(source.name, str(source), "")]
-    if source.is_dir():
-        real, own = folder.resolve(), output.resolve()
-        found = walk(source, "--input")
-        if own.is_relative_to(real):
-            found = [one for one in found if not (real / one[0]).is_relative_to(own)]
-    if not found:
-        raise UserError(f"--input {source} holds no image of its own, only those of the output folder.")
-    items = []
-    for name, path, problem in found:
-        target = PurePosixPath(name)
-        if target.suffix.lower() not in FORMATS:
-            target = target.with_suffix(".png")
-        second = output / target.with_name(f"{target.stem}.{beside}.png") if beside else None
-        items.append(InferenceItem(name, Path(path), output / target, second, problem))
-    sources = {_key(item.source) for item in items}
-    taken: dict[str, str] = {}
-    for item in items:
-        for path in filter(None, (item.target, item.beside)):
-            if _key(path) in sources:
-                raise UserError(f"The output of {item.name} would overwrite the image {path}. Give another --output.")
-            if first := taken.get(_key(path)):
-                raise UserError(f"{first} and {item.name} would both become {path}. Rename one of them.")
-            taken[_key(path)] = item.name
-    return items
-
-
-def _key(path: Path) -> str:
-    return os.path.normcase(path.parent.resolve() / path.name)
 
 
 @dataclass(frozen=True)
@@ -114,35 +37,99 @@ class ImageFile:
     alpha: np.ndarray | None = None  # uint8, (H, W), where there is transparency; the pixels are the colors under it
     profile: bytes | None = None  # the ICC color profile
     exif: bytes | None = None  # without the orientation
-    notes: tuple[str, ...] = ()  # what is lost on the way, in a few words each
+    deep: bool = False  # whether it had 16 bits, of which the pixels keep 8
 
 
+@dataclass(frozen=True)
+class InferenceItem:
+    """One image to process."""
+
+    name: str  # POSIX path relative to the input folder
+    source: Path
+    target: Path
+    beside: Path | None = None  # a second output, where one is wanted
+
+    def is_done(self, *made_from: Path) -> bool:
+        """Whether its output is there, and no older than the image and what else it is made from."""
+        if not self.target.is_file():
+            return False
+        return self.target.stat().st_mtime_ns >= max(path.stat().st_mtime_ns for path in (self.source, *made_from))
+
+
+def list_inputs(source: Path, output: Path, beside: str | None = None) -> list[InferenceItem]:
+    """List the images of a file or folder with their places in the output folder, sorted by name.
+
+    An output folder inside the input folder is skipped: a second run must not process the outputs of the first.
+    ``beside`` names a second output, as in ``NAME.uncertainty.png``. UserError where there is no image, or where an
+    output would replace an image or another output.
+    """
+    if output.is_file() or (not output.exists() and output.suffix.lower() in FORMATS):
+        raise UserError(f"--output {output} is a file, or looks like one; give the folder to write into.")
+    if source.is_file():
+        found = [(source.name, source)]
+    else:
+        real, own = source.resolve(), output.resolve()
+        found = [(name, Path(path)) for name, path, _ in walk(source, "--input")]
+        if own != real and own.is_relative_to(real):
+            found = [one for one in found if not (real / one[0]).is_relative_to(own)]
+    if not found:
+        raise UserError(f"--input {source} holds no image of its own, only those of the output folder.")
+    items = []
+    for name, path in found:
+        target = PurePosixPath(name)
+        if target.suffix.lower() not in FORMATS:
+            target = target.with_suffix(".png")
+        second = output / target.with_name(f"{target.stem}.{beside}.png") if beside else None
+        items.append(InferenceItem(name, path, output / target, second))
+    sources = {item.source.resolve() for item in items}
+    taken: dict[Path, str] = {}
+    for item in items:
+        for path in filter(None, (item.target, item.beside)):
+            if path.resolve() in sources:
+                raise UserError(f"The output of {item.name} would overwrite the image {path}. Give another --output.")
+            if first := taken.get(path.resolve()):
+                raise UserError(f"{first} and {item.name} would both become {path}. Rename one of them.")
+            taken[path.resolve()] = item.name
+    return items
+
+
+@contextlib.contextmanager
+def _large_images_allowed() -> Iterator[None]:
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+@_large_images_allowed()
 def read_image(path: str | Path) -> ImageFile:
     """Decode an image of up to a billion pixels; BadImage gives a short reason where it cannot be decoded whole."""
-    with _large_images_allowed():
-        try:
-            with Image.open(path) as image:
-                gray = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
-                kept = {"profile": image.info.get("icc_profile"), "notes": _losses(image), "exif": _exif(image)}
-                if image.has_transparency_data and not image.mode.startswith("I"):
-                    layers = np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
-                    pixels = np.ascontiguousarray(layers[..., : 1 if gray else 3])
-                    return ImageFile(pixels, alpha=layers[..., 3].copy(), **kept)
-        except Exception:
-            decode(path, 3)  # raises BadImage with the reason, whatever is wrong with the file
-            raise
+    try:
+        with Image.open(path) as image:
+            gray = image.mode in ("1", "L", "LA") or image.mode.startswith("I")
+            deep, layers = image.mode.startswith("I") or ";16" in str(image.tile), None
+            if image.has_transparency_data and not image.mode.startswith("I"):
+                layers = np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
+            kept = {"profile": image.info.get("icc_profile"), "exif": _exif(image), "deep": deep}
+    except Exception:
+        decode(path, 3)  # raises BadImage with the reason, whatever is wrong with the file
+        raise
+    if layers is None:
         return ImageFile(decode(path, 1 if gray else 3), **kept)
+    return ImageFile(np.ascontiguousarray(layers[..., : 1 if gray else 3]), alpha=layers[..., 3].copy(), **kept)
 
 
-def size_of(path: str | Path) -> tuple[int, int] | None:
-    """Width and height of an upright image; None where the file is not an image."""
-    with _large_images_allowed():
-        try:
-            with Image.open(path) as image:
-                on_its_side = image.getexif().get(ORIENTATION) in (5, 6, 7, 8)
-                return image.size[::-1] if on_its_side else image.size
-        except Exception:  # whatever is wrong with the file, decoding it gives the reason
-            return None
+def _exif(image: Image.Image) -> bytes | None:
+    if image.format == "TIFF":
+        return None  # there the tags describe the old file's own layout as well
+    try:
+        exif = image.getexif()
+        exif.pop(ORIENTATION, None)
+        return exif.tobytes() if len(exif) else None
+    except Exception:  # Pillow writes back less than it reads; an odd tag is no reason to refuse the image
+        return None
 
 
 def write_image(path: Path, pixels: np.ndarray, like: ImageFile) -> None:
@@ -151,11 +138,11 @@ def write_image(path: Path, pixels: np.ndarray, like: ImageFile) -> None:
     Alpha, profile and EXIF of the image ``like`` are kept. JPEG has no alpha: there white lies beneath.
     """
     format_name, options = FORMATS[path.suffix.lower()]
+    if like.alpha is not None and format_name == "JPEG":
+        pixels, like = on_white(pixels, like.alpha), replace(like, alpha=None)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     if like.alpha is not None:
         image.putalpha(Image.fromarray(like.alpha))
-        if format_name == "JPEG":
-            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
     if like.profile and like.profile[16:20] == PROFILE_OF_MODE.get(image.mode):
         options = {**options, "icc_profile": like.profile}
     if like.exif and format_name in ("JPEG", "PNG", "WEBP"):
@@ -176,35 +163,3 @@ def on_white(pixels: np.ndarray, alpha: np.ndarray | None) -> np.ndarray:
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     white = Image.new(image.mode, image.size, "white")
     return np.asarray(Image.composite(image, white, Image.fromarray(alpha))).reshape(pixels.shape)
-
-
-def _losses(image: Image.Image) -> tuple[str, ...]:
-    multiple = getattr(image, "n_frames", 1) > 1 and image.format != "MPO"  # MPO: a phone's JPEG with a preview
-    losses = {
-        "16 bits became 8": image.mode.startswith("I") or ";16" in str(image.tile),
-        "CMYK became RGB": image.mode == "CMYK",
-        "only the first of several frames was used": multiple,
-    }
-    return tuple(note for note, lost in losses.items() if lost)
-
-
-def _exif(image: Image.Image) -> bytes | None:
-    if image.format == "TIFF":
-        return None  # there the tags describe the old file's own layout as well
-    exif = Image.Exif()
-    try:
-        exif.load(image.getexif().tobytes())  # a copy: the orientation is still to be applied to the image itself
-        exif.pop(ORIENTATION, None)
-        return exif.tobytes() if len(exif) else None
-    except Exception:  # Pillow writes back less than it reads; an odd tag is no reason to refuse the image
-        return None
-
-
-@contextlib.contextmanager
-def _large_images_allowed() -> Iterator[None]:
-    before = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = MAX_PIXELS
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = before

@@ -14,17 +14,14 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse.typing import NonNegativeInt
 from lightning.pytorch import LightningModule
 from matplotlib.figure import Figure
-from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.utils import make_grid
@@ -32,10 +29,10 @@ from torchvision.utils import make_grid
 from project.callbacks.grid import new_figure
 from project.data import ImageDataModule
 from project.data.batch import Batch, RawBatch
-from project.inference import features, image_errors
-from project.inference.common import load_image_model, main_network, open_data
-from project.inference.features import ReceptiveField, Strongest, recorded
-from project.inference.image_errors import Row, Worst
+from project.inference import image_errors
+from project.inference.common import command_parser, load_image_model, main_network, open_data, run_folder
+from project.inference.features import Strongest, choose_layer, draw_features, explain_place, feature_layers, recorded
+from project.inference.image_errors import Row
 from project.inference.tiles import choose_device
 from project.networks.normalize import input_normalization
 from workbench.checkpoint import read_checkpoint
@@ -75,53 +72,63 @@ class Subject(NamedTuple):
 def main(argv: Sequence[str]) -> int:
     """Run the command: ``inspect`` and what follows it on the command line."""
     own, data_words = split_data_args(list(argv[1:]))
-    options = read_options(_parser(), own)
-    if options.maps < 0:
-        raise UserError(f"--maps {options.maps} is too small: at least 0, for none.")
+    description = "Look into a trained network: its first filters, what a layer responds to, and the images with the "
+    parser = command_parser("inspect", description + "largest errors, with simple measures that go with the error.")
+    add = parser.add_argument
+    add("--output", type=str | None, default=None, help="folder for the results; default: inspect in the run's folder")
+    add("--split", type=Literal["val", "test", "train"], default="val", help="which images of the run to look at")
+    add("--layer", type=str | None, default=None, help="layer whose feature maps are shown, such as encoder.1")
+    add("--maps", type=NonNegativeInt, default=8, help="feature maps to show, the most active ones; 0: none")
+    add("--device", type=Literal["auto", "cpu", "cuda", "mps"], default="auto", help="where to compute")
+    add("--data.KEY", type=str | None, default=None, help="any key of the run's data settings, such as --data.root")
+    options = read_options(parser, own)
     if options.maps and importlib.util.find_spec("captum") is None:
         raise UserError(
             "What a feature map responds to is found by Captum, which is not installed.\n"
             "Install it: make setup, or pip install -e '.[inspect]'. Without these figures: --maps 0"
         )
     silence_warnings()
-    folder = _output_folder(options)
     device, checkpoint = choose_device(options.device), read_checkpoint(options.ckpt_path)
+    name = "inspect" if options.split == "val" else f"inspect-{options.split}"
+    folder = Path(options.output).expanduser() if options.output else run_folder(checkpoint) / name
     model = load_image_model(checkpoint, "inspect").to(device).requires_grad_(False)
     subject = Subject(model, main_network(model), open_data(checkpoint, data_words), options.split, device)
     subject.data.evaluation_dataloader(options.split)  # raises where there are no images
-    layer, field = _choose_layer(subject, options.layer) if options.maps else (None, None)
+    layer, strongest = _choose(subject, options.layer) if options.maps else (None, None)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output {folder} cannot be made: {error.strerror}.") from error
     written = [*_draw_filters(subject, folder)]
-    strongest = Strongest(field) if field else None
     rows, worst = _analyze(subject, layer, strongest)
     if strongest is not None:
-        written += _draw_features(subject, layer, strongest, options.maps, folder)
+        written.append(folder / f"features_{layer}.png")
+        _draw_features(subject, layer, strongest, options.maps).savefig(written[-1])
     written += [folder / "worst.png", folder / "worst.csv"]
     image_errors.draw_worst(worst).save(folder / "worst.png")
     image_errors.write_table(rows, folder / "worst.csv")
-    _print_summary(rows, options.split)
+    mean = sum(row.psnr for row in rows) / len(rows)
+    print(f"{len(rows)} {options.split} images: mean PSNR {mean:.2f} dB. {image_errors.describe_errors(rows)}")
     print(*written, sep="\n")
     print("To leave images out of a run, keep their rows of worst.csv: fit ... --data.exclude worst.csv")
     return 0
 
 
-def _output_folder(options: Namespace) -> Path:
-    if options.output is not None:
-        return Path(options.output).expanduser()
-    checkpoint = Path(options.ckpt_path).expanduser()
-    run = checkpoint.parent.parent
-    if checkpoint.is_file() and not (run / "config.yaml").is_file():
-        raise UserError(f"{checkpoint} is not in a run's folder (runs/NAME/VERSION/checkpoints/): set --output FOLDER")
-    return run / ("inspect" if options.split == "val" else f"inspect-{options.split}")
+def _choose(subject: Subject, wanted: str | None) -> tuple[str, Strongest]:
+    """The layer whose feature maps are shown, and what collects their strongest places."""
+    layers = feature_layers(subject.network, subject.image(0).input.shape[1])
+    layer = choose_layer(layers, wanted)
+    maps, stride = layers[layer]
+    print(f"Layer {layer}: {maps} feature maps, {stride} pixels from one unit to the next.")
+    return layer, Strongest(stride)
 
 
-def _analyze(subject: Subject, layer: str | None, strongest: Strongest | None) -> tuple[list[Row], list[Worst]]:
+def _analyze(
+    subject: Subject, layer: str | None, strongest: Strongest | None
+) -> tuple[list[Row], list[tuple[Row, list[Tensor]]]]:
     """Every image once through the model: all rows and the images with the largest errors, largest first."""
-    rows: list[Row] = []
-    worst: list[Worst] = []
+    rows = []
+    worst = []
     names = [image.name for image in subject.data.images[subject.split]]
     with recorded({} if layer is None else {layer: subject.network.get_submodule(layer)}) as passes:
         for raw in track(subject.data.evaluation_dataloader(subject.split), "Images", transient=True):
@@ -134,75 +141,31 @@ def _analyze(subject: Subject, layer: str | None, strongest: Strongest | None) -
                 images = [part[place].float().cpu() for part in (views, output, batch.target)]
                 rows.append(image_errors.measure(names[number], *images[1:], batch.baseline[place].cpu()))
                 worst.append((rows[-1], images))
-            worst = sorted(worst, key=lambda entry: _by_error(entry[0]))[:WORST]
-    return sorted(rows, key=_by_error), worst
+            worst = sorted(worst, key=lambda entry: -entry[0].mse)[:WORST]
+    return sorted(rows, key=lambda row: -row.mse), worst
 
 
-def _by_error(row: Row) -> tuple[float, str]:
-    return -row.mse, row.file
-
-
-def _print_summary(rows: list[Row], split: str) -> None:
-    measures = {name: [row.measures[name] for row in rows] for name in image_errors.MEASURES}
-    found = image_errors.rank_correlations([row.mse for row in rows], measures)
-    table = Table(title=f"What goes with the error ({len(rows)} {split} images)", title_justify="left")
-    table.add_column("measure")
-    table.add_column("rank correlation", justify="right")
-    for name, rho in found.items():
-        table.add_row(name.replace("_", " "), f"{rho:+.2f}" if rho == rho else "constant")
-    Console(soft_wrap=True).print(table)
-    print(image_errors.in_words(found, len(rows)))
-    mean = sum(row.psnr for row in rows) / len(rows)
-    print(f"Mean PSNR {mean:.2f} dB; the worst: " + ", ".join(f"{row.file} ({row.psnr:.2f} dB)" for row in rows[:3]))
-
-
-def _choose_layer(subject: Subject, wanted: str | None) -> tuple[str, ReceptiveField]:
-    """The layer of that name, or the deepest stage whose units see at most half of an image; and what they see."""
-    network, x = subject.network, subject.image(0).input
-    layers = features.feature_layers(network, x)
-    if not layers:
-        raise UserError("The network gives no feature maps that could be shown. Leave them out: --maps 0")
-    names = [features.choose_layer(wanted, layers)] if wanted else features.stages(network, layers)[::-1]
-    store = subject.data.dataset(subject.split).store
-    sizes = [sorted((store.height(n), store.width(n))) for n in range(len(store))]
-    shorter, longest = sorted(short for short, _ in sizes), max(long for _, long in sizes)
-    for name in names:
-        field = features.receptive_field(network, name, x.shape[1], longest)
-        if max(field.size) <= shorter[len(shorter) // 2] / 2:
-            break
-    print(f"Layer {name}: {layers[name][0]} feature maps; a unit sees {field.size[0]} x {field.size[1]} pixels.")
-    if not wanted:
-        print(f"Others (--layer): {', '.join(other for other in reversed(names) if other != name)}, ...")
-    return name, field
-
-
-def _draw_features(subject: Subject, layer: str, strongest: Strongest, maps: int, folder: Path) -> list[Path]:
-    @lru_cache(maxsize=16)
-    def load(number: int) -> tuple[Tensor, Tensor]:
-        batch = subject.image(number)
-        return batch.input, subject.view(batch)[0].cpu()
-
-    places = strongest.places(maps)
-    if strongest.constant:
-        print(f"{strongest.constant} feature maps of {layer} are constant: the same everywhere in every image; dead?")
-    if not places:
-        return []
+def _draw_features(subject: Subject, layer: str, strongest: Strongest, maps: int) -> Figure:
     normalize = input_normalization(subject.network)
-    baseline = load(0)[0].new_zeros(1, load(0)[0].shape[1], 1, 1) if normalize is None else normalize.mean
-    title = f"{layer}: the {len(places)} most active feature maps ({subject.split})"
-    extractor = features.FeatureExtractor(subject.network, layer)
-    path = folder / f"features_{layer}.png"
-    features.draw_features(places, strongest.field, extractor, baseline, load, title).savefig(path)
-    return [path]
+    baseline = torch.zeros(1, 1, 1, 1, device=subject.device) if normalize is None else normalize.mean
+    places = strongest.places(maps)
+    explained = {}
+    for number, some in places.items():
+        explained[number] = []
+        for place in some:
+            batch = subject.image(place.image)
+            given = batch.input, subject.view(batch)[0].cpu(), baseline
+            explained[number].append(explain_place(subject.network, layer, strongest.stride, number, place, *given))
+    return draw_features(places, explained, f"{layer}: the {len(places)} most active feature maps ({subject.split})")
 
 
 @torch.no_grad()
-def first_filters(network: nn.Module, x: Tensor) -> tuple[str, Tensor, int] | None:
+def first_filters(network: nn.Module, x: Tensor) -> tuple[str, Tensor] | None:
     """The first convolution that x (1, C, H, W) passes; None where there is none.
 
     Returns:
-        Its name; its weights (filters, C, h, w), each plane as it lies on a channel of x; and the side of the squares
-        that were put into one place before it (pixel-unshuffle), 1 for none.
+        Its name; and its weights (filters, C, h, w), each plane as it lies on a channel of x: pixels that were put into
+        one place before it (pixel-unshuffle) are put back.
     """
     convolutions = {name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)}
     with recorded(convolutions) as passes:
@@ -212,15 +175,8 @@ def first_filters(network: nn.Module, x: Tensor) -> tuple[str, Tensor, int] | No
     name, given, _ = passes[0]
     weights = convolutions[name].weight.detach().float().cpu()
     stem = math.isqrt(max(1, given.shape[1] // x.shape[1]))
-    if convolutions[name].groups > 1 or given.shape[1] != x.shape[1] * stem**2:
-        stem = 1
     # Channel c*s*s + i*s + j of unshuffled pixels is row i and column j of each square of channel c.
-    return name, F.pixel_shuffle(weights, stem) if stem > 1 else weights, stem
-
-
-def filter_images(weights: Tensor) -> Tensor:
-    """Weights (N, C, h, w) as pixels in [0, 1], each filter on its own scale, 0.5 for 0."""
-    return 0.5 + 0.5 * weights / weights.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
+    return name, F.pixel_shuffle(weights, stem) if weights.shape[1] == x.shape[1] * stem**2 else weights
 
 
 def _draw_filters(subject: Subject, folder: Path) -> Iterator[Path]:
@@ -237,9 +193,10 @@ def _draw_filters(subject: Subject, folder: Path) -> Iterator[Path]:
             yield folder / file
 
 
-def _draw_grids(layer: str, weights: Tensor, stem: int, inputs: int) -> Figure:
+def _draw_grids(layer: str, weights: Tensor, inputs: int) -> Figure:
     """Three channels as one grid in color, others in a grid each; those behind the inputs are a discriminator's."""
-    images = filter_images(weights[:MAX_FILTERS])
+    shown = weights[:MAX_FILTERS]
+    images = 0.5 + 0.5 * shown / shown.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
     grids = {"red, green, blue": images}
     if images.shape[1] != 3:
         names = (f"input {n}" if n < inputs else f"output {n - inputs}" for n in range(images.shape[1]))
@@ -247,9 +204,8 @@ def _draw_grids(layer: str, weights: Tensor, stem: int, inputs: int) -> Figure:
     columns = min(3, len(grids))
     rows = math.ceil(len(grids) / columns)
     figure = new_figure(4.5 * columns + 3, 4.5 * rows + 1)
-    squares = "" if stem == 1 else f" (kernels on squares of {stem} x {stem} pixels, put back to their places)"
     figure.suptitle(
-        f"{layer}: {len(images)} of {len(weights)} filters, {weights.shape[2]} x {weights.shape[3]} pixels{squares}\n"
+        f"{layer}: {len(images)} of {len(weights)} filters, {weights.shape[2]} x {weights.shape[3]} pixels\n"
         "each on its own scale; gray is 0, more of a channel raises the output where it is bright"
     )
     for number, (name, planes) in enumerate(grids.items(), 1):
@@ -259,18 +215,3 @@ def _draw_grids(layer: str, weights: Tensor, stem: int, inputs: int) -> Figure:
         axis.set_title(name, fontsize=10)
         axis.axis("off")
     return figure
-
-
-def _parser() -> ArgumentParser:
-    description = "Look into a trained network: its first filters, what a layer responds to, and the images with the "
-    description += "largest errors, with simple measures that go with the error."
-    parser = ArgumentParser(prog="python -m project inspect", description=description, exit_on_error=False)
-    add = parser.add_argument
-    add("--ckpt_path", type=str, required=True, help="checkpoint, such as runs/NAME/latest/checkpoints/best.ckpt")
-    add("--output", type=str | None, default=None, help="folder for the results; default: inspect in the run's folder")
-    add("--split", type=Literal["val", "test", "train"], default="val", help="which images of the run to look at")
-    add("--layer", type=str | None, default=None, help="layer whose feature maps are shown, such as encoder.1")
-    add("--maps", type=int, default=8, help="feature maps to show, the most active ones; 0: none")
-    add("--device", type=Literal["auto", "cpu", "cuda", "mps"], default="auto", help="where to compute")
-    add("--data.KEY", type=str | None, default=None, help="any key of the run's data settings, such as --data.root")
-    return parser

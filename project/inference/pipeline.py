@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor, nn
 
 from project.color import gray, rgb_to_lab
@@ -16,10 +15,10 @@ from project.data.pairs import Coloring, PairMaker, Point
 from project.data.sources import partners
 from project.inference.common import input_channels
 from project.inference.hints import Hint, HintRequest
-from project.inference.image_files import ImageFile, on_white
+from project.inference.image_files import on_white
 from project.inference.tiles import TiledInference, to_float, to_tensor
 from project.inference.upsample_color import LazyResize, clip_to_gamut, multiply_lines, split_ink
-from workbench.checkpoint import Checkpoint, one_line
+from workbench.checkpoint import Checkpoint, build
 from workbench.errors import UserError
 from workbench.main import load
 
@@ -39,12 +38,16 @@ def make_pipeline(
     """The pipeline that suits a checkpoint's task, of its model or of several together."""
     data, pairs = checkpoint.config.get("data") or {}, coloring_of(checkpoint)
     request.check(pairs and pairs.hints)
+    noise_map = bool(((data.get("pairs") or {}).get("init_args") or {}).get("noise_map"))
+    if noise_map != (sigma is not None):
+        raise UserError(
+            "--sigma, the noise's standard deviation on the scale of 0 to 255, is for networks with a noise map: "
+            f"this one {'has' if noise_map else 'does not have'} one."
+        )
     if pairs is None:
         return RestorationPipeline(model, data, sigma=sigma, **tiling)
-    if sigma is not None:
-        raise UserError("--sigma is for networks that remove noise; this one colors. Leave it out.")
-    size, why = working_size(data, request.size)
-    print(f"Colors are found at {f'{size} pixels along the shorter side' if size else 'full size'} ({why}).")
+    size = working_size(data) if request.size is None else request.size
+    print(f"Colors are found at {f'{size} pixels along the shorter side' if size else 'full size'}; see --size.")
     return ColorizationPipeline(model, pairs, size, **tiling)
 
 
@@ -58,15 +61,7 @@ def coloring_of(checkpoint: Checkpoint) -> Coloring | None:
         return None  # of a restorer, whose pair maker need not exist any more
     if not (isinstance(kind, type) and issubclass(kind, Coloring)):
         return None
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(PairMaker, "pairs", fail_untyped=False, required=True)
-    try:
-        pairs = parser.instantiate(parser.parse_object({"pairs": described})).pairs
-    except (ArgumentError, ImportError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(
-            f"{checkpoint.path}: its pair maker {described['class_path']} cannot be built:\n  {one_line(error)}\n"
-            "Has its code changed since? Run from the folder that it was trained in."
-        ) from error
+    pairs = build(checkpoint, PairMaker, described)
     return None if pairs.uses_target == "never" and _has_targets(data) else pairs
 
 
@@ -74,15 +69,10 @@ def _has_targets(data: dict[str, Any]) -> bool:
     return partners(data.get("source", "demo"), data.get("root"), data.get("target_root")) is not None
 
 
-def working_size(data: dict[str, Any], wanted: int | None) -> tuple[int, str]:
-    """Pixels of the shorter side to color at, and where that comes from: by default from the training's images."""
-    if wanted is not None:
-        return wanted, "--size"
+def working_size(data: dict[str, Any]) -> int:
+    """Pixels of the shorter side to color at: as in the training."""
     known = SIDES.get(data.get("source")) if data.get("root") is None else None
-    for key, size in (("resize", data.get("resize")), ("source", known), ("crop", data.get("crop"))):
-        if size:
-            return size, f"as in its training, data.{key}; --size changes it"
-    return DEFAULT_SIZE, "what it was trained at is not known; --size changes it"
+    return data.get("resize") or known or data.get("crop") or DEFAULT_SIZE
 
 
 class RestorationPipeline(TiledInference):
@@ -95,26 +85,17 @@ class RestorationPipeline(TiledInference):
     Args:
         model: See :class:`TiledInference`, whose options ``tiling`` are.
         data: The data settings of its training.
-        sigma: The noise's standard deviation on the scale of 0 to 255, for a network with a noise map and no other.
+        sigma: The noise's standard deviation on the scale of 0 to 255, for a network with a noise map.
     """
 
     verb = "restored"
 
     def __init__(self, model: nn.Module, data: dict[str, Any], *, sigma: float | None = None, **tiling: Any) -> None:
         super().__init__(model, **tiling)
-        pairs = data.get("pairs")
-        noise_map = isinstance(pairs, dict) and bool((pairs.get("init_args") or {}).get("noise_map"))
-        if noise_map and sigma is None:
-            raise UserError(
-                "This network needs to know how strong the noise is (it has a noise map).\n"
-                "Add --sigma VALUE, the noise's standard deviation on the scale of 0 to 255, such as --sigma 25."
-            )
-        if sigma is not None and not noise_map:
-            raise UserError("--sigma is for networks with a noise map; this one has none. Leave it out.")
-        taken = input_channels(model, data)
-        if taken - noise_map not in (1, 3):
-            raise UserError(f"The network takes {taken} input channels, and an image alone has 1 or 3.")
-        self.channels, self.sigma, self.keeps_color = taken - noise_map, sigma, _has_targets(data)
+        self.channels = input_channels(model, data) - (sigma is not None)
+        self.sigma, self.keeps_color = sigma, _has_targets(data)
+        if self.channels not in (1, 3):
+            raise UserError(f"The network takes {self.channels} input channels, and an image alone has 1 or 3.")
 
     def _output(
         self, pixels: np.ndarray, alpha: np.ndarray | None, hints: Sequence[Hint]
@@ -130,14 +111,9 @@ class RestorationPipeline(TiledInference):
             x = torch.cat([x, x.new_full((len(x), 1, *x.shape[2:]), self.sigma / 255)], dim=1)
         output = self._run_model(x)
         if channels == 1 and self.channels == 3 and not self.keeps_color:
-            image, extra = output.split([output.shape[1] - self.extra, self.extra], dim=1)
+            image, extra = output.tensor_split([output.shape[1] - self.extra], dim=1)
             output = torch.cat([image.mean(dim=1, keepdim=True), extra], dim=1)
         return output
-
-    def notes(self, image: ImageFile) -> list[str]:
-        """What a user should know about the output."""
-        lost = image.pixels.shape[2] == 3 and self.channels == 1 and not self.keeps_color
-        return [*image.notes, *["color became gray, as the network is for gray images"] * lost]
 
 
 class ColorizationPipeline(TiledInference):
@@ -164,15 +140,18 @@ class ColorizationPipeline(TiledInference):
     def _output(
         self, pixels: np.ndarray, alpha: np.ndarray | None, hints: Sequence[Hint]
     ) -> Iterator[tuple[int, Tensor]]:
-        height, width = pixels.shape[:2]
-        small = to_tensor(resize_shorter(on_white(pixels, alpha), working_side(height, width, self.size)))
-        full = to_tensor(pixels)
-        planes = self._hint_planes(hints, (height, width), small.shape[2:]).expand(-1, -1, *small.shape[2:])
+        small = to_tensor(resize_shorter(on_white(pixels, alpha), working_side(*pixels.shape[:2], self.size)))
+        full, channels = to_tensor(pixels), pixels.shape[2]
+        planes = self._hint_planes(hints, full.shape[2:], small.shape[2:]).expand(-1, -1, *small.shape[2:])
+
+        def color(x: Tensor) -> Tensor:
+            return self._run_model(torch.cat([self.pairs.condition_of(x[:, :channels]), x[:, channels:]], dim=1))
+
         tile = 0 if small.shape[2] * small.shape[3] <= self.tile**2 else self.tile
-        bands = self._bands(lambda x: self._network(x, small.shape[1]), small, planes, tile=tile)
-        if small.shape[2:] != full.shape[2:]:
-            return self._upsampled(torch.cat([band for _, band in bands], dim=2).to(self.device), small, full)
-        return self._with_own_lightness(bands, full) if self.pairs.keeps_lightness else bands
+        bands = self._bands(color, small, planes, tile=tile)
+        if small.shape[2:] == full.shape[2:] and not self.pairs.keeps_lightness:
+            return bands
+        return self._upsampled(torch.cat([band for _, band in bands], dim=2).to(self.device), small, full)
 
     def _hint_planes(self, hints: Sequence[Hint], size: tuple[int, int], small: tuple[int, int]) -> Tensor:
         """The hints' planes of the small image: (1, K, h, w), or (1, K, 1, 1) where they are the same everywhere."""
@@ -183,56 +162,34 @@ class ColorizationPipeline(TiledInference):
         if trained.slots is not None:
             return trained.from_points(1, 1, [Point(0, 0, color) for color in colors])
         (height, width), (small_height, small_width) = size, small
-        points = [  # the middle of a pixel lies within a pixel at any scale
-            Point((int(hint.x) + 0.5) * small_width // width, (int(hint.y) + 0.5) * small_height // height, color)
-            for hint, color in zip(hints, colors, strict=True)
-        ]
+        points = []
+        for number, (hint, color) in enumerate(zip(hints, colors, strict=True), 1):
+            if not (0 <= hint.x < width and 0 <= hint.y < height):
+                raise ValueError(f"hint {number} at {hint.x:g}, {hint.y:g} is outside the {width} x {height} pixels")
+            # The middle of a pixel lies within a pixel at any scale.
+            y, x = (int(hint.y) + 0.5) * small_height // height, (int(hint.x) + 0.5) * small_width // width
+            points.append(Point(x, y, color))
         return trained.from_points(small_height, small_width, points)
-
-    def _network(self, x: Tensor, channels: int) -> Tensor:
-        """(B, C + K, h, w), the image and the planes -> (B, 3 and extra channels, h, w)."""
-        output = self._run_model(torch.cat([self.pairs.condition_of(x[:, :channels]), x[:, channels:]], dim=1))
-        if output.shape[1] != 3 + self.extra:
-            raise ValueError("the network's output is gray")
-        return output
-
-    def _with_own_lightness(self, bands: Iterator[tuple[int, Tensor]], full: Tensor) -> Iterator[tuple[int, Tensor]]:
-        """RGB bands of the image's own size, with the photograph's lightness."""
-        for top, band in bands:
-            colors, extra = band.to(self.device).tensor_split([3], dim=1)
-            part = self._part(full, top, top + band.shape[2])
-            yield top, torch.cat([clip_to_gamut(_lightness(part), _ab(colors)), extra], dim=1)
 
     def _upsampled(self, output: Tensor, small: Tensor, full: Tensor) -> Iterator[tuple[int, Tensor]]:
         """The output on the small image, (1, 3, h, w), at full size: bands of RGB."""
         height, width = full.shape[2:]
         colors, extra = output.tensor_split([3], dim=1)
         if self.pairs.keeps_lightness:
-            layers = (_ab(colors),)
+            layers = (rgb_to_lab(colors.clamp(0, 1))[:, 1:],)
         else:
-            layers = split_ink(colors.clamp(0, 1), gray(self._part(small, 0, small.shape[2])))
+            layers = split_ink(colors.clamp(0, 1), gray(to_float(small.to(self.device))))
         resized = LazyResize(torch.cat([*layers, extra], dim=1), height, width)
         step = max(1, PIXELS_AT_ONCE // width)
         for top in range(0, height, step):
-            part = self._part(full, top, min(top + step, height))
+            part = to_float(full[:, :, top : top + step].to(self.device))
             found = resized.rows(top, top + part.shape[2])
             if self.pairs.keeps_lightness:
-                rgb, more = clip_to_gamut(_lightness(part), found[:, :2]), found[:, 2:]
+                lightness = rgb_to_lab(part.expand(-1, 3, -1, -1))[:, :1]
+                rgb, more = clip_to_gamut(lightness, found[:, :2]), found[:, 2:]
             else:
                 rgb, more = multiply_lines(found[:, :3], found[:, 3:4], gray(part)), found[:, 4:]
             yield top, torch.cat([rgb, more], dim=1)
-
-    def _part(self, image: Tensor, top: int, stop: int) -> Tensor:
-        return to_float(image[:, :, top:stop].to(self.device))
-
-    def notes(self, image: ImageFile) -> list[str]:
-        """What a user should know about the output."""
-        notes = list(image.notes)
-        step = max(1, max(image.pixels.shape[:2]) // 512)
-        sample = image.pixels[::step, ::step].astype(np.int16)
-        if (np.ptp(sample, axis=2) > 24).mean() > 0.02:  # not a gray image that was saved as RGB
-            notes.append("the image had colors; its gray was colored anew")
-        return notes
 
 
 def working_side(height: int, width: int, size: int) -> int:
@@ -241,15 +198,4 @@ def working_side(height: int, width: int, size: int) -> int:
     A long strip is enlarged only until its longer side has ``MAX_ENLARGEMENT`` times that size.
     """
     shorter, longer = sorted((height, width))
-    if size == 0 or size <= shorter:
-        return size or shorter
-    return max(shorter, min(size, MAX_ENLARGEMENT * size * shorter // longer))
-
-
-def _lightness(image: Tensor) -> Tensor:
-    """(1, 1 or 3, H, W) in [0, 1] -> CIELAB's L, 0 to 100, (1, 1, H, W)."""
-    return rgb_to_lab(image.expand(-1, 3, -1, -1))[:, :1]
-
-
-def _ab(rgb: Tensor) -> Tensor:
-    return rgb_to_lab(rgb.clamp(0, 1))[:, 1:]
+    return min(size, max(shorter, MAX_ENLARGEMENT * size * shorter // longer)) if size else shorter

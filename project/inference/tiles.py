@@ -14,8 +14,6 @@ from project.inference.hints import Hint
 from workbench.errors import UserError
 
 ALIGN = 32
-PRECISIONS = {"32": None, "bf16": torch.bfloat16, "16": torch.float16}
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")  # GPU; CPU on Unix; on Windows
 
 
 class Span(NamedTuple):
@@ -27,12 +25,12 @@ class Span(NamedTuple):
 
 
 def spans(length: int, tile: int, overlap: int, align: int = ALIGN) -> list[Span]:
-    """Cut an axis into overlapping tiles.
+    """Cut an axis of so many pixels into overlapping tiles; the last one ends with the image.
 
     At each inner edge three eighths of the overlap are discarded, because there the network saw padding in place of
     the image; over the quarter between them the tiles fade into each other. So a network whose receptive field reaches
     no further than ``3 * overlap // 8`` pixels gives exactly its output on the whole image, and one that reaches
-    further has no visible step. The last tile ends with the image, up to ``align - 1`` pixels shorter than the others.
+    further has no visible step.
 
     Args:
         length: Pixels along the axis.
@@ -49,21 +47,17 @@ def spans(length: int, tile: int, overlap: int, align: int = ALIGN) -> list[Span
         raise ValueError(f"tiles of {size} pixels cannot overlap by {overlap}: at most {size - align}, at least 0")
     last = math.ceil((length - size) / align) * align
     margin = 3 * overlap // 8
-    fade = overlap - 2 * margin
-    ramp = torch.sin(torch.pi / 2 * (torch.arange(fade, dtype=torch.float64) + 0.5) / max(fade, 1)) ** 2
-    edge = torch.cat([torch.zeros(margin, dtype=torch.float64), ramp])
+    fade = max(1, overlap - 2 * margin)
     windows = []
-    total = torch.zeros(length, dtype=torch.float64)
+    total = torch.zeros(length)
     for start in [*range(0, last, stride), last]:
         stop = min(start + size, length)
-        window = torch.ones(stop - start, dtype=torch.float64)
-        if start > 0:
-            window[: len(edge)] *= edge
-        if stop < length:
-            window[stop - start - len(edge) :] *= edge.flip(0)
-        total[start:stop] += window
-        windows.append((start, stop, window))
-    return [Span(start, stop, (window / total[start:stop]).float()) for start, stop, window in windows]
+        pixel = torch.arange(start, stop) + 0.5
+        left = ((pixel - start - margin) / fade).clamp(0, 1) if start > 0 else torch.ones(len(pixel))
+        right = ((stop - margin - pixel) / fade).clamp(0, 1) if stop < length else torch.ones(len(pixel))
+        total[start:stop] += left * right
+        windows.append((start, stop, left * right))
+    return [Span(start, stop, window / total[start:stop]) for start, stop, window in windows]
 
 
 @torch.inference_mode()
@@ -77,7 +71,7 @@ def tiled_bands(
 ) -> Iterator[tuple[int, Tensor]]:
     """Process an image from the top down and yield each band of rows as soon as no later tile touches it.
 
-    At any time one row of tiles is held as floats; the image itself may stay uint8.
+    At any time one row of tiles is held as floats.
 
     Args:
         function: Takes float32 (1, C, h, w) on the device, returns (1, C', h, w).
@@ -130,7 +124,7 @@ def choose_device(name: str) -> torch.device:
 
 
 class TiledInference:
-    """A model as a function from 8-bit pixels to 8-bit pixels, tile by tile, with smaller ones where memory runs out.
+    """A model as a function from 8-bit pixels to 8-bit pixels, tile by tile.
 
     Args:
         model: In evaluation mode; (B, C, H, W) around [0, 1] in and out. Where it has ``extra_channels``, so many
@@ -138,53 +132,36 @@ class TiledInference:
         device: Where to compute.
         tile: Height and width of a tile in pixels; 0 for the image as a whole.
         overlap: Pixels that tiles share; UserError where the tile is too small for them.
-        precision: "32", "bf16" or "16".
     """
 
-    def __init__(
-        self, model: nn.Module, *, device: torch.device, tile: int = 512, overlap: int = 64, precision: str = "32"
-    ) -> None:
+    def __init__(self, model: nn.Module, *, device: torch.device, tile: int = 512, overlap: int = 64) -> None:
         self.model, self.device = model.to(device), device
         self.tile, self.overlap = tile, overlap
-        self.precision = PRECISIONS[precision]
         self.extra = getattr(model, "extra_channels", 0)
         self.align = math.lcm(ALIGN, *(getattr(part, "multiple", 1) for part in model.modules()))
-        self.smallest_tile = (math.ceil(overlap / self.align) + 1) * self.align
-        if 0 < tile < self.smallest_tile:
-            raise UserError(
-                f"--tile {tile} is too small for --overlap {overlap}: at least {self.smallest_tile}, or less overlap."
-            )
+        smallest = (math.ceil(overlap / self.align) + 1) * self.align
+        if 0 < tile < smallest:
+            raise UserError(f"--tile {tile} is too small for --overlap {overlap}: at least {smallest}.")
 
     @torch.inference_mode()
-    def __call__(
-        self,
-        pixels: np.ndarray,
-        alpha: np.ndarray | None = None,
-        hints: Sequence[Hint] = (),
-        progress: Callable[[float], None] = lambda share: None,
-    ) -> np.ndarray:
+    def __call__(self, pixels: np.ndarray, alpha: np.ndarray | None = None, hints: Sequence[Hint] = ()) -> np.ndarray:
         """uint8 pixels, (H, W, 1) or (H, W, 3) -> the same of the output, with the model's extra channels behind.
 
         Args:
             pixels: Of the image.
             alpha: uint8, (H, W), of an image with transparency.
             hints: For a network that colors, in pixels of this image; of a palette only the colors count.
-            progress: Called with the share that is done, in [0, 1].
 
         Raises:
-            ValueError: The model's output is not finite, is not an image, or has another size.
+            ValueError: A hint lies outside the image; the output is not finite, not an image, or of another size.
         """
-        while True:
-            try:
-                return self._assemble(self._output(pixels, alpha, hints), len(pixels), progress)
-            except (RuntimeError, MemoryError) as error:
-                smaller = (self.tile or max(pixels.shape[:2])) // 2
-                known = isinstance(error, MemoryError) or any(text in str(error).lower() for text in OUT_OF_MEMORY)
-                if not known or smaller < self.smallest_tile:
-                    raise
-                self.tile = smaller
-            if self.device.type == "cuda":  # outside the handler, whose traceback holds the tensors
-                torch.cuda.empty_cache()
+        result: np.ndarray | None = None
+        for top, band in self._output(pixels, alpha, hints):
+            rows = band[0].clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+            if result is None:
+                result = np.empty((len(pixels), *rows.shape[1:]), dtype=np.uint8)
+            result[top : top + len(rows)] = rows
+        return result
 
     def _output(
         self, pixels: np.ndarray, alpha: np.ndarray | None, hints: Sequence[Hint]
@@ -192,32 +169,16 @@ class TiledInference:
         """Bands of the output: first row, and (1, C, rows, W) around [0, 1]."""
         raise NotImplementedError
 
-    def _assemble(
-        self, bands: Iterator[tuple[int, Tensor]], height: int, progress: Callable[[float], None]
-    ) -> np.ndarray:
-        pixels: np.ndarray | None = None
-        for top, band in bands:
-            rows = band[0].clamp(0, 1).mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-            if pixels is None:
-                pixels = np.empty((height, *rows.shape[1:]), dtype=np.uint8)
-            pixels[top : top + len(rows)] = rows
-            progress((top + len(rows)) / height)
-        return pixels
-
     def _bands(self, function: Callable[[Tensor], Tensor], *images: Tensor, tile: int) -> Iterator[tuple[int, Tensor]]:
         """:func:`tiled_bands` of finite values, with the options of this object."""
         how = {"overlap": self.overlap, "device": self.device, "align": self.align}
         for top, band in tiled_bands(function, *images, tile=tile, **how):
             if not band.isfinite().all():
-                raise ValueError("the network's output is not finite (try --precision 32)")
+                raise ValueError("the network's output is not finite")
             yield top, band
 
     def _run_model(self, x: Tensor) -> Tensor:
-        """The model's output as float32, in the precision asked for."""
-        with torch.autocast(self.device.type, dtype=self.precision, enabled=self.precision is not None):
-            output = self.model(x).float()
-        channels = output.shape[1] - self.extra if output.ndim == 4 else None
-        if channels not in (1, 3):
-            found = f"has {channels} channels" if channels else f"has the shape {tuple(output.shape)}"
-            raise ValueError(f"the network's output {found}, an image has 1 or 3 channels")
+        output = self.model(x).float()
+        if output.ndim != 4 or output.shape[1] - self.extra not in (1, 3):
+            raise ValueError(f"the network's output has the shape {tuple(output.shape)}, an image has 1 or 3 channels")
         return output

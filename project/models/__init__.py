@@ -2,20 +2,15 @@
 
 from project.models.finetune import FineTuning
 from project.models.gan import GANColorizer
-from project.models.losses import Charbonnier, Hinge, LeastSquares, PSNRLoss, Standard, WassersteinGP
-from project.models.metrics import PSNR, SSIM, ImageMean
-from project.models.perceptual import VGGPerceptual
+from project.models.losses import Charbonnier, Hinge, LeastSquares, PSNRLoss, Standard, VGGPerceptual, WassersteinGP
 from project.models.restoration import ImageRestorer
 from project.models.schedules import WarmupCosine
 
 __all__ = [
-    "PSNR",
-    "SSIM",
     "Charbonnier",
     "FineTuning",
     "GANColorizer",
     "Hinge",
-    "ImageMean",
     "ImageRestorer",
     "LeastSquares",
     "PSNRLoss",

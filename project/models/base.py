@@ -17,13 +17,13 @@ from project.models.schedules import step_plateaus
 from project.networks.normalize import channels_of
 from project.networks.weights import load_matching
 from workbench.errors import UserError, choose
-from workbench.strategies import allow_unfreezing, gather_weights
+from workbench.strategies import allow_unused_parameters, gather_weights
 
 
 class ImageToImageModule(LightningModule):
     """Images in, images out, scored beside the do-nothing output; see :class:`ImageRestorer` for the arguments.
 
-    A model of your own inherits, and writes ``networks``, ``forward``, ``predict_and_loss``, ``training_step`` and
+    A model of your own writes ``networks``, ``forward``, ``predict_and_loss``, ``training_step`` and
     ``configure_optimizers``.
     """
 
@@ -31,7 +31,6 @@ class ImageToImageModule(LightningModule):
         self,
         metrics: dict[str, Metric],
         schedule_every: str,
-        monitor: str,
         channels_last: bool,
         init_from: str | None,
         finetune: FineTuning,
@@ -39,7 +38,6 @@ class ImageToImageModule(LightningModule):
         super().__init__()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.schedule_every = choose("model.schedule_every", schedule_every, ("auto", "step", "epoch"))
-        self.monitor = monitor
         self.init_from = init_from
         self.finetune = finetune
         self.scores = nn.ModuleDict({split: Scores(metrics) for split in ("val", "test")})
@@ -53,29 +51,27 @@ class ImageToImageModule(LightningModule):
         """The output for a batch, (B, C', H, W) around [0, 1], float32, and the loss, a scalar."""
         raise NotImplementedError
 
+    def main_network(self) -> nn.Module:
+        return next(iter(self.networks().values()))
+
     @property
     def declared_frozen(self) -> list[str]:
         """The layers that ``finetune`` may freeze, which the command check does not report."""
-        name, network = next(iter(self.networks().items()))
-        stages = network.encoder_stages() if self.finetune.freezes else []
-        return [f"{name}.{layer}" for stage in stages for layer in stage]
+        stages = self.main_network().encoder_stages() if self.finetune.freezes else []
+        return [f"{next(iter(self.networks()))}.{layer}" for stage in stages for layer in stage]
 
     def to_memory_format(self, x: Tensor) -> Tensor:
         """(B, C, H, W) in the memory order that the networks work in."""
         return x.contiguous(memory_format=self.memory_format)
 
-    # Before the first step
-
     def setup(self, stage: str) -> None:
         if stage == "fit" and self.finetune.unfreeze:
-            allow_unfreezing(self.trainer)
+            because = "What model.finetune.unfreeze names gets no gradient until its epoch"
+            allow_unused_parameters(self.trainer, because)
             # DDP reduces the gradients of what requires some when it wraps the model; on_fit_start freezes.
-            self._freeze(None)
+            freeze(self.main_network(), self.finetune, None)
         if self.finetune.freezes:
             warnings.filterwarnings("ignore", message=r".*module\(s\) in eval mode at the start of training")
-        for part in self.scores.modules():
-            if isinstance(part, Metric) and hasattr(part, "load"):
-                part.load()  # weights that are missing are reported before the first step
 
     def check_channels(self, *wanted: tuple[str, str, int]) -> None:
         """Compare the networks' channels with the data's: (network, "in" or "out", channels)."""
@@ -84,10 +80,12 @@ class ImageToImageModule(LightningModule):
             own = channels_of(self.networks()[name], side) if name in self.networks() else None
             if own not in (None, channels):
                 key = f"model.init_args.{name}.init_args.{side}_channels"
-                faults.append(f"- {key} is {own}: set {side}_channels: {channels}")
+                faults.append(f"- {key} is {own}: set {side}_channels: {channels}\n")
         if faults:
-            way_out = "Or change data.channels (1 gray, 3 color); a noise map and hints add theirs to the input."
-            raise UserError("\n".join(["The networks have other channels than the data:", *faults, way_out]))
+            raise UserError(
+                f"The networks have other channels than the data:\n{''.join(faults)}"
+                "Or change data.channels (1 gray, 3 color); a noise map and hints add theirs to the input."
+            )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.init_from = None  # a resumed run does not start over
@@ -98,8 +96,8 @@ class ImageToImageModule(LightningModule):
         if self.init_from is None:
             return
         with gather_weights(self.trainer, write=True):
-            main, *others = self.networks().items()
-            load_matching(main[1], self.init_from, "network.", "generator.")
+            (_, main), *others = self.networks().items()
+            load_matching(main, self.init_from, "network.", "generator.")
             for name, network in others:
                 load_matching(network, self.init_from, f"{name}.", required=False)
         self.init_from = None
@@ -109,10 +107,7 @@ class ImageToImageModule(LightningModule):
     def apply_freezing(self) -> None:
         """Freeze what ``finetune`` says for this epoch; call it at the end of a constructor."""
         if self.finetune.freezes:
-            self._freeze(self.current_epoch)
-
-    def _freeze(self, epoch: int | None) -> None:
-        freeze(next(iter(self.networks().values())), self.finetune, epoch)
+            freeze(self.main_network(), self.finetune, self.current_epoch)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -142,7 +137,7 @@ class ImageToImageModule(LightningModule):
     def on_validation_epoch_end(self) -> None:
         scores = self._log_scores("val")
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
-            step_plateaus(self, scores)
+            step_plateaus(self.trainer, scores)
 
     def on_test_epoch_end(self) -> None:
         self._log_scores("test")
@@ -154,11 +149,6 @@ class ImageToImageModule(LightningModule):
         # The metrics have gathered from all ranks, so their values are equal: the largest is exactly each one's own.
         self.log_dict(scores, sync_dist=True, reduce_fx="max")
         return scores
-
-    def higher_is_better(self) -> bool:
-        """Whether the monitored value is, as its metric says; a loss is not."""
-        metrics = dict(self.scores["val"].output.items())
-        return bool(getattr(metrics.get(self.monitor.rpartition("/")[2]), "higher_is_better", False))
 
     # Prediction
 

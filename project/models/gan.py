@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -15,18 +13,58 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics import Metric
 
+from project import color
 from project.data.batch import Batch
 from project.models.base import ImageToImageModule
 from project.models.finetune import FineTuning
 from project.models.losses import AdversarialLoss, Standard, WassersteinGP
 from project.models.metrics import PSNR, SSIM, Colorfulness, ColorfulnessRatio, PixelAccuracy
 from project.models.schedules import configure_optimizer
+from project.networks.layers import require
 from project.networks.normalize import Statistics, set_normalization
-from project.networks.space import SPACES
 from workbench.checkpoint import save_plain_hyperparameters
 from workbench.errors import UserError, choose
 from workbench.run_progress import NEVER
 from workbench.strategies import allow_unused_parameters, is_sharded
+
+AB_SCALE = 110.0  # a and b of sRGB colors lie between -108 and 99, so y = ab / 110 lies in [-1, 1]
+AB_STD = 0.15  # of y: a and b of photographs vary by some 15 units around the neutral 0
+
+
+class RGB:
+    """Red, green and blue: y is the image itself."""
+
+    channels = 3
+    keeps_lightness = False
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        """Image (B, 3, H, W) in [0, 1] -> y (B, channels, H, W), float32."""
+        return rgb.float()
+
+    def decode(self, y: Tensor, condition: Tensor) -> Tensor:
+        """y, and what the generator was given -> image (B, 3, H, W), float32, around [0, 1]."""
+        return y.float()
+
+    def normalization(self, target: Statistics) -> Statistics:
+        """Mean and standard deviation of y's channels, from those of the target images."""
+        return target
+
+
+class Lab:
+    """CIELAB: y is (a, b) / 110; the lightness is that of the input, whose first channel is L / 100."""
+
+    channels = 2
+    keeps_lightness = True
+
+    def encode(self, rgb: Tensor) -> Tensor:
+        return color.rgb_to_lab(rgb)[:, 1:] / AB_SCALE
+
+    def decode(self, y: Tensor, condition: Tensor) -> Tensor:
+        return color.lab_to_rgb(torch.cat([condition[:, :1].float() * 100, y.float() * AB_SCALE], dim=1))
+
+    def normalization(self, target: Statistics) -> Statistics:
+        # Not measured: faint colors would blow up the generator's first outputs, and weights fit all data sets.
+        return [0.0] * self.channels, [AB_STD] * self.channels
 
 
 class GANColorizer(ImageToImageModule):
@@ -34,35 +72,28 @@ class GANColorizer(ImageToImageModule):
 
     Logs ``train/loss`` (the generator's), its parts unweighted: ``train/reconstruction``, ``train/adversarial``,
     ``train/feature_matching``, ``train/perceptual``; ``train/discriminator`` (its loss), ``train/score_real`` and
-    ``train/score_fake`` (its mean logits), ``train/gradient_penalty``; ``val/loss`` (the reconstruction loss) and for
-    each metric ``val/NAME`` and ``val/NAME_baseline``; likewise ``test/``. One batch is one step (``global_step``),
-    whichever network is trained in it.
+    ``train/score_fake`` (its mean logits), ``train/gradient_penalty``; ``val/loss`` (the reconstruction loss) and the
+    metrics. One batch is one step (``global_step``), whichever network is trained in it.
 
     Args:
         generator: Condition and hints in, colors out: 2 channels in space lab, 3 in rgb.
-        discriminator: Sees the generator's input and its colors, such as project.networks.PatchGAN; null: none, which
-            is plain regression, to compare with.
+        discriminator: Sees the generator's input and its colors, such as PatchGAN; null: plain regression.
         space: lab: predict a and b and keep the true lightness, for grayscale photographs; rgb: for line art.
         adversarial: Standard, LeastSquares, Hinge or WassersteinGP of project.models; null for Standard.
-        adversarial_weight: Weight of the adversarial loss; a smaller one gives paler, safer colors.
+        adversarial_weight: A smaller one gives paler, safer colors.
         reconstruction: Compares the colors with the true ones, any of torch.nn or project.models; null for L1.
-        reconstruction_weight: Weight of the reconstruction loss.
         feature_matching_weight: Weight of the L1 distance of the discriminator's features; 0 for none, 10 is usual.
         perceptual: Compares images by a pretrained network: project.models.VGGPerceptual; null for none.
-        perceptual_weight: Weight of the perceptual loss.
-        generator_optimizer: Any of torch.optim; betas [0.5, 0.999] are usual against a discriminator.
-        discriminator_optimizer: Any of torch.optim; a lower rate than the generator's where the discriminator wins.
-        generator_scheduler: Any of torch.optim.lr_scheduler or project.models.WarmupCosine; null: a constant rate.
-        discriminator_scheduler: The same for the discriminator; it follows the run, also where only one network trains.
-        schedule_every: Step schedulers after every step or epoch; auto: as they are meant.
-        monitor: Logged value that ReduceLROnPlateau watches.
+        generator_optimizer: Betas of [0.5, 0.999] are usual against a discriminator.
+        discriminator_optimizer: A lower rate than the generator's where the discriminator wins.
+        discriminator_scheduler: It follows the run, also where only the generator trains.
         generator_steps: Steps of the generator for each step of the discriminator; more where the discriminator wins.
         generator_epochs: Number of epochs that the generator first trains alone, without adversarial loss.
         critic_epochs: Number of epochs that the discriminator trains alone after that; then both.
         metrics: Name and torchmetrics metric of each; null for psnr, ssim, acc_2, acc_5, colorfulness and its ratio.
-        channels_last: Keep tensors in channels_last order, which is faster for convolutions.
-        init_from: Checkpoint whose weights, as far as they fit, training starts from; to resume a run use ckpt_path.
         finetune: What of the generator's encoder is frozen, until when, and how fast it trains.
+
+    The others are those of :class:`ImageRestorer`.
     """
 
     discriminators: ClassVar[frozenset[str]] = frozenset({"discriminator"})
@@ -85,7 +116,6 @@ class GANColorizer(ImageToImageModule):
         generator_scheduler: LRSchedulerCallable | None = None,
         discriminator_scheduler: LRSchedulerCallable | None = None,
         schedule_every: str = "auto",
-        monitor: str = "val/psnr",
         generator_steps: int = 1,
         generator_epochs: int = 0,
         critic_epochs: int = 0,
@@ -97,10 +127,10 @@ class GANColorizer(ImageToImageModule):
         if metrics is None:
             metrics = {"psnr": PSNR(), "ssim": SSIM(), "acc_2": PixelAccuracy(2.0), "acc_5": PixelAccuracy(5.0)}
             metrics |= {"colorfulness": Colorfulness(), "colorfulness_ratio": ColorfulnessRatio()}
-        super().__init__(metrics, schedule_every, monitor, channels_last, init_from, finetune)
+        super().__init__(metrics, schedule_every, channels_last, init_from, finetune)
         save_plain_hyperparameters(self, locals())
         self.automatic_optimization = False
-        self.space = SPACES[choose("model.space", space, SPACES)]()
+        self.space = Lab() if choose("model.space", space, ("lab", "rgb")) == "lab" else RGB()
         self.generator = generator.to(memory_format=self.memory_format)
         self.discriminator = None if discriminator is None else discriminator.to(memory_format=self.memory_format)
         self.adversarial = Standard() if adversarial is None else adversarial
@@ -176,7 +206,7 @@ class GANColorizer(ImageToImageModule):
         if self.perceptual is not None:
             losses["perceptual"] = self.perceptual(self.space.decode(fake, condition), target)
         if adversarial:
-            with frozen(self.discriminator):
+            with self.toggled_optimizer(self._optimizer("generator")):  # no gradients for the discriminator's weights
                 losses |= self.adversarial_losses(condition, real, fake)
         loss = torch.stack([getattr(self, f"{name}_weight") * value for name, value in losses.items()]).sum()
         self.optimize("generator", loss, counts=True)
@@ -184,10 +214,10 @@ class GANColorizer(ImageToImageModule):
 
     def adversarial_losses(self, condition: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
         """What the discriminator says of the colors, and how far they are from the true ones in its features."""
+        given = torch.cat([condition, fake], dim=1)
         if self.feature_matching_weight == 0:
-            logits = self.discriminator(torch.cat([condition, fake], dim=1))
-            return {"adversarial": self.adversarial.generator(logits.float())}
-        *features, logits = self.discriminator.features(torch.cat([condition, fake], dim=1))
+            return {"adversarial": self.adversarial.generator(self.discriminator(given).float())}
+        *features, logits = self.discriminator.features(given)
         with torch.no_grad():
             *wanted, _ = self.discriminator.features(torch.cat([condition, real], dim=1))
         distances = [F.l1_loss(a.float(), b.float()) for a, b in zip(features, wanted, strict=True)]
@@ -242,25 +272,25 @@ class GANColorizer(ImageToImageModule):
     # Before the first step: what does not fit together is reported with the key to change
 
     def _check_settings(self) -> None:
-        least = {"generator_steps": 1, "generator_epochs": 0, "critic_epochs": 0, "adversarial_weight": 0}
-        least |= {"reconstruction_weight": 0, "feature_matching_weight": 0, "perceptual_weight": 0}
-        values = {name: getattr(self, name) for name in least}
-        faults = [f"{n} must be at least {least[n]}, not {value}" for n, value in values.items() if value < least[n]]
         critic = self.discriminator
-        if critic is None:
-            without = [name for name in ("critic_epochs", "feature_matching_weight") if values[name] > 0]
-            faults += [f"{name} is {values[name]}, but there is no discriminator" for name in without]
-        elif self.feature_matching_weight > 0 and not hasattr(critic, "features"):
-            name = type(critic).__name__
-            faults.append(f"feature_matching_weight needs a discriminator with features(x), as PatchGAN, not {name}")
-        elif isinstance(self.adversarial, WassersteinGP) and any(isinstance(m, _BatchNorm) for m in critic.modules()):
-            faults.append("WassersteinGP takes each image's own gradient, which a batch norm mixes: set norm: instance")
-        if faults:
-            raise UserError("\n".join(["GANColorizer cannot be built:", *(f"- {fault}" for fault in faults)]))
+        penalized = critic is not None and isinstance(self.adversarial, WassersteinGP)
+        require(
+            "GANColorizer cannot be built",
+            {
+                "generator_steps must be at least 1": self.generator_steps >= 1,
+                "critic_epochs needs a discriminator": self.critic_epochs == 0 or critic is not None,
+                "feature_matching_weight needs a discriminator with features(x), such as PatchGAN": (
+                    self.feature_matching_weight == 0 or hasattr(critic, "features")
+                ),
+                "WassersteinGP takes each image's own gradient, which a batch norm mixes: set norm: instance": (
+                    not (penalized and any(isinstance(part, _BatchNorm) for part in critic.modules()))
+                ),
+            },
+        )
 
     def prepare_data(self) -> None:
         if self.trainer.state.fn == "fit" and hasattr(self.perceptual, "load"):
-            self.perceptual.load()  # downloads, in one process
+            self.perceptual.load()
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
@@ -273,35 +303,27 @@ class GANColorizer(ImageToImageModule):
             )
         if stage != "fit":
             return
-        name = type(self).__name__
         if is_sharded(self.trainer):
             raise UserError(
-                f"{name} steps several optimizers itself, which {type(self.trainer.strategy).__name__} cannot.\n"
+                f"A GAN steps several optimizers, which {type(self.trainer.strategy).__name__} cannot.\n"
                 "Train it with configs/trainer/ddp.yaml: --trainer.strategy ddp"
             )
         if self.discriminator is not None:
-            allow_unused_parameters(self.trainer, f"Each step of {name} leaves one of its networks out")
-        crop = getattr(data, "crop", None)
-        if crop is not None and hasattr(self.discriminator, "check_size"):  # whole images show it by themselves
-            halved = getattr(data, "half_size_epochs", 0) > self.generator_epochs  # before, the discriminator sees none
-            side = -(-crop // 2) if halved else crop
-            self.discriminator.check_size(side, side)
-        if getattr(data, "normalization", None) is not None:
-            self._take_statistics(data.normalization["input"], data.normalization["target"])
-        if hasattr(self.perceptual, "load"):
-            self.perceptual.load()
-
-    def _take_statistics(self, condition: Statistics, target: Statistics) -> None:
-        given, channels = len(condition[0]), self.space.channels
+            allow_unused_parameters(self.trainer, "Each step of a GAN leaves one of its networks out")
+        if getattr(data, "normalization", None) is None:
+            return
+        condition, target = data.normalization["input"], data.normalization["target"]
         if len(target[0]) != 3:
             raise UserError("GANColorizer makes color images, but the target images are gray. Set data.channels: 3.")
-        generator = ("generator", "in", given), ("generator", "out", channels)
-        self.check_channels(*generator, ("discriminator", "in", given + channels))
+        given, made = len(condition[0]), self.space.channels
+        self.check_channels(
+            ("generator", "in", given), ("generator", "out", made), ("discriminator", "in", given + made)
+        )
         colors = self.space.normalization(target)
         set_normalization(self.generator, condition, colors)
         if self.discriminator is not None:
-            # It sees the condition, then the colors.
-            set_normalization(self.discriminator, tuple([*a, *b] for a, b in zip(condition, colors, strict=True)))
+            both = tuple([*a, *b] for a, b in zip(condition, colors, strict=True))
+            set_normalization(self.discriminator, both)
 
     # For the command check
 
@@ -324,16 +346,3 @@ class GANColorizer(ImageToImageModule):
         self.init_from, forever = None, 10**9
         self.generator_epochs = 0 if network == "discriminator" else forever
         self.critic_epochs = forever
-
-
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Within it gradients pass through the network, but none are computed for its weights."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)

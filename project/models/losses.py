@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from workbench.errors import UserError
+from project.networks.backbone import load_pretrained
+from project.networks.normalize import Normalize
+
+VGG_WEIGHTS = {1: 1 / 32, 6: 1 / 16, 11: 1 / 8, 20: 1 / 4, 29: 1.0}
+"""Of VGG19's layers relu1_1 to relu5_1, by their places, as pix2pixHD weights them (Wang et al. 2018)."""
 
 
 class Charbonnier(nn.Module):
-    """Mean of sqrt(difference^2 + eps^2): L1 far from 0, smooth near it (Charbonnier et al. 1994).
-
-    Args:
-        eps: Where the two meet, in the unit of the pixels, which lie in [0, 1]; above 0.
-    """
+    """Mean of sqrt(difference^2 + eps^2): L1 far from 0, smooth within ``eps`` of it (Charbonnier et al. 1994)."""
 
     def __init__(self, eps: float = 1e-3) -> None:
         super().__init__()
@@ -35,40 +35,64 @@ class PSNRLoss(nn.Module):
         return 10 / math.log(10) * torch.log(error + 1e-8).mean()
 
 
+class VGGPerceptual(nn.Module):
+    """L1 distance between VGG19's features of two images, a weighted sum over layers (Johnson et al. 2016).
+
+    VGG19 is not a part of the model: no checkpoint, optimizer or average sees it, and a trained model works without.
+    ``weights`` is DEFAULT (torchvision's download, 550 MB) or a file of its state dict.
+    """
+
+    def __init__(self, weights: str = "DEFAULT") -> None:
+        super().__init__()
+        self.weights = weights
+        self._vgg: list[nn.Module] = []  # in a list, or it would be registered as a part
+
+    def load(self) -> nn.Module:
+        """Made when it is first needed: before the training starts, so that missing weights are reported then."""
+        if not self._vgg:
+            with torch.random.fork_rng(devices=[]):  # its initial weights must not shift the training's random numbers
+                network, statistics = load_pretrained("vgg19", self.weights)
+            layers = network.features[: max(VGG_WEIGHTS) + 1]
+            self._vgg.append(nn.Sequential(Normalize(3, *statistics), *layers).requires_grad_(False).eval())
+        return self._vgg[0]
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Two (B, 3, H, W) images in [0, 1] -> a scalar; gradients flow to the first alone."""
+        distances = []
+        for place, layer in enumerate(self.load().to(output.device), start=-1):  # the normalization comes first
+            output = layer(output)
+            with torch.no_grad():
+                target = layer(target)
+            if place in VGG_WEIGHTS:
+                distances.append(VGG_WEIGHTS[place] * F.l1_loss(output.float(), target.float()))
+        return torch.stack(distances).sum()
+
+
 class AdversarialLoss:
-    """Two losses over the discriminator's logits, (B, 1, h, w) float32, above 0 for real; inherit for your own."""
+    """Two losses over the discriminator's logits, (B, 1, h, w) float32, above 0 for real.
+
+    One of your own writes ``discriminator(real, fake)`` and ``generator(fake)``, both logits -> a scalar.
+    """
 
     penalty_weight: float = 0.0
-
-    def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """The discriminator's loss, a scalar, from its logits for real and for generated images."""
-        raise NotImplementedError
-
-    def generator(self, fake: Tensor) -> Tensor:
-        """The generator's loss, a scalar, from the discriminator's logits for its images."""
-        raise NotImplementedError
 
     def penalty(self, logits: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor) -> Tensor | None:
         """A further term of the discriminator's loss, unweighted, from ``logits(image)`` and (B, C, H, W) images."""
         return None
 
 
-class _Labeled(AdversarialLoss):
-    def __init__(self, real_label: float = 1.0) -> None:
-        if not 0 < real_label <= 1:
-            raise UserError(f"real_label must be in (0, 1], such as 0.9 for label smoothing, but it is {real_label}.")
-        self.real_label = real_label
-
-
-class Standard(_Labeled):
+class Standard(AdversarialLoss):
     """Binary cross-entropy, and the generator's version that does not saturate (Goodfellow et al. 2014).
 
     D: -log s(D(real)) - log(1 - s(D(fake))); G: -log s(D(fake)), with the sigmoid s.
 
     Args:
         real_label: The discriminator's target for real images: 1, or 0.9 for one-sided label smoothing
-            (Salimans et al. 2016), which keeps it from growing too confident.
+            (Salimans et al. 2016).
     """
+
+    def __init__(self, real_label: float = 1.0) -> None:
+        self.real_label = real_label
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         labels = torch.full_like(real, self.real_label)
@@ -78,13 +102,10 @@ class Standard(_Labeled):
         return F.softplus(-fake).mean()
 
 
-class LeastSquares(_Labeled):
+class LeastSquares(Standard):
     """Least squares, more stable than cross-entropy (LSGAN, Mao et al. 2017, equation 9).
 
-    D: (D(real) - real_label)^2 / 2 + D(fake)^2 / 2; G: (D(fake) - 1)^2 / 2.
-
-    Args:
-        real_label: The discriminator's target for real images: 1, or 0.9 for one-sided label smoothing.
+    D: (D(real) - real_label)^2 / 2 + D(fake)^2 / 2; G: (D(fake) - 1)^2 / 2; ``real_label`` as in :class:`Standard`.
     """
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -111,16 +132,10 @@ class WassersteinGP(AdversarialLoss):
     """Wasserstein distance with a gradient penalty (WGAN-GP, Gulrajani et al. 2017).
 
     D: D(fake) - D(real) + penalty * (|gradient at a random point between the two| - 1)^2; G: -D(fake). The gradient is
-    that of an image's mean logit with respect to the image, the condition held fixed. Costs another two passes through
-    the discriminator, and goes with every norm but batch.
-
-    Args:
-        penalty: Weight of the gradient penalty.
+    that of an image's mean logit, the condition held fixed. It goes with every norm but batch.
     """
 
     def __init__(self, penalty: float = 10.0) -> None:
-        if penalty < 0:
-            raise UserError(f"WassersteinGP: penalty must not be negative, but it is {penalty}.")
         self.penalty_weight = penalty
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:

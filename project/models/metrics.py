@@ -14,17 +14,14 @@ PERFECT_PSNR = 100.0  # dB for an image without any error, whose PSNR would be i
 
 
 def as_saved(image: Tensor) -> Tensor:
-    """Clamped to [0, 1] and rounded to 8 bits, as an image file holds it; the same shape, float."""
+    """Clamped to [0, 1] and rounded to 8 bits, as an image file holds it."""
     return (image.float().clamp(0, 1) * 255).round() / 255
 
 
 def as_color(image: Tensor) -> Tensor:
     """(B, 1 or 3, H, W) around [0, 1] -> (B, 3, H, W), as a color file holds it: of 8 bits, gray three times."""
     if image.shape[1] not in (1, 3):
-        raise UserError(
-            f"A color metric is for images of 1 or 3 channels, and these have {image.shape[1]}.\n"
-            "Leave it out of model.metrics, or set data.channels (1 gray, 3 color)."
-        )
+        raise UserError(f"model.metrics: a color metric is for 1 or 3 channels, and these are {image.shape[1]}.")
     return as_saved(image).expand(-1, 3, -1, -1)
 
 
@@ -36,18 +33,15 @@ class RatioOfSums(Metric):
 
     def __init__(self, start: float = 0.0) -> None:
         super().__init__()
-        self.add_state("part", torch.tensor(start), dist_reduce_fx="sum")
-        self.add_state("whole", torch.tensor(start), dist_reduce_fx="sum")
+        for name in ("part", "whole"):
+            self.add_state(name, torch.tensor(start), dist_reduce_fx="sum")
 
     def compute(self) -> Tensor:
         return self.part / self.whole
 
 
 class ImageMean(RatioOfSums):
-    """The mean over images of one value per image; every image counts once, in any batch and on any rank.
-
-    A metric of your own: inherit, and write ``values``.
-    """
+    """The mean over images of one value per image, in any batch and on any rank; inherit, and write ``values``."""
 
     def values(self, output: Tensor, target: Tensor) -> Tensor:
         """Two (B, C, H, W) tensors around [0, 1] -> (B,), one value per image."""
@@ -68,23 +62,17 @@ class PSNR(ImageMean):
 
 
 class SSIM(ImageMean):
-    """Structural similarity (Wang et al. 2004), at most 1; Gaussian window of sigma 1.5, that is 11 pixels.
-
-    An image with a side below 6 pixels cannot hold that window: it gets the largest that its shorter side holds.
-    """
+    """Structural similarity (Wang et al. 2004), at most 1; a side has at least 6 pixels (a window of sigma 1.5)."""
 
     def values(self, output: Tensor, target: Tensor) -> Tensor:
-        # torchmetrics pads by int(3.5 sigma + 0.5) reflected pixels, of which there are one less than the side has.
-        sigma = min(1.5, max(min(output.shape[-2:]) - 1, 0.1) / 3.5)
-        ssim = structural_similarity_index_measure(output, target, sigma=sigma, data_range=1.0, reduction="none")
-        return ssim.reshape(-1)
+        return structural_similarity_index_measure(output, target, data_range=1.0, reduction="none").reshape(-1)
 
 
 class PixelAccuracy(RatioOfSums):
     """Percentage of the pixels whose color is right within a threshold (Nazeri et al. 2018).
 
     CIELAB of both 8-bit images is rounded to whole numbers; a pixel is right where |dL| <= t, |da| <= 2.2 t and
-    |db| <= 2.2 t. Each pixel of all images counts once. The threshold t is in CIELAB's units: L is 0 to 100.
+    |db| <= 2.2 t, with the threshold t in CIELAB's units. Each pixel of all images counts once.
     """
 
     def __init__(self, threshold: float = 2.0) -> None:
@@ -122,22 +110,15 @@ class Colorfulness(ImageMean):
 
 
 class ColorfulnessRatio(RatioOfSums):
-    """Colorfulness of the outputs over that of the targets: 1 is as colorful as the truth, below 1 paler.
-
-    The ratio of the sums over all images, so that a nearly gray target does not outweigh all others. NaN where the
-    targets are all gray.
-    """
+    """Colorfulness of the outputs over that of the targets, summed over all images; not finite for gray targets."""
 
     def update(self, output: Tensor, target: Tensor) -> None:
         self.part += colorfulness(output).sum()
         self.whole += colorfulness(target).sum()
 
-    def compute(self) -> Tensor:
-        return torch.where(self.whole > 0, self.part / self.whole, torch.nan)
-
 
 class Scores(nn.Module):
-    """Each metric, by its name, twice: for the model's output and for the do-nothing output, the baseline."""
+    """Each metric twice: for the model's output and for the do-nothing output, the baseline."""
 
     def __init__(self, metrics: dict[str, Metric]) -> None:
         super().__init__()

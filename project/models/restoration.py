@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +16,6 @@ from project.models.metrics import PSNR, SSIM
 from project.models.schedules import configure_optimizer
 from project.networks.normalize import set_normalization
 from workbench.checkpoint import save_plain_hyperparameters
-from workbench.errors import UserError
 
 
 class ImageRestorer(ImageToImageModule):
@@ -31,12 +29,11 @@ class ImageRestorer(ImageToImageModule):
         loss: Called with output and target, any of torch.nn or project.models; null for L1.
         optimizer: Any of torch.optim.
         scheduler: Any of torch.optim.lr_scheduler or project.models.WarmupCosine; null for a constant learning rate.
+            ReduceLROnPlateau watches val/loss.
         schedule_every: Step the scheduler after every step or epoch; auto: as it is meant.
-        monitor: Logged value that ReduceLROnPlateau watches, after each validation.
         l1: Weight of the penalty sum |w|, on kernels only; 0 for none.
         l2: Weight of the penalty sum w^2 / 2, on kernels only; 0 for none.
         metrics: Name and torchmetrics metric of each; null for psnr and ssim.
-        compile: Compile the network for training with torch.compile; a C++ compiler is needed.
         channels_last: Keep tensors in channels_last order, which is faster for convolutions.
         init_from: Checkpoint whose weights, as far as they fit, training starts from; to resume a run use ckpt_path.
         finetune: What of the network's encoder is frozen, until when, and how fast it trains.
@@ -49,28 +46,22 @@ class ImageRestorer(ImageToImageModule):
         optimizer: OptimizerCallable = torch.optim.Adam,
         scheduler: LRSchedulerCallable | None = None,
         schedule_every: str = "auto",
-        monitor: str = "val/psnr",
         l1: float = 0.0,
         l2: float = 0.0,
         metrics: dict[str, Metric] | None = None,
-        compile: bool = False,
         channels_last: bool = True,
         init_from: str | None = None,
         finetune: FineTuning = FineTuning(),  # noqa: B008 it is frozen
     ) -> None:
         scored = {"psnr": PSNR(), "ssim": SSIM()} if metrics is None else metrics
-        super().__init__(scored, schedule_every, monitor, channels_last, init_from, finetune)
+        super().__init__(scored, schedule_every, channels_last, init_from, finetune)
         save_plain_hyperparameters(self, locals())
-        if l1 < 0 or l2 < 0:
-            raise UserError(f"model.l1 and model.l2 must not be negative; they are {l1} and {l2}.")
         self.network = network.to(memory_format=self.memory_format)
         self.loss = nn.L1Loss() if loss is None else loss
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.l1 = l1
         self.l2 = l2
-        self.compile_network = compile
-        self._compiled: Callable[[Tensor], Tensor] | None = None
         self.apply_freezing()
 
     def networks(self) -> dict[str, nn.Module]:
@@ -85,8 +76,7 @@ class ImageRestorer(ImageToImageModule):
         return output, self.loss(output, batch.target)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        output = self(batch.input) if self._compiled is None else self._call_compiled(batch.input)
-        loss = self.loss(output, batch.target)
+        loss = self.loss(self(batch.input), batch.target)
         self.log("train/loss", loss)  # prog_bar=True would wait for the device at every step
         return loss if self.l1 == 0 and self.l2 == 0 else self._penalize(loss)
 
@@ -111,22 +101,7 @@ class ImageRestorer(ImageToImageModule):
             input, target = statistics["input"], statistics["target"]
             self.check_channels(("network", "in", len(input[0])), ("network", "out", len(target[0])))
             set_normalization(self.network, input, target)
-        if stage == "fit" and self.compile_network:
-            # The method, not the module, which would become a submodule and put its names into the checkpoint.
-            self._compiled = torch.compile(self.network).__call__
-
-    def _call_compiled(self, x: Tensor) -> Tensor:
-        try:
-            return self._compiled(self.to_memory_format(x))
-        except Exception as error:
-            if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-                raise
-            raise UserError(
-                f"torch.compile failed: {' '.join(str(error).splitlines()[:2])[:300]}\n"
-                "It needs a working C++ compiler (and Triton on a GPU). Train without it: --model.compile false"
-            ) from error
 
     def prepare_trial(self, network: str) -> None:
         """For the command check: nothing but the data loss."""
-        self.l1 = self.l2 = 0.0
-        self.compile_network, self.init_from = False, None
+        self.l1, self.l2, self.init_from = 0.0, 0.0, None

@@ -1,4 +1,4 @@
-"""What the networks are built of: activations, norms, blocks, down- and upsampling, attention, initialization."""
+"""What the networks are built of."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from workbench.errors import choose, plain
+from workbench.errors import UserError, choose, plain
 
 _PLAIN = (nn.SiLU, nn.GELU, nn.ELU, nn.SELU, nn.Mish, nn.Hardswish, nn.Softplus, nn.Tanh, nn.Sigmoid, nn.Identity)
 ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
@@ -24,13 +24,17 @@ HEAD_DIM = 32  # channels of an attention head, about
 OUT_GAIN = 0.3  # of attention's output weights at the start, where all positions match alike: it would add their mean
 
 
-def pad_to_multiple(x: Tensor, multiple: int, smallest: int) -> Tensor:
-    """Replicate the right and lower border of (B, C, H, W) up to a multiple, and at least ``smallest``, which is one.
+def require(what: str, rules: dict[str, bool]) -> None:
+    """UserError that lists the rules that do not hold."""
+    broken = [f"\n- {rule}" for rule, holds in rules.items() if not holds]
+    if broken:
+        raise UserError(f"{what}:{''.join(broken)}")
 
-    ``x`` itself where nothing is missing; but an export serves every size, so it must not branch on this one.
-    """
+
+def pad_to_multiple(x: Tensor, multiple: int, smallest: int) -> Tensor:
+    """Replicate the right and lower border of (B, C, H, W) up to a multiple, and at least ``smallest``, one too."""
     below, right = (max(smallest - side, -side % multiple) for side in x.shape[-2:])
-    if not (torch.compiler.is_exporting() or below > 0 or right > 0):
+    if not (torch.compiler.is_exporting() or below > 0 or right > 0):  # an export must not branch on this image's size
         return x
     return F.pad(x, (0, right, 0, below), mode="replicate")  # reflection fails for a single pixel
 
@@ -43,16 +47,8 @@ class LayerNorm2d(nn.LayerNorm):
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
 
 
-def make_activation(name: str, channels: int) -> nn.Module:
-    """The activation of that name; PReLU learns one slope per channel, leaky ReLU has slope 0.2."""
-    return ACTIVATIONS[choose("activation", name, ACTIVATIONS)](channels)
-
-
 def make_norm(name: str, channels: int) -> nn.Module | None:
-    """The norm of that name, with a learned gain and shift; None for ``none``.
-
-    The group norm has the largest number of groups up to 8 that divides the channels.
-    """
+    """The norm of that name, with a learned gain and shift; a group norm of up to 8 groups; None for ``none``."""
     name = choose("norm", name, NORMS)
     if name == "batch":
         return nn.BatchNorm2d(channels)
@@ -81,6 +77,7 @@ class ConvBlock(nn.Module):
         last_activation: bool = True,
     ) -> None:
         super().__init__()
+        make_activation = ACTIVATIONS[choose("activation", activation, ACTIVATIONS)]
         layers: list[nn.Module] = []
         for position in range(convs):
             norm_layer = make_norm(norm, channels)
@@ -89,7 +86,7 @@ class ConvBlock(nn.Module):
             if norm_layer is not None:
                 layers.append(norm_layer)
             if last_activation or position < convs - 1:
-                layers.append(make_activation(activation, channels))
+                layers.append(make_activation(channels))
         if dropout > 0:
             layers.append(nn.Dropout2d(dropout))
         self.body = nn.Sequential(*layers)
@@ -115,7 +112,7 @@ class SkipConnection(nn.Module):
 
 
 def make_down(how: str, channels: int, channels_out: int) -> nn.Module:
-    """(B, channels, 2h, 2w) -> (B, channels_out, h, w): strided (2x2 convolution), max or average (2x2 pooling)."""
+    """(B, channels, 2h, 2w) -> (B, channels_out, h, w)."""
     how = choose("down", how, ("strided", "max", "average"))
     if how == "strided":
         return nn.Conv2d(channels, channels_out, 2, stride=2)
@@ -123,7 +120,7 @@ def make_down(how: str, channels: int, channels_out: int) -> nn.Module:
 
 
 def make_up(how: str, channels: int, channels_out: int) -> nn.Module:
-    """(B, channels, h, w) -> (B, channels_out, 2h, 2w): transposed (2x2 convolution), bilinear or pixel_shuffle."""
+    """(B, channels, h, w) -> (B, channels_out, 2h, 2w)."""
     how = choose("up", how, ("transposed", "bilinear", "pixel_shuffle"))
     if how == "transposed":
         return nn.ConvTranspose2d(channels, channels_out, 2, stride=2)
@@ -135,11 +132,7 @@ def make_up(how: str, channels: int, channels_out: int) -> nn.Module:
 
 
 class SelfAttention(nn.Module):
-    """Every pixel attends to every other: what is known at one place reaches all places like it in a single layer.
-
-    Scaled dot-product attention (Vaswani et al. 2017) between pixels, as in Ho et al. 2020, "Denoising Diffusion
-    Probabilistic Models", appendix B. The work grows with the square of the pixels: for the lower levels of a UNet.
-    """
+    """Scaled dot-product attention (Vaswani et al. 2017) between pixels, as in Ho et al. 2020, appendix B."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -164,10 +157,7 @@ class SelfAttention(nn.Module):
 
 
 def activation_gain(activation: str) -> float:
-    """The factor on the standard deviation that keeps the variance through an activation (He et al. 2015).
-
-    Names without a known factor (SiLU, GELU, ...) behave much like ReLU and take its sqrt(2).
-    """
+    """The factor on the standard deviation that keeps the variance (He et al. 2015); SiLU, GELU, ...: as ReLU."""
     known = {"leakyrelu": ("leaky_relu", 0.2), "prelu": ("leaky_relu", 0.25), "tanh": ("tanh", None)}
     known |= {"selu": ("selu", None), "sigmoid": ("sigmoid", None), "identity": ("linear", None)}
     return nn.init.calculate_gain(*known.get(plain(activation), ("relu", None)))
@@ -176,8 +166,8 @@ def activation_gain(activation: str) -> float:
 def initialize(module: nn.Module, scheme: str, gain: float = 1.0) -> None:
     """Draw the weights of all convolutions inside, in place; biases become 0.
 
-    ``kaiming``: normal, gain / sqrt(fan in) (He et al. 2015), with the gain of the activation that follows; ``xavier``:
-    normal, sqrt(2 / (fan in + fan out)) (Glorot and Bengio 2010); ``orthogonal``: orthonormal rows (Saxe et al. 2014).
+    ``kaiming``: normal, gain / sqrt(fan in) (He et al. 2015); ``xavier``: normal (Glorot and Bengio 2010);
+    ``orthogonal``: orthonormal rows (Saxe et al. 2014). The gain is that of the activation that follows.
     """
     schemes: dict[str, Callable[[Tensor], Tensor]] = {
         "kaiming": lambda weight: nn.init.normal_(weight, std=gain / math.sqrt(weight[0].numel())),

@@ -14,10 +14,7 @@ Statistics = tuple[Sequence[float], Sequence[float]]
 
 
 class Normalize(nn.Module):
-    """Standardize the channels of an image, and undo it; at first the identity.
-
-    Mean and std (above 0) are one value for all channels or one per channel, for pixels in [0, 1].
-    """
+    """Standardize an image's channels, and undo it: mean and std are one value or one per channel, for [0, 1]."""
 
     def __init__(self, channels: int, mean: float | Sequence[float] = 0.0, std: float | Sequence[float] = 1.0) -> None:
         super().__init__()
@@ -38,7 +35,7 @@ class Normalize(nn.Module):
         self.std.copy_(std.view(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) image in [0, 1] -> the same shape, zero mean and unit variance over the training data."""
+        """(B, C, H, W) image in [0, 1] -> zero mean and unit variance over the training data."""
         return (x - self.mean) / self.std
 
     def inverse(self, x: Tensor) -> Tensor:
@@ -47,13 +44,7 @@ class Normalize(nn.Module):
 
 
 class Normalized(nn.Module):
-    """Any network between a normalization and its inverse: images in [0, 1] in and out.
-
-    Args:
-        network: Takes (B, in_channels, H, W), gives (B, out_channels, H', W'), both normalized.
-        in_channels: Channels of its input.
-        out_channels: Channels of its output.
-    """
+    """Any network, of (B, in_channels, H, W) -> (B, out_channels, H', W'), between a normalization and its inverse."""
 
     def __init__(self, network: nn.Module, in_channels: int = 3, out_channels: int = 3) -> None:
         super().__init__()
@@ -62,7 +53,7 @@ class Normalized(nn.Module):
         self.normalize_output = Normalize(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, in_channels, H, W) in [0, 1] -> (B, out_channels, H', W') around [0, 1]."""
+        """Images in [0, 1] -> images around [0, 1]."""
         return self.normalize_output.inverse(self.network(self.normalize_input(x)))
 
 

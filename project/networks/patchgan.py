@@ -9,8 +9,6 @@ from project.networks.layers import make_norm
 from project.networks.normalize import Normalize
 from workbench.errors import UserError
 
-SMALLEST = 3  # pixels a side that the two last convolutions (4x4, stride 1) need; every layer of stride 2 doubles it
-
 
 class PatchGAN(nn.Module):
     """Condition and image in, one logit per patch out: above 0 where they look like a real pair.
@@ -30,13 +28,9 @@ class PatchGAN(nn.Module):
         self, in_channels: int, width: int = 64, layers: int = 3, norm: str = "batch", spectral_norm: bool = False
     ) -> None:
         super().__init__()
-        given = {"in_channels": in_channels, "width": width, "layers": layers}
-        faults = [f"- {name} must be at least 1, not {value}" for name, value in given.items() if value < 1]
-        if faults:
-            raise UserError("\n".join(["PatchGAN cannot be built:", *faults]))
         self.in_channels = in_channels
         self.layers = layers
-        self.smallest = SMALLEST * 2**layers  # pixels a side
+        self.smallest = 3 * 2**layers  # pixels a side: the two last convolutions need 3, and each layer doubles it
 
         def convolution(channels: int, channels_out: int, stride: int, bias: bool) -> nn.Module:
             conv = nn.Conv2d(channels, channels_out, 4, stride=stride, padding=1, bias=bias)
@@ -61,21 +55,14 @@ class PatchGAN(nn.Module):
 
     def features(self, x: Tensor) -> list[Tensor]:
         """The output of every layer, the logits last; for the feature matching loss."""
-        self.check_size(*x.shape[-2:])
+        height, width = x.shape[-2:]
+        if min(height, width) < self.smallest:
+            raise UserError(
+                f"The discriminator is too deep for the images: PatchGAN with layers: {self.layers} needs "
+                f"{self.smallest} pixels a side, and they are {width} x {height}.\n"
+                f"Set fewer layers in its init_args, or use larger images: data.crop: {self.smallest}, or data.resize."
+            )
         outputs = [self.normalize_input(x)]
         for layer in (*self.blocks, self.tail):
             outputs.append(layer(outputs[-1]))
         return outputs[1:]
-
-    def check_size(self, height: int, width: int) -> None:
-        """Raise a UserError if images of that size, in pixels, are too small; it says what would fit."""
-        side = min(height, width)
-        if side >= self.smallest:
-            return
-        deepest = (side // SMALLEST).bit_length() - 1
-        fewer = f"Set layers: {deepest} in the discriminator's init_args (at most), or use" if deepest >= 1 else "Use"
-        raise UserError(
-            f"The discriminator is too deep for the images: PatchGAN with layers: {self.layers} needs "
-            f"{self.smallest} pixels a side, and they are {width} x {height}.\n"
-            f"{fewer} larger ones: data.crop: {self.smallest}, or data.resize where the files are smaller."
-        )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -18,13 +17,12 @@ from project.networks.layers import (
     make_down,
     make_up,
     pad_to_multiple,
+    require,
 )
 from project.networks.normalize import Normalize
-from workbench.errors import UserError, choose
+from workbench.errors import choose
 
-TAIL_GAIN = 0.1
-"""Scale of the last convolution's weights at the start: the first output is close to the input in residual mode, else
-to the targets' mean, and not far worse than either."""
+TAIL_GAIN = 0.1  # of the last weights at the start: the first output is close to the input, or to the targets' mean
 
 
 class UNet(nn.Module):
@@ -34,8 +32,7 @@ class UNet(nn.Module):
         in_channels: Channels of the input: 3 for color, 1 for gray; a noise map or hints add theirs.
         out_channels: Channels of the output.
         widths: Channels of every level, from the top; each level has half the resolution of the one above.
-        convs: Convolutions in a block.
-        blocks: Blocks in a stage (each level has a stage on the way down and one on the way up).
+        convs: Convolutions in a stage; each level has a stage on the way down and one on the way up.
         kernel_size: Odd size of the blocks' kernels, in pixels.
         activation: relu, leaky_relu, prelu, silu, gelu, elu, selu, mish, hardswish, softplus, tanh, sigmoid, identity.
         norm: batch, group, layer, instance or none.
@@ -43,8 +40,8 @@ class UNet(nn.Module):
         down: Downsampling by strided (2x2 convolution), max or average (pooling).
         up: Upsampling by transposed (2x2 convolution), bilinear or pixel_shuffle.
         stem: Pixel-unshuffle factor before the first level: 1 for none; 2 works on a quarter of the pixels.
-        attention: Levels (0 is the top) whose stages end in self-attention: what is known at one place, such as a
-            color hint, reaches all places like it. The work grows with the square of a level's pixels.
+        attention: Levels (0 is the top) whose stages end in self-attention: a color hint reaches all places like its
+            own. The work grows with the square of a level's pixels.
         skip: Skip connections: concat (and a 1x1 convolution), add, or none.
         stage_residual: Add a block's input to its output; helps most without a norm.
         last_activation: Keep the activation after a block's last convolution; DRUNet's residual blocks leave it out.
@@ -58,7 +55,6 @@ class UNet(nn.Module):
         out_channels: int = 3,
         widths: tuple[int, ...] = (32, 64, 128),
         convs: int = 2,
-        blocks: int = 1,
         kernel_size: int = 3,
         activation: str = "relu",
         norm: str = "batch",
@@ -74,7 +70,20 @@ class UNet(nn.Module):
         init: str = "kaiming",
     ) -> None:
         super().__init__()
-        _check(**{name: value for name, value in locals().items() if name not in ("self", "__class__")})
+        numbers = (in_channels, out_channels, convs, kernel_size, stem)
+        require(
+            "UNet cannot be built",
+            {
+                "channels, convs, kernel_size and stem must be at least 1": min(numbers) >= 1,
+                "widths must be positive numbers, one per level": min(widths, default=0) >= 1,
+                f"attention must name levels, from 0 to {len(widths) - 1}": set(attention) <= set(range(len(widths))),
+                "kernel_size must be odd": kernel_size % 2 == 1,
+                "dropout must be in [0, 1)": 0 <= dropout < 1,
+                "residual adds the input to the output: out_channels must not be above in_channels": (
+                    not residual or out_channels <= in_channels
+                ),
+            },
+        )
         self.in_channels, self.out_channels = in_channels, out_channels
         self.stem = stem
         self.residual = residual
@@ -84,8 +93,8 @@ class UNet(nn.Module):
 
         def stage(level: int) -> nn.Sequential:
             options = (convs, kernel_size, activation, norm, dropout, stage_residual, last_activation)
-            parts: list[nn.Module] = [ConvBlock(widths[level], *options) for _ in range(blocks)]
-            return nn.Sequential(*parts, *([SelfAttention(widths[level])] if level in attention else []))
+            block = ConvBlock(widths[level], *options)
+            return nn.Sequential(block, SelfAttention(widths[level])) if level in attention else nn.Sequential(block)
 
         steps = list(pairwise(widths))
         levels = range(len(steps))
@@ -101,8 +110,7 @@ class UNet(nn.Module):
         self.normalize_output = Normalize(out_channels)
         for name, part in self.named_children():
             initialize(part, init, activation_gain(activation) if name in ("encoder", "middle", "decoder") else 1.0)
-        with torch.no_grad():
-            self.tail.weight.mul_(TAIL_GAIN)
+        self.tail.weight.data.mul_(TAIL_GAIN)
 
     def encoder_stages(self) -> list[list[str]]:
         """Names of the layers of each level on the way down, the middle last: what fine-tuning freezes one by one."""
@@ -119,33 +127,17 @@ class UNet(nn.Module):
             h = stage(h)
             skipped.append(h)
             h = down(h)
-        h = self.middle(h)
-        for up, join, stage in zip(self.up, self.join, self.decoder, strict=True):
-            h = stage(join(up(h), skipped.pop()))
-        h = self.tail(h)
-        h = F.pixel_shuffle(h, self.stem) if self.stem > 1 else h
-        if self.residual:
-            # Without the means, so that a tail of zeros returns exactly the input.
-            h = padded[:, : self.out_channels] + h * self.normalize_output.std
-        else:
-            h = self.normalize_output.inverse(h)
-        return h if padded is x else h[..., : x.shape[-2], : x.shape[-1]]
+        output = decode(self, self.middle(h), skipped, padded, self.stem)
+        return output if padded is x else output[..., : x.shape[-2], : x.shape[-1]]
 
 
-def _check(**given) -> None:
-    """All impossible numbers in one error; names are checked where they are looked up."""
-    widths, attention = given["widths"], given["attention"]
-    positive = ("in_channels", "out_channels", "convs", "blocks", "kernel_size", "stem")
-    faults = [f"{name} must be at least 1, not {given[name]}" for name in positive if given[name] < 1]
-    if len(widths) == 0 or min(widths) < 1:
-        faults.append(f"widths must be positive numbers, one per level, not {list(widths)}")
-    if not all(0 <= level < len(widths) for level in attention):
-        faults.append(f"attention is {list(attention)}, and the levels are 0 to {len(widths) - 1}")
-    if given["kernel_size"] % 2 == 0:
-        faults.append(f"kernel_size must be odd, not {given['kernel_size']}")
-    if not 0 <= given["dropout"] < 1:
-        faults.append(f"dropout must be in [0, 1), not {given['dropout']}")
-    if given["residual"] and given["out_channels"] > given["in_channels"]:
-        faults.append("out_channels must not be above in_channels where residual adds the input; set residual: false")
-    if faults:
-        raise UserError("UNet cannot be built:\n" + "\n".join(f"- {fault}" for fault in faults))
+def decode(network: nn.Module, h: Tensor, skipped: list[Tensor | None], padded: Tensor, stem: int = 1) -> Tensor:
+    """From the lowest level's features, and those of all above, up to the image; ``padded`` is the network's input."""
+    for up, join, stage in zip(network.up, network.join, network.decoder, strict=True):
+        h = stage(join(up(h), skipped.pop()))
+    h = network.tail(h)
+    h = F.pixel_shuffle(h, stem) if stem > 1 else h
+    if network.residual:
+        # Without the means, so that a tail of zeros returns exactly the input.
+        return padded[:, : network.out_channels] + h * network.normalize_output.std
+    return network.normalize_output.inverse(h)

@@ -53,7 +53,5 @@ def compare(title: str, sides: Sides, rounds: int, unit: str, factor: float, war
     Console(width=120).print(table)
     for what, spread in zip(("wall", "CPU"), spreads.max(axis=0), strict=True):
         if spread > NOISY:
-            print(
-                f"Too noisy to tell by {what} time: the rounds of one side differ by {spread:.0%}. Repeat it on an idle"
-            )
-            print("machine, or with more --rounds and --steps.", flush=True)
+            print(f"Too noisy to tell by {what} time: the rounds of one side differ by {spread:.0%} of their median.")
+            print("Repeat it on an idle machine, or with more --rounds and --steps.", flush=True)

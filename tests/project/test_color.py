@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from skimage import color
 
-from project.color import gray, lab_to_rgb, lightness_to_gray, rgb_to_lab
+from project.color import gray, lab_to_rgb, rgb_to_lab
 from workbench.errors import UserError
 
 
@@ -38,14 +38,6 @@ def test_rgb_of_lab_is_scikit_images_also_outside_the_screens_colors():
     assert rgb.dtype == torch.float32
     assert (expected == 0).any() and (expected == 1).any()
     assert np.allclose(rgb[0].permute(1, 2, 0).numpy(), expected, atol=2e-3)
-
-
-def test_lightness_alone_is_scikit_images_too():
-    lightness = np.linspace(0, 100, 2 * 9 * 11).reshape(2, 1, 9, 11)
-    expected = color.lab2rgb(np.stack([lightness, *[np.zeros_like(lightness)] * 2], axis=-1))
-    found = lightness_to_gray(torch.from_numpy(lightness).float())
-    assert found.shape == (2, 1, 9, 11) and found.min() == 0
-    assert np.allclose(found.numpy()[..., None], expected, atol=1e-3)
 
 
 def test_gray_is_pillows():
@@ -81,9 +73,8 @@ def test_gradients_are_finite_everywhere():
 def test_without_kornia_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "kornia", None)
     monkeypatch.setitem(sys.modules, "kornia.color", None)
-    for convert in (rgb_to_lab, lab_to_rgb):
-        with pytest.raises(UserError, match=r"'\.\[color\]'"):
-            convert(sample())
+    with pytest.raises(UserError, match=r"'\.\[color\]'"):
+        rgb_to_lab(sample())
 
 
 def test_kornia_is_imported_where_it_is_used_only():

@@ -66,7 +66,7 @@ def small(tmp_path: Path, make_images: Callable[..., Path], small_model: dict[st
     trainer |= {"check_val_every_n_epoch": None, "val_check_interval": 5}
     best = {"monitor": "val/psnr", "mode": "max"}
     tree = {"model": small_model, "data": data, "trainer": trainer, "ema": {"decay": 0.9}, "early_stopping": best}
-    tree |= {"checkpoint": {**best, "every_n_steps": 2}, "samples": {"count": 1, "size": 24, "every_n_validations": 2}}
+    tree |= {"checkpoint": {**best, "every_n_steps": 2}, "samples": {"count": 1, "size": 24}}
     path.write_text(yaml.safe_dump(tree, sort_keys=False))
 
     def run(name: str, *words: str, resume: bool = False) -> Path:

@@ -168,12 +168,6 @@ def test_check_fit_resume_and_test(task, capsys):
         assert (settings["batch_size"], settings["root"]) == (5, "elsewhere")
 
 
-def test_a_mistake_in_the_arguments_of_any_data_module(capsys):
-    assert main(["fit", "--config", config("tuples, monitor"), "--data.batchsize", "3"]) == 2
-    told = capsys.readouterr().err
-    assert "--data.batchsize" in told and "Did you mean data.init_args.batch_size?" in told
-
-
 def test_a_module_may_bring_its_own_data():
     trainer = {"accelerator": "cpu", "max_epochs": 1, "limit_val_batches": 0}
     tree = {"model": {"class_path": f"{__name__}.Alone"}, "data": None, "trainer": trainer}

@@ -108,6 +108,22 @@ def test_the_checkpoint_alone_is_enough(config, tmp_path, monkeypatch):
     assert Image.open("restored/red.png").size == (70, 31)
 
 
+def test_no_output_depends_on_a_batch_size(small):
+    """Trained with one batch size, scored with others, resumed with a third: the same outputs."""
+
+    def score(checkpoint: str, *words: str) -> float:
+        before = set(Path("runs").glob("*/*-test"))
+        assert main(["test", "--ckpt_path", str(run / "checkpoints" / checkpoint), *words]) == 0
+        (tested,) = set(Path("runs").glob("*/*-test")) - before
+        return column(tested, "test/psnr")[-1]
+
+    run = small("run", "--trainer.max_steps", "6", "--data.fractions", "[0.4, 0.3, 0.3]")
+    assert score("best.ckpt") == pytest.approx(score("best.ckpt", "--data.eval_batch_size", "3"), abs=1e-4)
+    assert small("run", "--data.batch_size", "3", "--trainer.max_steps", "9", resume=True) == run
+    other = score("last.ckpt", "--data.eval_batch_size", "3", "--data.batch_size", "5")
+    assert score("last.ckpt") == pytest.approx(other, abs=1e-4)
+
+
 def test_the_published_protocol_takes_the_whole_folder(config, make_images, recwarn):
     run = fit(config, "--data.pairs.init_args.sigma", "25", "--trainer.max_steps", "10")
     folder = make_images(3, width=37, height=50, folder="others")

@@ -21,44 +21,39 @@ def rows(run: Run) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+KEY = {"WANDB_API_KEY": "x" * 40}
+OWN = "http://localhost:8080"
+
+
 @pytest.mark.parametrize(
-    ("variables", "mode"),
+    ("variables", "machine", "mode"),
     [
-        ({}, "offline"),
-        ({"WANDB_API_KEY": "x" * 40}, "online"),
-        ({"WANDB_API_KEY": "x" * 40, "WANDB_MODE": "offline"}, "offline"),
-        ({"WANDB_MODE": "disabled"}, "off"),
+        ({}, None, "offline"),
+        (KEY, None, "online"),
+        ({**KEY, "WANDB_MODE": "offline"}, None, "offline"),
+        ({"WANDB_MODE": "disabled"}, None, "off"),
+        ({}, "api.wandb.ai", "online"),
+        ({}, "api.forge.coreweave.com", "online"),
+        ({}, "localhost:8080", "offline"),
+        ({"WANDB_BASE_URL": OWN}, "api.wandb.ai", "offline"),
+        ({"WANDB_BASE_URL": OWN}, "localhost:8080", "online"),
+        ({"settings": OWN}, "localhost:8080", "online"),
+        ({"settings": OWN}, "api.wandb.ai", "offline"),
     ],
 )
-def test_wandb_is_online_only_with_credentials(monkeypatch, variables, mode):
+def test_wandb_is_online_only_with_credentials_for_its_server(tmp_path, monkeypatch, variables, machine, mode):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
+    if machine is not None:
+        (tmp_path / "netrc").write_text(f"machine {machine} login user password secret\n")
+        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    if "settings" in variables:
+        (tmp_path / "wandb").mkdir()
+        (tmp_path / "wandb" / "settings").write_text(f"[default]\nbase_url = {OWN}\n")
     assert (_wandb_mode("auto"), _wandb_mode("off")) == (mode, "off")
-    if "WANDB_API_KEY" not in variables:
+    if mode == "offline" and "WANDB_MODE" not in variables:
         with pytest.raises(UserError, match="wandb login"):
             _wandb_mode("online")
-
-
-@pytest.mark.parametrize(
-    ("machine", "server", "mode"),
-    [
-        ("api.wandb.ai", None, "online"),
-        ("api.forge.coreweave.com", None, "online"),
-        ("api.wandb.ai", "http://localhost:8080", "offline"),
-        ("localhost:8080", "http://localhost:8080", "online"),
-        ("localhost:8080", None, "offline"),
-    ],
-)
-@pytest.mark.parametrize("place", ["environment", "settings"])
-def test_credentials_of_a_netrc_count_for_their_server(tmp_path, monkeypatch, machine, server, mode, place):
-    (tmp_path / "netrc").write_text(f"machine {machine} login user password secret\n")
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    if server and place == "environment":
-        monkeypatch.setenv("WANDB_BASE_URL", server)
-    elif server:
-        (tmp_path / "wandb").mkdir()
-        (tmp_path / "wandb" / "settings").write_text(f"[default]\nbase_url = {server}\n")
-    assert _wandb_mode("auto") == mode
 
 
 @pytest.mark.parametrize("left", ["4,0.6\r\n", "4,0", "4", "", "4,0.6\r\n5,0."])
@@ -85,7 +80,7 @@ def test_a_resumed_run_keeps_as_many_rows_as_its_checkpoint_knew(run, left):
 
 
 def test_a_new_column_does_not_empty_the_file_on_the_way(run, monkeypatch):
-    logger = MetricsCSV(run)
+    logger = MetricsCSV(run, keep=0)
     for step, name in enumerate(("train/loss", "val/psnr")):
         logger.log_metrics({name: 20.0}, step)
         logger.save()

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from workbench.errors import UserError
-from workbench.run import Run, differences, find_run, latest_valid_checkpoint, point_latest_at, start_run
+from workbench.run import Run, compare_configs, find_run, latest_valid_checkpoint, point_latest_at, start_run
 
 
 def save_checkpoint(run: Run) -> None:
@@ -43,44 +44,32 @@ def test_other_ranks_use_the_folder_of_rank_0(tmp_path, monkeypatch):
     assert (other.folder, other.first) == (run.folder, False)
 
 
-@pytest.mark.parametrize("job", ["torchrun", "slurm"])
-def test_a_restarted_job_continues_in_its_folder(tmp_path, monkeypatch, job):
-    for name in ("MASTER_ADDR", "MASTER_PORT"):  # set by Lightning: removed again after the test
-        monkeypatch.setenv(name, "")
-        monkeypatch.delenv(name)
+def test_a_job_that_slurm_requeues_continues_in_its_folder(tmp_path, monkeypatch):
+    def start(number: str, kind: str = "") -> Run:
+        for name, value in {"NTASKS": "1", "JOB_ID": number, "STEP_ID": "0", "PROCID": "0"}.items():
+            monkeypatch.setenv(f"SLURM_{name}", value)
+        return start_run(tmp_path, "denoise", kind)
 
-    def start(number: str, restarted: bool):
-        if job == "torchrun":
-            variables = {"TORCHELASTIC_RUN_ID": number, "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
-        else:
-            variables = {"SLURM_NTASKS": "1", "SLURM_JOB_ID": number, "SLURM_STEP_ID": "0", "SLURM_PROCID": "0"}
-            variables["SLURM_RESTART_COUNT"] = str(int(restarted))
-        for name, value in variables.items():
-            monkeypatch.setenv(name, value)
-        return start_run(tmp_path, "denoise")
-
-    first, other = start("7", restarted=False), start("8", restarted=False)
+    first, other = start("7"), start("8")
     assert first.folder != other.folder
-    unsaved = start("7", restarted=True)
+    unsaved = start("7")
     assert (unsaved.folder, unsaved.resumed) == (first.folder, False), "nothing to resume from: it starts over there"
     save_checkpoint(first)
     point_latest_at(first)  # the folder by another name, which would win by the alphabet
-    again = start("7", restarted=True)
+    again = start("7")
     assert (again.folder, again.resumed) == (first.folder, True)
-    assert start_run(tmp_path, "denoise", "test").folder != first.folder
+    assert start("7", "test").folder != first.folder
 
 
 def test_a_run_that_cannot_be_resumed_is_named_with_those_that_can(tmp_path, monkeypatch):
     run, tested = start_run(tmp_path, "denoise"), start_run(tmp_path, "denoise", "test")
     point_latest_at(run)
-    with pytest.raises(UserError, match="before its first checkpoint"):
+    with pytest.raises(UserError, match=r"no run 'latest'.*\n.*holds no run with a checkpoint"):
         find_run(tmp_path, "denoise", "latest")
     save_checkpoint(run)
     with pytest.raises(UserError, match=run.version) as caught:
         find_run(tmp_path, "denoise", "yesterday")
     assert tested.version not in str(caught.value), "it has nothing to resume from"
-    with pytest.raises(UserError, match="holds no run with a checkpoint"):
-        find_run(tmp_path, "color", "latest")
     monkeypatch.setattr(os, "access", lambda path, mode: False)
     with pytest.raises(UserError, match=r"cannot be written(.|\n)*--runs_dir"):
         find_run(tmp_path, "denoise", run.version)
@@ -108,9 +97,9 @@ def saved(tmp_path) -> Run:
 def test_the_last_checkpoint_is_used(saved, capsys):
     assert latest_valid_checkpoint(saved) == (saved.last_checkpoint, 30, 33)
     torch.save({"global_step": 30}, saved.last_checkpoint)
-    assert latest_valid_checkpoint(saved).rows is None
+    assert latest_valid_checkpoint(saved)[2] is None
     saved.last_checkpoint.unlink()
-    assert latest_valid_checkpoint(saved).step == 20
+    assert latest_valid_checkpoint(saved)[1] == 20
     assert capsys.readouterr() == ("", "")
 
 
@@ -134,7 +123,13 @@ def test_where_none_can_be_read_the_way_out_is_named(saved):
         latest_valid_checkpoint(saved)
 
 
-def test_differences_name_changed_added_and_removed_keys():
-    saved = {"data": {"a": 1, "b": [1, 2]}, "model": {"x": {"y": None}}, "trainer": {"devices": 1}}
-    now = {"data": {"a": 2, "b": [1, 2], "c": 3}, "model": {"x": {"y": None}}, "trainer": {"devices": 2}}
-    assert differences(saved, now) == ["data.a 1 -> 2", "data.c None -> 3"]
+def test_what_differs_from_the_checkpoint_is_printed(tmp_path, capsys):
+    model = {"class_path": "a.B", "init_args": {"optimizer": {"class_path": "SGD"}, "y": None}}
+    config = {"data": {"a": 1, "b": [1, 2]}, "model": model, "trainer": {"devices": 1}}
+    torch.save({"state_dict": {}, "config": yaml.safe_dump(config)}, tmp_path / "last.ckpt")
+    now = {**config, "data": {"class_path": "a.C", "init_args": {"a": 2, "b": [1, 2], "c": 3}}, "trainer": {}}
+    compare_configs(str(tmp_path / "last.ckpt"), now, verbose=True)
+    assert capsys.readouterr().out == "Differs from the checkpoint: data.a 1 -> 2, data.c None -> 3\n"
+    model["init_args"]["optimizer"]["class_path"] = "Adam"
+    with pytest.raises(UserError, match=r"optimizer.class_path SGD -> Adam"):
+        compare_configs(str(tmp_path / "last.ckpt"), now, verbose=True)

@@ -15,30 +15,20 @@ def stop():
         yield stop
 
 
-def test_handlers_come_and_go():
+def test_it_stops_at_once_where_nobody_looks():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with StopSignals().handled():
-        assert signal.getsignal(signal.SIGTERM) is not before[0]
+    with StopSignals().handled(), pytest.raises(Stop) as caught:
+        signal.raise_signal(signal.SIGTERM)
+    assert (caught.value.number, caught.value.exit_code) == (signal.SIGTERM, 143)
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-def test_it_stops_at_once_where_nobody_looks(stop):
-    with pytest.raises(Stop) as caught:
-        signal.raise_signal(signal.SIGTERM)
-    assert (caught.value.number, caught.value.exit_code) == (signal.SIGTERM, 143)
-
-
-def test_where_somebody_looks_it_is_noted_once(stop):
+def test_where_somebody_looks_it_is_noted_once_and_a_later_ctrl_c_does_not_wait(stop, monkeypatch):
     stop.waits = True
     signal.raise_signal(signal.SIGINT)
     signal.raise_signal(signal.SIGTERM)  # as launchers pass it on
     signal.raise_signal(signal.SIGINT)
     assert stop.received == signal.SIGINT
-
-
-def test_a_second_ctrl_c_does_not_wait(stop, monkeypatch):
-    stop.waits = True
-    signal.raise_signal(signal.SIGINT)
     monkeypatch.setattr(signals, "FORCE_AFTER", 0.0)
     with pytest.raises(Stop):
         signal.raise_signal(signal.SIGINT)

@@ -13,8 +13,8 @@ from lightning.pytorch import LightningModule, Trainer, callbacks
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.trainer.states import TrainerFn
 
-from workbench.errors import UserError
 from workbench.lightning_private import is_accumulating
+from workbench.monitor import monitor_mode, require_logged
 from workbench.random_states import get_rng_state, set_rng_state
 from workbench.run_progress import NEVER
 
@@ -35,7 +35,7 @@ class Checkpoints(callbacks.Checkpoint):
 
     Args:
         monitor: The metric that the best are chosen by, which validations must log; null: the newest are the best.
-        mode: min if lower is better, max if higher is.
+        mode: min if lower is better, max if higher is; by default as the metric has it.
         every_n_minutes: Save ``last.ckpt`` not only after validations: the most that a killed run loses; 0 for never.
         every_n_steps: The same in optimizer steps; 0 for never.
         snapshots: none, best (by `monitor`), or cycles (the ends of the learning rate's cycles).
@@ -45,7 +45,7 @@ class Checkpoints(callbacks.Checkpoint):
     def __init__(
         self,
         monitor: str | None = None,
-        mode: Literal["min", "max"] = "min",
+        mode: Literal["min", "max"] | None = None,
         every_n_minutes: NonNegativeFloat = 5.0,
         every_n_steps: NonNegativeInt = 0,
         snapshots: Literal["none", "best", "cycles"] = "none",
@@ -74,6 +74,8 @@ class Checkpoints(callbacks.Checkpoint):
         folder = trainer.log_dir or trainer.default_root_dir  # a broadcast: every process asks
         if stage == "fit":
             self.folder, self.saved_step = Path(folder).absolute() / "checkpoints", None
+        if self.monitor is not None:
+            self.mode = monitor_mode("checkpoint", self.monitor, self.mode, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.saved_step, self._saved_at = trainer.global_step, time.monotonic()
@@ -111,7 +113,7 @@ class Checkpoints(callbacks.Checkpoint):
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         if self.monitor is not None:
-            _require_logged(trainer, "checkpoint.monitor", self.monitor)
+            require_logged(trainer, "checkpoint.monitor", self.monitor)
         self._save_best(trainer)
         if self.is_saved(trainer) or trainer.should_stop or 0 <= trainer.max_steps <= trainer.global_step:
             return  # at its end a run saves the last one, with everything that belongs to it
@@ -228,7 +230,7 @@ class EarlyStopping(callbacks.EarlyStopping):
 
     Args:
         monitor: The logged metric; null switches early stopping off.
-        mode: min if lower is better, max if higher is.
+        mode: min if lower is better, max if higher is; by default as the metric has it.
         patience: Validations without improvement before the run stops.
         min_delta: The smallest change that counts as an improvement.
     """
@@ -236,13 +238,20 @@ class EarlyStopping(callbacks.EarlyStopping):
     def __init__(
         self,
         monitor: str | None = None,
-        mode: Literal["min", "max"] = "min",
+        mode: Literal["min", "max"] | None = None,
         patience: int = 20,
         min_delta: float = 0.0,
     ) -> None:
         # strict would raise at the end of a run that is over before its first validation
-        super().__init__(monitor, min_delta, patience, mode=mode, strict=False, check_on_train_epoch_end=False)
-        self.enabled = monitor is not None
+        super().__init__(monitor, min_delta, patience, mode=mode or "min", strict=False, check_on_train_epoch_end=False)
+        self.enabled, self.given_mode = monitor is not None, mode
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Turn the comparison around where the metric asks for it."""
+        super().setup(trainer, pl_module, stage)
+        mode = monitor_mode("early_stopping", self.monitor, self.given_mode, pl_module) if self.enabled else self.mode
+        if mode != self.mode:
+            self.mode, self.min_delta, self.best_score = mode, -self.min_delta, -self.best_score
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep counting, with the patience that is configured now."""
@@ -256,16 +265,5 @@ class EarlyStopping(callbacks.EarlyStopping):
             trainer.should_stop = True
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        _require_logged(trainer, "early_stopping.monitor", self.monitor)
+        require_logged(trainer, "early_stopping.monitor", self.monitor)
         super().on_validation_end(trainer, pl_module)
-
-
-def _require_logged(trainer: Trainer, key: str, monitor: str) -> None:
-    """Raise a UserError if a validation during training has not logged the metric that a config key names."""
-    if monitor in trainer.callback_metrics or trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
-        return
-    logged = ", ".join(sorted(trainer.callback_metrics))
-    raise UserError(
-        f"{key} is {monitor!r}, which is not logged.\nLogged: {logged or 'nothing'}.\n"
-        f"Name one of them: --{key} NAME --{key.partition('.')[0]}.mode min (or max, if higher is better)"
-    )

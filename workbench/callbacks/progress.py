@@ -49,7 +49,7 @@ class Progress(TQDMProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         try:
-            self._progress = RunProgress(trainer, trainer.estimated_stepping_batches)
+            self._progress = RunProgress(trainer, trainer.estimated_stepping_batches).local
         except UserError:  # a run without an end: only early stopping, or Ctrl-C, stops it
             self._progress = float
         self._started, self._share_at_start = time.monotonic(), self._progress()

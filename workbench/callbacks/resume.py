@@ -12,7 +12,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from workbench import lightning_private as private
 from workbench.callbacks.checkpoints import Checkpoints
-from workbench.checkpoint import one_line
+from workbench.checkpoint import one_line, other_version
+from workbench.errors import UserError
 from workbench.loggers import MetricsCSV
 from workbench.random_states import reseed_per_rank
 from workbench.signals import STOP, Stop
@@ -126,8 +127,11 @@ class ExactResume(Callback):
         checkpoint[KEY] = {"steps": steps, "rows": rows[0] if rows and trainer.is_global_zero else None}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if trainer.state.fn == TrainerFn.FITTING:
-            self._steps = checkpoint.get(KEY, {}).get("steps")
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        if KEY not in checkpoint and "loops" in checkpoint:  # one without loops has weights alone
+            raise UserError(f"{trainer.ckpt_path} cannot be resumed. {other_version(trainer.ckpt_path)}")
+        self._steps = checkpoint.get(KEY, {}).get("steps")
 
     def _save(self, trainer: Trainer) -> bool:
         """Save ``last.ckpt`` unless it is up to date; False if the last step has left something behind."""

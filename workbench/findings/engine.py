@@ -1,19 +1,69 @@
-"""The engine behind all findings: evaluates rules in order of cause, and suppresses what a named fault implies."""
+"""Findings, and the engine behind them: evaluates rules by cause, and suppresses what a named fault implies."""
 
 from __future__ import annotations
 
+import json
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import IntEnum
-from typing import ClassVar, Generic, TypeVar
+from pathlib import Path
+from typing import Generic, Literal, TypeVar
 
 from workbench.errors import UserError
-from workbench.findings.finding import FAULTS_PAGE, Finding
 
 Subject = TypeVar("Subject")
-"""What a rule evaluates: a History while training, a context of data and model before the first step."""
+"""What a rule evaluates: a History while training, a CheckContext before the first step."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of ``findings.jsonl``."""
+
+    code: str  # a section of docs/faults.md
+    severity: Literal["fault", "note"]  # training is being harmed, or worth a look
+    step: int  # optimizer steps that were done when it was found; 0 before training
+    where: str  # the layer, file, split, loss or network
+    value: float | str  # what was measured
+    limit: float | str  # what it should have kept to
+    advice: str  # one or two sentences to act on
+
+    @property
+    def is_fault(self) -> bool:
+        return self.severity == "fault"
+
+    def line(self) -> str:
+        """One line of JSON; numbers that JSON does not know (NaN, infinity) become text."""
+        return json.dumps({name: _to_json(value) for name, value in asdict(self).items()}, ensure_ascii=False)
+
+    def message(self) -> str:
+        """One line for people."""
+        measured = f"{rounded(self.value)} (limit {rounded(self.limit)})"
+        return f"{self.severity.upper()} {self.code} at step {self.step}, {self.where}: {measured}. {self.advice}"
+
+
+def append_findings(path: Path, findings: list[Finding]) -> None:
+    """Add findings to a ``findings.jsonl``; creates the file even when there are none."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(finding.line() + "\n" for finding in findings)
+
+
+def read_findings(path: Path) -> list[Finding]:
+    """All findings of a ``findings.jsonl``, oldest first."""
+    return [Finding(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def rounded(value: float | str) -> str:
+    """A measured value or limit for people."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _to_json(value: float | str) -> float | str:
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else str(value)
+    return value
 
 
 @dataclass(frozen=True)
@@ -31,6 +81,7 @@ class Skipped:
 
     code: str
     reason: str
+    failed: bool = False  # it raised an exception
 
 
 Outcome = Finding | Passed | Skipped
@@ -48,42 +99,28 @@ class Level(IntEnum):
 class Rule(ABC, Generic[Subject]):
     """One thing that can be wrong, and how it is recognized. To add one: inherit, and write ``evaluate``."""
 
-    code: ClassVar[str]  # the finding's code, a section of docs/faults.md
-    level: ClassVar[Level]  # where the fault sits
-    implied_by: ClassVar[frozenset[str]] = frozenset()  # codes of faults that explain this one, whatever their level
-    harms_learning: ClassVar[bool] = True  # whether it shows in how a network learns, and may suppress higher levels
+    code: str  # the finding's code, a section of docs/faults.md
+    level: Level
+    implied_by: frozenset[str] = frozenset()  # codes of faults that explain this one, whatever their level
+    harms_learning: bool = True  # whether it shows in how a network learns, and may suppress higher levels
 
     @abstractmethod
-    def evaluate(self, subject: Subject) -> Outcome | list[Outcome] | None:
+    def evaluate(self, subject: Subject) -> Outcome | None:
         """What was found; None where all is well or there is not enough evidence yet."""
 
-    def _finding(self, severity: str, step: int, where: str, value: float | str, limit: float | str, advice: str):
-        advice = f"{advice} See {FAULTS_PAGE}#{self.code}."
-        return Finding(self.code, severity, step, where, value, limit, advice)
-
-    def passed(self, value: float | str, limit: float | str) -> Passed:
-        """All is well."""
-        return Passed(self.code, value, limit)
-
-    def skipped(self, reason: str) -> Skipped:
-        """Nothing could be measured."""
-        return Skipped(self.code, reason)
-
-
-def suppressed_by(rule: Rule, faults: Iterable[Rule]) -> str | None:
-    """The code of the first of ``faults`` that explains whatever ``rule`` would find; None: none does.
-
-    Data and wiring are always evaluated; rates and symptoms only while nothing at a lower level is wrong.
-    """
-    for fault in faults:
-        below = fault.harms_learning and fault.level < rule.level and rule.level >= Level.RATE
-        if below or fault.code in rule.implied_by:
-            return fault.code
-    return None
+    def finding(
+        self, is_fault: bool, step: int, where: str, value: float | str, limit: float | str, advice: str
+    ) -> Finding:
+        """A fault, or else a note."""
+        advice = f"{advice} See docs/faults.md#{self.code}."
+        return Finding(self.code, "fault" if is_fault else "note", step, where, value, limit, advice)
 
 
 class RuleEngine(Generic[Subject]):
     """Evaluates rules by level, causes first, and reports each finding once.
+
+    Data and wiring are always evaluated; rates and symptoms only while nothing at a lower level is wrong. Symptoms
+    follow from each other: a fault also suppresses those later in the list.
 
     Args:
         rules: Within a level, causes before what follows from them.
@@ -95,59 +132,45 @@ class RuleEngine(Generic[Subject]):
         self.notes: list[str] = []  # codes that were reported as notes, each of which may still become a fault
 
     def run(self, subject: Subject, before: Callable[[Rule[Subject]], None] = lambda rule: None) -> Iterator[Outcome]:
-        """Evaluate every rule once, and yield at least one outcome of each; ``before`` is called with each one that is
-        not suppressed. A UserError of a rule is raised; one that fails otherwise is skipped.
+        """Evaluate every rule that has not reported a fault yet, and yield its outcome; ``before`` is called with each
+        one that is not suppressed. A UserError is raised; a rule that fails otherwise is left out from then on.
         """
-        for rule in self.rules:
-            cause = suppressed_by(rule, self._found())
+        for rule in [rule for rule in self.rules if rule.code not in self.faults]:
+            cause = self._cause_of(rule)
             if cause is not None:
                 yield Skipped(rule.code, f"would follow from {cause}")
                 continue
             before(rule)
             try:
-                outcomes = _as_list(rule.evaluate(subject)) or [Skipped(rule.code, "nothing to check")]
+                outcome = rule.evaluate(subject) or Skipped(rule.code, "nothing to check")
             except UserError:
                 raise
             except Exception as error:  # a stranger's network may not bear it; the other rules still can
+                self.rules.remove(rule)
                 reason = " ".join(str(error).split())[:120]
-                outcomes = [Skipped(rule.code, f"could not be checked: {type(error).__name__}: {reason}")]
-            for outcome in outcomes:
-                self._record(outcome)
-                yield outcome
+                outcome = Skipped(rule.code, f"could not be checked: {type(error).__name__}: {reason}", failed=True)
+            if isinstance(outcome, Finding):
+                reported = self.faults if outcome.is_fault else self.notes
+                if outcome.code not in reported:
+                    reported.append(outcome.code)
+            yield outcome
 
     def evaluate(self, subject: Subject) -> list[Finding]:
-        """What is new since the last call, causes first. Of symptoms, which follow from each other, a fault also
-        suppresses those that come later in the list. No rule can end a run: one that fails is left out from then on.
-        """
-        new: list[Finding] = []
-        for rule in list(self.rules):
-            if rule.code in self.faults or suppressed_by(rule, self._found()) or self._follows_a_symptom(rule):
-                continue
-            try:
-                outcomes = _as_list(rule.evaluate(subject))
-            except Exception as error:
-                self.rules.remove(rule)
-                warnings.warn(f"The rule {rule.code} failed and is left out: {error!r}", stacklevel=2)
-                continue
-            for outcome in outcomes:
-                if isinstance(outcome, Finding) and (outcome.is_fault or outcome.code not in self.notes):
-                    self._record(outcome)
-                    new.append(outcome)
+        """What is new since the last call, causes first."""
+        new, notes = [], set(self.notes)
+        for outcome in self.run(subject):
+            if isinstance(outcome, Finding) and (outcome.is_fault or outcome.code not in notes):
+                new.append(outcome)
+            elif isinstance(outcome, Skipped) and outcome.failed:
+                warnings.warn(f"The rule {outcome.code} {outcome.reason}; it is left out.", stacklevel=2)
         return new
 
-    def _found(self) -> list[Rule[Subject]]:
-        return [rule for rule in self.rules if rule.code in self.faults]
-
-    def _follows_a_symptom(self, rule: Rule[Subject]) -> bool:
-        earlier = self.rules[: self.rules.index(rule)]
-        return rule.level == Level.SYMPTOM and any(r.level == Level.SYMPTOM and r.code in self.faults for r in earlier)
-
-    def _record(self, outcome: Outcome) -> None:
-        if isinstance(outcome, Finding):
-            (self.faults if outcome.is_fault else self.notes).append(outcome.code)
-
-
-def _as_list(outcome: Outcome | list[Outcome] | None) -> list[Outcome]:
-    if outcome is None:
-        return []
-    return outcome if isinstance(outcome, list) else [outcome]
+    def _cause_of(self, rule: Rule[Subject]) -> str | None:
+        """The code of the first reported fault that explains whatever the rule would find."""
+        place = self.rules.index(rule)
+        for number, fault in enumerate(self.rules):
+            below = fault.harms_learning and fault.level < rule.level and rule.level >= Level.RATE
+            earlier = fault.level == rule.level == Level.SYMPTOM and number < place
+            if fault.code in self.faults and (below or earlier or fault.code in rule.implied_by):
+                return fault.code
+        return None

@@ -1,15 +1,15 @@
-"""Whether a run gets anywhere: what decides if a symptom does harm. And what all rules on a run have in common."""
+"""Whether a run gets anywhere, which decides if a symptom does harm; and what all rules on a run have in common."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import NamedTuple
 
-from workbench.findings.engine import Level, Rule
-from workbench.findings.finding import Finding
-from workbench.findings.history import History
-from workbench.findings.series import Series
+from workbench.findings.engine import Finding, Level, Rule
+from workbench.findings.history import History, Series
 
 BETTER = 0.98  # share of the trivial outputs' error below which a network has learned something
 FALL = 0.02  # share of its level by which a loss has to fall, from one third of the run to the next
@@ -19,32 +19,33 @@ FAR_OFF = 30.0  # first error against the worse of the trivial outputs' from whi
 TOO_EARLY = 30  # steps before which nothing is called poor
 
 
-class TrainingRule(Rule[History]):
-    """A rule on a run while it trains. To add one: inherit, write ``find``, and list it in ``training_rules``."""
+class Found(NamedTuple):
+    """What a rule has found, as in a Finding."""
 
-    level = Level.SYMPTOM
-    limit: ClassVar[float] = 0.0
-    steps: ClassVar[int] = 0  # optimizer steps before which it is not evaluated
+    where: str
+    value: float | str
+    limit: float | str
+    advice: str
+    is_fault: bool = True  # training is being harmed; else it is a note
+    step: int | None = None  # None: the last one
+
+
+@dataclass
+class TrainingRule(Rule[History]):
+    """A rule on a run while it trains: a function of what was measured. To add one, write it, and list it in RULES."""
+
+    code: str
+    find: Callable[[History], Found | None]  # None where all is well or there is not enough evidence yet
+    level: Level = Level.SYMPTOM
+    steps: int = 0  # optimizer steps before which it is not evaluated
+    implied_by: frozenset[str] = frozenset()
 
     def evaluate(self, history: History) -> Finding | None:
-        return self.find(history) if history.step >= self.steps else None
-
-    def find(self, history: History) -> Finding | None:
-        """What was found; None where all is well or there is not enough evidence yet."""
-        raise NotImplementedError
-
-    def report(
-        self,
-        history: History,
-        where: str,
-        value: float | str,
-        advice: str,
-        harmed: bool = True,
-        limit: float | str | None = None,
-    ) -> Finding:
-        """A fault where training is harmed, else a note."""
-        limit = self.limit if limit is None else limit
-        return self._finding("fault" if harmed else "note", history.step, where, value, limit, advice)
+        found = self.find(history) if history.step >= self.steps else None
+        if found is None:
+            return None
+        step = history.step if found.step is None else found.step
+        return self.finding(found.is_fault, step, found.where, found.value, found.limit, found.advice)
 
 
 def progress_of(history: History) -> Progress:
@@ -62,32 +63,30 @@ class Progress:
     def __init__(self, history: History) -> None:
         self.history = history
         self.steps = history.step
-        self.loss = main_loss(history)  # the loss that says how well the task is done
+        self.loss = main_loss(history)
         self.start = history.start(self.loss)
         self.now = level(history[self.loss])
         self.finite = math.isfinite(history["loss"].last) or not len(history["loss"])
         # Whether nothing but a discriminator says how well the task is done.
         self.adversarial_only = history.model.adversarial and self.loss == "loss"
         self.fallen = -rise(self.start, self.now)  # the share of its first level; below 0 when it has risen
-
-    def trivial_errors(self) -> list[float]:
-        """Errors on the probe of the outputs that need no network, as far as they are known."""
-        values = [self.history[name].last for name in ("probe/nothing", "probe/mean")]
-        return [value for value in values if math.isfinite(value)]
+        self.error = history["probe/error"]
+        known = (history[name].last for name in ("probe/nothing", "probe/mean"))
+        self.trivial_errors = [value for value in known if math.isfinite(value)]
 
     @property
     def beats_trivial(self) -> bool | None:
         """Whether the network beats doing nothing and the mean target; None: unknown."""
-        error, trivial = self.history["probe/error"], self.trivial_errors()
-        return error.last < BETTER * min(trivial) if len(error) and trivial else None
+        known = len(self.error) and self.trivial_errors
+        return self.error.last < BETTER * min(self.trivial_errors) if known else None
 
     @property
     def first_error(self) -> float:
         """The error before the first step over that of the worse of the trivial outputs; NaN: unknown."""
-        error, trivial = self.history["probe/error"], self.trivial_errors()
-        if not len(error) or error.steps[0] > 1 or not trivial:
+        if not len(self.error) or self.error.steps[0] > 1 or not self.trivial_errors:
             return math.nan
-        return error.values[0] / max([*trivial, 1e-12]) if math.isfinite(error.values[0]) else math.inf
+        first = self.error.values[0]
+        return first / max(*self.trivial_errors, 1e-12) if math.isfinite(first) else math.inf
 
     @property
     def far_off(self) -> bool:
@@ -97,7 +96,7 @@ class Progress:
     @property
     def still_off(self) -> bool:
         """Whether they were far off before the first step, and have not come near since."""
-        now = self.history["probe/error"].last / max([*self.trivial_errors(), 1e-12])
+        now = self.error.last / max([*self.trivial_errors, 1e-12])
         return self.far_off and not (self.finite and now < FAR_OFF / 3)
 
     @property
@@ -113,8 +112,7 @@ class Progress:
         if len(series) < 6 or len(before) < 2 or len(after) < 2:
             return False
         fall = before.median() - after.median()
-        noise = 2 * math.hypot(before.error_of_median(), after.error_of_median())
-        return fall > max(FALL * abs(before.median()), noise)
+        return fall > max(FALL * abs(before.median()), noise_between(before, after))
 
     @cached_property
     def improving(self) -> bool:
@@ -156,9 +154,19 @@ def error_ratios(history: History) -> Series:
     return Series([step for step, _ in found], [value for _, value in found]).finite()
 
 
+def is_warming_up(rates: Series) -> bool:
+    """Whether a learning rate still climbs."""
+    return len(rates) > 10 and rates.values[-10] < rates.last == max(rates.values)
+
+
 def level(series: Series) -> float:
     """Where a noisy series is by now: the median of its last tenth, at least of 5 values, at most of 100."""
     return series.recent(min(max(len(series) // 10, 5), 100))
+
+
+def noise_between(one: Series, other: Series) -> float:
+    """By how much the medians of two series may differ by chance: two standard errors."""
+    return 2 * math.hypot(one.error_of_median(), other.error_of_median())
 
 
 def rise(before: float, after: float) -> float:

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from workbench.findings import ModelInfo, Parameter, Setting
 from workbench.model_parts import HELPER, discriminators_of
+from workbench.monitor import metric_directions
 
 PENALTY = re.compile(r"^train/(?!gradient)\w*(penalty|regulari[sz]ation|weight_decay|_reg$)")
 
@@ -24,10 +25,9 @@ def collect(trainer: Trainer, model: LightningModule) -> ModelInfo:
     arguments = inspect.signature(type(model).__init__).parameters
     info = ModelInfo(
         parameters=trainable_parameters(trainer, model),
-        higher_is_better=_directions(model),
+        higher_is_better=metric_directions(model),
         color=hasattr(model, "space"),
         arguments=frozenset(arguments),
-        batch_size=getattr(getattr(trainer.datamodule, "hparams", None), "batch_size", None),
         command_line=any(isinstance(callback, SaveConfigCallback) for callback in trainer.callbacks),
     )
     info.discriminators = frozenset(discriminators_of(model, info.networks()))
@@ -101,12 +101,3 @@ def _role(module: nn.Module, name: str, parameter: nn.Parameter) -> tuple[str, i
         taps = math.prod(max(k // stride, 1) for k, stride in zip(module.kernel_size, module.stride, strict=True))
         return "weight", parameter.shape[0] // module.groups * taps
     return "weight", parameter[0].numel()
-
-
-def _directions(model: LightningModule) -> dict[str, bool]:
-    """Of every metric that the model holds, by its own name, without the split in ``val_iou``."""
-    return {
-        re.sub("^(val|test)_", "", path.rpartition(".")[2]): module.higher_is_better
-        for path, module in model.named_modules()
-        if isinstance(getattr(module, "higher_is_better", None), bool)
-    }

@@ -56,8 +56,6 @@ class PairedInput(PairMaker):
     uses_target = "required"
 
     def __call__(self, image: Tensor, target: Tensor | None, index: Tensor, seed: Tensor, training: bool) -> Batch:
-        if target is None:
-            raise UserError("data.pairs PairedInput needs two folders: set --data.target_root FOLDER as well.")
         return Batch(image, target, image, index, seed)
 
 
@@ -83,7 +81,7 @@ def as_range(value: float | tuple[float, float], key: str, low: float, high: flo
 def draw(limits: tuple[float, float], image: Tensor, generator: Generator | None) -> Tensor:
     """A uniform random number for each image of a batch, (B, 1, 1, 1); generator None: the device's own."""
     low, high = limits
-    shape = (len(image), 1, 1, 1)
     if low == high:
-        return torch.full(shape, low, device=image.device, dtype=image.dtype)
-    return torch.rand(shape, generator=generator, device=image.device, dtype=image.dtype) * (high - low) + low
+        return image.new_full((len(image), 1, 1, 1), low)
+    chance = torch.rand((len(image), 1, 1, 1), generator=generator, device=image.device, dtype=image.dtype)
+    return chance * (high - low) + low

@@ -6,18 +6,17 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from project.color import LUMA, gray, lightness_to_gray, rgb_to_lab
+from project.color import gray, lab_to_rgb, rgb_to_lab
 from project.data.batch import Batch
 from project.data.pairs.base import PairMaker, per_image
-from project.data.pairs.hints import Hints, NoHints
+from project.data.pairs.hints import Hints
 from project.data.pairs.lines import XDoG
 from project.data.statistics import Statistics
 from workbench.errors import UserError
 
-# Of a hint plane of which some 2 % is filled: ten squares of 6 pixels on 128 x 128. Left at 1, a network is slower
-# to look at hints at all. The mean stays 0, so that no hint is no signal.
-HINT_STD = 0.15
+HINT_STD = 0.15  # of a hint plane of which some 2 % is filled; left at 1, a network is slower to look at hints at all
 
 
 class Coloring(PairMaker):
@@ -29,7 +28,7 @@ class Coloring(PairMaker):
     """
 
     def __init__(self, hints: Hints | None = None) -> None:
-        self.hints = NoHints() if hints is None else hints
+        self.hints = Hints() if hints is None else hints
 
     def condition(self, image: Tensor, target: Tensor | None, seed: Tensor, training: bool) -> Tensor:
         """What remains of a pair without its colors: the arguments of `__call__` -> (B, 1, H, W) in [0, 1]."""
@@ -65,16 +64,14 @@ class Coloring(PairMaker):
     def normalization(self, mean: list[float], std: list[float]) -> tuple[list[float], list[float]]:
         """The condition's are those of a gray image, to which lightness and lines are close enough."""
         planes = self.hints.channels
-        return [_luma(mean), *[0.0] * planes], [_luma(std), *[HINT_STD] * planes]
+        gray_mean, gray_std = (gray(torch.tensor(values).view(1, -1, 1, 1)).item() for values in (mean, std))
+        return [gray_mean, *[0.0] * planes], [gray_std, *[HINT_STD] * planes]  # no hint is no signal
 
     def check(self, statistics: Statistics, target_statistics: Statistics) -> None:
         name, mean, std = type(self).__name__, target_statistics.mean, target_statistics.std
         if len(mean) != 3:
-            raise UserError(
-                f"data.pairs {name} learns colors, and data.channels is {len(mean)}: set --data.channels 3."
-            )
-        # Of three equal channels all counts are equal, so all results, to the last bit.
-        if bool((mean == mean[0]).all()) and bool((std == std[0]).all()):
+            raise UserError(f"data.pairs {name} learns colors: set --data.channels 3.")
+        if len(mean.unique()) == len(std.unique()) == 1:  # three equal channels give equal results, to the last bit
             raise UserError(
                 f"All training images are gray (red, green and blue are the same), so data.pairs {name} finds no\n"
                 "color to learn. Point --data.root at images in color; of a folder pair, --data.target_root."
@@ -90,7 +87,8 @@ class GrayToColor(Coloring):
         return rgb_to_lab(image.expand(-1, 3, -1, -1))[:, :1] / 100
 
     def baseline(self, condition: Tensor) -> Tensor:
-        return lightness_to_gray(condition * 100).expand(-1, 3, -1, -1)
+        rgb = lab_to_rgb(F.pad(condition * 100, (0, 0, 0, 0, 0, 2)))  # a and b are 0
+        return rgb[:, 1:2].expand(-1, 3, -1, -1)  # equal to the last bit
 
 
 class LinesToColor(Coloring):
@@ -109,7 +107,7 @@ class LinesToColor(Coloring):
 
     def condition(self, image: Tensor, target: Tensor | None, seed: Tensor, training: bool) -> Tensor:
         if target is not None:
-            return gray(image)
+            return self.condition_of(image)
         if training:
             return self.lines(image, None)
         drawn = [self.lines(single, generator) for single, generator in per_image(image, seed)]
@@ -117,7 +115,3 @@ class LinesToColor(Coloring):
 
     def condition_of(self, image: Tensor) -> Tensor:
         return gray(image)
-
-
-def _luma(values: list[float]) -> float:
-    return values[0] if len(values) == 1 else sum(weight * value for weight, value in zip(LUMA, values, strict=True))

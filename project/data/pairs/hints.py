@@ -6,7 +6,7 @@ All on whole batches, on the device: nothing loops over images or squares, and n
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -63,61 +63,41 @@ class Hints:
         return condition.expand(-1, 3, -1, -1)
 
 
-class NoHints(Hints):
-    """No hints and no planes for them."""
-
-    slots = 0
-
-
 class HintSampling(Hints):
     """How many hints an image gets, from where and how exact: shared by spatial hints and palettes.
 
     Sources: Zhang et al. 2017, "Real-Time User-Guided Image Colorization with Learned Deep Priors", 3.1; PaintsChainer
-    (noise, few levels); AlacGAN (half of a batch without hints).
+    (noise); AlacGAN (half of a batch without hints).
 
     Args:
         none: share of the training images without any hint (0 to 1), so that the network learns to do without.
         all: share of the training images with every pixel's color given, or every slot filled (0 to 1).
         count_p: the others get 1, 2, 3, ... hints, geometrically distributed: 1 / count_p on average.
-        most: never more than so many in training.
-        patch: side in pixels of the squares whose mean colors are taken in training, or [low, high].
         position: where they lie: uniform (anywhere) or gaussian (more often in the middle).
-        noise: standard deviation of what is added to training's colors, on the scale of 0 to 1.
-        levels: round each channel of training's colors to so many values; 0: off.
-        drop: share of the training images that lose hints, and the share of their hints that they lose.
         eval_count: exact hints of each image in validation and test.
         eval_patch: side of the squares in validation, in test and of hints given by hand, in pixels.
     """
+
+    most = 100  # hints of an image in training
+    patch = (1, 9)  # least and largest side, in pixels, of the squares whose mean colors are taken in training
+    noise = 0.02  # standard deviation of what is added to training's colors
+    drop = (0.1, 0.8)  # share of the training images that lose hints, and the share of their hints that they lose
 
     def __init__(
         self,
         none: float = 0.3,
         all: float = 0.01,
         count_p: float = 0.125,
-        most: int = 100,
-        patch: int | tuple[int, int] = (1, 9),
         position: Position = "uniform",
-        noise: float = 0.02,
-        levels: int = 0,
-        drop: tuple[float, float] = (0.1, 0.8),
         eval_count: int = 10,
         eval_patch: int = 6,
     ) -> None:
-        self.none, self.all, self.count_p, self.most = none, all, count_p, most
-        self.patch = tuple(patch) if isinstance(patch, tuple | list) else (patch, patch)
-        self.position, self.noise, self.levels, self.drop = position, noise, levels, tuple(drop)
+        self.none, self.all, self.count_p, self.position = none, all, count_p, position
         self.eval_count, self.eval_patch = eval_count, eval_patch
-        low, high = self.patch[0], self.patch[-1]
         rules = {
             "none": (0 <= none <= 1, "between 0 and 1"),
-            "all": (all >= 0 and none + all <= 1, "0 or more, and at most 1 together with data.pairs.hints.none"),
+            "all": (0 <= all <= 1 - none, "0 or more, and at most 1 together with data.pairs.hints.none"),
             "count_p": (0 < count_p <= 1, "above 0 and at most 1 (1 / count_p is the average number of hints)"),
-            "most": (most >= 1, "at least 1"),
-            "patch": (len(self.patch) == 2 and 1 <= low <= high <= MAX_SIDE, f"a side or [low, high], 1 to {MAX_SIDE}"),
-            "position": (position in get_args(Position), f"one of {', '.join(get_args(Position))}"),
-            "noise": (0 <= noise <= 1, "between 0 and 1"),
-            "levels": (levels == 0 or levels > 1, "0 (off) or at least 2"),
-            "drop": (len(drop) == 2 and 0 <= min(drop) <= max(drop) <= 1, "two shares between 0 and 1: images, hints"),
             "eval_count": (eval_count >= 0, "0 or more"),
             "eval_patch": (1 <= eval_patch <= MAX_SIDE, f"from 1 to {MAX_SIDE} pixels"),
         }
@@ -135,88 +115,58 @@ class HintSampling(Hints):
         count = 1 + (torch.log1p(-torch.rand(batch, device=device)) / base).floor()
         count = count.masked_fill(lot >= 1 - self.none, 0).masked_fill(everything, self.most)
         present = torch.arange(self.most, device=device) < count[:, None]
-        images, hints = self.drop
-        if images and hints:
-            loses = (torch.rand(batch, device=device) < images) & ~everything
-            lost = torch.rand(batch, self.most, device=device) < hints
-            present = present & ~(loses[:, None] & lost)
+        loses = (torch.rand(batch, device=device) < self.drop[0]) & ~everything
+        lost = torch.rand(batch, self.most, device=device) < self.drop[1]
+        present = present & ~(loses[:, None] & lost)
         low, high = self.patch
         side = torch.randint(low, high + 1, (batch, self.most), device=device)
         chance = torch.rand(batch, self.most, 2, device=device)
         patches = place(chance, side, present, high, image.shape[2:], self.position)
         colors = mean_colors(image, patches)
-        if self.noise:
-            colors = colors + torch.randn_like(colors) * self.noise
-        colors = colors.clamp(0, 1)
-        if self.levels:
-            colors = (colors * (self.levels - 1)).round() / (self.levels - 1)
-        return patches, colors, everything
+        colors = colors + torch.randn_like(colors) * self.noise
+        return patches, colors.clamp(0, 1), everything
 
-    def exact_colors(self, image: Tensor, seed: Tensor, count: int) -> tuple[Patches, Tensor]:
-        """So many squares in each image and their exact colors (B, count, 3), from the seeds alone."""
+    def deterministic(self, image: Tensor, seed: Tensor, count: int) -> Tensor:
+        count = count if self.slots is None else min(count, self.slots)
         chance = torch.stack([_chances(number, count) for number in seed.tolist()]).to(image.device)
         side = torch.full((len(image), count), self.eval_patch, device=image.device)
         patches = place(chance, side, torch.ones_like(side).bool(), self.eval_patch, image.shape[2:], self.position)
-        return patches, mean_colors(image, patches)
+        return self.planes(mean_colors(image, patches), patches, image.shape[2:])
+
+    def planes(self, colors: Tensor, patches: Patches, size: tuple[int, int]) -> Tensor:
+        """The hints of colors (B, N, 3) at these squares, for images of (height, width): (B, channels, H, W)."""
+        raise NotImplementedError
 
 
 class SpatialHints(HintSampling):
-    """Small squares of mean color at their places: 3 planes of color and 1 of mask.
-
-    Args:
-        misalign: in training a hint lands up to so many pixels away from where its color was taken.
-    """
+    """Small squares of mean color at their places: 3 planes of color and 1 of mask."""
 
     channels = 4
 
-    def __init__(self, misalign: int = 0, **sampling) -> None:
-        super().__init__(**sampling)
-        if misalign < 0:
-            raise UserError(f"data.pairs.hints.misalign is {misalign}: it must be 0 or more, in pixels.")
-        self.misalign = misalign
-
     def sample(self, image: Tensor) -> Tensor:
-        size = image.shape[2:]
         patches, colors, everything = self.sample_colors(image)
-        if self.misalign:
-            shape = (2, *patches.side.shape)
-            away = torch.randint(-self.misalign, self.misalign + 1, shape, device=image.device)
-            patches = moved(patches, away[0], away[1], size)
-        planes = render(colors, patches, size)
-        if self.all:
-            share = everything[:, None, None, None].to(planes.dtype)
-            planes[:, :3].lerp_(image, share)  # 0 or 1, so one or the other to the last bit
-            planes[:, 3:].lerp_(torch.ones_like(share), share)
-        return planes
+        planes = self.planes(colors, patches, image.shape[2:])
+        return torch.where(everything[:, None, None, None], F.pad(image, (0, 0, 0, 0, 0, 1), value=1.0), planes)
 
-    def deterministic(self, image: Tensor, seed: Tensor, count: int) -> Tensor:
-        patches, colors = self.exact_colors(image, seed, count)
-        return render(colors, patches, image.shape[2:])
+    def planes(self, colors: Tensor, patches: Patches, size: tuple[int, int]) -> Tensor:
+        return render(colors, patches, size)
 
     def from_points(self, height: int, width: int, points: list[Point]) -> Tensor:
-        for number, point in enumerate(points, 1):
-            if not (0 <= point.x < width and 0 <= point.y < height):
+        for number, (x, y, _) in enumerate(points, 1):
+            if not (0 <= x < width and 0 <= y < height):
                 raise UserError(
-                    f"Hint {number} lies at x {point.x:g}, y {point.y:g}: outside the image of "
-                    f"{width} x {height} pixels, whose x runs from 0 to {width - 1} and y from 0 to {height - 1}."
+                    f"Hint {number} lies at x {x:g}, y {y:g}: outside the image of {width} x {height} pixels."
                 )
-        colors = _colors_of(points)
         side = torch.full((1, len(points)), min(self.eval_patch, height, width))
         center = torch.tensor([[point.y, point.x] for point in points]).view(1, len(points), 2).floor().long()
-        corner = center - side[..., None] // 2
-        patches = Patches(corner[..., 0], corner[..., 1], side, torch.ones_like(side).bool(), self.eval_patch)
-        return render(colors, moved(patches, 0, 0, (height, width)), (height, width))
+        free = torch.tensor([height, width]) - side[..., None]
+        top, left = (center - side[..., None] // 2).clamp(min=0).minimum(free).unbind(-1)
+        patches = Patches(top, left, side, torch.ones_like(side).bool(), self.eval_patch)
+        return self.planes(_colors_of(points), patches, (height, width))
 
     def preview(self, planes: Tensor, condition: Tensor) -> Tensor:
-        """The hints over the pale condition: a little larger than they are and with a rim, so that they stand out."""
-        colors, mask = planes[:, :3], planes[:, 3:]
-        grow = max(1, max(planes.shape[2:]) // 64)
-        larger, rim = (F.max_pool2d(mask, 2 * by + 1, stride=1, padding=by) for by in (grow, grow + 1))
-        # Where a hint has grown it has the mean color of what it has grown from.
-        near = [F.avg_pool2d(plane, 2 * grow + 1, stride=1, padding=grow) for plane in (colors * mask, mask)]
-        grown = torch.where(mask > 0, colors, near[0] / near[1].clamp_min(1e-6))
-        pale = (0.5 + 0.5 * condition).expand(-1, 3, -1, -1)
-        return torch.where(larger > 0, grown, pale * (1 - rim)).clamp(0, 1)
+        """The hints over the pale condition."""
+        return torch.where(planes[:, 3:] > 0, planes[:, :3], 0.5 + 0.5 * condition)
 
 
 class PaletteHints(HintSampling):
@@ -229,17 +179,13 @@ class PaletteHints(HintSampling):
     def __init__(self, colors: int = 8, count_p: float = 0.25, eval_count: int = 5, **sampling) -> None:
         if colors < 1:
             raise UserError(f"data.pairs.hints.colors is {colors}: it must be at least 1.")
-        super().__init__(most=colors, count_p=count_p, eval_count=eval_count, **sampling)
-        self.slots = colors
+        super().__init__(count_p=count_p, eval_count=eval_count, **sampling)
+        self.slots = self.most = colors
         self.channels = 4 * colors
 
     def sample(self, image: Tensor) -> Tensor:
         patches, colors, _ = self.sample_colors(image)
-        return self._planes(colors, patches.present, *image.shape[2:])
-
-    def deterministic(self, image: Tensor, seed: Tensor, count: int) -> Tensor:
-        patches, colors = self.exact_colors(image, seed, min(count, self.slots))
-        return self._planes(colors, patches.present, *image.shape[2:])
+        return self.planes(colors, patches, image.shape[2:])
 
     def from_points(self, height: int, width: int, points: list[Point]) -> Tensor:
         if len(points) > self.slots:
@@ -247,8 +193,11 @@ class PaletteHints(HintSampling):
                 f"The palette has {len(points)} colors, and this model takes at most {self.slots} "
                 "(data.pairs.hints.colors of its training)."
             )
-        colors = _colors_of(points)
-        return self._planes(colors, torch.ones_like(colors[..., 0]).bool(), height, width)
+        present = torch.ones(1, len(points), dtype=torch.bool)
+        return self._slots(_colors_of(points), present, (height, width))
+
+    def planes(self, colors: Tensor, patches: Patches, size: tuple[int, int]) -> Tensor:
+        return self._slots(colors, patches.present, size)
 
     def preview(self, planes: Tensor, condition: Tensor) -> Tensor:
         """The colors as a strip along the lower edge of the condition, a sixth of its height."""
@@ -257,16 +206,15 @@ class PaletteHints(HintSampling):
         column = planes[..., 0, 0].unflatten(1, (self.slots, 4))[:, slot].transpose(1, 2)  # (B, 4, W)
         strip = torch.arange(height, device=planes.device) >= height - max(1, height // 6)
         shown = strip[:, None] & (column[:, 3:, None] > 0)
-        return torch.where(shown, column[:, :3, None], condition.expand(-1, 3, -1, -1)).clamp(0, 1)
+        return torch.where(shown, column[:, :3, None], condition).clamp(0, 1)
 
-    def _planes(self, colors: Tensor, present: Tensor, height: int, width: int) -> Tensor:
-        """(B, N, 3) colors and which of them are present, (B, N) -> (B, channels, H, W)."""
+    def _slots(self, colors: Tensor, present: Tensor, size: tuple[int, int]) -> Tensor:
         light = gray(colors.transpose(1, 2)[..., None])[:, 0, :, 0].masked_fill(~present, 2.0)  # absent: after white
         order = light.argsort(dim=1, stable=True)
-        table = torch.cat([colors, torch.ones_like(colors[..., :1])], dim=2) * present[..., None]
+        table = F.pad(colors, (0, 1), value=1.0) * present[..., None]
         table = table.gather(1, order[..., None].expand(-1, -1, 4))
         table = F.pad(table, (0, 0, 0, self.slots - table.shape[1]))
-        return table.flatten(1)[..., None, None].expand(-1, -1, height, width)
+        return table.flatten(1)[..., None, None].expand(-1, -1, *size)
 
 
 class Patches(NamedTuple):
@@ -289,16 +237,11 @@ def place(
     side = side.clamp(max=min(size))
     if position == "gaussian":
         chance = 0.5 + 0.25 * 2**0.5 * torch.erfinv(2 * chance - 1)
-    top, left = ((chance[..., axis] * (size[axis] - side + 1)).floor() for axis in (0, 1))
-    return moved(Patches(top, left, side, present, min(max_side, *size)), 0, 0, size)
-
-
-def moved(patches: Patches, down: Tensor | int, right: Tensor | int, size: tuple[int, int]) -> Patches:
-    """The squares so many pixels away, as far as images of (height, width) allow."""
-    free = [length - patches.side for length in size]
-    top = (patches.top + down).clamp(min=0).minimum(free[0])
-    left = (patches.left + right).clamp(min=0).minimum(free[1])
-    return patches._replace(top=top.long(), left=left.long())
+    corner = []
+    for axis in range(2):
+        free = size[axis] - side
+        corner.append((chance[..., axis] * (free + 1)).floor().clamp(min=0).minimum(free).long())
+    return Patches(*corner, side, present, min(max_side, *size))
 
 
 def mean_colors(image: Tensor, patches: Patches) -> Tensor:

@@ -32,7 +32,7 @@ class Noise(PairMaker):
             degraded, extras = zip(*parts, strict=True)
             degraded = torch.cat(degraded).to(image.device)
             extra = None if extras[0] is None else torch.cat(extras).to(image.device)
-        return Batch(_stack(degraded, extra), image, degraded, index, seed)
+        return _batch(image, degraded, extra, index, seed)
 
 
 class GaussianNoise(Noise):
@@ -76,8 +76,8 @@ class GaussianNoise(Noise):
             noise = np.random.RandomState(0).normal(0, low / 255, clean.shape)
             noisy.append(torch.from_numpy((clean + noise).transpose(2, 0, 1)))
         degraded = torch.stack(noisy).float().to(image.device)
-        sigma = torch.full((len(image), 1, 1, 1), low / 255, device=image.device)
-        return Batch(_stack(degraded, self._map(sigma, image)), image, degraded, index)
+        sigma = image.new_full((len(image), 1, 1, 1), low / 255)
+        return _batch(image, degraded, self._map(sigma, image), index)
 
     def _map(self, sigma: Tensor, image: Tensor) -> Tensor | None:
         return sigma.expand(-1, 1, *image.shape[2:]) if self.noise_map else None
@@ -130,5 +130,6 @@ def resolve_pairs(pairs: PairMaker | None, targets: str | None) -> PairMaker:
     return pairs
 
 
-def _stack(degraded: Tensor, extra: Tensor | None) -> Tensor:
-    return degraded if extra is None else torch.cat([degraded, extra], dim=1)
+def _batch(image: Tensor, degraded: Tensor, extra: Tensor | None, index: Tensor, seed: Tensor | None = None) -> Batch:
+    given = degraded if extra is None else torch.cat([degraded, extra], dim=1)
+    return Batch(given, image, degraded, index, seed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,7 +43,6 @@ def make_trainer(tmp_path: Path) -> Callable[..., SimpleNamespace]:
             "loggers": [],
             "sanity_checking": False,
             "datamodule": None if pairs is None else SimpleNamespace(pairs=pairs),
-            "precision_plugin": SimpleNamespace(test_step_context=nullcontext),
         }
         return SimpleNamespace(**{**plain, **more})
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,17 +14,14 @@ from project.callbacks.grid import (
     draw_histogram,
     grid,
     has_images,
-    hint_pairs,
     middle,
     new_figure,
     run_model,
-    sample_path,
     to_image,
     zoom_for,
 )
-from project.callbacks.hints import Hints
 from project.data.batch import Batch
-from project.data.pairs import GaussianNoise, GrayToColor, NoHints, PaletteHints, SpatialHints
+from project.networks import Normalize
 
 
 def rand(*shape: int) -> torch.Tensor:
@@ -73,38 +69,6 @@ def test_what_can_be_shown_are_batches_of_images_and_outputs_that_are_images(mak
     assert run_model(LightningModule(), image) is None
 
 
-def test_hints_are_found_where_there_are_any():
-    for hints, found in ((SpatialHints(), True), (PaletteHints(), True), (NoHints(), False)):
-        pairs = GrayToColor(hints=hints)
-        assert hint_pairs(SimpleNamespace(pairs=pairs)) is (pairs if found else None)
-        assert Hints().applies(SimpleNamespace(pairs=pairs)) == found
-    for other in (SimpleNamespace(pairs=GaussianNoise()), SimpleNamespace(), None):
-        assert not Hints().applies(other)
-
-
-def test_every_process_asks_for_the_folder_and_only_the_first_has_a_path(tmp_path):
-    class Trainer:
-        """Its folder is something that all processes have to ask for together."""
-
-        asked = 0
-
-        def __init__(self, rank: int, folder: Path | None) -> None:
-            self.is_global_zero, self.folder = rank == 0, folder
-
-        @property
-        def log_dir(self) -> str | None:
-            Trainer.asked += 1
-            return None if self.folder is None else str(self.folder)
-
-    run = tmp_path / "runs" / "one"
-    assert sample_path(Trainer(1, run), "a.png") is None
-    assert not run.exists()
-    assert sample_path(Trainer(0, run), "a.png") == run / "samples" / "a.png"
-    assert (run / "samples").is_dir()
-    assert sample_path(Trainer(0, None), "a.png") is None  # a trial run keeps nothing
-    assert Trainer.asked == 3
-
-
 @pytest.fixture
 def panels(monkeypatch) -> list:
     """The panels of the histograms that are drawn."""
@@ -120,40 +84,21 @@ def panels(monkeypatch) -> list:
     return found
 
 
-def texts(panel) -> list[str]:
-    return [text.get_text() for text in panel.get_legend().get_texts()]
-
-
 @pytest.mark.parametrize(
-    ("channels", "listed"),
-    [
-        (1, ["gray"]),
-        (2, ["gray", "channel 1"]),
-        (4, ["red", "green", "blue", "channel 3"]),
-        (33, [f"channel {n}" for n in range(8)]),
-    ],
+    ("channels", "shown", "listed"),
+    [(1, 1, ["gray"]), (5, 1, ["gray"]), (4, 4, ["red", "green", "blue"]), (33, 33, ["red", "green", "blue"])],
 )
-def test_every_channel_has_a_curve_and_the_legend_stays_short(tmp_path, panels, channels, listed):
-    values = rand(2, channels, 9, 7)
-    draw_histogram({"pixels": values}, 0, tmp_path / "a.png", bins=20)
-    assert Image.open(tmp_path / "a.png").size[0] > 300
-    [panel] = panels
-    assert [text.partition(":")[0] for text in texts(panel)] == listed
-    assert len(panel.patches) == channels
+def test_every_channel_but_hints_has_a_curve_and_the_legend_stays_short(tmp_path, panels, channels, shown, listed):
+    values, path = rand(2, channels, 9, 7), tmp_path / "a.png"
+    draw_histogram(values, Normalize(channels, [0.5] * channels, [0.5] * channels), shown, path)
+    assert Image.open(path).size[0] > 300
+    assert [len(panel.patches) for panel in panels] == [shown, shown]
     first = values[:, 0].numpy()
-    assert texts(panel)[0].endswith(f": mean {first.mean():.2f}, std {first.std(ddof=1):.2f}")
-
-
-@pytest.mark.parametrize("channels", [4, 12])
-def test_hints_are_counted_where_there_are_any(tmp_path, panels, channels):
-    planes = torch.zeros(4, channels, 9, 7)
-    planes[1, channels - 4 :, 2:5, 1:4] = torch.tensor([0.8, 0.6, 0.2, 1.0]).view(4, 1, 1)  # the last slot
-    values = torch.cat([torch.full((4, 1, 9, 7), 0.25), planes], dim=1)
-    draw_histogram({"pixels": values, "normalized": values * 2 - 1}, channels, tmp_path / "a.png")
-    pixels, normalized = map(texts, panels)
-    means = (("gray", 0.25), ("hints' red", 0.8), ("hints' green", 0.6), ("hints' blue", 0.2))
-    assert pixels == [f"{name}: mean {mean:.2f}, std 0.00" for name, mean in means]
-    assert normalized[1] == "hints' red: mean 0.60, std 0.00"
+    for panel, values in zip(panels, (first, 2 * first - 1), strict=True):
+        texts = [text.get_text() for text in panel.get_legend().get_texts()]
+        assert [text.partition(":")[0] for text in texts] == listed
+        assert texts[0].endswith(f": mean {values.mean():.2f}, std {values.std(ddof=1):.2f}")
     panels.clear()
-    draw_histogram({"pixels": torch.cat([values[:, :1], 0 * planes], dim=1)}, channels, tmp_path / "a.png")
-    assert texts(panels[0]) == ["gray: mean 0.25, std 0.00"]
+    draw_histogram(rand(2, 3, 9, 7), Normalize(channels, [0.5] * channels, [0.5] * channels), 3, path)
+    draw_histogram(rand(2, 3, 9, 7), None, 3, path)
+    assert len(panels) == 2  # a normalization of other channels is left out

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from project.callbacks import samples as samples_file
 from project.callbacks.grid import to_image
-from project.callbacks.samples import Samples
+from project.callbacks.samples import Samples, sample_path
 from project.data.batch import Batch
 from project.data.pairs import GaussianNoise, GrayToColor, PaletteHints, SpatialHints
 from project.networks import Normalize
@@ -46,13 +47,9 @@ def _validate(samples: Samples, trainer, model, *batches) -> None:
 
 
 def _headings(monkeypatch) -> list[tuple[list[str], list[list[str]]]]:
-    """What the grids are told to write."""
+    """Headings and captions of the grids that are drawn."""
     seen, real = [], samples_file.grid
-    monkeypatch.setattr(
-        samples_file,
-        "grid",
-        lambda images, headings, captions: seen.append((headings, captions)) or real(images, headings, captions),
-    )
+    monkeypatch.setattr(samples_file, "grid", lambda images, *words: seen.append(words) or real(images, *words))
     return seen
 
 
@@ -80,7 +77,7 @@ def test_true_pixels_of_input_output_target_and_error(make_trainer, make_model, 
         10 * np.log10(1 / np.mean((p.numpy() - windows[1].numpy()) ** 2))
         for p in (windows[0], torch.full_like(windows[1], 0.25))
     ]
-    assert captions[0] == [f"{decibels[0]:.2f} dB", f"{decibels[1]:.2f} dB", "", ""]
+    assert captions[0] == [f"{decibels[0]:.2f} dB", f"{decibels[1]:.2f} dB"]
 
 
 def test_colorization_shows_condition_hints_output_and_target(make_trainer, make_model, tmp_path, monkeypatch):
@@ -94,7 +91,7 @@ def test_colorization_shows_condition_hints_output_and_target(make_trainer, make
         assert _contains(pixels, np.asarray(to_image(image[0])))
     [(headings, captions)] = seen
     assert headings == ["condition", "hints", "output", "target"]
-    assert [bool(text) for text in captions[0]] == [True, False, True, False]
+    assert [bool(text) for text in captions[0]] == [True, False, True]
     pairs, batch = _colored(None, 32, 24)
     _validate(Samples(count=1), make_trainer(pairs), make_model(lambda x: x.expand(-1, 3, -1, -1)), batch)
     assert seen[1][0] == ["condition", "output", "target"], "without hints"
@@ -113,13 +110,9 @@ def test_a_palette_is_shown_whole_on_the_crop(make_trainer, make_model, tmp_path
 
 
 def test_samples_are_the_same_images_every_time_and_can_be_switched_off(make_trainer, make_model, tmp_path):
-    model = make_model(lambda x: x)
-    samples = Samples(count=3, every_n_validations=2)
-    for step in range(4):
+    model, samples = make_model(lambda x: x), Samples(count=3)
+    for step in (0, 2):
         _validate(samples, make_trainer(global_step=step), model, _batch(), _batch(), _batch())
-        resumed = Samples(count=3, every_n_validations=2)
-        resumed.load_state_dict(samples.state_dict())
-        samples = resumed
     assert [len(x) for x in model.seen] == [2, 1, 2, 1]
     assert torch.equal(model.seen[0], model.seen[2])
     names = sorted(path.name for path in (tmp_path / "samples").iterdir())
@@ -146,32 +139,27 @@ def test_batches_of_ones_own_are_shown_too(make_trainer, make_model, tmp_path):
 
 def test_what_is_not_about_images_is_left_alone(make_trainer, make_model, tmp_path):
     _validate(Samples(), make_trainer(), LightningModule(), _batch())
-    _validate(Samples(), make_trainer(), make_model(lambda x: x.mean((2, 3))), _batch())
     _validate(Samples(), make_trainer(), make_model(lambda x: x), {"text": "no image"})
     assert not (tmp_path / "samples" / "latest.png").exists()
 
 
 @pytest.mark.parametrize("name", ["network", "generator"])
 def test_the_histogram_is_that_of_what_the_network_gets(make_trainer, monkeypatch, name):
-    seen = {}
-    monkeypatch.setattr(samples_file, "draw_histogram", lambda views, hints, path: seen.update(views))
+    seen = []
+    monkeypatch.setattr(samples_file, "draw_histogram", lambda *given: seen.append(given))
     monkeypatch.setattr(samples_file, "log_image", lambda *_: None)
-    mean, std = [0.5, 0.4, 0.3], [0.25, 0.2, 0.1]
     model, network = LightningModule(), torch.nn.Module()
-    network.normalize_input = Normalize(3, mean, std)
+    network.normalize_input = Normalize(5, [0.5] * 5, [0.25] * 5)
     setattr(model, name, network)
-    batch = _batch()
-    Samples().on_train_batch_start(make_trainer(), model, batch, 0)
-    expected = (batch.input.numpy() - np.reshape(mean, (1, 3, 1, 1))) / np.reshape(std, (1, 3, 1, 1))
-    assert torch.equal(seen["pixels"], batch.input)
-    np.testing.assert_allclose(seen["normalized"].numpy(), expected, rtol=1e-5, atol=1e-5)
+    pairs, batch = _colored(SpatialHints(), 9, 9)
+    Samples().on_train_batch_start(make_trainer(pairs), model, batch, 0)
+    [(values, normalize, channels, _)] = seen
+    assert values is batch.input and normalize is network.normalize_input and channels == 1  # without the hints
 
 
 def test_the_histogram_is_drawn_once(make_trainer, tmp_path):
     path, batch, model = tmp_path / "samples" / "input_histogram.png", _batch(), LightningModule()
-    Samples().on_train_batch_start(
-        make_trainer(GrayToColor(SpatialHints())), model, _colored(SpatialHints(), 9, 9)[1], 0
-    )
+    Samples().on_train_batch_start(make_trainer(), model, batch, 0)
     path.unlink()
     Samples().on_train_batch_start(make_trainer(global_step=5), model, batch, 5)
     Samples().on_train_batch_start(make_trainer(), model, batch, 1)  # accumulating gradients
@@ -179,3 +167,26 @@ def test_the_histogram_is_drawn_once(make_trainer, tmp_path):
     Samples().on_train_batch_start(make_trainer(is_global_zero=False), model, batch, 0)
     Samples().on_train_batch_start(make_trainer(), model, "no image", 0)
     assert not path.exists()
+
+
+def test_every_process_asks_for_the_folder_and_only_the_first_has_a_path(tmp_path):
+    class Trainer:
+        """Its folder is something that all processes have to ask for together."""
+
+        asked = 0
+
+        def __init__(self, rank: int, folder: Path | None) -> None:
+            self.is_global_zero, self.folder = rank == 0, folder
+
+        @property
+        def log_dir(self) -> str | None:
+            Trainer.asked += 1
+            return None if self.folder is None else str(self.folder)
+
+    run = tmp_path / "runs" / "one"
+    assert sample_path(Trainer(1, run), "a.png") is None
+    assert not run.exists()
+    assert sample_path(Trainer(0, run), "a.png") == run / "samples" / "a.png"
+    assert (run / "samples").is_dir()
+    assert sample_path(Trainer(0, None), "a.png") is None  # a trial run keeps nothing
+    assert Trainer.asked == 3

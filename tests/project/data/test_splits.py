@@ -30,18 +30,14 @@ def counts(splits):
     return [len(splits[part]) for part in PARTS]
 
 
-@pytest.mark.parametrize("totals", [range(3, 100), range(100, 201)])
-def test_exact_to_one_image_and_complete(totals):
-    for total in totals:
+def test_exact_to_one_image_and_complete():
+    for total in range(3, 201):
         splits = split_images(records(total))
         assert sum(counts(splits)) == len(place_of(splits)) == total
         assert min(counts(splits)) >= 1
         if total > 3:  # of three images, each split needs one
             for count, fraction in zip(counts(splits), (0.7, 0.2, 0.1), strict=True):
                 assert abs(count - fraction * total) < 1 + 1e-9
-
-
-def test_a_share_of_zero_stays_empty():
     assert counts(split_images(records(10), fractions=(0.8, 0.2, 0))) == [8, 2, 0]
 
 
@@ -72,16 +68,9 @@ def test_copies_stay_together_and_counts_stay_exact(seed):
     assert min(counts(split_images(few, seed=seed))) >= 1
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (records(1), "1 images are too few: 3 are needed"),
-        (records(2), "2 images are too few"),
-        ([record(n, digest=str(n % 2)) for n in range(4)], "4 images, 2 of them different are too few"),
-    ],
-)
-def test_too_few_images(given, message):
-    with pytest.raises(UserError, match=message):
+@pytest.mark.parametrize("given", [records(2), [record(n, digest=str(n % 2)) for n in range(4)]])
+def test_too_few_images(given):
+    with pytest.raises(UserError, match="2 different images are too few"):
         split_images(given)
 
 
@@ -95,8 +84,7 @@ def test_a_grown_folder_keeps_every_earlier_image_in_its_split(tmp_path):
         if total >= 40:
             assert counts(splits) == pytest.approx([0.7 * total, 0.2 * total, 0.1 * total], abs=1)
         known = now
-    anew = place_of(split_images(records(1000)))  # without its file
-    assert anew != known
+    assert place_of(split_images(records(1000))) != known  # without its file
 
 
 def test_a_folder_that_grew_and_moved_keeps_its_splits(tmp_path):
@@ -116,14 +104,10 @@ def test_a_part_of_another_folder_or_other_shares_are_split_exactly(tmp_path):
     assert names(other) == names(split_images(records(200), seed=7))
 
 
-def test_the_file_remembers_images_that_were_gone_for_a_while(tmp_path):
-    first = place_of(split_images(records(50), file=tmp_path / "split.json"))
-    split_images(records(30), file=tmp_path / "split.json")
-    assert place_of(split_images(records(50), file=tmp_path / "split.json")) == first
-
-
 def test_renamed_changed_and_copied_images_keep_their_split(tmp_path):
     first = split_images(records(30), file=tmp_path / "split.json")
+    split_images(records(20), file=tmp_path / "split.json")  # images that were gone for a while are remembered
+    assert names(split_images(records(30), file=tmp_path / "split.json")) == names(first)
     test, val = first["test"][0], first["val"][0]
     now = [r for r in records(30) if r.name not in (test.name, val.name)]
     now.append(ImageRecord("/here/renamed.png", "renamed.png", digest=test.digest))
@@ -149,27 +133,15 @@ def test_a_damaged_file_is_reported_and_made_anew(tmp_path):
         assert names(split_images(records(10), file=tmp_path / "split.json")) == first
 
 
-def test_ready_made_splits_are_respected_and_copies_across_them_warned_of(recwarn):
+def test_ready_made_splits_are_respected_and_a_missing_one_is_cut_from_training():
     given = [record(n, part=PARTS[n % 3]) for n in range(9)]
     assert place_of(split_images(given)) == {r.name: r.part for r in given}
-    given.append(record(50, digest="digest 0", part="test"))
-    assert sum(counts(split_images(given, excluded={"0050.png"}))) == 10
-    assert not recwarn.list
-    with pytest.warns(UserWarning, match=r"(?s)1 images lie byte for byte.*0000.png = 0050.png"):
-        split_images(given)
-
-
-def test_a_missing_split_is_cut_from_training():
     given = [record(n, part="train" if n < 90 else "test") for n in range(100)]
-    splits = split_images(given, seed=1)
+    splits = split_images(given)
     assert [r.name for r in splits["test"]] == [r.name for r in given[90:]]
     assert counts(splits) == [70, 20, 10]  # 90 in the ratio of 7 to 2
-    assert names(split_images(given[::-1], seed=1)) == names(splits)
-
-
-def test_ready_made_splits_without_training_images_and_images_beside_them(capsys):
+    assert names(split_images(given[::-1])) == names(splits)
+    splits = split_images([*records(9), record(50, part="val"), record(51, part="test")])
+    assert counts(splits) == [9, 1, 1]  # folders without splits of their own are for training
     with pytest.raises(UserError, match="all 6 usable ones lie in the ready-made val and test"):
         split_images([record(n, part=PARTS[1 + n % 2]) for n in range(6)])
-    splits = split_images([*records(9), record(50, part="val"), record(51, part="test")])
-    assert counts(splits) == [9, 1, 1]
-    assert "9 images come from folders without ready-made splits" in capsys.readouterr().out

@@ -44,9 +44,8 @@ def test_two_processes_keep_the_same_snapshots_of_the_same_pictures(tmp_path, ma
     rows = [{"file": path.name, "from": str(path), "digest": "", "confidence": 1.0} for path in others]
     (extra / "manifest.json").write_text(json.dumps({"members": [], "kind": "pictures", "pairs": rows}))
 
-    unet = {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 6], "norm": "none"}}
     options = {
-        "network": unet,
+        "network": {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 6], "norm": "none"}},
         "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05}},
         "scheduler": {"class_path": "project.models.WarmupCosine", "init_args": {"cycles": 3, "warmup": 0.0}},
     }

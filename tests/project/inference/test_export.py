@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
 from pathlib import Path
@@ -9,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from PIL import Image
 from torch import nn
 
 from project.__main__ import main
@@ -17,7 +17,7 @@ from project.inference import export
 from project.inference.common import input_channels
 from project.models import GANColorizer, ImageRestorer
 from project.networks import BackboneUNet, Normalized, UNet
-from workbench.checkpoint import Checkpoint, load_model
+from workbench.checkpoint import load_model
 
 NETWORK = {"class_path": "project.networks.UNet", "init_args": {"widths": [6, 9], "norm": "group", "stem": 2}}
 
@@ -34,7 +34,7 @@ def run(tmp_path: Path) -> Path:
     (folder / "checkpoints").mkdir(parents=True)
     torch.save({**content, "ImageDataModule": {"splits": splits}}, folder / "checkpoints" / "best.ckpt")
     (folder / "config.yaml").write_text(config)
-    (folder / "metrics.csv").write_text("step,val/psnr,val/psnr_baseline,val/lr\n1,20,19,1\n2,21.5,,\n")
+    (folder / "metrics.csv").write_text("step,val/psnr,val/psnr_baseline,train/lr\n1,20,19,1\n2,21.5,,\n")
     return folder
 
 
@@ -56,10 +56,12 @@ def test_a_state_dict_holds_plain_values_and_what_it_is_built_from(run, capsys):
     x = torch.rand(1, 3, 33, 20)
     model = load_model(run / "checkpoints" / "best.ckpt")
     torch.testing.assert_close(network.eval()(x).clamp(0, 1), model.restore(x), rtol=0, atol=1e-6)
-    card = file.with_suffix(".pt.md").read_text()
-    for part in ("License: CC0", "- Source: demo, photos\n- train: 14 images, fingerprint ab\n", "widths:"):
-        assert part in card
-    assert "| psnr | 21.5 |  |\n| psnr_baseline | 19 |  |\n" in card and "lr" not in card.partition("## Config")[0]
+    card = yaml.safe_load(file.with_suffix(".pt.yaml").read_text())
+    assert card["license"] == "CC0"
+    assert card["file"] == {"name": "tiny.pt", "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    assert card["scores"] == {"val/psnr": 21.5, "val/psnr_baseline": 19}
+    assert card["splits"]["train"] == {"images": 14, "fingerprint": "ab"}
+    assert card["config"]["data"]["root"] == "photos" and card["versions"]["torch"]
 
 
 def test_onnx_is_one_file_for_every_size(run, tmp_path, capsys):
@@ -67,7 +69,7 @@ def test_onnx_is_one_file_for_every_size(run, tmp_path, capsys):
 
     assert run_export(run, "--output", "restorer.onnx") == 0
     assert printed_difference(capsys.readouterr().out) < 1e-5
-    assert {path.name for path in tmp_path.glob("restorer*")} == {"restorer.onnx", "restorer.onnx.md"}
+    assert {path.name for path in tmp_path.glob("restorer*")} == {"restorer.onnx", "restorer.onnx.yaml"}
     session = onnxruntime.InferenceSession("restorer.onnx", providers=["CPUExecutionProvider"])
     model = load_model(run / "checkpoints" / "best.ckpt")
     for size in ((3, 3, 19, 86), (1, 3, 64, 64)):
@@ -76,27 +78,20 @@ def test_onnx_is_one_file_for_every_size(run, tmp_path, capsys):
         torch.testing.assert_close(torch.from_numpy(found), model.restore(x), atol=1e-5, rtol=0)
 
 
-def colorizer(**options) -> GANColorizer:
-    return GANColorizer(UNet(in_channels=5, out_channels=2, widths=[4, 6], norm="group", **options), None)
-
-
-def backbone() -> ImageRestorer:
-    return ImageRestorer(BackboneUNet("mobilenet_v3_small", "none", stages=3, widths=[4, 6, 6, 8], residual=True))
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [
-        backbone,
-        lambda: colorizer(attention=[1]),
-        lambda: ImageRestorer(Normalized(nn.Conv2d(3, 3, 3, padding=1))),
+        lambda: BackboneUNet("mobilenet_v3_small", "none", stages=3, widths=[4, 6, 6, 8], residual=True),
+        lambda: UNet(in_channels=5, out_channels=2, widths=[4, 6], norm="group", attention=[1]),
+        lambda: Normalized(nn.Conv2d(3, 3, 3, padding=1)),
     ],
     ids=["backbone", "attention", "wrapped"],
 )
 def test_networks_of_all_kinds(make, tmp_path):
     torch.manual_seed(0)
-    model = make().eval()
+    network = make()
+    model = (GANColorizer(network, None) if isinstance(network, UNet) else ImageRestorer(network)).eval()
     network = export.ExportNetwork(model).eval()
     channels = input_channels(network.network, {})
     exported = export.write_onnx(network, torch.rand(2, channels, 66, 90), tmp_path / "file")
@@ -123,7 +118,6 @@ def test_a_file_whose_output_differs_is_not_kept(run, monkeypatch, capsys):
     ("words", "message"),
     [
         (["--format", "onyx"], "--format"),
-        (["--formt", "onnx"], "Did you mean format?"),
         (["--output", "."], "cannot be written"),
         (["--output", "run/checkpoints/best.ckpt"], "is the checkpoint itself"),
         (["--output", "run/config.yaml/restorer.onnx"], "cannot be written"),
@@ -147,25 +141,3 @@ def test_full_disks_and_missing_packages_are_named(run, monkeypatch, capsys):
     assert run_export(run, "--format", "state_dict", "--output", "made/restorer") == 2
     assert "made/restorer cannot be written: No space left on device" in capsys.readouterr().err
     assert not list(Path("made").iterdir())
-
-
-def test_a_model_of_another_task_is_refused_in_one_line(run, capsys):
-    path = run / "checkpoints" / "best.ckpt"
-    model = {"class_path": "lightning.pytorch.demos.boring_classes.BoringModel"}
-    weights = {f"layer.{name}": value for name, value in nn.Linear(32, 2).state_dict().items()}
-    torch.save({"state_dict": weights, "config": yaml.safe_dump({"model": model})}, path)
-    for command in (["export"], ["inspect", "--maps", "0"], ["predict", "--input", ".", "--output", "out"]):
-        Image.new("RGB", (3, 3)).save("a.png")
-        assert main([*command, "--ckpt_path", str(path)]) == 2
-        assert f"{command[0]} is for image-to-image models" in capsys.readouterr().err
-
-
-def test_the_card_names_extra_pairs_and_the_models_that_made_them(tmp_path):
-    members = [{"checkpoint": "/runs/a/best.ckpt", "sha256": "0f"}]
-    train = {"images": 11, "fingerprint": "ab", "extra_pairs": {"images": 4, "folder": "/more", "members": members}}
-    path = tmp_path / "x.ckpt"
-    path.touch()
-    card = export.write_card(path, Checkpoint(path, {"data": {}}, {}, {"train": train}), 3, 0.0, "CC0").read_text()
-    assert (
-        "- train: 11 images, fingerprint ab\n  - 4 of them are pseudo-labels of /runs/a/best.ckpt (SHA-256 0f)" in card
-    )

@@ -54,17 +54,6 @@ def test_weights_sum_to_one_and_cover_the_axis(length, overlap):
     assert len(parts) == 1 or sizes[-1] > 64 - 16
 
 
-def test_the_outer_margin_of_an_inner_edge_has_no_weight():
-    first, *inner, last = spans(500, 128, 32, align=16)
-    assert first.weight[0] == last.weight[-1] == 1
-    for part in inner:
-        assert (part.weight[:12] == 0).all()
-        assert (part.weight[-12:] == 0).all()
-        assert part.weight[12] > 0
-    expected = np.cos(np.pi / 2 * (np.arange(8) + 0.5) / 8) ** 2
-    np.testing.assert_allclose(first.weight[128 - 32 + 12 : 128 - 12].numpy(), expected, atol=1e-6)
-
-
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("tile", "overlap"), [(64, 16), (32, 8), (0, 16), (512, 64), (50, 5)])
 def test_the_identity_comes_back(size, tile, overlap):
@@ -111,14 +100,6 @@ def test_bands_follow_each_other_and_hold_a_row_of_tiles_at_most():
         expected += band.shape[2]
     assert expected == 300
     assert all(shape[2] <= 64 and shape[3] <= 64 for shape in shapes)
-
-
-def test_bytes_become_floats_and_images_are_concatenated():
-    image = (image_of(1, 3, 70, 90) * 255).byte()
-    more = image_of(1, 2, 70, 90)
-    bands = tiled_bands(lambda x: x, image, more, tile=32, overlap=8, align=8)
-    result = torch.cat([band for _, band in bands], dim=2)
-    np.testing.assert_allclose(result.numpy(), np.concatenate([image.numpy() / 255, more.numpy()], axis=1), atol=1e-6)
 
 
 def test_impossible_overlaps_sizes_and_devices_are_refused(monkeypatch):

@@ -1,11 +1,13 @@
 """Data modules of smooth images, small enough for a test: noisy ones, and ones to color."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import lightning as L
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from torchvision.models.vgg import cfgs, make_layers
 
 from project.data.batch import Batch
 
@@ -44,7 +46,6 @@ class ColorData(Batches):
             "target": ([0.4, 0.5, 0.6], [0.2, 0.3, 0.4]),
         }
         self.pairs = SimpleNamespace(keeps_lightness=True, hints=SimpleNamespace(channels=4))
-        self.crop = 13
         generator = torch.Generator().manual_seed(0)
         self.batches = []
         for _ in range(batches):
@@ -69,6 +70,21 @@ def data() -> TinyData:
 @pytest.fixture
 def color_data() -> ColorData:
     return ColorData()
+
+
+@pytest.fixture
+def vgg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of VGG19's convolutions, whose classifier is left out to save time."""
+    monkeypatch.setattr("torchvision.models.vgg.VGG", VGGFeatures)
+    layers = make_layers(cfgs["E"])
+    torch.save({f"features.{name}": value for name, value in layers.state_dict().items()}, tmp_path / "vgg.pth")
+    return tmp_path / "vgg.pth"
+
+
+class VGGFeatures(torch.nn.Module):
+    def __init__(self, features: torch.nn.Module, **_: object) -> None:
+        super().__init__()
+        self.features, self.classifier = features, torch.nn.Identity()
 
 
 @pytest.fixture

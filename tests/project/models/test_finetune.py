@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import copy
+import json
 from functools import partial
+from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+import yaml
 from torch import nn
 from torch.optim import lr_scheduler as lrs
+from torchvision.models import get_model
 
+from project.__main__ import main
 from project.models import FineTuning, GANColorizer, ImageRestorer
 from project.models.finetune import freeze
 from project.networks import BackboneUNet, PatchGAN, UNet
 from workbench.errors import UserError
+from workbench.findings.checks import learning
 
 
 def tiny(**options) -> UNet:
@@ -110,22 +115,12 @@ class Epochs(L.Callback):
 
 def test_stages_are_unfrozen_at_their_epochs(make_trainer, data):
     model, epochs = restorer(FineTuning("all", unfreeze={2: 1, 3: 0})), Epochs()
+    before = copy.deepcopy(model.network.state_dict())
     make_trainer(max_epochs=4, callbacks=[epochs]).fit(model, data)
     none, two, all_three = (False, False, False), (False, True, True), (True, True, True)
     assert epochs.seen == {0: none, 1: none, 2: two, 3: all_three}
-
-
-@pytest.mark.parametrize("stop", [6, 12])  # six batches an epoch; within epochs: test_finetuning_runs
-def test_a_resumed_run_unfreezes_as_if_it_had_never_stopped(make_trainer, data, tmp_path, stop):
-    tuning = FineTuning(2, freeze_norms=True, unfreeze={1: 1, 2: 0}, encoder_rate=0.3, stage_decay=0.5)
-
-    def run(start: str | None = None) -> dict[str, torch.Tensor]:
-        saver = ModelCheckpoint(tmp_path / str(start is None), "{step}", save_top_k=-1, every_n_train_steps=1)
-        model = restorer(tuning, scheduler=partial(lrs.OneCycleLR, max_lr=0.02))
-        make_trainer(max_steps=18, callbacks=[saver], enable_checkpointing=True).fit(model, data, ckpt_path=start)
-        return model.network.state_dict()
-
-    assert not changes(run(), run(str(tmp_path / "True" / f"step={stop}.ckpt")))
+    changed = {name for name in changes(before, model.network.state_dict()) if name.endswith("weight")}
+    assert all(changed & stage(number, before).keys() for number in range(3)), "not optimized"
 
 
 def test_each_stage_has_its_rate(make_trainer, data):
@@ -145,30 +140,25 @@ def test_each_stage_has_its_rate(make_trainer, data):
 @pytest.mark.parametrize(
     "scheduler",
     [
-        partial(lrs.OneCycleLR, max_lr=0.02, total_steps=12),
-        partial(lrs.CyclicLR, base_lr=0.001, max_lr=0.02, step_size_up=3),
+        partial(lrs.OneCycleLR, max_lr=0.02, total_steps=12, cycle_momentum=False),
         partial(lrs.StepLR, step_size=1),
-        partial(lrs.CosineAnnealingLR, T_max=5),
     ],
 )
 def test_rates_keep_their_proportions_under_any_scheduler(make_trainer, data, scheduler):
+    seen = []
+
     class Rates(L.Callback):
-        def __init__(self) -> None:
-            self.seen = []
-
         def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-            self.seen.append([group["lr"] for group in optimizer.param_groups])
+            seen.append([group["lr"] for group in optimizer.param_groups])
 
-    def rates(tuning: FineTuning) -> list[list[float]]:
-        seen = Rates()
-        optimizer = partial(torch.optim.SGD, lr=0.02, momentum=0.9)
-        model = restorer(tuning, optimizer=optimizer, scheduler=scheduler)
-        make_trainer(max_epochs=2, limit_val_batches=0, callbacks=[seen]).fit(model, data)
-        return seen.seen
-
-    plain, scaled = rates(FineTuning()), rates(FineTuning(encoder_rate=0.25))
-    assert len({round(rate, 9) for (rate,) in plain}) > 1
-    for (rate,), others in zip(plain, scaled, strict=True):
+    plain, scaled = (
+        restorer(FineTuning(encoder_rate=rate), optimizer=partial(torch.optim.SGD, lr=0.02), scheduler=scheduler)
+        for rate in (1.0, 0.25)
+    )
+    for model in (plain, scaled):
+        make_trainer(max_epochs=2, limit_val_batches=0, callbacks=[Rates()]).fit(model, data)
+    assert len({round(rate, 9) for (rate,) in seen[:12]}) > 1
+    for (rate,), others in zip(seen[:12], seen[12:], strict=True):
         assert others == pytest.approx([rate, rate / 4, rate / 4, rate / 4])
 
 
@@ -188,21 +178,11 @@ def test_of_a_gan_the_generator_is_tuned(make_trainer, color_data):
     assert [group["lr"] for group in trainer.optimizers[1].param_groups] == [2e-4]
 
 
-def test_a_copy_freezes_its_own_layers(make_trainer, data):
-    model = restorer(FineTuning("all", unfreeze={1: 0}), BackboneUNet("mobilenet_v3_small", "none", stages=2))
-    twin = copy.deepcopy(model)
-    make_trainer(max_epochs=2, limit_val_batches=0).fit(model, data)
-    assert trained(model) > trained(twin)
-    assert not twin.network.encoder.get_submodule("features.0.1").training
-
-
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: FineTuning(freeze_stages=-1), "freeze_stages must be at least 0"),
+        (lambda: FineTuning(freeze_stages=-1, encoder_rate=0.0), "(?s)must be at least 0.*must be above 0"),
         (lambda: FineTuning(unfreeze={0: 1}), "epochs from 1 on"),
-        (lambda: FineTuning(unfreeze={2: -3}), r"unfreeze\[2\] must be at least 0"),
-        (lambda: FineTuning(encoder_rate=0.0), "encoder_rate must be above 0"),
         (lambda: restorer(FineTuning(freeze_stages=4)), "names 4 stages, and the encoder has 3"),
         (lambda: restorer(FineTuning("all"), nn.Conv2d(3, 3, 3)), r"encoder_stages\(\)"),
     ],
@@ -212,10 +192,99 @@ def test_a_mistake_is_named(make, words):
         make()
 
 
-def test_nothing_left_to_train_is_told(make_trainer, data):
+def test_what_shows_at_the_start_of_a_run_is_named(make_trainer, data):
     class Whole(nn.Conv2d):
         def encoder_stages(self) -> list[list[str]]:
             return [[""]]
 
-    with pytest.raises(UserError, match="Nothing of the network is left"):
-        make_trainer(max_epochs=1).fit(restorer(FineTuning("all"), Whole(3, 3, 3, padding=1)), data)
+    nothing_left = restorer(FineTuning("all"), Whole(3, 3, 3, padding=1))
+    cyclic = restorer(FineTuning(encoder_rate=0.5), scheduler=partial(lrs.CyclicLR, base_lr=0.001, max_lr=0.02))
+    for model, words in ((nothing_left, "Nothing of the network is left"), (cyclic, "CyclicLR sets all rates alike")):
+        with pytest.raises(UserError, match=words):
+            make_trainer(max_epochs=1).fit(model, data)
+
+
+# The commands
+
+
+@pytest.fixture
+def config(tmp_path: Path, make_images) -> Path:
+    weights = tmp_path / "weights.pth"
+    torch.manual_seed(3)
+    torch.save(get_model("mobilenet_v3_small", weights=None).state_dict(), weights)
+    network = {
+        "backbone": "mobilenet_v3_small",
+        "weights": str(weights),
+        "stages": 2,
+        "widths": [4, 6, 8],
+        "residual": True,
+    }
+    model = {
+        "network": {"class_path": "project.networks.BackboneUNet", "init_args": network},
+        "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.005}},
+        "scheduler": {"class_path": "project.models.WarmupCosine"},
+        "finetune": {"freeze_stages": "all", "unfreeze": {2: 1}, "encoder_rate": 0.1},
+    }
+    data = {"root": str(make_images(10, 52, 41)), "crop": 24, "batch_size": 4, "crops_per_image": 4, "num_workers": 0}
+    trainer = {"accelerator": "cpu", "max_steps": 18, "check_val_every_n_epoch": None, "val_check_interval": 6}
+    model = {"class_path": "project.models.ImageRestorer", "init_args": model}
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))
+    return path
+
+
+def fit(config: Path, *words: str) -> Path:
+    assert main(["fit", "--config", str(config), "--wandb", "off", *words]) == 0
+    return Path("runs/tiny/latest").resolve()
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def test_a_declared_freeze_is_no_fault_and_a_checkpoint_needs_no_weights_file(config, capsys):
+    weights = config.parent / "weights.pth"
+    run = fit(config, "--model.finetune.unfreeze", "{}")
+    findings = [json.loads(line)["code"] for line in (run / "findings.jsonl").read_text().splitlines()]
+    assert not {"frozen-parameters", "parameters-unchanged", "parameters-not-optimized"} & set(findings)
+    before, after = torch.load(weights, weights_only=True), weights_of(run)
+    encoder = {n.removeprefix("network.encoder."): v for n, v in after.items() if n.startswith("network.encoder.")}
+    assert len(encoder) > 20 and all(torch.equal(value, before[name]) for name, value in encoder.items())
+
+    weights.unlink()
+    best = str(run / "checkpoints" / "best.ckpt")
+    assert main(["test", "--ckpt_path", best]) == 0
+    assert main(["validate", "--ckpt_path", best]) == 0
+    assert main(["predict", "--ckpt_path", best, "--input", "pictures", "--output", "restored"]) == 0
+    assert main(["inspect", "--ckpt_path", best, "--maps", "0"]) == 0
+    resume = ["fit", "--name", "tiny", "--resume", "latest", "--trainer.max_steps", "20", "--wandb", "off"]
+    assert main(resume) == 0
+    assert main([*resume, "--model.finetune.freeze_stages", "1"]) == 2
+    assert "its optimizer do not fit" in capsys.readouterr().err
+    assert main(["fit", "--config", str(config), "--wandb", "off"]) == 2
+    assert f"there is no file {weights}" in capsys.readouterr().err
+
+
+def test_a_run_that_unfreezes_resumes_as_if_it_had_never_stopped(config):
+    tree = yaml.safe_load(config.read_text())
+    del tree["model"]["init_args"]["scheduler"]  # which would follow the run's length
+    tree["model"]["init_args"]["finetune"]["unfreeze"] = {1: 1, 2: 0}
+    config.write_text(yaml.safe_dump(tree))
+    whole = weights_of(fit(config))
+    part = fit(config, "--trainer.max_steps", "10")  # in the second of three epochs
+    text = (part / "config.yaml").read_text().replace("max_steps: 10", "max_steps: 18")
+    (part / "config.yaml").write_text(text)
+    assert main(["fit", "--name", "tiny", "--resume", "latest", "--wandb", "off"]) == 0
+    resumed = weights_of(part)
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+
+
+def test_check_says_what_is_trained(config, monkeypatch, capsys):
+    monkeypatch.setattr(learning.CannotOverfit, "pixels", 4 * 24 * 24)
+    assert main(["check", "--config", str(config)]) in (0, 1)
+    printed = " ".join(capsys.readouterr().out.split())
+    (folder,) = Path("runs/tiny").glob("*-check")
+    codes = [json.loads(line)["code"] for line in (folder / "findings.jsonl").read_text().splitlines()]
+    assert not {"frozen-parameters", "parameters-not-optimized", "pretrained-range", "input-not-centred"} & set(codes)
+    assert "parameters are trained: detail, lateral, up, join, decoder, tail; frozen: encoder" in printed
+    assert "Rates rest 0.005, stage 2 0.0005 " in printed

@@ -1,15 +1,10 @@
-import math
-
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.models.vgg import cfgs, make_layers
 
-from project.models import Charbonnier, Hinge, LeastSquares, PSNRLoss, Standard, WassersteinGP
-from workbench.errors import UserError
-
-REAL = torch.tensor([2.0, -0.5, 0.25, 1.5]).view(2, 1, 1, 2)
-FAKE = torch.tensor([-1.0, 0.75, 3.0, -2.5]).view(2, 1, 1, 2)
+from project.models import Charbonnier, PSNRLoss, VGGPerceptual, WassersteinGP
 
 
 def images(dtype=torch.float64, shape=(2, 3, 4, 5)) -> tuple[torch.Tensor, torch.Tensor]:
@@ -31,44 +26,28 @@ def test_psnr_loss_is_minus_the_mean_psnr_of_the_images():
     assert PSNRLoss()(output, output).item() == pytest.approx(-80)
 
 
-# Adversarial losses
-
-
-def sigmoid(x):
-    return 1 / (1 + math.exp(-x))
-
-
-@pytest.mark.parametrize(
-    ("loss", "real", "fake", "generator"),
-    [
-        (Standard(), lambda r: -math.log(sigmoid(r)), lambda f: -math.log(1 - sigmoid(f)),
-         lambda f: -math.log(sigmoid(f))),
-        (Standard(0.8), lambda r: -0.8 * math.log(sigmoid(r)) - 0.2 * math.log(1 - sigmoid(r)),
-         lambda f: -math.log(1 - sigmoid(f)), lambda f: -math.log(sigmoid(f))),
-        (LeastSquares(), lambda r: (r - 1) ** 2 / 2, lambda f: f**2 / 2, lambda f: (f - 1) ** 2 / 2),
-        (LeastSquares(0.9), lambda r: (r - 0.9) ** 2 / 2, lambda f: f**2 / 2, lambda f: (f - 1) ** 2 / 2),
-        (Hinge(), lambda r: max(0, 1 - r), lambda f: max(0, 1 + f), lambda f: -f),
-        (WassersteinGP(), lambda r: -r, lambda f: f, lambda f: -f),
-    ],
-)  # fmt: skip
-def test_losses_are_those_of_the_papers(loss, real, fake, generator):
-    reals, fakes = REAL.flatten().tolist(), FAKE.flatten().tolist()
-    expected = np.mean([real(r) for r in reals]) + np.mean([fake(f) for f in fakes])
-    assert loss.discriminator(REAL, FAKE).item() == pytest.approx(expected)
-    assert loss.generator(FAKE).item() == pytest.approx(np.mean([generator(f) for f in fakes]))
-
-
-def test_the_penalty_of_a_linear_critic_is_known():
-    (weight, other) = images(torch.float32, (1, 2, 5, 7))
-
-    def logits(x):
-        score = (x * weight).sum(dim=(1, 2, 3))
-        return torch.stack([score * 3, score], dim=1).view(-1, 1, 1, 2)
-
-    expected = (2 * weight.norm().item() - 1) ** 2  # the mean of the two logits grows by twice the weight
-    assert WassersteinGP(7).penalty(logits, weight, other).item() == pytest.approx(expected, rel=1e-5)
-    assert WassersteinGP(7).penalty_weight == 7
-    assert Hinge().penalty(logits, weight, weight) is None
+def test_the_perceptual_loss_is_the_distance_of_torchvisions_features(vgg):
+    layers = make_layers(cfgs["E"])
+    layers.load_state_dict({k.removeprefix("features."): v for k, v in torch.load(vgg).items()})
+    output, target = (image.requires_grad_() for image in images(torch.float32, (2, 3, 33, 47)))
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    expected = 0.0
+    for count, weight in ((2, 1 / 32), (7, 1 / 16), (12, 1 / 8), (21, 1 / 4), (30, 1)):  # pix2pixHD's
+        a, b = (layers[:count]((image - mean) / std).detach().numpy() for image in (output, target))
+        expected += weight * np.abs(a - b).mean()
+    model = nn.Module()
+    model.perceptual = VGGPerceptual(str(vgg))
+    before = torch.get_rng_state()
+    distance = model.perceptual(output, target)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert distance.item() == pytest.approx(expected, rel=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = model.perceptual(output, target)
+    assert rough.dtype == torch.float32 and rough.item() == pytest.approx(expected, rel=0.05)
+    distance.backward()
+    assert output.grad.abs().sum() > 0 and target.grad is None
+    assert not any(part.training for part in model.train().perceptual.load().modules())
+    assert not model.state_dict() and not list(model.parameters()) and not list(model.buffers())
 
 
 def test_the_penalty_is_float32_under_autocast_and_reaches_the_critics_weights():
@@ -87,9 +66,3 @@ def test_the_penalty_is_float32_under_autocast_and_reaches_the_critics_weights()
     torch.testing.assert_close(WassersteinGP().penalty(critic, real, fake), penalty, rtol=1e-6, atol=0)
     penalty.backward()
     assert critic.weight.grad.abs().sum() > 0
-
-
-@pytest.mark.parametrize("make", [lambda: Standard(0), lambda: LeastSquares(1.1), lambda: WassersteinGP(-1)])
-def test_impossible_numbers_are_refused(make):
-    with pytest.raises(UserError):
-        make()

@@ -10,7 +10,6 @@ from torch.optim import lr_scheduler as lrs
 from project.models import FineTuning, WarmupCosine
 from project.models.schedules import configure_optimizer, warmup_cosine
 from workbench.errors import UserError
-from workbench.run_progress import NEVER
 
 
 def optimizer(lr: float = 0.5) -> torch.optim.Optimizer:
@@ -39,41 +38,17 @@ def test_the_shape_of_warmup_cosine(progress, warmup, final, cycles, factor):
     assert warmup_cosine(progress, warmup, final, cycles) == pytest.approx(factor)
 
 
-def test_rates_of_a_run_by_the_formula():
-    sgd = optimizer(0.5)
-    schedule = WarmupCosine(sgd, warmup=0.25, final=0.1, total_steps=8)
-    rates = []
-    for _ in range(9):
-        rates.append(sgd.param_groups[0]["lr"])
-        sgd.step()
-        schedule.step()
-    falling = [0.1 + 0.9 * (1 + math.cos(math.pi * (s / 8 - 0.25) / 0.75)) / 2 for s in range(2, 9)]
-    assert rates == pytest.approx([0.5 * f for f in (0.01, 0.505, *falling)])
-
-
 def test_impossible_arguments_are_refused():
     sgd = optimizer()
     schedule = WarmupCosine(sgd)
     sgd.step()
-    with pytest.raises(UserError, match="total_steps"):
-        schedule.step()
-    with pytest.raises(UserError, match="warmup"):
-        WarmupCosine(sgd, warmup=1.0)
-    with pytest.raises(UserError, match="at least 1"):
-        WarmupCosine(sgd, cycles=0)
-
-
-def test_the_state_is_plain_and_resumes_where_it_was(tmp_path):
-    sgd = optimizer()
-    schedule = WarmupCosine(sgd)
-    schedule.progress = lambda: 0.5
-    sgd.step()
-    schedule.step()
-    torch.save(schedule.state_dict(), tmp_path / "state.pt")
-    other = WarmupCosine(optimizer())
-    other.progress = lambda: 0.6
-    other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
-    assert other.last_epoch == 1 and other.progress() == 0.6
+    for make, words in (
+        (schedule.step, "total_steps"),
+        (lambda: WarmupCosine(sgd, warmup=1.0), "warmup"),
+        (lambda: WarmupCosine(sgd, cycles=0), "at least 1"),
+    ):
+        with pytest.raises(UserError, match=words):
+            make()
 
 
 # What a model's configure_optimizers returns
@@ -81,8 +56,8 @@ def test_the_state_is_plain_and_resumes_where_it_was(tmp_path):
 
 def describe(make, every="auto", steps=40, prefix=""):
     run = {"estimated_stepping_batches": steps, "callbacks": [], "global_step": 0, "world_size": 1}
-    model = SimpleNamespace(trainer=SimpleNamespace(**run), schedule_every=every, monitor="val/psnr")
-    model.higher_is_better, model.automatic_optimization = lambda: True, True
+    model = SimpleNamespace(trainer=SimpleNamespace(**run), schedule_every=every)
+    model.automatic_optimization = True
     sgd = partial(torch.optim.SGD, lr=0.1)
     return configure_optimizer(model, nn.Conv2d(1, 1, 1), sgd, make, FineTuning(), prefix)["lr_scheduler"]
 
@@ -91,10 +66,8 @@ def describe(make, every="auto", steps=40, prefix=""):
     ("make", "interval"),
     [
         (partial(lrs.OneCycleLR, max_lr=0.1), "step"),
-        (partial(lrs.CyclicLR, base_lr=0.01, max_lr=0.1), "step"),
         (WarmupCosine, "step"),
         (partial(lrs.StepLR, step_size=2), "epoch"),
-        (partial(lrs.CosineAnnealingLR, T_max=5), "epoch"),
     ],
 )
 def test_each_scheduler_steps_as_it_is_meant_or_as_configured(make, interval):
@@ -108,20 +81,13 @@ def test_one_cycle_gets_the_length_of_the_run_unless_it_has_one():
     for given, expected in (({}, 40), ({"total_steps": None}, 40), ({"total_steps": 9}, 9),
                             ({"epochs": 2, "steps_per_epoch": 3}, 6)):  # fmt: skip
         assert describe(partial(one_cycle, **given))["scheduler"].total_steps == expected
-    with pytest.raises(UserError, match=r"(?s)model.generator_scheduler.init_args.total_steps.*WarmupCosine"):
+    with pytest.raises(UserError, match="OneCycleLR needs"):
         describe(one_cycle, steps=float("inf"), prefix="generator_")
 
 
 def test_warmup_cosine_follows_the_run_unless_it_has_a_length():
     assert describe(WarmupCosine)["scheduler"].progress.total_steps == 40
     assert describe(partial(WarmupCosine, total_steps=9))["scheduler"].progress is None
-
-
-@pytest.mark.parametrize("every", ["auto", "epoch", "step"])
-def test_a_plateau_waits_for_a_rise_of_the_psnr_and_is_left_to_the_validations(every):
-    description = describe(partial(lrs.ReduceLROnPlateau, patience=0), every)
-    assert (description["scheduler"].mode, description["scheduler"].patience) == ("max", 0)
-    assert (description["monitor"], description["frequency"]) == ("val/psnr", NEVER)
 
 
 @pytest.mark.parametrize("prefix", ["", "generator_"])

@@ -5,13 +5,13 @@ import pytest
 import torch
 from torch import nn
 
+from project.networks import Normalize, Normalized
 from project.networks.layers import (
     ConvBlock,
     LayerNorm2d,
     SelfAttention,
     activation_gain,
     initialize,
-    make_norm,
 )
 from workbench.errors import UserError
 
@@ -24,11 +24,6 @@ def test_layer_norm_normalizes_each_pixel_over_its_channels():
     assert LayerNorm2d(3)(x).is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(32, 8), (12, 6), (7, 7), (22, 2), (1, 1)])
-def test_groups_divide_the_channels(channels, groups):
-    assert make_norm("group", channels).num_groups == groups
-
-
 @pytest.mark.parametrize("last", [True, False])
 def test_a_residual_block_adds_its_input_and_may_leave_the_last_activation_out(last):
     block = ConvBlock(3, norm="none", residual=True, last_activation=last)
@@ -38,41 +33,20 @@ def test_a_residual_block_adds_its_input_and_may_leave_the_last_activation_out(l
     torch.testing.assert_close(block(x), x + (inner.relu() if last else inner))
 
 
-# Attention
-
-
-def attention_by_hand(layer, image):
-    """(C, H, W) -> (C, H, W), in NumPy and float64, one pixel at a time."""
-    channels = len(image)
-    x = image.reshape(channels, -1)
-    normal = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
-    gain, shift, to_qkv, to_out = (
-        part.detach().numpy().reshape(len(part), -1)
-        for part in (layer.norm.weight, layer.norm.bias, layer.to_qkv.weight, layer.to_out.weight)
-    )
-    qkv = to_qkv @ (normal * gain + shift) + layer.to_qkv.bias.detach().numpy()[:, None]
-    query, key, value = qkv.reshape(3, channels, -1)
-    dim = channels // layer.heads
-    attended = np.zeros_like(x)
-    for head in range(layer.heads):
-        rows = slice(head * dim, (head + 1) * dim)
-        for pixel in range(x.shape[1]):
-            match = np.exp(query[rows, pixel] @ key[rows] / np.sqrt(dim))
-            attended[rows, pixel] = value[rows] @ (match / match.sum())
-    return (x + to_out @ attended + layer.to_out.bias.detach().numpy()[:, None]).reshape(image.shape)
-
-
 @pytest.mark.parametrize(("channels", "heads"), [(5, 1), (64, 2), (70, 2), (99, 3)])
-def test_attention_is_the_papers_formula(channels, heads):
-    torch.manual_seed(0)
+def test_attention_equals_torchs_between_pixels(channels, heads):
     layer = SelfAttention(channels).double()
-    assert layer.heads == heads
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
+    reference = nn.MultiheadAttention(channels, heads, batch_first=True).double()
+    weights = (layer.to_qkv.weight, layer.to_qkv.bias, layer.to_out.weight, layer.to_out.bias)
+    names = ("in_proj_weight", "in_proj_bias", "out_proj.weight", "out_proj.bias")
+    reference.load_state_dict(dict(zip(names, weights, strict=True)))
     images = torch.randn(2, channels, 3, 4, dtype=torch.float64) * 2 + 1
-    expected = np.stack([attention_by_hand(layer, image.numpy()) for image in images])
-    np.testing.assert_allclose(layer(images).detach().numpy(), expected, atol=1e-10)
+    pixels = layer.norm(images).flatten(2).transpose(1, 2)
+    attended = reference(pixels, pixels, pixels)[0].transpose(1, 2).reshape(images.shape)
+    torch.testing.assert_close(layer(images), images + attended)
 
 
 # Initialization
@@ -86,13 +60,6 @@ def test_initial_weights_spread_by_the_fans(scheme, gain, std):
     initialize(conv, scheme, gain)
     assert conv.weight.std().item() == pytest.approx(std, rel=0.03)
     assert not conv.bias.any()
-
-
-def test_orthogonal_rows_are_orthonormal():
-    conv = nn.Conv2d(8, 16, 3)
-    initialize(conv, "orthogonal")
-    rows = conv.weight.flatten(1)
-    torch.testing.assert_close(rows @ rows.T, torch.eye(16), atol=1e-5, rtol=0)
 
 
 def test_each_tap_of_a_transposed_convolution_is_one_linear_map():
@@ -112,3 +79,29 @@ def test_gains():
     assert {name: activation_gain(name) for name in gains} == pytest.approx(gains)
     with pytest.raises(UserError, match="Did you mean 'kaiming'"):
         initialize(nn.Conv2d(1, 1, 1), "kaming")
+
+
+# Normalization
+
+
+def test_forward_and_inverse_equal_numpy():
+    image = np.random.default_rng(0).random((2, 3, 5, 7), dtype=np.float32)
+    mean, std = [0.1, 0.2, 0.3], [0.4, 0.5, 0.6]
+    normalize = Normalize(3, mean, std)
+    expected = (image - np.reshape(mean, (1, 3, 1, 1))) / np.reshape(std, (1, 3, 1, 1))
+    normalized = normalize(torch.from_numpy(image))
+    np.testing.assert_allclose(normalized.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(normalize.inverse(normalized).numpy(), image, atol=1e-6)
+
+
+@pytest.mark.parametrize(("mean", "std", "message"), [([0.1, 0.2], 1.0, "2 values"), (0.0, [1.0, 0.0, 1.0], "above 0")])
+def test_impossible_statistics_are_refused(mean, std, message):
+    with pytest.raises(UserError, match=message):
+        Normalize(3).set(mean, std)
+
+
+def test_any_network_is_wrapped_between_the_two():
+    wrapped = Normalized(torch.nn.Conv2d(3, 2, 1, bias=False), 3, 2)
+    torch.nn.init.zeros_(wrapped.network.weight)
+    wrapped.normalize_output.set([0.25, 0.75], 0.1)
+    assert torch.equal(wrapped(torch.rand(1, 3, 4, 5))[0, :, 1, 2], torch.tensor([0.25, 0.75]))

@@ -17,7 +17,6 @@ from project.__main__ import main
 from workbench.callbacks.checkpoints import Checkpoints, EarlyStopping
 from workbench.callbacks.ema import EMA
 from workbench.callbacks.resume import ExactResume
-from workbench.errors import UserError
 from workbench.lightning_private import batches_done
 
 CONFIGS = Path(__file__).parents[3] / "configs"
@@ -248,13 +247,6 @@ def test_the_shipped_parts_go_behind_a_configuration(config, part, make_images):
 def test_faulty_options_name_their_key(word, capsys):
     assert main(["fit", "--config", str(CONFIGS / "lineart.yaml"), f"--checkpoint.{word}"]) == 2
     assert f"checkpoint.{word.partition('=')[0]}" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("key", ["checkpoint", "early_stopping"])
-def test_a_monitor_that_is_not_logged_is_an_error_that_lists_what_is(tmp_path, key):
-    callbacks = [Checkpoints("val/scrore")] if key == "checkpoint" else [None, EarlyStopping("val/scrore")]
-    with pytest.raises(UserError, match=rf"{key}.monitor is 'val/scrore'.*\nLogged: val/score.\n.*--{key}.monitor"):
-        fit(tmp_path, *callbacks)
 
 
 def test_early_stopping_counts_on_after_a_resume_and_takes_more_patience(tmp_path):

@@ -25,7 +25,14 @@ STEP_LR = ["--model.init_args.scheduler", "torch.optim.lr_scheduler.StepLR"]
 STEP_LR += ["--model.init_args.scheduler.init_args.step_size", "1"]
 EPOCHS = ["--trainer.max_steps", "-1", "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "1"]
 EPOCHS += ["--trainer.val_check_interval", "null"]
-STOPPING = ["--early_stopping.monitor", "val/psnr", "--early_stopping.patience", "1", "--early_stopping.mode", "min"]
+STOPPING = [
+    "--early_stopping.monitor",
+    "val/psnr",
+    "--early_stopping.patience",
+    "1",
+    "--early_stopping.min_delta",
+    "50",
+]
 RARELY = ["--checkpoint.every_n_steps", "0"]
 
 END = "on_train_batch_end"

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from workbench.findings.checks import data, learning, weights, wiring
-from workbench.findings.checks.check import Check, Outcome, Passed, Skipped, run_checks
-from workbench.findings.checks.context import CheckContext
+from workbench.findings.checks.context import Check, CheckContext, Outcome, Passed, Skipped
 
-__all__ = ["Check", "CheckContext", "Outcome", "Passed", "Skipped", "all_checks", "run_checks"]
+__all__ = ["Check", "CheckContext", "Outcome", "Passed", "Skipped", "all_checks"]
 
 BUILT_IN = (
     *(data.InputNonfinite, data.InputConstant, data.InputNotCentered, data.BatchRepeated),

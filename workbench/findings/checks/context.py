@@ -1,13 +1,14 @@
-"""What the checks look at: batches of the data module, and the model as a fit would start with it."""
+"""What a check is, and what it looks at: batches of the data module, and the model as a fit would start with it."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterator
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule, Trainer
@@ -16,19 +17,20 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from workbench.batch import input_of, target_of
-from workbench.findings.checks.trial import overfit, trial_copy
+from workbench.findings.checks.trial import Trial, overfit, trial_copy
+from workbench.findings.engine import Finding, Level, Outcome, Passed, Rule, Skipped
 from workbench.model_parts import discriminators_of, networks_of
 
-MAX_SAMPLES, MAX_VALUES, MAX_BATCHES = 500, 12_000_000, 40
-"""Of the training batches that are measured: samples, values in their inputs, and batches."""
+__all__ = ["Check", "CheckContext", "Level", "Outcome", "Part", "Passed", "Skipped", "listed"]
+
+MAX_SAMPLES, MAX_VALUES, MAX_BATCHES = 500, 12_000_000, 40  # of the training batches that are measured
 
 
 def first_tensor(values: Any) -> Tensor | None:
     """The first tensor in a tensor, tuple or dict of any depth."""
-    if isinstance(values, Tensor):
-        return values
-    parts = values.values() if isinstance(values, dict) else values if isinstance(values, list | tuple) else ()
-    return next((found for part in parts if (found := first_tensor(part)) is not None), None)
+    found: list[Tensor] = []
+    apply_to_collection(values, Tensor, found.append)
+    return found[0] if found else None
 
 
 def floats_of(batch: Any) -> dict[str, Tensor]:
@@ -40,8 +42,8 @@ def floats_of(batch: Any) -> dict[str, Tensor]:
 
 
 def concatenate(one: Any, other: Any) -> Any:
-    """Two batches as one."""
-    return apply_to_collections(one, other, Tensor, lambda a, b: torch.cat([a, b]) if a.ndim else a)
+    joined = apply_to_collections(one, other, Tensor, lambda a, b: torch.cat([a, b]) if a.ndim else a)
+    return {key: joined[key] for key in one} if isinstance(one, dict) else joined  # it gives a dict any order
 
 
 def with_nonzero_weights(module: nn.Module) -> nn.Module:
@@ -94,7 +96,7 @@ class CheckContext:
     """Everything at hand before the first step."""
 
     model: LightningModule  # set up as for a fit: statistics taken, initial weights loaded
-    data: LightningDataModule  # set up; its `signal_channels`, if any, are those of the input before maps and hints
+    data: LightningDataModule | LightningModule  # what has the loaders; the model itself where there is no data module
     trainer: Trainer
     optimizers: list[Optimizer]
     pristine: LightningModule  # a copy of the model from before it met a trainer, for trial runs
@@ -143,7 +145,7 @@ class CheckContext:
 
     @cached_property
     def batch(self) -> Any:
-        """A few training samples of one size, for passes through the networks."""
+        """A few training samples, for passes through the networks."""
         return self.batch_of(8)
 
     def batch_of(self, count: int, pixels: int = 8 * 128 * 128) -> Any:
@@ -157,17 +159,13 @@ class CheckContext:
         return apply_to_collection(joined, Tensor, lambda t: t[:count] if t.ndim and len(t) == len(first) else t)
 
     def signal(self, values: Tensor, batch: Any) -> Tensor:
-        """The channels of an input, or of pixels rearranged from it, that show what the task is about."""
+        """The channels of an input, or of pixels rearranged from it, that show what the task is about: those before
+        maps and hints, as many as the data module's ``signal_channels``, if it has such.
+        """
         channels = getattr(self.data, "signal_channels", None)
         if channels is None or values.ndim != 4 or values.shape[1] % (given := first_tensor(batch).shape[1]):
             return values
         return values[:, : channels * (values.shape[1] // given)]
-
-    def sample_name(self, batch: Any, position: int) -> str:
-        """The file of a training sample where the data module lists its images, else its place in the batch."""
-        index, images = getattr(batch, "index", None), getattr(self.data, "images", {}).get("train", [])
-        number = int(index[position]) if isinstance(index, Tensor) else -1
-        return images[number].name if 0 <= number < len(images) else f"sample {position}"
 
     @cached_property
     def parts(self) -> list[Part]:
@@ -190,15 +188,16 @@ class CheckContext:
     def _calls(self) -> dict[str, tuple]:
         """The arguments that each network is first called with in one training step of a copy."""
         model = trial_copy(self.pristine, self.model.state_dict())
+        names = {network: name for name, network in {**networks_of(model), "": model}.items()}
         calls: dict[str, tuple] = {}
 
-        def listen(name: str, args: tuple) -> None:
-            if args and name not in calls:
-                calls[name] = apply_to_collection(args, Tensor, lambda t: t.detach().clone())
+        def listen(module: nn.Module, args: tuple) -> None:
+            if args and names[module] not in calls:
+                calls[names[module]] = apply_to_collection(args, Tensor, lambda t: t.detach().clone())
 
-        for name, network in {**networks_of(model), "": model}.items():
-            network.register_forward_pre_hook(lambda module, args, name=name: listen(name, args))
-        overfit(model, self.batch, self.trainer)
+        for network in names:
+            network.register_forward_pre_hook(listen)
+        overfit(model, self.batch, self.trainer, Trial())
         return calls
 
     @property
@@ -223,7 +222,31 @@ class CheckContext:
         built_so = any(getattr(module, "pretrained", False) for module in self.model.modules())
         return built_so or self.starts_from_others
 
-    @property
-    def is_untrained(self) -> bool:
-        """Whether a model that could start from trained weights does not."""
-        return "init_from" in self.model.hparams and not self.is_pretrained
+
+class Check(Rule["CheckContext"]):
+    """One thing that can be wrong before the first step: inherit, write ``evaluate``, list it in ``checks()``."""
+
+    level = Level.WIRING
+    advice: ClassVar[str] = ""  # what to do
+
+    @abstractmethod
+    def evaluate(self, context: CheckContext) -> Outcome: ...
+
+    def passed(self, value: float | str, limit: float | str) -> Passed:
+        return Passed(self.code, value, limit)
+
+    def skipped(self, reason: str) -> Skipped:
+        return Skipped(self.code, reason)
+
+    def found(self, is_fault: bool, where: str, value: float | str, limit: float | str, advice: str = "") -> Finding:
+        """A fault, or else a note."""
+        return self.finding(is_fault, 0, where, value, limit, advice or self.advice)
+
+    def judge(self, value: float, limit: float, where: str, advice: str = "") -> Outcome:
+        """A fault above the limit."""
+        return self.passed(value, limit) if value <= limit else self.found(True, where, value, limit, advice)
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -13,8 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from workbench.batch import input_of
-from workbench.findings.checks.check import Check, Level, Outcome
-from workbench.findings.checks.context import CheckContext, first_tensor, floats_of, with_nonzero_weights
+from workbench.findings.checks.context import (
+    Check,
+    CheckContext,
+    Level,
+    Outcome,
+    first_tensor,
+    floats_of,
+    with_nonzero_weights,
+)
 
 UNUSABLE_INPUT = frozenset({"input-nonfinite", "input-range", "input-constant"})
 
@@ -24,18 +31,14 @@ class InputNonfinite(Check):
 
     code = "input-nonfinite"
     level = Level.DATA
-    advice = (
-        "NaN or infinite values reach the network. Look at that sample, and for a division by 0 or a logarithm where "
-        "the data module makes input and target."
-    )
+    advice = "NaN or infinity reaches the network: look for a division by 0 or a logarithm in the data module."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         for number, batch in enumerate(context.batches):
             for name, values in floats_of(batch).items():
                 finite = torch.isfinite(values)
                 if not bool(finite.all()):
-                    bad = int((~finite.flatten(1).all(1)).nonzero()[0, 0]) if values.ndim > 1 else 0
-                    where = f"{name} of training batch {number}, {context.sample_name(batch, bad)}"
+                    where = f"{name} of training batch {number}, sample {int((~finite).nonzero()[0, 0])}"
                     return self.found(True, where, 1 - finite.float().mean().item(), 0.0)
         return self.passed(0.0, 0.0)
 
@@ -73,10 +76,7 @@ class BatchRepeated(Check):
     level = Level.DATA
     implied_by = frozenset({"input-constant"})
     enough = 6  # draws in an epoch, at least: two short orders may agree by chance
-    advice = (
-        "Training batches repeat. Shuffle the training loader, and draw random numbers from a generator that goes on "
-        "from batch to batch, never from one that is seeded anew."
-    )
+    advice = "Shuffle the training loader, and draw random numbers from one generator that is never seeded anew."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         repeated = self._repeated_order(context) or self._repeated_noise(context)
@@ -130,10 +130,7 @@ class InputNotCentered(Check):
     implied_by = UNUSABLE_INPUT | {"statistics-not-from-train"}
     mean, spread = 0.2, (0.5, 2.0)
     tolerable_mean, tolerable_spread = 1.0, (0.5, 4.0)  # a few unlike samples, strong noise
-    advice = (
-        "What the first layer gets is not centered on 0 with a spread of 1. Subtract the training data's mean and "
-        "divide by its standard deviation, in the data module or the network [input_range: standardize]."
-    )
+    advice = "Subtract the training data's mean from the input, and divide by its standard deviation."
     advice_tolerable = advice
 
     def evaluate(self, context: CheckContext) -> Outcome:
@@ -164,7 +161,8 @@ class _Reached(Exception):
 
 def reaching(context: CheckContext, wanted: Callable[[str, nn.Module], bool]) -> tuple[str, list[Tensor]] | None:
     """The full name of the first of the wanted modules that the input meets in the main network, in training mode; and
-    what reaches it of each batch, as float32 on the CPU: the signal's channels (B, C, H, W), or whatever it gets."""
+    what reaches it of each batch, as float32 on the CPU: the signal's channels (B, C, H, W), or whatever it gets.
+    """
     model = with_nonzero_weights(context.model)
     heard: list[tuple[str, Tensor]] = []
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,10 +13,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from workbench.batch import baseline_of, input_of, target_of
-from workbench.findings.checks.check import Check, Level, Outcome
-from workbench.findings.checks.context import CheckContext, concatenate
+from workbench.findings.checks.context import Check, CheckContext, Level, Outcome, concatenate
 from workbench.findings.checks.data import UNUSABLE_INPUT
-from workbench.findings.checks.trial import OverfitResult, overfit, quiet, trial_copy, without_dropout
+from workbench.findings.checks.trial import Trial, overfit, quiet, trial_copy, without_dropout
 from workbench.model_parts import discriminators_of, networks_of
 
 
@@ -36,14 +36,12 @@ def is_regression(output: Any, target: Any) -> bool:
     return target.is_floating_point() and not bool(((target == 0) | (target == 1)).all())
 
 
-def constant_errors(batch: Any) -> dict[str, float]:
-    """The errors of the outputs that need no network: doing nothing, and the mean of each channel."""
+def constant_errors(batch: Any) -> list[float]:
+    """The errors of the outputs that need no network: the mean of each channel and, if known, doing nothing."""
     target, baseline = target_of(batch).float(), baseline_of(batch)
     mean = target.mean([dim for dim in range(target.ndim) if dim != 1], keepdim=True)
-    errors = {"mean": rms_error(mean.expand_as(target), target)}
-    if isinstance(baseline, Tensor) and baseline.shape == target.shape:
-        errors["nothing"] = rms_error(baseline, target)
-    return errors
+    known = isinstance(baseline, Tensor) and baseline.shape == target.shape
+    return [rms_error(mean.expand_as(target), target)] + ([rms_error(baseline, target)] if known else [])
 
 
 def discriminator_error_rate(model: LightningModule, batch: Any) -> float:
@@ -65,10 +63,7 @@ class InitialLoss(Check):
     code = "initial-loss"
     level = Level.SYMPTOM
     limit = 6.0  # times the error of the mean target or of doing nothing, whichever is larger
-    advice = (
-        "Before training the output is far worse than a constant one. Start the last layer smaller, let the network "
-        "predict the difference to its input [residual: true], or bring its output to the targets' range."
-    )
+    advice = "Start the last layer smaller, or bring its output to the targets' range."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         target = target_of(context.batch)
@@ -76,7 +71,7 @@ class InitialLoss(Check):
             output = output_of(unlogged(context.model), context.batch)
         if not is_regression(output, target):
             return self.skipped("output and target cannot be subtracted")
-        error, reference = rms_error(output, target), max(constant_errors(context.batch).values())
+        error, reference = rms_error(output, target), max(constant_errors(context.batch))
         ratio, limit = error / max(reference, 1e-6), f"{self.limit:g} x {reference:.3g}"
         if ratio <= self.limit:
             return self.passed(f"{error:.3g} ({ratio:.2g} x a constant output)", limit)
@@ -87,13 +82,9 @@ class LossNotMean(Check):
     """A loss that doubles with the batch."""
 
     code = "loss-not-mean"
-    level = Level.WIRING
     implied_by = UNUSABLE_INPUT | {"eval-not-deterministic", "batch-mixing"}
     limit = 1.5
-    advice = (
-        "The loss grows with the batch, so a learning rate fits one batch size only. Take the mean [reduction: mean], "
-        "or divide by the number of values."
-    )
+    advice = "Take the mean instead of the sum: only then does a learning rate fit every batch size."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         found = [(ratio, f"model.{name}") for name, ratio in self._ratios(context)]
@@ -104,7 +95,7 @@ class LossNotMean(Check):
         batch = context.batch_of(4)
         for name, loss, arguments in self._losses(context.model, context.target(batch)):
             with torch.no_grad(), contextlib.suppress(Exception):  # one that takes something else
-                yield name, _ratio(loss(*arguments), loss(*[torch.cat([a, a]) for a in arguments]))
+                yield name, self._ratio(loss(*arguments), loss(*[torch.cat([a, a]) for a in arguments]))
         if not context.model.automatic_optimization:
             return
         model = unlogged(context.model)
@@ -117,7 +108,7 @@ class LossNotMean(Check):
                 torch.manual_seed(0)
                 step = model.training_step(some, 0)
                 losses.append(step["loss"] if isinstance(step, dict) else step)
-            yield "training_step", _ratio(*losses)
+            yield "training_step", self._ratio(*losses)
 
     @staticmethod
     def _losses(model: LightningModule, target: Any) -> Iterator[tuple[str, Callable, list[Tensor]]]:
@@ -125,19 +116,19 @@ class LossNotMean(Check):
         if not isinstance(target, Tensor) or not target.is_floating_point():
             return
         estimate = (target + 0.1 * torch.randn_like(target)).float()
+        logits = torch.randn(len(estimate), 1, 3, 3, device=estimate.device)
+        adversarial = getattr(model, "adversarial", None) if discriminators_of(model, networks_of(model)) else None
         for name in ("loss", "criterion", "reconstruction"):
             if isinstance(getattr(model, name, None), nn.Module):
                 yield name, getattr(model, name), [estimate, target]
-        logits = torch.randn(len(estimate), 1, 3, 3, device=estimate.device)
         for name, arguments in (("discriminator", [logits, -logits]), ("generator", [logits])):
-            loss = getattr(getattr(model, "adversarial", None), name, None)
-            if callable(loss) and discriminators_of(model, networks_of(model)):
-                yield f"adversarial.{name}", loss, arguments
+            if callable(getattr(adversarial, name, None)):
+                yield f"adversarial.{name}", getattr(adversarial, name), arguments
 
-
-def _ratio(one: Tensor, two: Tensor) -> float:
-    one, two = float(one.detach()), float(two.detach())
-    return 1 + abs(two - one) / max(abs(one), 1e-12)
+    @staticmethod
+    def _ratio(one: Tensor, two: Tensor) -> float:
+        one, two = float(one.detach()), float(two.detach())
+        return 1 + abs(two - one) / max(abs(one), 1e-12)
 
 
 class CannotOverfit(Check):
@@ -156,61 +147,51 @@ class CannotOverfit(Check):
     rate = 1e-3
     clear = 0.1  # a discriminator's error rate at which its trial ends
     confused = 0.35  # above it a discriminator has learned nothing; 0.5 is chance
-    advice_rate = (
-        f"The network overfits a few samples with Adam at {rate:g}, but not with its own optimizer. Try another "
-        "learning rate [lr: 1.0e-3]."
-    )
-    advice_discriminator = (
-        "The discriminator does not learn to tell a few true samples from the generator's first ones. Look for swapped "
-        "labels and detached logits, and at its learning rate [discriminator_optimizer.init_args.lr: 4.0e-4]."
-    )
+    advice = "Look for detached outputs, the wrong target, a wrong sign of the loss; then try a larger network."
+    advice_rate = "A few samples are learned with Adam at 1e-3, but not with its own optimizer: try another lr."
+    advice_discriminator = "Look for swapped labels and detached scores, and at the discriminator's learning rate."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         batch = self.few_samples(context)
         state = copy.deepcopy(context.model.state_dict())
-        errors, error, output = {}, None, None
+        errors, error, output = [], None, None
         with context.inference(), contextlib.suppress(Exception):  # a forward that takes something else
             output = output_of(copy.deepcopy(context.model).eval(), batch)
         if is_regression(output, target_of(batch)):
             errors, error = constant_errors(batch), lambda model: rms_error(output_of(model, batch), target_of(batch))
         elif not context.model.automatic_optimization:
             return self.skipped("no target to compare the output with, nor one loss to follow")
-        reference = max(min(errors.values()), 1e-6) if errors else 0.0
+        reference = max(min(errors), 1e-6) if errors else 0.0
 
-        def trial(network: str, error: Callable | None, enough: float, rate: float | None = None) -> OverfitResult:
-            model, length = trial_copy(context.pristine, state, network), {"steps": self.steps, "seconds": self.seconds}
-            return overfit(model, batch, context.trainer, error=error, enough=enough, rate=rate, **length)
+        def trial(network: str, error: Callable | None, enough: float, rate: float | None = None) -> Trial:
+            made = Trial(error, enough, self.steps, self.seconds, rate)
+            return overfit(trial_copy(context.pristine, state, network), batch, context.trainer, made)
 
-        def has_learned(result: OverfitResult) -> bool:
-            first = (result.errors or [float("nan")])[0]
-            halfway = self.halfway * min(first, max(errors.values())) if errors else 0.0
-            return not result.problem and result.best <= max(self.limit * (reference or first), halfway)
+        def has_learned(result: Trial) -> bool:
+            halfway = self.halfway * min(result.first, max(errors)) if errors else 0.0
+            return not result.problem and result.best <= max(self.limit * (reference or result.first), halfway)
 
-        enough = self.good * reference if errors else float("-inf")
+        enough = self.good * reference if errors else -math.inf
         own = trial(context.main.name, error, enough)
         if own.problem and not own.started:
             return self.skipped(f"a trial run could not start: {own.problem}")
-        if not errors and own.errors and own.errors[0] <= 0:
+        if not errors and own.first <= 0:
             return self.skipped("a loss that may be negative has no value to compare with")
-        share = own.best / (reference or (own.errors or [1.0])[0])
+        share = own.best / (reference or own.first)
         if has_learned(own):
             return self._discriminator(context, batch, trial) or self.passed(share, self.limit)
         where = f"{self.samples} samples, {own.steps} steps"
-        if not own.problem and has_learned(trial(context.main.name, error, enough, self.rate)):
+        if own.problem:
+            return self.found(True, f"{where}: {own.problem}", share, self.limit)
+        if has_learned(trial(context.main.name, error, enough, self.rate)):
             return self.found(False, where, share, self.limit, self.advice_rate)
-        problem = f" ({own.problem})" if own.problem else ""
-        advice = (
-            f"The error stays near that of {'a constant output' if errors else 'the first step'}{problem}. Fix this "
-            "first: look for detached outputs, the wrong target, a wrong sign of the loss; only then try a larger "
-            "network."
-        )
-        return self.found(True, where, share, self.limit, advice)
+        return self.found(True, where, share, self.limit)
 
     def few_samples(self, context: CheckContext) -> Any:
         """The batch to overfit."""
         return context.batch_of(self.samples, self.pixels)
 
-    def _discriminator(self, context: CheckContext, batch: Any, trial: Callable[..., OverfitResult]) -> Outcome | None:
+    def _discriminator(self, context: CheckContext, batch: Any, trial: Callable[..., Trial]) -> Outcome | None:
         """What there is to report of a discriminator that trains alone, against the generator's first outputs."""
         critics = discriminators_of(context.model, networks_of(context.model))
         if not critics or not hasattr(context.model, "discriminator_scores"):

@@ -5,65 +5,64 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor, nn, no_grad
+from torch import Tensor, nn
 from torch.optim import Adam
 from torch.utils.data import DataLoader
 
 from workbench.callbacks.clipping import GradientClipping
 
-EVERY = 10
-"""Steps between two measurements."""
+EVERY = 10  # steps between two measurements
 SILENT = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
 
-@dataclass
-class OverfitResult:
-    """How a trial went."""
+@dataclass(eq=False)
+class Trial(Callback):
+    """A short run that ends when the error is small enough or the time is up, and how it went."""
 
+    error: Callable[[LightningModule], float] | None = None  # None: the loss that ``training_step`` returns
+    enough: float = -math.inf  # the error at which it ends
+    max_steps: int = 1
+    seconds: float = 60.0
+    rate: float | None = None  # of an Adam that replaces the model's optimizers; None keeps them, at their full rates
+    data: Any = None  # the data module, which the model's setup may ask
     errors: list[float] = field(default_factory=list)  # at the start and every few steps
+    batches: int = 0
     steps: int = 0
     problem: str = ""  # the exception that ended it, if any did
     started: bool = False
 
     @property
+    def first(self) -> float:
+        return self.errors[0] if self.errors else math.nan
+
+    @property
     def last(self) -> float:
-        return self.errors[-1] if self.errors else float("nan")
+        return self.errors[-1] if self.errors else math.nan
 
     @property
     def best(self) -> float:
-        return min((error for error in self.errors if error == error), default=float("nan"))
-
-
-class _Trial(Callback):
-    """Measures the error, and ends the trial when it is small enough or the time is up."""
-
-    def __init__(self, error: Callable | None, enough: float, seconds: float, rate: float | None, data: Any) -> None:
-        self.error, self.enough, self.seconds, self.rate, self.data = error, enough, seconds, rate, data
-        self.result = OverfitResult()
-        self.batches = 0
+        return min((error for error in self.errors if not math.isnan(error)), default=math.nan)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        trainer.datamodule = self.data  # which the module's setup may ask; it is set up, and its loaders are not used
+        trainer.datamodule = self.data  # it is set up, and its loaders are not used
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.datamodule = None  # or it would be torn down
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._simplify_optimizers(trainer)
-        self.result.started = True
-        self.deadline = time.monotonic() + self.seconds
+        self.started, self.deadline = True, time.monotonic() + self.seconds
         if self.error is not None:
-            self.result.errors.append(self.error(pl_module))
-
-    def _simplify_optimizers(self, trainer: Trainer) -> None:
-        """Full, constant rates and no weight decay, or Adam instead."""
+            self.errors.append(self._measure(pl_module))
+        # Full, constant rates and no weight decay, or Adam instead.
         for config in trainer.lr_scheduler_configs:  # the model may step it itself
             config.scheduler.step = lambda *_, **__: None
         for group in (group for optimizer in trainer.optimizers for group in optimizer.param_groups):
@@ -73,6 +72,10 @@ class _Trial(Callback):
             held = [[p for group in o.param_groups for p in group["params"]] for o in trainer.optimizers]
             trainer.strategy.optimizers = [Adam(parameters, lr=self.rate) for parameters in held]
 
+    @torch.no_grad()
+    def _measure(self, model: LightningModule) -> float:
+        return self.error(model)
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
         self.batches += 1
         at_start = self.error is None and self.batches == 1
@@ -80,42 +83,23 @@ class _Trial(Callback):
             return
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if self.error is not None or isinstance(loss, Tensor):
-            self.result.errors.append(float(loss) if self.error is None else self.error(pl_module))
-        trainer.should_stop |= self.result.last <= self.enough or time.monotonic() > self.deadline
+            self.errors.append(float(loss) if self.error is None else self._measure(pl_module))
+        trainer.should_stop |= self.last <= self.enough or time.monotonic() > self.deadline
 
 
-def overfit(
-    model: LightningModule,
-    batch: Any,
-    trainer: Trainer,
-    *,
-    error: Callable[[LightningModule], float] | None = None,
-    enough: float = float("-inf"),
-    steps: int = 1,
-    seconds: float = 60.0,
-    rate: float | None = None,
-) -> OverfitResult:
-    """Train a model on one batch, without weight decay, dropout and schedules.
-
-    Args:
-        model: A copy: it is changed.
-        batch: On the device.
-        trainer: Whose precision and clipping are used.
-        error: Measured in training mode every few steps; None takes the loss that ``training_step`` returns.
-        enough: The error at which the trial ends.
-        steps: At most so many steps.
-        seconds: At most so long.
-        rate: Learning rate of an Adam that replaces the model's own optimizers; None keeps them, at their full rates.
+def overfit(model: LightningModule, batch: Any, trainer: Trainer, trial: Trial) -> Trial:
+    """Train a copy of a model on one batch, on the device, without weight decay, dropout and schedules, but with a
+    trainer's precision and clipping; returns how it went.
     """
     without_dropout(model)
-    trial = _Trial(error and no_grad()(error), enough, seconds, rate, trainer.datamodule)
+    trial.data = trainer.datamodule
     clipping = [copy.copy(c) for c in trainer.callbacks if isinstance(c, GradientClipping)]
     with quiet():
         small = Trainer(
             accelerator="cpu" if trainer.strategy.root_device.type == "cpu" else "auto",
             devices=1,
             precision=trainer.precision,
-            max_steps=steps,
+            max_steps=trial.max_steps,
             callbacks=[trial, *clipping],
             limit_val_batches=0,
             use_distributed_sampler=False,
@@ -125,14 +109,15 @@ def overfit(
         try:
             small.fit(model, train_dataloaders=DataLoader([batch] * EVERY, batch_size=None, collate_fn=lambda b: b))
         except Exception as exception:  # whatever somebody's training_step raises is what there is to report
-            trial.result.problem = " ".join(f"{type(exception).__name__}: {exception}".split())[:200]
-    trial.result.steps = small.global_step
-    return trial.result
+            trial.problem = " ".join(f"{type(exception).__name__}: {exception}".split())[:200]
+    trial.steps = small.global_step
+    return trial
 
 
 def trial_copy(model: LightningModule, state: dict[str, Tensor], network: str = "") -> LightningModule:
     """A copy with these weights; a model with ``prepare_trial(network)`` drops what holds it back, such as penalties,
-    and trains that network alone."""
+    and trains that network alone.
+    """
     found = copy.deepcopy(model)
     found.load_state_dict(state, strict=False)
     if hasattr(found, "prepare_trial"):
@@ -141,7 +126,6 @@ def trial_copy(model: LightningModule, state: dict[str, Tensor], network: str = 
 
 
 def without_dropout(model: nn.Module) -> None:
-    """Switch dropout off, in training mode too."""
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
@@ -154,8 +138,7 @@ def quiet() -> Iterator[None]:
     level = log.level
     log.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         log.setLevel(level)

@@ -8,11 +8,11 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from jsonargparse import dict_to_namespace
 from torch import Tensor, equal, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from workbench.findings.checks.check import Check, Level, Outcome, leaves, listed
-from workbench.findings.checks.context import CheckContext, Part
+from workbench.findings.checks.context import Check, CheckContext, Outcome, Part, listed
 from workbench.model_parts import HELPER
 
 LAYERS = (_ConvNd, nn.Linear)
@@ -22,11 +22,7 @@ class WeightsConstant(Check):
     """Units that all start the same, and so learn the same."""
 
     code = "weights-constant"
-    level = Level.WIRING
-    advice = (
-        "Nothing tells units apart that start the same. Draw the weights at random (torch.nn.init.kaiming_normal_) "
-        "[init: kaiming]; only the last layer of a network or of a residual branch may start at 0."
-    )
+    advice = "Draw weights at random (torch.nn.init.kaiming_normal_); only a last layer may start at 0."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         found, looked = [], 0
@@ -52,10 +48,9 @@ class WeightsScale(Check):
     """Weights far larger or smaller than what keeps the variance from layer to layer, 1 / sqrt(fan-in)."""
 
     code = "weights-scale"
-    level = Level.WIRING
     implied_by = frozenset({"weights-constant"})
     limit = 10.0
-    advice = "Use torch.nn.init.kaiming_normal_ with the activation's gain [init: kaiming]."
+    advice = "Start them near 1 / sqrt(fan-in): torch.nn.init.kaiming_normal_ with the activation's gain."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         if context.is_pretrained:
@@ -76,23 +71,15 @@ class WeightsScale(Check):
         limit = f"1/{self.limit:g} to {self.limit:g}"
         if max(worst, 1 / worst) <= self.limit:
             return self.passed(worst, limit)
-        advice = f"The standard deviation of its weights is {worst:.3g} times 1 / sqrt(fan-in). {self.advice}"
-        return self.found(True, where, worst, limit, advice)
+        return self.found(True, where, worst, limit)
 
 
 class FrozenParameters(Check):
     """Tensors that are not trained, though nobody said so."""
 
     code = "frozen-parameters"
-    level = Level.WIRING
-    advice = (
-        "requires_grad is False, so these stay as they are. Set it to True, or list them in the module's attribute "
-        "declared_frozen, or name an argument with freeze in its name, such as freeze: true."
-    )
-    advice_untrained = (
-        "These are frozen, and nobody has trained them. Start from pretrained weights [weights: DEFAULT] or another "
-        "run's [init_from: CHECKPOINT], or train them too [freeze_stages: 0]."
-    )
+    advice = "requires_grad is False: set it to True, or list these in the module's attribute declared_frozen."
+    advice_untrained = "These are frozen and untrained: start from pretrained weights, or train them too."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         everything = dict(own_parameters(context.model))
@@ -105,7 +92,8 @@ class FrozenParameters(Check):
         undeclared = [name for name in frozen if not f"{name}.".startswith(prefixes)]
         if not frozen:
             return self.passed(0, 0)
-        if len(undeclared) < len(frozen) and context.is_untrained:
+        untrained = "init_from" in context.model.hparams and not context.is_pretrained
+        if len(undeclared) < len(frozen) and untrained:
             return self.found(True, listed(frozen), len(frozen), 0, self.advice_untrained)
         declared = declared_freeze(context) if undeclared else "declared_frozen"
         if declared and len(frozen) < len(everything):
@@ -117,11 +105,7 @@ class ParametersNotOptimized(Check):
     """Trainable tensors that no optimizer holds."""
 
     code = "parameters-not-optimized"
-    level = Level.WIRING
-    advice = (
-        "No optimizer holds these. Keep layers in nn.ModuleList or nn.ModuleDict instead of a list or dict, make all "
-        "of them in __init__, and give configure_optimizers every trainable parameter."
-    )
+    advice = "Keep layers in nn.ModuleList, make them in __init__, and give configure_optimizers all parameters."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         held = {id(p) for optimizer in context.optimizers for group in optimizer.param_groups for p in group["params"]}
@@ -208,15 +192,14 @@ def made_late(context: CheckContext) -> Iterator[tuple[str, Tensor]]:
 
 def declared_freeze(context: CheckContext) -> str:
     """The setting that freezes something on purpose: an argument in the configuration, or a network's attribute."""
-    for key, value in leaves(context.config.get("model")):
+    for key, value in dict_to_namespace(context.config.get("model") or {}).items():
         name = key.rpartition(".")[2].lower()
         unfrozen = name in ("train_backbone", "trainable")
         if (unfrozen and value is False) or (value and ("freeze" in name or "frozen" in name)):
             return f"model.{key}"
     for name, module in context.model.named_modules():
         for key, value in vars(module).items():
-            if key == "declared_frozen":
-                continue
-            if ("freeze" in key.lower() or "frozen" in key.lower()) and not callable(value) and value:
+            named_so = key != "declared_frozen" and ("freeze" in key.lower() or "frozen" in key.lower())
+            if named_so and value and not callable(value):
                 return f"{name}.{key}".lstrip(".")
     return ""

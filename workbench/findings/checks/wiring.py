@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from workbench.findings.checks.check import Check, Level, Outcome
-from workbench.findings.checks.context import CheckContext, Part, with_nonzero_weights
+from workbench.findings.checks.context import Check, CheckContext, Outcome, Part, with_nonzero_weights
 from workbench.findings.checks.weights import LAYERS
 
 BROKEN_INPUT = frozenset({"input-nonfinite", "input-constant"})
@@ -26,13 +25,9 @@ class EvalNotDeterministic(Check):
     """Two passes in eval mode that differ."""
 
     code = "eval-not-deterministic"
-    level = Level.WIRING
     implied_by = BROKEN_INPUT
     limit = 1e-4  # of the output's largest value: what the order of additions may change
-    advice = (
-        "Two passes in eval mode differ, so scores change from one validation to the next. Tie dropout and noise to "
-        "self.training (F.dropout(x, p, self.training)), or switch them off [dropout: 0]."
-    )
+    advice = "Tie dropout and noise to self.training: F.dropout(x, p, self.training)."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         found = []
@@ -49,13 +44,9 @@ class InputIgnored(Check):
     """An output that does not depend on the input, or on one of its channels."""
 
     code = "input-ignored"
-    level = Level.WIRING
     implied_by = BROKEN_INPUT | {"eval-not-deterministic", "weights-constant", "output-range"}
     limit = 1e-6  # of the output's largest value
-    advice = (
-        "The output stays the same where this input is 0: {} is overwritten, detached or multiplied by 0 on the way. "
-        "Follow it through forward; the first layer has to count it [in_channels: its channels]."
-    )
+    advice = "The output is the same where this input is 0: {} is overwritten, detached or multiplied by 0."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         least = 1.0
@@ -92,13 +83,9 @@ class BatchMixing(Check):
     """One sample's output that depends on another sample of the batch, in eval mode."""
 
     code = "batch-mixing"
-    level = Level.WIRING
     implied_by = BROKEN_INPUT | {"eval-not-deterministic"}
     limit = 1e-6  # gradient on the other samples against that on the sample itself
-    advice = (
-        "The output for one sample depends on the others of its batch, also in eval mode. Look for view, reshape, "
-        "permute, means and softmax over dimension 0, and for a batch norm kept in training mode."
-    )
+    advice = "Look for view, reshape and means over dimension 0, and for a batch norm kept in training mode."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         parts = [part for part in context.parts if len(part.input) > 1 and part.input.is_floating_point()]
@@ -129,11 +116,7 @@ class MissingNonlinearity(Check):
     """
 
     code = "missing-nonlinearity"
-    level = Level.WIRING
-    advice = (
-        "These layers follow each other without an activation, and are one layer. Put one between them "
-        "[activation: relu]."
-    )
+    advice = "These layers follow each other without an activation, and are one layer. Put one between them."
 
     def evaluate(self, context: CheckContext) -> Outcome:
         limit = "an activation between"
@@ -160,7 +143,7 @@ def linear_chains(part: Part, context: CheckContext) -> list[list[str]]:
             return
         tensor, version, chain = made.get(id(given), (None, -1, []))
         before = list(chain) if tensor is given and given._version == version else []
-        if isinstance(module, LAYERS) and _gains_nothing(module):
+        if isinstance(module, LAYERS) and gains_nothing(module):
             before = [*before, name]
             chains.append(before)
         elif not isinstance(module, (nn.modules.conv._ConvNd, *TRANSPARENT)) and "Norm" not in type(module).__name__:
@@ -172,8 +155,8 @@ def linear_chains(part: Part, context: CheckContext) -> list[list[str]]:
     return [chain for chain in chains if len(chain) > 1]
 
 
-def _gains_nothing(layer: nn.Module) -> bool:
-    """Whether a layer is one that gains nothing right behind another of its kind."""
+def gains_nothing(layer: nn.Module) -> bool:
+    """Whether a layer gains nothing right behind another of its kind."""
     if isinstance(layer, nn.Linear):
         return layer.out_features >= layer.in_features  # a smaller one is the first half of a product of low rank
     return not layer.transposed and layer.groups == 1 and max(layer.kernel_size) > 1 and max(layer.stride) == 1
@@ -183,7 +166,6 @@ class OutputRange(Check):
     """Outputs that cannot reach the targets, however the last layer is trained."""
 
     code = "output-range"
-    level = Level.WIRING
     implied_by = BROKEN_INPUT | {"input-range", "eval-not-deterministic"}
     limit = 0.02  # share of the targets' values that are out of reach
     slack = 0.02  # of the targets' range: a sigmoid never quite gets to its ends
@@ -198,10 +180,7 @@ class OutputRange(Check):
         least, most = float(targets.min()), float(targets.max())
         slack = self.slack * (most - least)
         beyond = ((targets < low - slack) | (targets > high + slack)).float().mean().item()
-        advice = (
-            f"So many of the targets' values ({least:.3g} to {most:.3g}) can never be reached. Leave the last "
-            "activation out, or map its range to that of the targets."
-        )
+        advice = f"Leave the last activation out, or map its range to that of the targets, {least:.3g} to {most:.3g}."
         return self.judge(beyond, self.limit, f"{part.name}: {low:.3g} to {high:.3g}", advice)
 
     @staticmethod

@@ -7,15 +7,7 @@ from PIL import Image
 from skimage import color
 
 from project.data import ImageDataModule
-from project.data.pairs import (
-    Coloring,
-    GrayToColor,
-    LinesToColor,
-    NoHints,
-    PaletteHints,
-    SpatialHints,
-    XDoG,
-)
+from project.data.pairs import Coloring, GrayToColor, Hints, LinesToColor, PaletteHints, SpatialHints, XDoG
 from project.data.statistics import Statistics
 from workbench.errors import UserError
 
@@ -42,6 +34,7 @@ def test_gray_photographs_are_lightness(images):
     assert np.allclose(pair.input[:, 0].numpy() * 100, lab[..., 0], atol=5e-3)
     lab[..., 1:] = 0
     assert np.allclose(hwc(pair.baseline), color.lab2rgb(lab), atol=1e-3)
+    assert torch.equal(pair.baseline[:, 0], pair.baseline[:, 2])
     assert GrayToColor.keeps_lightness and not LinesToColor.keeps_lightness
 
 
@@ -59,7 +52,7 @@ def test_lines_of_one_folder_are_drawn(images):
     image = images()
     maker = LinesToColor()
     pair = maker(image, None, INDEX, SEED, False)
-    assert pair.target is image and isinstance(maker.lines, XDoG) and isinstance(maker.hints, NoHints)
+    assert pair.target is image and isinstance(maker.lines, XDoG) and type(maker.hints) is Hints
     for position in range(4):
         generator = torch.Generator().manual_seed(int(SEED[position]))
         assert torch.equal(pair.input[position, None], XDoG()(image[position, None], generator))
@@ -81,23 +74,17 @@ def test_evaluation_follows_from_image_and_seed_alone(images, maker):
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_training_follows_from_the_devices_generator(images, maker):
-    torch.manual_seed(3)
-    first = maker(images().requires_grad_(), None, INDEX, SEED, True).input
-    assert not first.requires_grad
-    torch.manual_seed(3)
-    assert torch.equal(maker(images(), None, INDEX, SEED + 1, True).input, first)
-
-
-@pytest.mark.parametrize("maker", MAKERS)
 @pytest.mark.parametrize("paired", [True, False])
-def test_training_reads_no_value_from_the_device(images, blind, maker, paired):
+def test_training_follows_from_the_devices_generator_and_reads_no_value(images, blind, maker, paired):
     image, target = images(1), images(2) if paired and maker.uses_target == "optional" else None
     with pytest.raises(AssertionError, match="reads a value"), blind:
         image.max().item()
+    torch.manual_seed(3)
     with blind:
-        pair = maker(image, target, INDEX, SEED, True)
-    assert pair.input.shape == (4, 1 + maker.hints.channels, 40, 56)
+        first = maker(image.requires_grad_(), target, INDEX, SEED, True).input
+    assert first.shape == (4, 1 + maker.hints.channels, 40, 56) and not first.requires_grad
+    torch.manual_seed(3)
+    assert torch.equal(maker(images(1), target, INDEX, SEED + 1, True).input, first)
 
 
 @pytest.mark.parametrize("maker", [maker for maker in MAKERS if maker.hints.channels])
@@ -120,54 +107,38 @@ def test_hints_do_not_follow_the_lines_chance(images):
     assert not torch.equal(top, drawn.long())
 
 
-def test_the_condition_of_a_gray_image_is_that_of_the_same_in_rgb(images):
-    gray = images(count=1)[:, :1]
-    for maker in (GrayToColor(), LinesToColor()):
-        rgb = maker.condition_of(gray.expand(-1, 3, -1, -1))
-        assert torch.allclose(maker.condition_of(gray), rgb, rtol=0, atol=1e-6)
-    assert torch.equal(LinesToColor().condition_of(gray), gray)
-
-
 def test_what_a_person_sees(images):
-    image = images()
     bare, hinted = GrayToColor(), GrayToColor(SpatialHints())
-    pair = bare(image, None, INDEX, SEED, False)
-    assert list(bare.preview(pair)) == ["condition"]
-    assert bare.preview(pair)["condition"] is pair.baseline
-    pair = hinted(image, None, INDEX, SEED, False)
+    pair = bare(images(), None, INDEX, SEED, False)
+    assert list(bare.preview(pair)) == ["condition"] and bare.preview(pair)["condition"] is pair.baseline
+    pair = hinted(images(), None, INDEX, SEED, False)
     shown = hinted.preview(pair)
     assert list(shown) == ["condition", "hints"]
     assert torch.equal(shown["hints"], hinted.hints.preview(pair.input[:, 1:], pair.input[:, :1]))
-    assert shown["hints"].shape == image.shape
 
 
-def test_normalization():
+def test_hint_planes_are_standardized():
     mean, std = GrayToColor(PaletteHints(2)).normalization([0.5, 0.4, 0.3], [0.2, 0.1, 0.3])
     assert mean == pytest.approx([0.299 * 0.5 + 0.587 * 0.4 + 0.114 * 0.3] + [0.0] * 8)
     assert std == pytest.approx([0.299 * 0.2 + 0.587 * 0.1 + 0.114 * 0.3] + [0.15] * 8)
     assert LinesToColor().normalization([0.5], [0.25]) == ([0.5], [0.25])
-    image_as_it_is = LinesToColor(SpatialHints()).normalization([0.0] * 3, [1.0] * 3)
-    assert image_as_it_is == ([0.0] * 5, pytest.approx([1.0] + [0.15] * 4))
-
-
-def test_hint_planes_are_standardized():
-    """Ten exact hints of bright colors on 128 x 128, as most networks see them in the test."""
+    # Ten exact hints of bright colors on 128 x 128, as most networks see them in the test.
     images = torch.rand(4, 3, 1, 1).expand(-1, -1, 128, 128).clamp_min(0.7)
     planes = SpatialHints().deterministic(images, torch.arange(4), 10)
-    _, std = LinesToColor(SpatialHints()).normalization([0.5], [0.25])
     assert 0.5 < float(planes.std(dim=(0, 2, 3)).mean()) / std[-1] < 2
 
 
-def test_a_coloring_of_your_own_is_two_methods(images):
+def test_a_coloring_of_your_own_is_one_method_that_takes_gray_images_and_rgb(images):
     class RedToColor(Coloring):
-        def condition(self, image, target, seed, training):
-            return self.condition_of(image)
-
         def condition_of(self, image):
             return image[:, :1]
 
     pair = RedToColor()(images(), None, INDEX, SEED, True)
     assert torch.equal(pair.baseline[:, 2], images()[:, 0])
+    gray = images(count=1)[:, :1]
+    for maker in (GrayToColor(), LinesToColor()):
+        rgb = maker.condition_of(gray.expand(-1, 3, -1, -1))
+        assert torch.allclose(maker.condition_of(gray), rgb, rtol=0, atol=1e-6)
 
 
 def statistics(mean, std):

@@ -1,30 +1,30 @@
 """Hints: how many, where from and how exact; squares against plain loops; spatial hints and palettes."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
-from project.data.pairs import NoHints, PaletteHints, Point, SpatialHints
+from project.data.pairs import Hints, PaletteHints, Point, SpatialHints
 from project.data.pairs.hints import MAX_SIDE, Patches, mean_colors, place, render
 from workbench.errors import UserError
 
 SEED = torch.tensor([11, 12, 13, 2**62])
-ALL = [NoHints(), SpatialHints(), SpatialHints(position="gaussian", misalign=2), PaletteHints(), PaletteHints(3)]
+ALL = [Hints(), SpatialHints(), SpatialHints(position="gaussian"), PaletteHints(), PaletteHints(3)]
 SIZE = (23, 37)
 
 
-def plain(**options):
-    """Hints that nothing degrades."""
-    return SpatialHints(**{"none": 0.0, "all": 0.0, "noise": 0.0, "patch": 1, "drop": (0.0, 0.0), **options})
+class Plain(SpatialHints):
+    """Hints that nothing degrades, but for what a test sets."""
+
+    noise, patch, drop = 0.0, (1, 1), (0.0, 0.0)
 
 
-def test_no_hints(images):
-    image, hints = images(), NoHints()
-    assert hints.channels == 0 and hints.slots == 0
-    with pytest.raises(UserError, match="no color hints"):
-        hints.from_points(7, 9, [Point(1, 2, (0, 0, 0))])
-    condition = image[:, :1]
-    assert torch.equal(hints.preview(hints(image, SEED, True), condition), condition.expand(-1, 3, -1, -1))
+def plain(most=100, drop=(0.0, 0.0), noise=0.0, **options):
+    hints = Plain(**{"none": 0.0, "all": 0.0, **options})
+    hints.most, hints.drop, hints.noise = most, drop, noise
+    return hints
 
 
 @pytest.mark.parametrize("hints", ALL)
@@ -58,27 +58,16 @@ def test_evaluation_follows_from_image_and_seed_alone(images, hints):
     assert torch.equal(hints.deterministic(image, SEED, hints.eval_count), whole)
 
 
-@pytest.mark.parametrize("hints", [*ALL[1:], plain(patch=(1, 9), noise=0.1, drop=(0.5, 0.5))])
-def test_training_follows_from_the_devices_generator(images, hints):
+@pytest.mark.parametrize("hints", ALL)
+def test_training_follows_from_the_devices_generator_and_reads_no_value(images, hints):
     torch.manual_seed(3)
     first, second = hints(images(), SEED, True), hints(images(), SEED, True)
     torch.manual_seed(3)
     assert torch.equal(hints(images(), SEED, True), first)
-    assert not torch.equal(first, second)
-
-
-@pytest.mark.parametrize("hints", ALL)
-def test_training_reads_no_value_from_the_device(images, hints):
-    """On this device there are no values: code that reads one, or makes shapes that depend on one, raises."""
+    assert hints.channels == 0 or not torch.equal(first, second)
+    # On this device there are no values: code that reads one, or makes shapes that depend on one, raises.
     planes = hints(images(device="meta"), SEED.to("meta"), True)
     assert planes.shape == (4, hints.channels, 40, 56) and planes.is_meta
-
-
-@pytest.mark.parametrize("hints", ALL[1:])
-@pytest.mark.parametrize("color", [(0.1, 0.2), (0.1, 0.2, 1.5), (255, 0, 0), (-0.1, 0, 0)])
-def test_impossible_colors(hints, color):
-    with pytest.raises(UserError, match="Hint 2 has the color"):
-        hints.from_points(20, 30, [Point(1, 2, (0, 1, 0.5)), Point(3, 4, color)])
 
 
 # How many, and how exact
@@ -110,8 +99,6 @@ def test_shares_of_images():
     assert mean(found == 0) == pytest.approx(0.3, abs=0.03)
     assert mean(everything) == pytest.approx(0.1, abs=0.02)
     assert (found[everything] == 100).all()
-    assert counts(plain(none=1.0))[0].max() == 0
-    assert counts(plain(all=1.0))[1].all()
 
 
 def test_some_images_lose_most_of_their_hints():
@@ -123,30 +110,24 @@ def test_some_images_lose_most_of_their_hints():
     assert (found[everything] == 100).all() and (found[~everything] == 0).all()
 
 
-def test_noise_and_few_levels_of_colors(images):
+def test_noise_of_colors():
     _, colors, _ = plain(noise=0.05, count_p=1e-6).sample_colors(torch.full((200, 3, 4, 5), 0.5))
     assert colors.std().item() == pytest.approx(0.05, rel=0.02)
     assert colors.mean().item() == pytest.approx(0.5, abs=0.002)
     assert torch.corrcoef(colors.flatten(0, 1).T).fill_diagonal_(0).abs().max() < 0.03
-    torch.manual_seed(0)
-    _, exact, _ = plain().sample_colors(images())
-    torch.manual_seed(0)
-    _, colors, _ = plain(levels=5).sample_colors(images())
-    assert colors.unique().tolist() == [0, 0.25, 0.5, 0.75, 1]
-    assert (colors - exact).abs().max() <= 0.125 + 1e-6
 
 
-def test_evaluations_hints_are_the_first_of_more(images):
-    image, seed = images(), torch.tensor([3, 2**62, 5, 2**63 - 1])
-    whole, colors = plain().exact_colors(image, seed, 300)
-    assert whole.present.all() and (whole.side == 6).all()
-    for count in (0, 1, 10, 128, 129):
-        some, few = plain().exact_colors(image, seed, count)
-        assert some.top.shape == (4, count)
-        assert torch.equal(some.top, whole.top[:, :count]) and torch.equal(some.left, whole.left[:, :count])
-        assert torch.equal(few, colors[:, :count])
-    places = whole.top * 100 + whole.left
-    assert all(places[0].ne(places[other]).any() for other in range(1, 4))
+def test_evaluations_hints_are_exact_and_the_first_of_more(images):
+    image, seed = images(size=(200, 300)), torch.tensor([3, 2**62, 5, 2**63 - 1])
+    faulty = plain(eval_patch=1, none=1.0, noise=1.0, drop=(1.0, 1.0), most=1)  # in training
+    planes = [faulty.deterministic(image, seed, count) for count in (0, 1, 10, 128, 129, 300)]
+    assert not planes[0].any()
+    for few, more in itertools.pairwise(planes):
+        held = few[:, 3:].bool().expand_as(few)
+        assert torch.equal(few[held], more[held])
+        assert (few[:, 3].sum((1, 2)) < more[:, 3].sum((1, 2))).all()
+    held = planes[-1][:, 3:].bool()
+    torch.testing.assert_close(planes[-1][:, :3], image * held, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -155,54 +136,33 @@ def test_evaluations_hints_are_the_first_of_more(images):
         ({"none": 1.2}, "none is 1.2: it must be between 0 and 1"),
         ({"none": 0.7, "all": 0.4}, "all is 0.4: it must be 0 or more, and at most 1 together"),
         ({"count_p": 0}, "count_p is 0: it must be above 0"),
-        ({"most": 0}, "most is 0: it must be at least 1"),
-        ({"patch": (9, 1)}, "patch is (9, 1)"),
-        ({"patch": (1, 2, 3)}, "patch is (1, 2, 3)"),
-        ({"patch": (9, 500)}, "patch is (9, 500): it must be a side or [low, high], 1 to 128"),
-        ({"position": "middle"}, "position is middle: it must be one of uniform, gaussian"),
-        ({"noise": 5}, "noise is 5: it must be between 0 and 1"),
-        ({"levels": 1}, "levels is 1: it must be 0 (off) or at least 2"),
-        ({"drop": (0.5, 1.5)}, "drop is (0.5, 1.5): it must be two shares between 0 and 1"),
         ({"eval_count": -1}, "eval_count is -1: it must be 0 or more"),
         ({"eval_patch": 129}, "eval_patch is 129: it must be from 1 to 128 pixels"),
-        ({"misalign": -1}, "misalign is -1"),
     ],
 )
 def test_impossible_arguments(options, message):
     with pytest.raises(UserError) as caught:
-        plain(**options)
+        SpatialHints(**options)
     assert str(caught.value).startswith("data.pairs.hints.") and message in str(caught.value)
 
 
 # Squares
 
 
-def squares(seed=0, batch=3, number=30, sides=(1, 9)):
-    """Many squares that overlap, about a third of them absent."""
-    generator = np.random.default_rng(seed)
-    side = generator.integers(sides[0], sides[1] + 1, (batch, number))
+def squares():
+    """Thirty squares in each of three images that overlap, about a third of them absent."""
+    generator = np.random.default_rng(0)
+    side = generator.integers(1, 10, (3, 30))
     corners = [generator.integers(0, length - side + 1) for length in SIZE]
-    present = generator.random((batch, number)) < 0.7
-    return Patches(*map(torch.from_numpy, (*corners, side, present)), sides[1])
+    present = generator.random(side.shape) < 0.7
+    return Patches(*map(torch.from_numpy, (*corners, side, present)), 9)
 
 
 def loop(patches):
     """(image, number, rows, columns) of every square that is present."""
-    for image in range(len(patches.top)):
-        for number in range(patches.top.shape[1]):
-            if patches.present[image, number]:
-                top, left, side = (int(part[image, number]) for part in patches[:3])
-                yield image, number, slice(top, top + side), slice(left, left + side)
-
-
-@pytest.mark.parametrize(("sides", "tolerance"), [((1, 9), 1e-6), ((1, 1), 0)])
-def test_mean_colors_are_those_of_a_loop(images, sides, tolerance):
-    image, patches = images(count=3, size=SIZE), squares(sides=sides)
-    colors = mean_colors(image, patches)
-    assert colors.shape == (3, 30, 3) and colors.dtype == torch.float32
-    for one, number, rows, columns in loop(patches):
-        expected = image[one, :, rows, columns].double().numpy().mean((1, 2))
-        assert np.allclose(colors[one, number].numpy(), expected, rtol=0, atol=tolerance)
+    for image, number in patches.present.nonzero().tolist():
+        top, left, side = (int(part[image, number]) for part in patches[:3])
+        yield image, number, slice(top, top + side), slice(left, left + side)
 
 
 def test_the_largest_square_of_white_is_white():
@@ -213,19 +173,19 @@ def test_the_largest_square_of_white_is_white():
     assert torch.allclose(mean_colors(dark, patches) * 65535, torch.ones(1, 1, 3))
 
 
-def test_the_later_square_lies_on_top():
-    patches = squares()
-    colors = torch.rand(3, 30, 3)
+def test_a_squares_color_is_its_mean_and_the_later_lies_on_top():
+    patches, colors = squares(), torch.rand(3, 30, 3)
     expected = np.zeros((3, 4, *SIZE), np.float32)
-    covered = 0
+    covered, image = 0, torch.rand(3, 3, *SIZE)
+    means = mean_colors(image, patches)
     for one, number, rows, columns in loop(patches):
+        mean = image[one, :, rows, columns].double().mean((1, 2))
+        torch.testing.assert_close(means[one, number].double(), mean, rtol=0, atol=1e-5)
         covered += int(expected[one, 3, rows, columns].sum())
         expected[one, :3, rows, columns] = colors[one, number].numpy()[:, None, None]
         expected[one, 3, rows, columns] = 1
     assert covered > 100  # there was something to decide
     assert np.array_equal(render(colors, patches, SIZE).numpy(), expected)
-    planes = render(torch.empty(2, 0, 3), squares(batch=2, number=0), SIZE)
-    assert planes.shape == (2, 4, *SIZE) and not planes.any()
 
 
 @pytest.mark.parametrize("position", ["uniform", "gaussian"])
@@ -236,14 +196,13 @@ def test_squares_lie_wholly_inside(position, side):
     chance[0, 0] = 0.0
     chance[0, 1] = 1 - 2**-24
     patches = place(chance, sides, sides > 0, side, SIZE, position)
-    assert patches.top.dtype == patches.left.dtype == torch.int64
     assert torch.equal(patches.side, sides.clamp(max=23))  # a square that is too large takes the shorter side
     for start, length in zip(patches[:2], SIZE, strict=True):
         assert start.min() == 0 and start.max() == length - min(side, 23)
     assert mean_colors(torch.rand(2, 3, *SIZE), patches).isfinite().all()
 
 
-def test_uniform_squares_lie_anywhere_as_often():
+def test_squares_lie_anywhere_as_often_or_around_the_center():
     sides = torch.full((2, 10000), 6)
     patches = place(torch.rand(2, 10000, 2), sides, sides > 0, 6, SIZE, "uniform")
     for start, length in zip(patches[:2], SIZE, strict=True):
@@ -251,12 +210,8 @@ def test_uniform_squares_lie_anywhere_as_often():
         expected = 20000 / (length - 5)
         assert len(frequency) == length - 5
         assert (frequency - expected).abs().max() < 5 * expected**0.5
-
-
-def test_gaussian_squares_lie_round_the_center():
-    """Against NumPy's own normal numbers, cut off at the edges as these are."""
-    size = (400, 600)
-    sides = torch.full((2, 10000), 1)
+    # Gaussian: against NumPy's own normal numbers, cut off at the edges as these are.
+    sides, size = torch.full((2, 10000), 1), (400, 600)
     patches = place(torch.rand(2, 10000, 2), sides, sides > 0, 1, size, "gaussian")
     for start, length in zip(patches[:2], size, strict=True):
         normal = np.random.default_rng(5).normal(length / 2, length / 4, 200_000).clip(0, length - 1)
@@ -265,12 +220,6 @@ def test_gaussian_squares_lie_round_the_center():
 
 
 # Spatial hints
-
-
-def ramp(count=4, size=(40, 56)):
-    """Images whose red is the row and whose green is the column."""
-    rows, columns = torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")
-    return (torch.stack([rows, columns, torch.zeros_like(rows)]) / 255).expand(count, -1, -1, -1)
 
 
 def test_one_exact_hint_is_the_mean_of_its_square(images):
@@ -285,27 +234,15 @@ def test_one_exact_hint_is_the_mean_of_its_square(images):
         assert not colors[:, mask == 0].any()
 
 
-def test_exact_hints_have_none_of_trainings_faults(images):
-    faulty = SpatialHints(none=1.0, all=0.0, noise=1.0, levels=2, drop=(1.0, 1.0), misalign=9, patch=1, most=1)
-    assert torch.equal(faulty(images(), SEED, False), plain()(images(), SEED, False))
-
-
-def test_training_with_every_pixel_and_with_none(images):
+def test_training_with_every_pixel_with_none_and_with_some(images):
     image = images()
     whole = SpatialHints(none=0.0, all=1.0)(image, SEED, True)
     assert torch.equal(whole[:, :3], image) and (whole[:, 3] == 1).all()
     assert not SpatialHints(none=1.0, all=0.0)(image, SEED, True).any()
-
-
-@pytest.mark.parametrize("misalign", [0, 3])
-def test_trainings_hints_are_where_their_colors_were_or_near(misalign):
-    planes = plain(misalign=misalign)(ramp(count=200), SEED, True).permute(0, 2, 3, 1)
-    batch, *found = planes[..., 3].nonzero(as_tuple=True)
-    origins = (planes[batch, *found] * 255).round().long()
-    for axis in range(2):
-        away = (found[axis] - origins[:, axis]).double()
-        assert away.min() == -misalign and away.max() == misalign
-        assert away.std().item() == pytest.approx(2 if misalign else 0, rel=0.1)  # of -3 .. 3, each as often
+    planes = plain()(image, SEED, True)  # of one pixel each: the image's own
+    held = planes[:, 3:].bool().expand(-1, 3, -1, -1)
+    assert 0 < held.float().mean() < 0.5
+    torch.testing.assert_close(planes[:, :3], image * held, rtol=0, atol=1e-6)
 
 
 def test_hints_given_by_hand():
@@ -321,21 +258,28 @@ def test_hints_given_by_hand():
     assert SpatialHints(eval_patch=50).from_points(4, 7, [Point(6, 3, gray)])[0, 3].sum() == 16
 
 
-@pytest.mark.parametrize("place", [(30, 5), (5, 20), (-0.5, 5), (5, -1), (float("nan"), 5)])
-def test_hints_outside_the_image(place):
-    with pytest.raises(UserError, match=r"Hint 1 lies at x .* outside the image of 30 x 20 pixels"):
-        SpatialHints().from_points(20, 30, [Point(*place, (0, 0, 0))])
+POINTS = [
+    *[(SpatialHints(), place, (0, 0, 0), "Hint 2 lies at x") for place in ((30, 5), (5, 20), (-0.5, 5), (np.nan, 5))],
+    *[(SpatialHints(), (3, 4), color, "Hint 2 has the color") for color in ((0.1, 0.2), (255, 0, 0), (-0.1, 0, 0))],
+    (Hints(), (3, 4), (0, 0, 0), "no color hints"),
+    (PaletteHints(), (3, 4), (0.1, 0.2, 1.5), "Hint 2 has the color"),
+    (PaletteHints(1), (3, 4), (0, 0, 0), r"has 2 colors, .* at most 1 \(data\.pairs\.hints\.colors"),
+]
+
+
+@pytest.mark.parametrize(("hints", "place", "color", "message"), POINTS)
+def test_impossible_points(hints, place, color, message):
+    with pytest.raises(UserError, match=message):
+        hints.from_points(20, 30, [Point(1, 2, (0, 1, 0.5)), Point(*place, color)])
 
 
 def test_hints_are_shown_over_the_pale_condition(images):
-    hints = SpatialHints(eval_patch=2)
-    condition = torch.zeros(1, 1, 20, 30)
-    shown = hints.preview(hints.from_points(20, 30, [Point(10, 8, (1.0, 0.5, 0.0))]), condition)[0]
-    assert shown[:, 0, 0].tolist() == [0.5] * 3  # black, made pale
-    colored = torch.isclose(shown, torch.tensor([1.0, 0.5, 0.0]).view(3, 1, 1)).all(0)
-    assert colored[6:10, 8:12].all() and colored.sum() == 16  # grown by a pixel each way
-    rim = (shown == 0).all(0)
-    assert rim.sum() == 36 - 16 and rim[5:11, 7:13].sum() == 20
+    hints, orange = SpatialHints(eval_patch=2), torch.tensor([1.0, 0.5, 0.0]).view(3, 1, 1)
+    planes = hints.from_points(20, 30, [Point(10, 8, (1.0, 0.5, 0.0))])
+    shown = hints.preview(planes, torch.zeros(1, 1, 20, 30))[0]
+    expected = torch.full((3, 20, 30), 0.5)  # black, made pale
+    expected[:, 7:9, 9:11] = orange
+    assert torch.equal(shown, expected)
     planes = torch.cat([images(), torch.ones(4, 1, 40, 56)], 1)
     assert torch.equal(hints.preview(planes, images()[:, :1]), images()), "an image given whole is shown as it is"
 
@@ -370,7 +314,8 @@ def test_dark_colors_come_first_and_fewer_are_among_more(images):
 
 
 def test_a_palettes_counts_and_shares():
-    hints = PaletteHints(20, none=0.3, all=0.1, count_p=0.5, noise=0, drop=(0, 0))
+    hints = PaletteHints(20, none=0.3, all=0.1, count_p=0.5)
+    hints.noise, hints.drop = 0.0, (0.0, 0.0)
     found = slots(hints(torch.ones(4000, 3, 2, 3), None, True))
     count = found[..., 3].sum(1)
     assert torch.equal(found[..., 3:].expand(-1, -1, 3), found[..., :3])  # white where there is one, or nothing
@@ -379,20 +324,12 @@ def test_a_palettes_counts_and_shares():
     assert mean(count[(count > 0) & (count < 20)]) == pytest.approx(2, rel=0.05)
 
 
-def test_a_palette_given_by_hand():
-    red, white, green = (1.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.0, 0.5, 0.0)
+def test_a_palette_given_by_hand_is_shown_as_a_strip():
+    red, white, green, yellow = (1.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.0, 0.5, 0.0), (1.0, 1.0, 0.0)
     found = slots(PaletteHints(4).from_points(5, 7, [Point(99, -3, red), Point(0, 0, white), Point(0, 0, green)]))
     assert found[0].tolist() == [[0, 0.5, 0, 1], [1, 0, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]]
-    with pytest.raises(UserError, match=r"has 3 colors, .* at most 2 \(data\.pairs\.hints\.colors"):
-        PaletteHints(2).from_points(5, 7, [Point(0, 0, (0, 0, 0))] * 3)
-    with pytest.raises(UserError, match=r"data\.pairs\.hints\.colors is 0"):
-        PaletteHints(0)
-
-
-def test_a_palette_is_shown_as_a_strip():
     hints = PaletteHints(3)
-    condition = torch.full((1, 1, 12, 30), 0.25)
-    points = [Point(0, 0, (1.0, 0.0, 0.0)), Point(0, 0, (1.0, 1.0, 0.0))]
-    shown = hints.preview(hints.from_points(12, 30, points), condition)[0]
+    planes = hints.from_points(12, 30, [Point(0, 0, red), Point(0, 0, yellow)])
+    shown = hints.preview(planes, torch.full((1, 1, 12, 30), 0.25))[0]
     assert (shown[:, :10] == 0.25).all()
     assert shown[:, 11, [0, 9, 10, 19, 20, 29]].T.tolist() == [[1, 0, 0]] * 2 + [[1, 1, 0]] * 2 + [[0.25] * 3] * 2

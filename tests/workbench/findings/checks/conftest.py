@@ -23,12 +23,13 @@ from torch import Tensor, nn
 
 from project.data import ImageDataModule
 from project.data.batch import Batch
-from project.data.pairs import GaussianNoise, LinesToColor, PairMaker, SpatialHints
+from project.data.pairs import GaussianNoise, LinesToColor, Noise, PairMaker, SpatialHints
 from project.models import GANColorizer, ImageRestorer
 from project.networks import PatchGAN, UNet
 from workbench.check import checks_of, halting_trainer, set_up
-from workbench.findings.checks import CheckContext, Outcome, run_checks
-from workbench.findings.finding import Finding
+from workbench.findings import RuleEngine
+from workbench.findings.checks import CheckContext, Outcome
+from workbench.findings.engine import Finding
 
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 """Of images and networks; `make faults` takes several."""
@@ -55,9 +56,9 @@ def _report(request: pytest.FixtureRequest, record_property: Callable[[str, str]
 class Spoilt(PairMaker):
     """Noisy pairs, changed by a function: Spoilt(lambda input, target: ...)."""
 
-    def __init__(self, change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], sigma: float = 25.0) -> None:
+    def __init__(self, change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], noise: Noise | float = 25.0) -> None:
         self.change = change
-        self.noise = GaussianNoise(sigma)
+        self.noise = noise if isinstance(noise, Noise) else GaussianNoise(noise)
 
     def __call__(self, image: Tensor, target: Tensor | None, index: Tensor, seed: Tensor, training: bool) -> Batch:
         pair = self.noise(image, target, index, seed, training)
@@ -73,7 +74,7 @@ def context_of(model: Any, data: Any) -> CheckContext:
 
 def check(context: CheckContext, overfit: bool = False) -> list[Outcome]:
     chosen = [check for check in checks_of(context) if overfit or check.code != "cannot-overfit"]
-    RUNS.append(list(run_checks(chosen, context)))
+    RUNS.append(list(RuleEngine(chosen).run(context)))
     return RUNS[-1]
 
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from workbench.findings.checks import Passed, Skipped
+from workbench.findings.checks.context import concatenate
 
 
 class Data(LightningDataModule):
@@ -123,3 +124,14 @@ def test_a_fault_of_another_task(kit, code, make):
 @pytest.mark.planted("batch-repeated")
 def test_an_order_that_is_not_shuffled(kit):
     assert kit.faults(kit.check(kit.context_of(Classifier(), Data("tuple", shuffle=False)))) == ["batch-repeated"]
+
+
+def test_a_module_with_loaders_of_its_own(kit):
+    model = Classifier()
+    model.train_dataloader = Data("tuple", shuffle=False).train_dataloader
+    assert kit.faults(kit.check(kit.context_of(model, None))) == ["batch-repeated"]
+
+
+def test_two_batches_as_one_keep_the_order_of_their_entries():
+    batch = {name: torch.zeros(2) for name in "zyxwvuts"}
+    assert list(concatenate(batch, batch)) == list(batch)
