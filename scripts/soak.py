@@ -27,8 +27,8 @@ from typing import Any
 import torch
 
 SCRIPTS = Path(__file__).parent
-CHECKPOINTS = ("checkpoints/best.ckpt", "checkpoints/last.ckpt", "checkpoints/snapshot-*.ckpt")
-COMPARED = (*CHECKPOINTS, "metrics.csv", "measurements.csv", "findings.jsonl", "samples/*.png")
+COMPARED = [f"checkpoints/{name}.ckpt" for name in ("best", "last", "snapshot-*")]
+COMPARED += ["metrics.csv", "measurements.csv", "findings.jsonl", "samples/*.png"]
 
 
 def main() -> int:
@@ -102,8 +102,7 @@ def kill_and_resume(folder: Path, options: argparse.Namespace) -> list[int]:
         if running:
             os.killpg(process.pid, signal.SIGKILL)
         finish(process, killed=running)
-        saved = steps_saved(latest)
-        if saved is not None:
+        if (saved := steps_saved(latest)) is not None:
             losses.append(max(0, reached - saved))
         how = f"killed at step {reached}" if running else "had ended"
         print(f"  {kill:3d}: {how}, resumes from {saved or 'the start'}", flush=True)

@@ -17,7 +17,7 @@ PLANTS = {f"{code}: {name}": (code, run) for code, name, run in importlib.import
 RUNS = dict(importlib.import_module("healthy").runs())
 sys.path.remove(str(FOLDER))
 
-SAMPLE = (
+SAMPLE = (  # one of each kind, for every day
     "parameters-unchanged: decoder without an optimizer",
     "learning-rate-high: Adam, rate x 1000",
     "learning-rate-low: Adam, rate / 2000",
@@ -29,7 +29,6 @@ SAMPLE = (
     "discriminator-leaks: GAN: colors not detached",
     "metric-disagrees: an error counted as a score",
 )
-"""One of each kind, for every day."""
 
 
 def _first(findings) -> str:
@@ -68,10 +67,7 @@ def test_a_healthy_run_has_no_fault(name):
 
 
 @pytest.mark.slow
-def test_the_command_counts_checks_and_runs():
-    words = ["--seeds", "1", "--first-seed", "2", "--only", "grey"]
-    done = subprocess.run([sys.executable, str(FOLDER), *words, "--part", "checks"], capture_output=True, text=True)
-    assert "target-grey" in done.stdout and "named first (100.0%)" in done.stdout, done.stdout + done.stderr
-    words = ["--seeds", "1", "--only", "decoder without", "--part", "planted"]
+def test_the_command_counts_the_checks():
+    words = ["--seeds", "1", "--first-seed", "2", "--only", "grey", "--part", "checks"]
     done = subprocess.run([sys.executable, str(FOLDER), *words], capture_output=True, text=True)
-    assert done.returncode == 0 and "1 codes, planted in 1 ways, 1 runs" in done.stdout
+    assert "target-grey" in done.stdout and "named first (100.0%)" in done.stdout, done.stdout + done.stderr

@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGS = REPOSITORY / "configs"
@@ -40,7 +40,6 @@ def test_each_part_prints_medians_spreads_and_ratios(words, sides):
 
 def test_noise_is_reported(monkeypatch, capsys):
     monkeypatch.syspath_prepend(REPOSITORY / "scripts" / "benchmark")
-    import numpy as np
     from timing import compare
 
     times = iter([[9, 9], [9, 9], [1.0, 2.0], [2.0, 1.0], [1.1, 2.0], [2.0, 1.5], [1.0, 2.0], [2.0, 1.0]])
@@ -52,15 +51,11 @@ def test_noise_is_reported(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_inference_is_timed(tmp_path, make_images):
-    network = {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 6], "norm": "none"}}
-    model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network}}
-    data = {"root": str(make_images(20)), "crop": 16, "batch_size": 4, "num_workers": 0}
-    config = tmp_path / "tiny.yaml"
-    config.write_text(yaml.safe_dump({"model": model, "data": data, "trainer": {"accelerator": "cpu", "max_steps": 1}}))
-    command = [sys.executable, "-m", "project", "fit", "--config", str(config), "--wandb", "off"]
+def test_inference_is_timed(make_images):
+    words = ["--config", CONFIGS / "denoise.yaml", "--data.root", make_images(20), "--data.crop=16", "--wandb=off"]
+    command = [sys.executable, "-m", "project", "fit", *words, "--trainer.max_steps=1"]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
-    printed = benchmark("inference", "--ckpt_path", "runs/tiny/latest/checkpoints/last.ckpt", "--rounds", "1")
+    printed = benchmark("inference", "--ckpt_path", "runs/denoise/latest/checkpoints/last.ckpt", "--rounds", "1")
     assert "256 x 256, batches of 8, CPU" in printed and printed.count("ONNX Runtime") == 2
 
 
