@@ -61,10 +61,10 @@ lint: $(READY) ## check style and likely mistakes with ruff
 format: $(READY) ## format the code
 	@$(BIN)/python -m ruff check --fix . && $(BIN)/python -m ruff format .
 
-benchmark: $(READY) ## time a step, the loader and the start, each against doing it by hand
+benchmark: $(READY) ## time a step, the loader and the start, each against doing it by hand (under 4 minutes)
 	@$(BIN)/python scripts/benchmark $(ARGS)
 
-bench-inference: $(READY) ## time a checkpoint eager, compiled and in ONNX Runtime: ARGS="--ckpt_path FILE [--large]"
+bench-inference: $(READY) ## time a checkpoint in PyTorch and in ONNX Runtime: ARGS="--ckpt_path FILE"
 	@$(BIN)/python scripts/benchmark inference $(ARGS)
 
 soak: $(READY) ## kill a small run at 50 random moments, resume it, compare its end (half an hour): ARGS="--kills 5"

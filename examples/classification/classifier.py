@@ -68,10 +68,8 @@ class Classifier(LightningModule):
 
     def _evaluate(self, batch: tuple[Tensor, Tensor], split: str) -> None:
         logits, target = self(batch[0]), batch[1]
-        for name, guess in (
-            ("accuracy", logits.argmax(1)),
-            ("accuracy_baseline", self.seen.argmax().expand_as(target)),
-        ):
+        guesses = {"accuracy": logits.argmax(1), "accuracy_baseline": self.seen.argmax().expand_as(target)}
+        for name, guess in guesses.items():
             self.scores[f"{split}_{name}"].update(guess, target)
             self.log(f"{split}/{name}", self.scores[f"{split}_{name}"])
         self.log(f"{split}/loss", F.cross_entropy(logits, target), sync_dist=True, batch_size=len(target))

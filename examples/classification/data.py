@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
@@ -32,10 +34,9 @@ class ImageClasses(LightningDataModule):
     def setup(self, stage: str) -> None:
         if self.sets:
             return
-        try:
-            folder = ImageFolder(self.root, loader=lambda path: Image.open(path).convert("RGB"))
-        except FileNotFoundError as error:
-            raise UserError(f"data.root: {error}\nGive a folder that holds one folder of images per class.") from None
+        if not any(path.is_dir() for path in Path(self.root).glob("*")):
+            raise UserError(f"data.root {self.root} is not a folder that holds a folder of images for each class.")
+        folder = ImageFolder(self.root, loader=lambda path: Image.open(path).convert("RGB"))
         pixels = np.stack([np.asarray(image.resize((self.size, self.size))) for image, _ in folder])
         images, labels = torch.from_numpy(pixels).movedim(-1, 1).contiguous(), torch.tensor(folder.targets)
         order = torch.randperm(len(images), generator=torch.Generator().manual_seed(self.seed))

@@ -65,7 +65,7 @@ def _draw_splits(context: CheckContext) -> Image.Image:
 def _table(columns: dict[str, Iterable[Tensor]], captions: Sequence[str] = ()) -> Image.Image:
     """Columns of images under their headings; the captions belong to the first column."""
     rows = [[_middle(image) for image in row] for row in zip(*columns.values(), strict=False)][:MAX_ROWS]
-    return grid(rows, list(columns), [[caption] for caption in captions])
+    return grid(rows, list(columns), [[caption] for caption in captions[: len(rows)]])
 
 
 def _shown(values: Tensor, context: CheckContext) -> Tensor:

@@ -1,8 +1,9 @@
-"""Two tasks that are not image to image, through the same commands: fitted, resumed, tested and checked."""
+"""The examples: two tasks that are not image to image, through the same commands, and deblurring."""
 
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from PIL import Image
 
 from examples.classification.classifier import Classifier
 from examples.classification.data import ImageClasses
+from examples.deblur.blur import Blur
+from examples.deblur.gradient_loss import GradientL1
 from examples.segmentation.make_shapes import make
 from examples.segmentation.segmenter import Segmenter
 from project.__main__ import main
@@ -65,21 +68,18 @@ def test_the_segmentation_loss_is_cross_entropy_and_dice():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64)
     target = torch.randint(3, (2, 4, 5), generator=generator)
-    probability = np.exp(logits.numpy()) / np.exp(logits.numpy()).sum(1, keepdims=True)
+    probability = logits.softmax(1).numpy()
     truth = np.eye(3)[target.numpy()].transpose(0, 3, 1, 2)
     entropy = -np.log((probability * truth).sum(1)).mean()
-    dice = [
-        (2 * (probability[:, c] * truth[:, c]).sum() + 1) / (probability[:, c].sum() + truth[:, c].sum() + 1)
-        for c in range(3)
-    ]
-    assert Segmenter().loss(logits, target).item() == pytest.approx(entropy + 1 - np.mean(dice), rel=1e-9)
+    overlap, total = (probability * truth).sum((0, 2, 3)), (probability + truth).sum((0, 2, 3))
+    dice = (2 * overlap + 1) / (total + 1)
+    assert Segmenter().loss(logits, target).item() == pytest.approx(entropy + 1 - dice.mean(), rel=1e-9)
 
 
 def test_statistics_are_those_of_the_training_images_alone(classification):
     data = ImageClasses("classes", size=16, batch_size=8)
     data.setup("fit")
-    sizes = {name: len(part) for name, part in data.sets.items()}
-    assert sizes == {"train": 28, "val": 8, "test": 4}
+    assert [len(data.sets[name]) for name in ("train", "val", "test")] == [28, 8, 4]
     pixels = data.sets["train"].tensors[0].numpy() / 255
     np.testing.assert_allclose(data.mean.flatten(), pixels.mean((0, 2, 3)), rtol=1e-5)
     np.testing.assert_allclose(data.std.flatten(), pixels.std((0, 2, 3)), rtol=1e-5)
@@ -92,3 +92,31 @@ def test_the_backbone_is_frozen_until_its_epoch():
     model.unfreeze_epoch = 0
     model.train()
     assert all(p.requires_grad for p in model.backbone.parameters()) and model.backbone.bn1.training
+
+
+@pytest.mark.parametrize("root", ["missing", "empty"])
+def test_a_folder_without_classes_is_a_short_error(root, classification, capsys):
+    Path("empty").mkdir()
+    assert main(["check", *classification, "--data.root", root]) == 2
+    printed = capsys.readouterr().err
+    assert root in printed and "a folder of images for each class" in printed and "Errno" not in printed
+
+
+def test_the_blur_has_the_width_it_names():
+    point = torch.zeros(1, 1, 41, 45)
+    point[..., 20, 22] = 1
+    blurred, _ = Blur(radius=2.0, noise=0.0).degrade(point, None)
+    rows = torch.arange(41) - 20.0
+    spread = (blurred.sum((0, 1, 3)) * rows**2).sum() / blurred.sum()
+    assert math.isclose(spread.sqrt(), 2.0, rel_tol=0.02)
+
+
+def test_the_loss_weighs_edges():
+    target, output = torch.zeros(2, 1, 1, 4, 6)
+    output[..., 3:] = 1.0  # half of the pixels off by one, and one edge of five columns where there is none
+    assert torch.isclose(GradientL1(weight=2.0)(output, target), torch.tensor(0.5 + 2 * 1 / 5))
+
+
+def test_deblurring_trains(make_images):
+    words = ["--trainer.fast_dev_run", "2", "--trainer.accelerator", "cpu", "--data.root", str(make_images(10, 70, 66))]
+    assert main(["fit", "--config", str(EXAMPLES / "deblur" / "deblur.yaml"), *words]) == 0
