@@ -31,12 +31,6 @@ def zoom_for(height: int, width: int) -> int:
     return max(1, LEGIBLE // max(height, width))
 
 
-def middle(image: Tensor, size: int) -> tuple[slice, slice]:
-    """Rows and columns of the center crop of a (..., H, W) tensor, of ``size`` pixels a side or what there is."""
-    top, left = (max(0, (side - size) // 2) for side in image.shape[-2:])
-    return slice(top, top + size), slice(left, left + size)
-
-
 def grid(rows: list[list[Image.Image]], headings: list[str], captions: list[list[str]]) -> Image.Image:
     """Rows of images under one heading a column; captions for the images of a row, from the left, as far as given."""
     font = ImageFont.load_default(13)

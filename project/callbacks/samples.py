@@ -10,17 +10,9 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from project.callbacks.grid import (
-    draw_histogram,
-    grid,
-    has_images,
-    hint_pairs,
-    middle,
-    run_model,
-    to_image,
-    zoom_for,
-)
+from project.callbacks.grid import draw_histogram, grid, has_images, hint_pairs, run_model, to_image, zoom_for
 from project.data.batch import Batch
+from project.data.images import center_window
 from project.networks.normalize import input_normalization
 from workbench.loggers import log_image
 from workbench.strategies import gather_weights, is_sharded
@@ -73,7 +65,7 @@ class Samples(Callback):
             output = run_model(pl_module, batch.input)
         if output is None:
             return
-        window = (..., *middle(output, self.size))
+        window = (..., *center_window(*output.shape[-2:], self.size))
         # The views of the crop, not a crop of the views: a palette's strip lies along a side.
         cropped = {
             name: part[window]

@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from project.callbacks.grid import draw_histogram, grid, middle, to_image, zoom_for
+from project.callbacks.grid import draw_histogram, grid, to_image, zoom_for
 from project.data.batch import Batch
+from project.data.images import center_window
 from project.networks.normalize import input_normalization
 from workbench.errors import UserError
 from workbench.findings.checks import CheckContext
@@ -76,5 +77,5 @@ def _shown(values: Tensor, context: CheckContext) -> Tensor:
 def _middle(image: Tensor) -> Image.Image:
     """The middle of an image, enlarged where it is small; of a mask (H, W) the classes as grays."""
     image = image[None] / max(int(image.max()), 1) if image.ndim == 2 else image
-    window = image[(..., *middle(image, SIDE))]
+    window = image[(..., *center_window(*image.shape[-2:], SIDE))]
     return to_image(window, zoom_for(*window.shape[-2:]))

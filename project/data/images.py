@@ -91,6 +91,12 @@ def resize_shorter(pixels: np.ndarray, size: int | None, mask: bool = False) -> 
     return np.asarray(image.resize(new, Image.Resampling.NEAREST if mask else method)).reshape(*new[::-1], channels)
 
 
+def center_window(height: int, width: int, side: int) -> Window:
+    """Rows and columns of the middle, at most `side` pixels high and wide."""
+    top, left = max(height - side, 0) // 2, max(width - side, 0) // 2
+    return slice(top, top + side), slice(left, left + side)
+
+
 def resized(width: int, height: int, size: int | None) -> tuple[int, int]:
     """(width, height) after `resize_shorter`."""
     shorter = min(width, height)

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from project.data.augment import Augmenter, center_window
+from project.data.augment import Augmenter
 from project.data.batch import RawBatch
+from project.data.images import center_window
 from project.data.pixels import PixelStore
 from workbench.errors import UserError, did_you_mean
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from project.inference.hints import Hint
+from project.data.pairs import Point
 from workbench.errors import UserError
 
 ALIGN = 32
@@ -144,7 +144,7 @@ class TiledInference:
             raise UserError(f"--tile {tile} is too small for --overlap {overlap}: at least {smallest}.")
 
     @torch.inference_mode()
-    def __call__(self, pixels: np.ndarray, alpha: np.ndarray | None = None, hints: Sequence[Hint] = ()) -> np.ndarray:
+    def __call__(self, pixels: np.ndarray, alpha: np.ndarray | None = None, hints: Sequence[Point] = ()) -> np.ndarray:
         """uint8 pixels, (H, W, 1) or (H, W, 3) -> the same of the output, with the model's extra channels behind.
 
         Args:
@@ -164,7 +164,7 @@ class TiledInference:
         return result
 
     def _output(
-        self, pixels: np.ndarray, alpha: np.ndarray | None, hints: Sequence[Hint]
+        self, pixels: np.ndarray, alpha: np.ndarray | None, hints: Sequence[Point]
     ) -> Iterator[tuple[int, Tensor]]:
         """Bands of the output: first row, and (1, C, rows, W) around [0, 1]."""
         raise NotImplementedError

@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 
 from project.data.pairs import XDoG
-from project.data.pairs.lines import blur
+from project.data.pairs.color import blur
 from workbench.errors import UserError
 
 
