@@ -18,8 +18,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from project.data.cache import Cache, key_of
-from project.data.images import Entry, with_progress
-from project.data.loader import usable_cores
+from project.data.images import Entry, usable_cores, with_progress
 from workbench.console import rank_zero_print
 from workbench.errors import UserError
 

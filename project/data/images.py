@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -136,13 +137,17 @@ def listed(lines: Sequence[str], most: int = 5) -> str:
     return "".join(f"\n  {line}" for line in (*lines[:most], *more))
 
 
-def run_parallel(
-    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, title: str
-) -> Iterator[Result]:
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_parallel(function: Callable[[Item], Result], items: Sequence[Item], title: str) -> Iterator[Result]:
     """The function's results in the order of the items.
 
-    Threads, for Pillow releases the interpreter lock while it decodes: on two cores they were as fast as processes.
+    A thread a core, for Pillow releases the interpreter lock while it decodes: they were as fast as processes.
     """
+    workers = usable_cores()
     with ThreadPoolExecutor(workers) as pool:
         chunks = (items[start : start + AHEAD * workers] for start in range(0, len(items), AHEAD * workers))
         yield from with_progress(chain.from_iterable(pool.map(function, one) for one in chunks), len(items), title)

@@ -37,8 +37,7 @@ from workbench.console import silence_warnings
 from workbench.errors import UserError
 from workbench.parser import read_options, split_data_args
 
-GAIN = 10
-"""An uncertainty of 1 / 10 of the range is white in the map."""
+GAIN = 10  # an uncertainty of 1 / 10 of the range is white in the map
 COLUMNS = {"psnr": ("PSNR (dB)", ".3f"), "ssim": ("SSIM", ".4f"), "colorfulness": ("colors / truth's", ".2f")}
 
 

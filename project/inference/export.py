@@ -31,10 +31,8 @@ from workbench.parser import read_options
 Function = Callable[[Tensor], Tensor]
 SUFFIXES = {"onnx": ".onnx", "state_dict": ".pt"}
 OPSET = 18
-MAX_DIFFERENCE = 1e-2
-"""Of images in [0, 1]: more is no rounding."""
-SIZES = ((1, 33, 70), (3, 64, 47), (2, 101, 9), (1, 1, 1))
-"""Batch, height, width that files are compared on: odd, even, small."""
+MAX_DIFFERENCE = 1e-2  # of images in [0, 1]: more is no rounding
+SIZES = ((1, 33, 70), (3, 64, 47), (2, 101, 9), (1, 1, 1))  # batch, height, width that files are compared on
 
 
 class ExportNetwork(nn.Module):

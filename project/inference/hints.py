@@ -17,9 +17,7 @@ from workbench.errors import UserError, did_you_mean
 
 Color = tuple[float, float, float]  # red, green and blue, each in [0, 1]
 EXAMPLE = '{"face.png": [{"x": 64, "y": 20, "color": "#ff8800"}], "*": [{"x": 5, "y": 5, "color": "white"}]}'
-"""Of a hints file: x and y are pixels of the upright image from its top left corner; * stands for every image without
-an entry of its own; for a single image the list alone will do."""
-EVERY = "*"
+EVERY = "*"  # in a hints file: images without an entry of their own
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,6 @@ def parse_hints(path: str | Path, names: Sequence[str]) -> dict[str, tuple[Point
     path = Path(path).expanduser()
     try:
         content = json.loads(path.read_text("utf-8-sig"))
-        if isinstance(content, list) and len(names) == 1:
-            content = {names[0]: content}
         if not isinstance(content, dict):
             raise ValueError(f"not a list for each of {len(names)} images")
         points = {}

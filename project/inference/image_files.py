@@ -15,6 +15,7 @@ from project.data.folder import walk
 from project.data.images import decode
 from workbench.errors import UserError
 
+# Extension -> the format that is written, and how. Images of other extensions are written as PNG.
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), ("JPEG", {"quality": 95, "subsampling": 0})),
     **dict.fromkeys((".tif", ".tiff"), ("TIFF", {"compression": "tiff_adobe_deflate"})),
@@ -22,9 +23,7 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
     ".bmp": ("BMP", {}),
 }
-"""Extension -> the format that is written, and how. Images of other extensions are written as PNG."""
-MAX_PIXELS = 1_000_000_000
-"""Larger images are taken for decompression bombs: their bytes alone fill 3 GB, and the output's as much again."""
+MAX_PIXELS = 1_000_000_000  # larger images are taken for decompression bombs: their bytes alone fill 3 GB
 PROFILE_OF_MODE = {"RGB": b"RGB ", "RGBA": b"RGB ", "L": b"GRAY", "LA": b"GRAY"}
 
 

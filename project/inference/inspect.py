@@ -40,8 +40,7 @@ from workbench.console import silence_warnings
 from workbench.errors import UserError
 from workbench.parser import read_options, split_data_args
 
-WORST = 16
-"""Images with the largest errors that are drawn."""
+WORST = 16  # images with the largest errors that are drawn
 MAX_FILTERS = 256
 
 

@@ -22,14 +22,10 @@ from workbench.checkpoint import Checkpoint, build
 from workbench.errors import UserError
 from workbench.main import load
 
-SIDES = {"drawings": 96, "CIFAR10": 32, "CIFAR100": 32}
-"""Of the images of a source, where they are all of one size."""
-DEFAULT_SIZE = 256
-"""For a network trained on whole images of any size."""
-MAX_ENLARGEMENT = 4
-"""An image is not enlarged beyond so many times the working size along its longer side."""
-PIXELS_AT_ONCE = 2**20
-"""Of the full image, while it gets its colors: floats of all of it would take a dozen times its own memory."""
+SIDES = {"drawings": 96, "CIFAR10": 32, "CIFAR100": 32}  # of the images of a source, where they are all of one size
+DEFAULT_SIZE = 256  # for a network trained on whole images of any size
+MAX_ENLARGEMENT = 4  # an image is not enlarged beyond so many times the working size along its longer side
+PIXELS_AT_ONCE = 2**20  # of the full image, while it gets its colors: floats of all of it take too much memory
 
 
 def make_pipeline(

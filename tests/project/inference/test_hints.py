@@ -59,7 +59,6 @@ def test_points_are_read_and_a_star_stands_for_images_without_an_entry(read):
     hints = read({"*": [point(6, 8)], "a.png": [point(1, 1, "blue")]})
     assert hints == {"a.png": (Point(1, 1, BLUE),), "deep/b.png": every, "photo.jpg": every}
     assert set(read({"*": [point(6, 8)], "a.png": []})) == {"deep/b.png", "photo.jpg"}
-    assert read([point(6, 8)], NAMES[1:2]) == {"deep/b.png": every}
 
 
 @pytest.mark.parametrize(
