@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -51,10 +52,8 @@ def _draw_splits(context: CheckContext) -> Image.Image:
     """Training images beside validation images: input and target of each."""
     splits = {"training": context.batches[:1], "validation": []}
     with contextlib.suppress(UserError):  # no validation split
-        for raw in context.data.val_dataloader():
-            splits["validation"].append(context.prepare(raw, training=False))
-            if sum(len(batch.input) for batch in splits["validation"]) >= MAX_ROWS:
-                break
+        raws = islice(context.data.val_dataloader(), MAX_ROWS)
+        splits["validation"] = [context.prepare(raw, training=False) for raw in raws]
     columns = {}
     for split, batches in splits.items():
         if batches:

@@ -78,10 +78,8 @@ class RestorationPipeline(TiledInference):
     with a folder of targets keeps its colors (it may be there to color). A color image goes into a gray network as
     its luma.
 
-    Args:
-        model: See :class:`TiledInference`, whose options ``tiling`` are.
-        data: The data settings of its training.
-        sigma: The noise's standard deviation on the scale of 0 to 255, for a network with a noise map.
+    ``data`` are the data settings of its training; ``sigma``, 0 to 255, is for a network with a noise map; the others
+    are those of :class:`TiledInference`.
     """
 
     verb = "restored"
@@ -121,10 +119,7 @@ class ColorizationPipeline(TiledInference):
     over the paint (see ``split_ink``); where nothing was resized, it is the network's output as it is. Of an image
     in color, the gray is colored.
 
-    Args:
-        model: Takes (B, 1 + hint planes, H, W), returns RGB around [0, 1]; see :class:`TiledInference`.
-        pairs: The pair maker of its training.
-        size: Pixels of the shorter side while coloring; 0 for each image's own.
+    ``size`` are the pixels of the shorter side while coloring, 0 for each image's own.
     """
 
     verb = "colored"

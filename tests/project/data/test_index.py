@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from project.data import index
+from project.data import images, index
 from project.data.folder import find_images
 from project.data.images import Entry
 from project.data.index import index_images, read_exclusions, validate_images
@@ -124,6 +124,7 @@ def test_an_interrupt_keeps_what_was_read(good, cache, monkeypatch):
             raise KeyboardInterrupt
         return real(path)
 
+    monkeypatch.setattr(images, "usable_cores", lambda: 1)
     monkeypatch.setattr(index, "_check", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(good, cache)
