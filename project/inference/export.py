@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from project.inference.common import command_parser, digest, input_channels, load_image_model, main_network, run_folder
 from workbench.callbacks.metadata import environment
-from workbench.checkpoint import Checkpoint, one_line, read_checkpoint
+from workbench.checkpoint import Checkpoint, read_checkpoint
 from workbench.console import silence_warnings
-from workbench.errors import UserError
+from workbench.errors import UserError, one_line
 from workbench.parser import read_options
 
 Function = Callable[[Tensor], Tensor]

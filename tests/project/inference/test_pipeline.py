@@ -81,7 +81,6 @@ def test_values_are_clipped_and_rounded_to_the_nearest(shift):
 
 @pytest.mark.parametrize(("stem", "levels", "tile", "overlap"), [(2, 4, 128, 64), (4, 5, 256, 192)])
 def test_a_unet_sees_the_same_blocks_of_pixels_in_tiles_as_on_the_whole_image(stem, levels, tile, overlap):
-    torch.manual_seed(0)
     network = UNet(widths=[4] * levels, convs=1, kernel_size=1, norm="none", stem=stem).eval()
     network.tail.weight.data.mul_(10)  # it starts out close to gray
     pixels = np.random.default_rng(1).integers(0, 256, (203, 345, 3), dtype=np.uint8)
@@ -168,7 +167,6 @@ def test_the_network_sees_the_whole_image_at_its_size():
 
 def test_at_its_own_size_an_image_goes_through_in_tiles():
     pixels = smooth(130, 170, 1)
-    torch.manual_seed(0)
     layer = nn.Conv2d(1, 3, 3, padding=1)
     whole, tiled = colorizer(LinesToColor(), layer, 0, tile=0), colorizer(LinesToColor(), layer, 0)
     np.testing.assert_allclose(tiled(pixels), whole(pixels).astype(int), atol=1)
