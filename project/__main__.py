@@ -21,6 +21,7 @@ COMMANDS = {
 HEADINGS = {
     "psnr": ("PSNR (dB)", 2),
     "ssim": ("SSIM", 4),
+    "lpips": ("LPIPS", 4),
     "acc_2": ("pixels within 2 (%)", 1),
     "acc_5": ("pixels within 5 (%)", 1),
     "colorfulness": ("colorfulness", 1),

@@ -7,15 +7,13 @@ from torch import Tensor
 
 from workbench.errors import UserError
 
-LUMA = (0.299, 0.587, 0.114)
-
 
 def gray(image: Tensor) -> Tensor:
     """Luma as Pillow's mode "L" and OpenCV have it (ITU-R BT.601): RGB (B, 3, H, W) -> (B, 1, H, W); gray as it is."""
     if image.shape[1] == 1:
         return image
     red, green, blue = image.split(1, dim=1)
-    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def rgb_to_lab(rgb: Tensor) -> Tensor:

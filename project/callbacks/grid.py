@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -29,12 +29,6 @@ def to_image(image: Tensor, zoom: int = 1) -> Image.Image:
 def zoom_for(height: int, width: int) -> int:
     """How many times a small image has to be enlarged to be seen."""
     return max(1, LEGIBLE // max(height, width))
-
-
-def middle(image: Tensor, size: int) -> tuple[slice, slice]:
-    """Rows and columns of the center crop of a (..., H, W) tensor, of ``size`` pixels a side or what there is."""
-    top, left = (max(0, (side - size) // 2) for side in image.shape[-2:])
-    return slice(top, top + size), slice(left, left + size)
 
 
 def grid(rows: list[list[Image.Image]], headings: list[str], captions: list[list[str]]) -> Image.Image:
@@ -90,6 +84,19 @@ def draw_histogram(values: Tensor, normalize: Normalize | None, channels: int, p
         panel.set(xlabel="value", ylabel="pixels", yscale="log", title=f"first training batch, {title}")
         panel.legend(fontsize="x-small")
     figure.savefig(path)
+
+
+def run_file(trainer: Trainer, name: str) -> Path | None:
+    """A file's path in the run's folder; None without a folder, and on later processes.
+
+    To be called on every process: the first one broadcasts where the run's folder is.
+    """
+    folder = trainer.log_dir
+    if folder is None or not trainer.is_global_zero:
+        return None
+    path = Path(folder) / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def has_images(batch: Any) -> bool:

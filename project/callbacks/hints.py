@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from project.callbacks.grid import has_images, hint_pairs, new_figure, run_model
+from project.callbacks.grid import has_images, hint_pairs, new_figure, run_file, run_model
 from project.data.batch import Batch
 from project.models.metrics import PSNR, as_saved
 from workbench.batch import is_padding
@@ -75,12 +75,11 @@ class Hints(Callback):
             return
         curve = {count: float(metric.compute()) for count, metric in self._metrics.items()}
         baseline = float(self._baseline.compute())
-        folder = trainer.log_dir  # the first process broadcasts it, so each has to ask
-        if folder is None or not trainer.is_global_zero:
+        path = run_file(trainer, "hint_curve.png")
+        if path is None:
             return
-        with (Path(folder) / "hint_curve.csv").open("w", newline="", encoding="utf-8") as file:
+        with path.with_suffix(".csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([["hints", "psnr"], *([n, f"{psnr:.4f}"] for n, psnr in curve.items())])
-        path = Path(folder) / "hint_curve.png"
         draw_curve(curve, baseline, path)
         log_image(trainer, "hint_curve", path)
 

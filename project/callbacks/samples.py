@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -10,17 +9,9 @@ from PIL import Image
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from project.callbacks.grid import (
-    draw_histogram,
-    grid,
-    has_images,
-    hint_pairs,
-    middle,
-    run_model,
-    to_image,
-    zoom_for,
-)
+from project.callbacks.grid import draw_histogram, grid, has_images, hint_pairs, run_file, run_model, to_image, zoom_for
 from project.data.batch import Batch
+from project.data.images import center_window
 from project.networks.normalize import input_normalization
 from workbench.loggers import log_image
 from workbench.strategies import gather_weights, is_sharded
@@ -51,7 +42,7 @@ class Samples(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if self.count < 1 or trainer.global_step > 0 or batch_idx > 0:
             return
-        path = sample_path(trainer, "input_histogram.png")
+        path = run_file(trainer, "samples/input_histogram.png")
         if path is None or getattr(getattr(batch, "input", None), "ndim", 0) != 4:
             return
         pairs = hint_pairs(trainer.datamodule)
@@ -73,7 +64,7 @@ class Samples(Callback):
             output = run_model(pl_module, batch.input)
         if output is None:
             return
-        window = (..., *middle(output, self.size))
+        window = (..., *center_window(*output.shape[-2:], self.size))
         # The views of the crop, not a crop of the views: a palette's strip lies along a side.
         cropped = {
             name: part[window]
@@ -89,7 +80,7 @@ class Samples(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         rows, self._rows = self._rows, []
-        path = None if trainer.sanity_checking or not self.count else sample_path(trainer, "latest.png")
+        path = None if trainer.sanity_checking or not self.count else run_file(trainer, "samples/latest.png")
         if path is None or not rows:
             return
         image = draw_samples(rows)
@@ -97,19 +88,6 @@ class Samples(Callback):
         if trainer.state.fn == "fit":  # else the checkpoint may be of another step than the trainer's
             image.save(path.with_name(f"step_{trainer.global_step:06d}.png"))
         log_image(trainer, "samples", path)
-
-
-def sample_path(trainer: Trainer, name: str) -> Path | None:
-    """``samples/NAME`` in the run's folder; None without a folder, and on later processes.
-
-    To be called on every process: the first one broadcasts where the run's folder is.
-    """
-    folder = trainer.log_dir
-    if folder is None or not trainer.is_global_zero:
-        return None
-    path = Path(folder) / "samples" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def draw_samples(rows: list[tuple[dict[str, Tensor], Tensor, Tensor, Tensor]]) -> Image.Image:

@@ -2,5 +2,3 @@
 
 from project.data.batch import Batch, RawBatch
 from project.data.datamodule import ImageDataModule
-
-__all__ = ["Batch", "ImageDataModule", "RawBatch"]

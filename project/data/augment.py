@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from project.data.images import Window
+from project.data.images import Window, center_window
 from workbench.errors import UserError
 
 ALBUMENTATIONS = "2.0.8"  # the last release under the MIT license
@@ -123,7 +122,6 @@ class Augmenter:
         if not (augment.moves or augment.brightness or augment.contrast):
             return move, recolor  # the import takes a second
         _check_albumentations()
-        os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # or its import asks the network for a newer version
         import albumentations as A
         import cv2
 
@@ -142,12 +140,6 @@ class Augmenter:
             recolor = A.Compose([A.RandomBrightnessContrast(brightness, contrast, p=1.0)])
             recolor.set_random_state(generator, self._random)
         return move, recolor
-
-
-def center_window(height: int, width: int, side: int) -> Window:
-    """Rows and columns of the middle, at most `side` pixels high and wide."""
-    top, left = max(height - side, 0) // 2, max(width - side, 0) // 2
-    return slice(top, top + side), slice(left, left + side)
 
 
 def _check_albumentations() -> None:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from project.data.cache import Cache, key_of
 from project.data.extra import extra_records, read_manifest
+from project.data.images import Entry
 from project.data.index import index_images, read_exclusions
 from project.data.pairs import PairMaker
 from project.data.pixels import PixelFile, PixelStore, decode_once
@@ -36,6 +37,11 @@ class Settings:
     min_size: int  # pixels that the shorter side of a file must have
     only_split: str | None  # the split that takes every image, sorted by name; no statistics then
 
+    def find(self, cache: Cache) -> tuple[list[Entry], set[str]]:
+        """The images that the source lists, and the names of those to leave out."""
+        entries = find_entries(self.source, self.root, self.target_root, cache)
+        return entries, read_exclusions(self.exclude, entries) if self.exclude else set()
+
     @property
     def pixels(self) -> dict[str, Any]:
         """How pixels are read: options of `PixelStore`."""
@@ -60,13 +66,11 @@ class Catalog(NamedTuple):
     file: PixelFile | None
 
 
-def build_catalog(settings: Settings, pairs: PairMaker, cache: Cache, *, workers: int = 1) -> Catalog:
+def build_catalog(settings: Settings, pairs: PairMaker, cache: Cache) -> Catalog:
     """List, check, split, measure and decode the images, each cached by what it depends on: the second time, and in
     every further process, files are only listed, their sizes and times compared."""
-    entries = find_entries(settings.source, settings.root, settings.target_root, cache)
-    excluded = read_exclusions(settings.exclude, entries) if settings.exclude else set()
-    options: dict[str, Any] = {"cache": cache, "workers": workers}
-    checks = {**options, "min_size": settings.min_size, "on_bad_image": settings.on_bad_image}
+    entries, excluded = settings.find(cache)
+    checks: dict[str, Any] = {"cache": cache, "min_size": settings.min_size, "on_bad_image": settings.on_bad_image}
     records = index_images(entries, masks=settings.target == "mask", excluded=excluded, **checks)
     if settings.only_split:
         by_name = sorted(records, key=lambda record: record.name)
@@ -83,12 +87,12 @@ def build_catalog(settings: Settings, pairs: PairMaker, cache: Cache, *, workers
         splits["train"] = own + more
         extra = {"images": len(more), "folder": _absolute(settings.extra_pairs), "members": manifest["members"]}
     everything = [record for part in PARTS for record in splits[part]]
-    file = decode_once(everything, limit_gb=settings.decoded_cache_gb, **options, **settings.pixels)
+    file = decode_once(everything, cache, settings.decoded_cache_gb, **settings.pixels)
     statistics = targets = None
     if own:  # extra pairs are predictions, no measurements: the scale is the same with them and without
         store = PixelStore(own, file=file, **settings.pixels)
-        statistics = measure(store, **options)
-        targets = measure(store, side="target", **options) if store.has_targets else statistics
+        statistics = measure(store, cache)
+        targets = measure(store, cache, side="target") if store.has_targets else statistics
     return Catalog(splits, statistics, targets, extra, file)
 
 

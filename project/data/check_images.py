@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
 
-from project.callbacks.grid import draw_histogram, grid, middle, to_image, zoom_for
+from project.callbacks.grid import draw_histogram, grid, to_image, zoom_for
 from project.data.batch import Batch
+from project.data.images import center_window
 from project.networks.normalize import input_normalization
 from workbench.errors import UserError
 from workbench.findings.checks import CheckContext
@@ -50,10 +52,8 @@ def _draw_splits(context: CheckContext) -> Image.Image:
     """Training images beside validation images: input and target of each."""
     splits = {"training": context.batches[:1], "validation": []}
     with contextlib.suppress(UserError):  # no validation split
-        for raw in context.data.val_dataloader():
-            splits["validation"].append(context.prepare(raw, training=False))
-            if sum(len(batch.input) for batch in splits["validation"]) >= MAX_ROWS:
-                break
+        raws = islice(context.data.val_dataloader(), MAX_ROWS)
+        splits["validation"] = [context.prepare(raw, training=False) for raw in raws]
     columns = {}
     for split, batches in splits.items():
         if batches:
@@ -76,5 +76,5 @@ def _shown(values: Tensor, context: CheckContext) -> Tensor:
 def _middle(image: Tensor) -> Image.Image:
     """The middle of an image, enlarged where it is small; of a mask (H, W) the classes as grays."""
     image = image[None] / max(int(image.max()), 1) if image.ndim == 2 else image
-    window = image[(..., *middle(image, SIDE))]
+    window = image[(..., *center_window(*image.shape[-2:], SIDE))]
     return to_image(window, zoom_for(*window.shape[-2:]))

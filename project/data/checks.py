@@ -12,10 +12,8 @@ from torch.nn import functional as F
 
 from project.data.batch import Batch
 from project.data.cache import Cache
-from project.data.index import read_exclusions, validate_images
-from project.data.loader import usable_cores
+from project.data.index import validate_images
 from project.data.pixels import PixelStore
-from project.data.sources import find_entries
 from project.data.thumbnails import Thumbnails
 from workbench.findings.checks.context import Check, CheckContext, Level, Outcome, Passed, Skipped, listed
 from workbench.findings.checks.data import UNUSABLE_INPUT, InputConstant, InputNotCentered, reaching
@@ -26,15 +24,9 @@ from workbench.findings.engine import Finding
 def prepare_for_check(data: Any) -> Finding | None:
     """Have unusable files and gray images become findings where a fit would end; returns the former's, or None."""
     settings, cache = data.settings, Cache(data.cache_dir)
-    entries = find_entries(settings.source, settings.root, settings.target_root, cache)
-    _, bad = validate_images(
-        entries,
-        cache=cache,
-        min_size=settings.min_size,
-        workers=usable_cores() if data.num_workers is None else max(data.num_workers, 1),
-        excluded=read_exclusions(settings.exclude, entries) if settings.exclude else (),
-        masks=settings.target == "mask",
-    )
+    entries, excluded = settings.find(cache)
+    options = {"min_size": settings.min_size, "masks": settings.target == "mask", "excluded": excluded}
+    _, bad = validate_images(entries, cache=cache, **options)
     data.unreadable = (bad, settings.on_bad_image == "skip")
     data.pairs.check = lambda *_: None
     if not bad:

@@ -18,7 +18,7 @@ from project.data.augment import Augment, Augmenter
 from project.data.batch import Batch, RawBatch
 from project.data.cache import Cache
 from project.data.catalog import Catalog, Settings, build_catalog
-from project.data.images import ImageRecord
+from project.data.images import ImageRecord, usable_cores
 from project.data.loader import (
     EvaluationSampler,
     ImageDataset,
@@ -26,7 +26,6 @@ from project.data.loader import (
     TrainingSampler,
     image_keys,
     image_weights,
-    usable_cores,
 )
 from project.data.pairs import Coloring, PairedInput, PairMaker, resolve_pairs
 from project.data.pixels import PixelStore
@@ -134,8 +133,7 @@ class ImageDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Index, split, measure and decode, in one process; all others, and later runs, find it in the cache."""
         if self._catalog is None:  # a fit's own test: the images stay those that it was trained with
-            workers = usable_cores() if self.num_workers is None else max(self.num_workers, 1)
-            self._catalog = build_catalog(self.settings, self.pairs, Cache(self.cache_dir), workers=workers)
+            self._catalog = build_catalog(self.settings, self.pairs, Cache(self.cache_dir))
 
     def setup(self, stage: str | None = None) -> None:
         """Fill splits and statistics, on every process; UserError for images that `pairs` cannot use."""

@@ -6,20 +6,17 @@ import colorsys
 import io
 import json
 import re
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
 
 from project.data.cache import Cache, key_of
-from project.data.images import Entry, with_progress
-from project.data.loader import usable_cores
+from project.data.images import Entry, run_parallel
 from workbench.console import rank_zero_print
 from workbench.errors import UserError
 
@@ -48,7 +45,7 @@ def draw(number: int, size: int = 96) -> tuple[bytes, bytes]:
     return _png(_HEX_COLOR.sub(_ink_or_white, svg), size, "L"), _png(svg, size, "RGB")
 
 
-class Drawings(Dataset):
+class Drawings:
     """Paired source: `count` drawings as drawings-KEY/{lines,colors}/0000.png in the cache, `size` pixels a side."""
 
     def __init__(self, cache: Cache, count: int = 2000, size: int = 96) -> None:
@@ -62,12 +59,6 @@ class Drawings(Dataset):
         code = Path(__file__).read_text(encoding="utf-8")  # what it drew before a change is not what it draws now
         self.folder = cache.path(f"drawings-{key_of(count, size, versions, code)}")
 
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, number: int) -> tuple[bytes, bytes]:
-        return draw(number, self.size)
-
     def find(self) -> list[Entry]:
         """List them; the first time, draw them."""
         if not self.folder.is_dir():
@@ -78,14 +69,12 @@ class Drawings(Dataset):
 
     def _make(self) -> None:
         credits = "\n".join(_style(name).meta().license().text() for name in sorted(set(STYLES)))
-        cores = min(8, usable_cores())
-        generator = torch.Generator()  # or the loader would advance the global one, on the first run alone
-        drawn = DataLoader(self, batch_size=None, num_workers=cores if cores > 1 else 0, generator=generator)
+        drawn = run_parallel(partial(draw, size=self.size), range(self.count), "Drawing characters")
         with self.cache.writing(self.folder.name, folder=True) as temporary:
             for part in ("lines", "colors"):
                 (temporary / part).mkdir()
             (temporary / "CREDITS").write_text(credits + "\n", encoding="utf-8")
-            for number, pair in enumerate(with_progress(drawn, self.count, "Drawing characters")):
+            for number, pair in enumerate(drawn):
                 for part, png in zip(("lines", "colors"), pair, strict=True):
                     (temporary / part / f"{number:04d}.png").write_bytes(png)
         rank_zero_print(f"{self.count} drawings are now in {self.folder}. Credits:\n{credits}")

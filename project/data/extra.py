@@ -54,7 +54,7 @@ def extra_records(
 ) -> list[ImageRecord]:
     """The pairs to train on, sorted by name: none of the images held out, known by its path or its bytes."""
     paths = {path for record in held_out for path in (record.path, record.target_path) if path}
-    known = scan(entries, cache=cache)
+    known = scan(entries, cache)
     digests = {known[path].digest for path in paths}
     pairs = manifest["pairs"]
     leaking = [pair["file"] for pair in pairs if pair["from"] in paths or pair["digest"] in digests]

@@ -33,20 +33,23 @@ def find_images(root: str | Sequence[str], target_root: str | None = None) -> li
     return _with_targets(entries, folders[0], Path(target_root).expanduser().absolute()) if target_root else entries
 
 
-def walk(folder: Path, key: str) -> list[tuple[str, str, str]]:
+def walk(folder: Path, key: str) -> list[tuple[str, str]]:
     """Every image file below a folder, by its extension alone, sorted by name; UserErrors name the option `key`.
 
-    (POSIX path relative to the folder, absolute path, "") for each, and for a folder that cannot be opened the problem.
-    Symbolic links are followed; hidden files and folders are ignored.
+    (POSIX path relative to the folder, absolute path) for each. Symbolic links are followed; hidden files and folders
+    are ignored.
     """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{key} {error.filename} cannot be opened: {error.strerror}.") from error
+
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "does not exist"
         raise UserError(f"{key} {folder} {what}.\nGive the folder that holds the images, or several: '[a, b]'.")
-    failed: list[OSError] = []
-    found: list[tuple[str, str, str]] = []
+    found: list[tuple[str, str]] = []
     others: Counter[str] = Counter()
     visited, top = set(), os.path.realpath(folder)
-    for path, folders, files in os.walk(folder, onerror=failed.append, followlinks=True):
+    for path, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         inside, real = os.path.relpath(path, folder), os.path.realpath(path)
         linked = real != os.path.normpath(os.path.join(top, inside))  # noqa: PTH118
         if real in visited or (linked and Path(real).is_relative_to(top)):  # found in its real place
@@ -58,12 +61,9 @@ def walk(folder: Path, key: str) -> list[tuple[str, str, str]]:
         for name in files:
             suffix = Path(name).suffix.lower()
             if suffix in EXTENSIONS and not name.startswith("."):
-                found.append((prefix + name, f"{path}{os.sep}{name}", ""))
+                found.append((prefix + name, f"{path}{os.sep}{name}"))
             elif not name.startswith("."):
                 others[suffix or "no extension"] += 1
-    for error in failed:
-        name = Path(error.filename).relative_to(folder).as_posix()
-        found.append((name, error.filename, f"is a folder that cannot be opened ({error.strerror})"))
     if others:
         ignored = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(5))
         rank_zero_print(f"{folder}: {others.total()} files that are no images were ignored ({ignored}).")
@@ -79,14 +79,14 @@ def _list(root: Path, tag: str) -> list[Entry]:
     parts = {PARTS.get(name.lower()) for name in folders}
     ready = "train" in parts and bool(parts & {"val", "test"})
     entries = []
-    for name, path, problem in files:
+    for name, path in files:
         folders, part = PurePosixPath(name).parts[:-1], "all"
         if ready:
             if not folders or folders[0].lower() not in PARTS:
                 continue
             part, folders = PARTS[folders[0].lower()], folders[1:]
         own_tag = tag or (folders[0] if folders else "")
-        entries.append(Entry(path, f"{tag}/{name}" if tag else name, tag=own_tag, part=part, problem=problem))
+        entries.append(Entry(path, f"{tag}/{name}" if tag else name, tag=own_tag, part=part))
     if len(entries) < len(files):
         rank_zero_print(f"{root} holds ready-made splits; {len(files) - len(entries)} images beside them were ignored.")
     return entries
@@ -94,7 +94,7 @@ def _list(root: Path, tag: str) -> list[Entry]:
 
 def _with_targets(entries: list[Entry], root: Path, target_root: Path) -> list[Entry]:
     targets: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for name, path, _ in walk(target_root, "--data.target_root"):
+    for name, path in walk(target_root, "--data.target_root"):
         targets[_stem(name)].append((name, path))
     inputs = Counter(_stem(entry.name) for entry in entries)
     paired = []
@@ -104,8 +104,7 @@ def _with_targets(entries: list[Entry], root: Path, target_root: Path) -> list[E
         if len(found) == inputs[stem] == 1:
             paired.append(replace(entry, target_path=found[0][1]))
         else:  # several differ only in their extension
-            problem = f"has no {'single ' if found else ''}target in {target_root}"
-            paired.append(replace(entry, problem=entry.problem or problem))
+            paired.append(replace(entry, problem=f"has no {'single ' if found else ''}target in {target_root}"))
     problem = f"is a target in {target_root} without an input in {root}"
     lonely = (file for stem, files in targets.items() if stem not in inputs for file in files)
     return paired + [Entry(path, name, problem=problem) for name, path in lonely]

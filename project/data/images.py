@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import BinaryIO, TypeVar
 import numpy as np
 from PIL import Image, ImageOps
 
-from workbench.checkpoint import one_line
+from workbench.errors import one_line
 
 EXTENSIONS = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -91,6 +92,12 @@ def resize_shorter(pixels: np.ndarray, size: int | None, mask: bool = False) -> 
     return np.asarray(image.resize(new, Image.Resampling.NEAREST if mask else method)).reshape(*new[::-1], channels)
 
 
+def center_window(height: int, width: int, side: int) -> Window:
+    """Rows and columns of the middle, at most `side` pixels high and wide."""
+    top, left = max(height - side, 0) // 2, max(width - side, 0) // 2
+    return slice(top, top + side), slice(left, left + side)
+
+
 def resized(width: int, height: int, size: int | None) -> tuple[int, int]:
     """(width, height) after `resize_shorter`."""
     shorter = min(width, height)
@@ -130,13 +137,17 @@ def listed(lines: Sequence[str], most: int = 5) -> str:
     return "".join(f"\n  {line}" for line in (*lines[:most], *more))
 
 
-def run_parallel(
-    function: Callable[[Item], Result], items: Sequence[Item], *, workers: int, title: str
-) -> Iterator[Result]:
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_parallel(function: Callable[[Item], Result], items: Sequence[Item], title: str) -> Iterator[Result]:
     """The function's results in the order of the items.
 
-    Threads, for Pillow releases the interpreter lock while it decodes: on two cores they were as fast as processes.
+    A thread a core, for Pillow releases the interpreter lock while it decodes: they were as fast as processes.
     """
+    workers = usable_cores()
     with ThreadPoolExecutor(workers) as pool:
         chunks = (items[start : start + AHEAD * workers] for start in range(0, len(items), AHEAD * workers))
         yield from with_progress(chain.from_iterable(pool.map(function, one) for one in chunks), len(items), title)

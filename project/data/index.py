@@ -54,7 +54,6 @@ def validate_images(
     *,
     cache: Cache,
     min_size: int = 2,
-    workers: int = 1,
     masks: bool = False,
     excluded: Collection[str] = (),
 ) -> tuple[list[ImageRecord], list[str]]:
@@ -62,7 +61,7 @@ def validate_images(
 
     The shorter side must have `min_size` pixels, and 2; bad files of the names `excluded` are not reported.
     """
-    checks = scan(entries, cache=cache, workers=workers, masks=masks)
+    checks = scan(entries, cache, masks)
     records, bad = [], []
     for entry in entries:
         record = _judge(entry, checks, max(2, min_size))
@@ -73,7 +72,7 @@ def validate_images(
     return records, bad
 
 
-def scan(entries: Sequence[Entry], *, cache: Cache, workers: int = 1, masks: bool = False) -> dict[str, FileCheck]:
+def scan(entries: Sequence[Entry], cache: Cache, masks: bool = False) -> dict[str, FileCheck]:
     """By path, what is known; files whose size or time is new are decoded, good or bad, all targets as `masks`."""
     folder = ""
     with suppress(ValueError):  # several drives
@@ -93,9 +92,7 @@ def scan(entries: Sequence[Entry], *, cache: Cache, workers: int = 1, masks: boo
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         try:
             check = partial(_check, masks=as_masks)
-            checks.update(
-                zip(stale, run_parallel(check, stale, workers=workers, title="Checking images"), strict=False)
-            )
+            checks.update(zip(stale, run_parallel(check, stale, "Checking images"), strict=False))
         finally:  # what was read before an interrupt is kept too
             cache.write_json(name, {"decoder": decoder, "files": checks})
     return checks

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from project.data.augment import Augmenter, center_window
+from project.data.augment import Augmenter
 from project.data.batch import RawBatch
+from project.data.images import center_window
 from project.data.pixels import PixelStore
 from workbench.errors import UserError, did_you_mean
 
@@ -219,8 +220,3 @@ def _start_worker(worker: int) -> None:
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     # The loader ends its workers this way too. With any other exit code torch would raise in the middle of a step.
     signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-
-
-def usable_cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

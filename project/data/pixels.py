@@ -16,9 +16,7 @@ from workbench.errors import UserError
 PixelFile = tuple[Path, dict[str, int]]  # where it is, and where in it each digest's image begins
 
 
-def decode_once(
-    records: Sequence[ImageRecord], cache: Cache, limit_gb: float, workers: int = 1, **options: Any
-) -> PixelFile | None:
+def decode_once(records: Sequence[ImageRecord], cache: Cache, limit_gb: float, **options: Any) -> PixelFile | None:
     """Decode every image into a file, unless it is there, whole; None if it would take more than `limit_gb`.
 
     It holds each different image, in the order of the digests, its own pixels and its target's; its name is a hash of
@@ -36,7 +34,7 @@ def decode_once(
         return None
     path = cache.path(f"pixels-{key_of(list(by_digest), store.channels, store.resize, store.masks, total)}.bin")
     if not path.is_file() or path.stat().st_size != total:
-        decoded = run_parallel(store.read, range(len(store)), workers=workers, title="Decoding images")
+        decoded = run_parallel(store.read, range(len(store)), "Decoding images")
         with cache.writing(path.name) as temporary, temporary.open("wb") as opened:
             for image, target in decoded:
                 opened.write(image)

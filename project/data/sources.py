@@ -16,9 +16,8 @@ from project.data.cache import Cache
 from project.data.drawings import Drawings
 from project.data.folder import find_images
 from project.data.images import Entry, with_progress
-from workbench.checkpoint import one_line
 from workbench.console import rank_zero_print
-from workbench.errors import UserError, did_you_mean
+from workbench.errors import UserError, did_you_mean, one_line
 
 SPLITS = {  # what chooses a split in torchvision's data sets, in the order to try
     "train": ({"train": True}, {"split": "train"}, {"split": "trainval"}, {"image_set": "train"}),

@@ -39,10 +39,10 @@ class Statistics:
         return self.mean.tolist(), self.std.clamp_min(1 / 255).tolist()
 
 
-def measure(store: PixelStore, cache: Cache, side: str = "input", workers: int = 1) -> Statistics:
+def measure(store: PixelStore, cache: Cache, side: str = "input") -> Statistics:
     """Mean and standard deviation per channel over every pixel of a store's images, or targets (side "target").
 
-    8-bit pixels take 256 values, so they are counted: whole numbers neither round nor depend on order or workers.
+    8-bit pixels take 256 values, so they are counted: whole numbers neither round nor depend on the order.
     """
     digests = [record.digest for record in store.records]
     name = f"statistics-{key_of(digests, store.channels, store.resize, side)}.json"
@@ -50,8 +50,7 @@ def measure(store: PixelStore, cache: Cache, side: str = "input", workers: int =
     if kept is None:
         get = store.__getitem__ if side == "input" else store.target
         histogram = np.zeros((store.channels, 256), dtype=np.int64)
-        positions, title = range(len(store)), "Measuring mean and std"
-        for counts in run_parallel(lambda n: _histogram(get(n)), positions, workers=workers, title=title):
+        for counts in run_parallel(lambda n: _histogram(get(n)), range(len(store)), "Measuring mean and std"):
             histogram += counts
         kept = _moments(histogram)
         cache.write_json(name, kept)

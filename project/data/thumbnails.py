@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from project.data.images import center_window
+
 SIDE = 32
 COMPARED = 16  # pixels a side that images are compared at: what a lossy format does to edges is averaged out
 MAX_IMAGES = 2500
@@ -69,8 +71,7 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
 
 def sharpness(pixels: np.ndarray) -> float:
     """The mean absolute Laplacian of the middle, at most 512 pixels a side, against its standard deviation."""
-    top, left = (max(0, side - 512) // 2 for side in pixels.shape[:2])
-    gray = pixels[top : top + 512, left : left + 512].mean(2, dtype=np.float32)
+    gray = pixels[center_window(*pixels.shape[:2], 512)].mean(2, dtype=np.float32)
     if min(gray.shape) < 3:
         return 0.0
     laplacian = gray[1:-1, :-2] + gray[1:-1, 2:] + gray[:-2, 1:-1] + gray[2:, 1:-1] - 4 * gray[1:-1, 1:-1]

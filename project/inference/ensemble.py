@@ -37,16 +37,12 @@ from workbench.console import silence_warnings
 from workbench.errors import UserError
 from workbench.parser import read_options, split_data_args
 
-GAIN = 10
-"""An uncertainty of 1 / 10 of the range is white in the map."""
+GAIN = 10  # an uncertainty of 1 / 10 of the range is white in the map
 COLUMNS = {"psnr": ("PSNR (dB)", ".3f"), "ssim": ("SSIM", ".4f"), "colorfulness": ("colors / truth's", ".2f")}
 
 
 class Ensemble(nn.Module):
-    """Members whose outputs are averaged.
-
-    Averaged is what the networks put out: images, or a and b of CIELAB (over 110) where all members keep the input's
-    lightness. Where some do and some do not, images are averaged.
+    """Members whose images are averaged.
 
     Args:
         members: Each takes (B, C, H, W) and returns images (B, c, H, W) around [0, 1].
@@ -60,38 +56,21 @@ class Ensemble(nn.Module):
     def __init__(self, members: Sequence[nn.Module], tta: bool = False) -> None:
         super().__init__()
         self.members, self.tta = nn.ModuleList(members), tta
-        spaces = [getattr(member, "space", None) for member in members]
-        same = all(type(space) is type(spaces[0]) and getattr(space, "channels", 3) < 3 for space in spaces)
-        self.space = spaces[0] if same else None
 
     def outputs(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> every network output on its own, (members, or members x 8, B, c, H, W)."""
+        """(B, C, H, W) -> every image on its own, (members, or members x 8, B, c, H, W) in [0, 1]."""
         found = []
         for member in self.members:
             for position in range(8 if self.tta else 1):
-                y = d4_transform(x, position)
-                if self.space is None:
-                    y = member(y).float().clamp(0, 1)
-                else:
-                    y = member.generator(member.to_memory_format(y)).float()
-                found.append(d4_inverse(y, position))
+                image = member(d4_transform(x, position)).float().clamp(0, 1)
+                found.append(d4_inverse(image, position))
         return torch.stack(found)
-
-    def images(self, outputs: Tensor, x: Tensor) -> Tensor:
-        """What :meth:`outputs` returned for x -> images, (outputs, B, c, H, W) in [0, 1]."""
-        if self.space is None:
-            return outputs
-        return torch.stack([self.space.decode(output, x) for output in outputs]).clamp(0, 1)
-
-    def combine(self, outputs: Tensor, x: Tensor) -> Tensor:
-        """What :meth:`outputs` returned for x -> their average, (B, c, H, W) in [0, 1]."""
-        return self.images(outputs.mean(dim=0, keepdim=True), x)[0]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, c + 2, H, W): images in [0, 1] and the extra channels."""
         outputs = self.outputs(x)
-        spread = self.images(outputs, x).var(dim=0, correction=0).mean(dim=1, keepdim=True).sqrt()
-        return torch.cat([self.combine(outputs, x), GAIN * spread, spread], dim=1)
+        spread = outputs.var(dim=0, correction=0).mean(dim=1, keepdim=True).sqrt()
+        return torch.cat([outputs.mean(dim=0), GAIN * spread, spread], dim=1)
 
 
 def d4_transform(x: Tensor, position: int) -> Tensor:
@@ -164,11 +143,11 @@ def _score(ensemble: Ensemble, checkpoints: list[Checkpoint], words: list[str], 
         metrics["colorfulness"] = ColorfulnessRatio()
     scores = [Scores(metrics).to(device) for _ in range(len(checkpoints) + 1)]
     for raw in data.evaluation_dataloader("test"):
-        batch = data.make_batch(type(raw)(*(part if part is None else part.to(device) for part in raw)))
+        batch = data.make_batch(data.transfer_batch_to_device(raw, device, 0))
         with torch.inference_mode():
             outputs = ensemble.outputs(batch.input)
-            alone = ensemble.images(outputs[:: 8 if ensemble.tta else 1], batch.input)
-            for score, image in zip(scores, [*alone, ensemble.combine(outputs, batch.input)], strict=True):
+            alone = outputs[:: 8 if ensemble.tta else 1]
+            for score, image in zip(scores, [*alone, outputs.mean(dim=0)], strict=True):
                 score.update(image, batch.target, batch.baseline)
     found = [score.compute() for score in scores]
     found.append({name: found[0][f"{name}_baseline"] for name in metrics})

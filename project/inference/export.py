@@ -23,18 +23,16 @@ from torch import Tensor, nn
 
 from project.inference.common import command_parser, digest, input_channels, load_image_model, main_network, run_folder
 from workbench.callbacks.metadata import environment
-from workbench.checkpoint import Checkpoint, one_line, read_checkpoint
+from workbench.checkpoint import Checkpoint, read_checkpoint
 from workbench.console import silence_warnings
-from workbench.errors import UserError
+from workbench.errors import UserError, one_line
 from workbench.parser import read_options
 
 Function = Callable[[Tensor], Tensor]
 SUFFIXES = {"onnx": ".onnx", "state_dict": ".pt"}
 OPSET = 18
-MAX_DIFFERENCE = 1e-2
-"""Of images in [0, 1]: more is no rounding."""
-SIZES = ((1, 33, 70), (3, 64, 47), (2, 101, 9), (1, 1, 1))
-"""Batch, height, width that files are compared on: odd, even, small."""
+MAX_DIFFERENCE = 1e-2  # of images in [0, 1]: more is no rounding
+SIZES = ((1, 33, 70), (3, 64, 47), (2, 101, 9), (1, 1, 1))  # batch, height, width that files are compared on
 
 
 class ExportNetwork(nn.Module):

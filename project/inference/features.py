@@ -18,20 +18,13 @@ from project.callbacks.grid import new_figure
 from project.networks.normalize import Normalize
 from workbench.errors import UserError, choose
 
-BEST = 9
-"""Patches that are shown of each feature map."""
-WINDOW = 128
-"""Side in pixels of the window around a unit that its activation is attributed to."""
-NEAR = 16
-"""Pixels around a place within which no weaker place of the same map counts."""
-MAX_STRIDE = 8
-"""Pixels between units of the layer chosen by default: behind larger strides, units see more than the window."""
-IG_STEPS, IG_BATCH = 16, 8
-"""Points from the baseline to the input: the sum is then a few percent off at most; and how many of them at once."""
-SHARE, MIN_REACH = 0.9, 4
-"""Share of the attribution that the patches hold; and pixels that they reach from their center at least."""
-LOUD = 0.99
-"""Quantile of an attribution that gets the strongest color: a few odd pixels would leave all others white."""
+BEST = 9  # patches that are shown of each feature map
+WINDOW = 128  # side in pixels of the window around a unit that its activation is attributed to
+NEAR = 16  # pixels around a place within which no weaker place of the same map counts
+MAX_STRIDE = 8  # between units of the layer chosen by default: with larger strides they see more than the window
+IG_STEPS, IG_BATCH = 16, 8  # points from baseline to input, a sum a few percent off at most; how many at once
+SHARE, MIN_REACH = 0.9, 4  # of the attribution that patches hold; pixels that they reach from their center at least
+LOUD = 0.99  # quantile of an attribution that gets the strongest color: a few odd pixels would leave all others white
 
 
 @contextmanager

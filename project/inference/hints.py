@@ -7,38 +7,28 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from jsonargparse import Namespace
 from PIL import ImageColor
 
-from project.data.pairs import Hints
+from project.data.pairs import Hints, Point
 from workbench.errors import UserError, did_you_mean
 
-Color = tuple[int, int, int]  # red, green and blue, 0 to 255
+Color = tuple[float, float, float]  # red, green and blue, each in [0, 1]
 EXAMPLE = '{"face.png": [{"x": 64, "y": 20, "color": "#ff8800"}], "*": [{"x": 5, "y": 5, "color": "white"}]}'
-"""Of a hints file: x and y are pixels of the upright image from its top left corner; * stands for every image without
-an entry of its own; for a single image the list alone will do."""
-EVERY = "*"
-
-
-class Hint(NamedTuple):
-    """A point and its color; x (column) and y (row) in pixels of the upright image, from 0."""
-
-    x: float
-    y: float
-    color: Color
+EVERY = "*"  # in a hints file: images without an entry of their own
 
 
 @dataclass(frozen=True)
 class HintRequest:
     """What a user asked for in color; None where not given."""
 
-    hints: dict[str, tuple[Hint, ...]] | None = None  # by the image's name
-    palette: tuple[Hint, ...] | None = None  # colors without places, for every image
+    hints: dict[str, tuple[Point, ...]] | None = None  # by the image's name; in pixels of the upright image
+    palette: tuple[Point, ...] | None = None  # colors without places, for every image
     size: int | None = None  # pixels of the shorter side to color at, 0 for the image's own
 
-    def of(self, name: str) -> tuple[Hint, ...]:
+    def of(self, name: str) -> tuple[Point, ...]:
         """The hints for one image."""
         return self.palette or (self.hints or {}).get(name, ())
 
@@ -68,7 +58,7 @@ def parse_request(options: Namespace, names: Sequence[str]) -> HintRequest:
         raise UserError("--hints and --palette exclude each other: a network takes one of the two.")
     return HintRequest(
         None if options.hints is None else parse_hints(options.hints, names),
-        None if options.palette is None else tuple(Hint(0, 0, color) for color in parse_palette(options.palette)),
+        None if options.palette is None else tuple(Point(0, 0, color) for color in parse_palette(options.palette)),
         options.size,
     )
 
@@ -82,7 +72,7 @@ def parse_color(text: Any) -> Color:
     if len(color) != 3 or max(color) > 255:
         near = did_you_mean(str(text).lower(), ImageColor.colormap)
         raise ValueError(f'{json.dumps(text)[:60]} is not a color such as "#ff8800" or "orange".{near}')
-    return color
+    return tuple(level / 255 for level in color)
 
 
 def parse_palette(text: str) -> tuple[Color, ...]:
@@ -94,13 +84,11 @@ def parse_palette(text: str) -> tuple[Color, ...]:
         raise UserError(f'--palette: {error}\nGive colors: --palette "#ff8800,#224466,white"') from error
 
 
-def parse_hints(path: str | Path, names: Sequence[str]) -> dict[str, tuple[Hint, ...]]:
+def parse_hints(path: str | Path, names: Sequence[str]) -> dict[str, tuple[Point, ...]]:
     """The hints of each image, for the images that have any; UserError for the first that is wrong."""
     path = Path(path).expanduser()
     try:
         content = json.loads(path.read_text("utf-8-sig"))
-        if isinstance(content, list) and len(names) == 1:
-            content = {names[0]: content}
         if not isinstance(content, dict):
             raise ValueError(f"not a list for each of {len(names)} images")
         points = {}
@@ -116,9 +104,9 @@ def parse_hints(path: str | Path, names: Sequence[str]) -> dict[str, tuple[Hint,
     return {name: hints for name, hints in found.items() if hints}
 
 
-def _parse_point(where: str, entry: Any) -> Hint:
+def _parse_point(where: str, entry: Any) -> Point:
     try:
-        return Hint(float(entry["x"]), float(entry["y"]), parse_color(entry["color"]))
+        return Point(float(entry["x"]), float(entry["y"]), parse_color(entry["color"]))
     except (KeyError, TypeError):
         form = '{"x": 1, "y": 2, "color": "red"}'
         raise ValueError(f"{where}: {json.dumps(entry)[:60]} is not of the form {form}") from None

@@ -21,12 +21,9 @@ from project.color import gray
 from project.models.metrics import PSNR, as_saved, colorfulness
 from workbench.checkpoint import atomic_write_text
 
-SIDE = 192
-"""Pixels that the longer side of a worst image is brought to."""
-EDGE = 0.1
-"""A change of luma is an edge from this share of its range on."""
-MIN_IMAGES = 10
-"""Fewer say nothing about what goes with the error."""
+SIDE = 192  # pixels that the longer side of a worst image is brought to
+EDGE = 0.1  # a change of luma is an edge from this share of its range on
+MIN_IMAGES = 10  # fewer say nothing about what goes with the error
 
 
 def edge_density(luma: Tensor) -> float:

@@ -15,6 +15,7 @@ from project.data.folder import walk
 from project.data.images import decode
 from workbench.errors import UserError
 
+# Extension -> the format that is written, and how. Images of other extensions are written as PNG.
 FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), ("JPEG", {"quality": 95, "subsampling": 0})),
     **dict.fromkeys((".tif", ".tiff"), ("TIFF", {"compression": "tiff_adobe_deflate"})),
@@ -22,10 +23,7 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     ".png": ("PNG", {}),
     ".bmp": ("BMP", {}),
 }
-"""Extension -> the format that is written, and how. Images of other extensions are written as PNG."""
-MAX_PIXELS = 1_000_000_000
-"""Larger images are taken for decompression bombs: their bytes alone fill 3 GB, and the output's as much again."""
-ORIENTATION = 0x0112  # the EXIF tag
+MAX_PIXELS = 1_000_000_000  # larger images are taken for decompression bombs: their bytes alone fill 3 GB
 PROFILE_OF_MODE = {"RGB": b"RGB ", "RGBA": b"RGB ", "L": b"GRAY", "LA": b"GRAY"}
 
 
@@ -36,7 +34,6 @@ class ImageFile:
     pixels: np.ndarray  # uint8, (H, W, 1) for a gray image, else (H, W, 3); upright
     alpha: np.ndarray | None = None  # uint8, (H, W), where there is transparency; the pixels are the colors under it
     profile: bytes | None = None  # the ICC color profile
-    exif: bytes | None = None  # without the orientation
     deep: bool = False  # whether it had 16 bits, of which the pixels keep 8
 
 
@@ -69,7 +66,7 @@ def list_inputs(source: Path, output: Path, beside: str | None = None) -> list[I
         found = [(source.name, source)]
     else:
         real, own = source.resolve(), output.resolve()
-        found = [(name, Path(path)) for name, path, _ in walk(source, "--input")]
+        found = [(name, Path(path)) for name, path in walk(source, "--input")]
         if own != real and own.is_relative_to(real):
             found = [one for one in found if not (real / one[0]).is_relative_to(own)]
     if not found:
@@ -112,7 +109,7 @@ def read_image(path: str | Path) -> ImageFile:
             deep, layers = image.mode.startswith("I") or ";16" in str(image.tile), None
             if image.has_transparency_data and not image.mode.startswith("I"):
                 layers = np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))
-            kept = {"profile": image.info.get("icc_profile"), "exif": _exif(image), "deep": deep}
+            kept = {"profile": image.info.get("icc_profile"), "deep": deep}
     except Exception:
         decode(path, 3)  # raises BadImage with the reason, whatever is wrong with the file
         raise
@@ -121,21 +118,10 @@ def read_image(path: str | Path) -> ImageFile:
     return ImageFile(np.ascontiguousarray(layers[..., : 1 if gray else 3]), alpha=layers[..., 3].copy(), **kept)
 
 
-def _exif(image: Image.Image) -> bytes | None:
-    if image.format == "TIFF":
-        return None  # there the tags describe the old file's own layout as well
-    try:
-        exif = image.getexif()
-        exif.pop(ORIENTATION, None)
-        return exif.tobytes() if len(exif) else None
-    except Exception:  # Pillow writes back less than it reads; an odd tag is no reason to refuse the image
-        return None
-
-
 def write_image(path: Path, pixels: np.ndarray, like: ImageFile) -> None:
     """Write uint8 pixels, (H, W, 1) or (H, W, 3), whole or not at all; the extension decides the format.
 
-    Alpha, profile and EXIF of the image ``like`` are kept. JPEG has no alpha: there white lies beneath.
+    Alpha and color profile of the image ``like`` are kept. JPEG has no alpha: there white lies beneath.
     """
     format_name, options = FORMATS[path.suffix.lower()]
     if like.alpha is not None and format_name == "JPEG":
@@ -145,8 +131,6 @@ def write_image(path: Path, pixels: np.ndarray, like: ImageFile) -> None:
         image.putalpha(Image.fromarray(like.alpha))
     if like.profile and like.profile[16:20] == PROFILE_OF_MODE.get(image.mode):
         options = {**options, "icc_profile": like.profile}
-    if like.exif and format_name in ("JPEG", "PNG", "WEBP"):
-        options = {**options, "exif": like.exif}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:

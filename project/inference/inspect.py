@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -40,8 +40,7 @@ from workbench.console import silence_warnings
 from workbench.errors import UserError
 from workbench.parser import read_options, split_data_args
 
-WORST = 16
-"""Images with the largest errors that are drawn."""
+WORST = 16  # images with the largest errors that are drawn
 MAX_FILTERS = 256
 
 
@@ -56,7 +55,7 @@ class Subject(NamedTuple):
 
     def batch(self, raw: RawBatch) -> Batch:
         """What the model sees of a loader's batch, on the device."""
-        return self.data.make_batch(RawBatch(*(part if part is None else part.to(self.device) for part in raw)))
+        return self.data.make_batch(self.data.transfer_batch_to_device(raw, self.device, 0))
 
     def image(self, number: int) -> Batch:
         """One image of the split."""
@@ -99,7 +98,10 @@ def main(argv: Sequence[str]) -> int:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--output {folder} cannot be made: {error.strerror}.") from error
-    written = [*_draw_filters(subject, folder)]
+    written = []
+    if filters := first_filters(subject.network, subject.image(0).input):
+        written.append(folder / "filters.png")
+        _draw_filters(*filters).savefig(written[-1])
     rows, worst = _analyze(subject, layer, strongest)
     if strongest is not None:
         written.append(folder / f"features_{layer}.png")
@@ -179,28 +181,13 @@ def first_filters(network: nn.Module, x: Tensor) -> tuple[str, Tensor] | None:
     return name, F.pixel_shuffle(weights, stem) if weights.shape[1] == x.shape[1] * stem**2 else weights
 
 
-def _draw_filters(subject: Subject, folder: Path) -> Iterator[Path]:
-    """The first filters of the network, and of the discriminator where there is one."""
-    batch = subject.image(0)
-    networks = {"filters.png": (subject.network, batch.input)}
-    discriminator = getattr(subject.model, "discriminator", None)
-    if discriminator is not None and hasattr(subject.model, "space"):
-        colors = subject.model.space.encode(batch.target)
-        networks["filters_discriminator.png"] = (discriminator, torch.cat([batch.input, colors], dim=1))
-    for file, (network, x) in networks.items():
-        if found := first_filters(network, x):
-            _draw_grids(*found, batch.input.shape[1]).savefig(folder / file)
-            yield folder / file
-
-
-def _draw_grids(layer: str, weights: Tensor, inputs: int) -> Figure:
-    """Three channels as one grid in color, others in a grid each; those behind the inputs are a discriminator's."""
+def _draw_filters(layer: str, weights: Tensor) -> Figure:
+    """Three channels as one grid in color, others in a grid each."""
     shown = weights[:MAX_FILTERS]
     images = 0.5 + 0.5 * shown / shown.abs().amax(dim=(1, 2, 3), keepdim=True).clamp_min(1e-12)
     grids = {"red, green, blue": images}
     if images.shape[1] != 3:
-        names = (f"input {n}" if n < inputs else f"output {n - inputs}" for n in range(images.shape[1]))
-        grids = dict(zip(names, images.split(1, dim=1), strict=True))
+        grids = {f"input {number}": plane for number, plane in enumerate(images.split(1, dim=1))}
     columns = min(3, len(grids))
     rows = math.ceil(len(grids) / columns)
     figure = new_figure(4.5 * columns + 3, 4.5 * rows + 1)

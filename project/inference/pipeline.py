@@ -14,7 +14,7 @@ from project.data.images import resize_shorter
 from project.data.pairs import Coloring, PairMaker, Point
 from project.data.sources import partners
 from project.inference.common import input_channels
-from project.inference.hints import Hint, HintRequest
+from project.inference.hints import HintRequest
 from project.inference.image_files import on_white
 from project.inference.tiles import TiledInference, to_float, to_tensor
 from project.inference.upsample_color import LazyResize, clip_to_gamut, multiply_lines, split_ink
@@ -22,14 +22,10 @@ from workbench.checkpoint import Checkpoint, build
 from workbench.errors import UserError
 from workbench.main import load
 
-SIDES = {"drawings": 96, "CIFAR10": 32, "CIFAR100": 32}
-"""Of the images of a source, where they are all of one size."""
-DEFAULT_SIZE = 256
-"""For a network trained on whole images of any size."""
-MAX_ENLARGEMENT = 4
-"""An image is not enlarged beyond so many times the working size along its longer side."""
-PIXELS_AT_ONCE = 2**20
-"""Of the full image, while it gets its colors: floats of all of it would take a dozen times its own memory."""
+SIDES = {"drawings": 96, "CIFAR10": 32, "CIFAR100": 32}  # of the images of a source, where they are all of one size
+DEFAULT_SIZE = 256  # for a network trained on whole images of any size
+MAX_ENLARGEMENT = 4  # an image is not enlarged beyond so many times the working size along its longer side
+PIXELS_AT_ONCE = 2**20  # of the full image, while it gets its colors: floats of all of it take too much memory
 
 
 def make_pipeline(
@@ -82,10 +78,8 @@ class RestorationPipeline(TiledInference):
     with a folder of targets keeps its colors (it may be there to color). A color image goes into a gray network as
     its luma.
 
-    Args:
-        model: See :class:`TiledInference`, whose options ``tiling`` are.
-        data: The data settings of its training.
-        sigma: The noise's standard deviation on the scale of 0 to 255, for a network with a noise map.
+    ``data`` are the data settings of its training; ``sigma``, 0 to 255, is for a network with a noise map; the others
+    are those of :class:`TiledInference`.
     """
 
     verb = "restored"
@@ -98,7 +92,7 @@ class RestorationPipeline(TiledInference):
             raise UserError(f"The network takes {self.channels} input channels, and an image alone has 1 or 3.")
 
     def _output(
-        self, pixels: np.ndarray, alpha: np.ndarray | None, hints: Sequence[Hint]
+        self, pixels: np.ndarray, alpha: np.ndarray | None, hints: Sequence[Point]
     ) -> Iterator[tuple[int, Tensor]]:
         return self._bands(lambda x: self._restore(x, pixels.shape[2]), to_tensor(pixels), tile=self.tile)
 
@@ -125,10 +119,7 @@ class ColorizationPipeline(TiledInference):
     over the paint (see ``split_ink``); where nothing was resized, it is the network's output as it is. Of an image
     in color, the gray is colored.
 
-    Args:
-        model: Takes (B, 1 + hint planes, H, W), returns RGB around [0, 1]; see :class:`TiledInference`.
-        pairs: The pair maker of its training.
-        size: Pixels of the shorter side while coloring; 0 for each image's own.
+    ``size`` are the pixels of the shorter side while coloring, 0 for each image's own.
     """
 
     verb = "colored"
@@ -138,7 +129,7 @@ class ColorizationPipeline(TiledInference):
         self.pairs, self.size = pairs, size
 
     def _output(
-        self, pixels: np.ndarray, alpha: np.ndarray | None, hints: Sequence[Hint]
+        self, pixels: np.ndarray, alpha: np.ndarray | None, hints: Sequence[Point]
     ) -> Iterator[tuple[int, Tensor]]:
         small = to_tensor(resize_shorter(on_white(pixels, alpha), working_side(*pixels.shape[:2], self.size)))
         full, channels = to_tensor(pixels), pixels.shape[2]
@@ -153,22 +144,21 @@ class ColorizationPipeline(TiledInference):
             return bands
         return self._upsampled(torch.cat([band for _, band in bands], dim=2).to(self.device), small, full)
 
-    def _hint_planes(self, hints: Sequence[Hint], size: tuple[int, int], small: tuple[int, int]) -> Tensor:
+    def _hint_planes(self, hints: Sequence[Point], size: tuple[int, int], small: tuple[int, int]) -> Tensor:
         """The hints' planes of the small image: (1, K, h, w), or (1, K, 1, 1) where they are the same everywhere."""
         trained = self.pairs.hints
         if not hints:
             return torch.zeros(1, trained.channels, 1, 1)
-        colors = [tuple(value / 255 for value in hint.color) for hint in hints]
         if trained.slots is not None:
-            return trained.from_points(1, 1, [Point(0, 0, color) for color in colors])
+            return trained.from_points(1, 1, hints)
         (height, width), (small_height, small_width) = size, small
         points = []
-        for number, (hint, color) in enumerate(zip(hints, colors, strict=True), 1):
+        for number, hint in enumerate(hints, 1):
             if not (0 <= hint.x < width and 0 <= hint.y < height):
                 raise ValueError(f"hint {number} at {hint.x:g}, {hint.y:g} is outside the {width} x {height} pixels")
             # The middle of a pixel lies within a pixel at any scale.
             y, x = (int(hint.y) + 0.5) * small_height // height, (int(hint.x) + 0.5) * small_width // width
-            points.append(Point(x, y, color))
+            points.append(hint._replace(x=x, y=y))
         return trained.from_points(small_height, small_width, points)
 
     def _upsampled(self, output: Tensor, small: Tensor, full: Tensor) -> Iterator[tuple[int, Tensor]]:

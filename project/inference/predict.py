@@ -17,14 +17,13 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt
 from rich.progress import track
 
-from project.data.images import one_line
 from project.inference.common import command_parser, load_image_model
 from project.inference.hints import EXAMPLE, parse_request
 from project.inference.image_files import InferenceItem, list_inputs, read_image, write_image
 from project.inference.pipeline import make_pipeline
 from project.inference.tiles import choose_device
 from workbench.checkpoint import read_checkpoint
-from workbench.errors import UserError
+from workbench.errors import UserError, one_line
 from workbench.parser import read_options
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from project.inference.hints import Hint
+from project.data.pairs import Point
 from workbench.errors import UserError
 
 ALIGN = 32
@@ -32,12 +32,8 @@ def spans(length: int, tile: int, overlap: int, align: int = ALIGN) -> list[Span
     no further than ``3 * overlap // 8`` pixels gives exactly its output on the whole image, and one that reaches
     further has no visible step.
 
-    Args:
-        length: Pixels along the axis.
-        tile: Pixels in a tile, rounded down to a multiple of ``align``; 0 for a single tile.
-        overlap: Pixels that neighbors share, at least; it has to leave a tile ``align`` pixels of its own.
-        align: Tiles start at multiples of it. As a multiple of the product of the network's strides it makes them
-            sample the same pixels as on the whole image.
+    Tiles (0: a single one) have a multiple of ``align`` pixels and start at one: where that is a multiple of the
+    product of the network's strides, they sample the same pixels as the whole image.
     """
     size = max(tile // align, 1) * align
     if tile == 0 or length <= size:
@@ -76,8 +72,6 @@ def tiled_bands(
     Args:
         function: Takes float32 (1, C, h, w) on the device, returns (1, C', h, w).
         images: (1, C_i, H, W) on the CPU, uint8 or floats in [0, 1]; their channels are concatenated tile by tile.
-        tile, overlap, align: As in :func:`spans`, for both axes.
-        device: Where the function works.
 
     Yields:
         The band's first row, and the band: float32, (1, C', rows, W), on the CPU.
@@ -129,7 +123,6 @@ class TiledInference:
     Args:
         model: In evaluation mode; (B, C, H, W) around [0, 1] in and out. Where it has ``extra_channels``, so many
             channels of its output follow those of the image.
-        device: Where to compute.
         tile: Height and width of a tile in pixels; 0 for the image as a whole.
         overlap: Pixels that tiles share; UserError where the tile is too small for them.
     """
@@ -144,16 +137,11 @@ class TiledInference:
             raise UserError(f"--tile {tile} is too small for --overlap {overlap}: at least {smallest}.")
 
     @torch.inference_mode()
-    def __call__(self, pixels: np.ndarray, alpha: np.ndarray | None = None, hints: Sequence[Hint] = ()) -> np.ndarray:
+    def __call__(self, pixels: np.ndarray, alpha: np.ndarray | None = None, hints: Sequence[Point] = ()) -> np.ndarray:
         """uint8 pixels, (H, W, 1) or (H, W, 3) -> the same of the output, with the model's extra channels behind.
 
-        Args:
-            pixels: Of the image.
-            alpha: uint8, (H, W), of an image with transparency.
-            hints: For a network that colors, in pixels of this image; of a palette only the colors count.
-
-        Raises:
-            ValueError: A hint lies outside the image; the output is not finite, not an image, or of another size.
+        Alpha, uint8 (H, W), is that of an image with transparency; hints lie in pixels of this image. ValueError where
+        a hint lies outside, or the output is not finite, not an image, or of another size.
         """
         result: np.ndarray | None = None
         for top, band in self._output(pixels, alpha, hints):
@@ -164,7 +152,7 @@ class TiledInference:
         return result
 
     def _output(
-        self, pixels: np.ndarray, alpha: np.ndarray | None, hints: Sequence[Hint]
+        self, pixels: np.ndarray, alpha: np.ndarray | None, hints: Sequence[Point]
     ) -> Iterator[tuple[int, Tensor]]:
         """Bands of the output: first row, and (1, C, rows, W) around [0, 1]."""
         raise NotImplementedError

@@ -8,12 +8,9 @@ from torch import Tensor
 
 from project.color import lab_to_rgb, rgb_to_lab
 
-LIGHTNESS_TOLERANCE = 0.5
-"""Of CIELAB's L, 0 to 100: a step of an 8-bit gray is about 0.4."""
-DARKEST_PAPER = 0.35
-"""What is darker is ink however wide it is; lighter gray areas may be a shade under which colors lie."""
-HIDDEN = 4.0
-"""From a quarter of ink on, a pixel's color says nothing about the paint beneath it."""
+LIGHTNESS_TOLERANCE = 0.5  # of CIELAB's L, 0 to 100: a step of an 8-bit gray is about 0.4
+DARKEST_PAPER = 0.35  # what is darker is ink however wide it is; lighter areas may be a shade over colors
+HIDDEN = 4.0  # from a quarter of ink on, a pixel's color says nothing about the paint beneath it
 
 
 class LazyResize:

@@ -5,17 +5,3 @@ from project.models.gan import GANColorizer
 from project.models.losses import Charbonnier, Hinge, LeastSquares, PSNRLoss, Standard, VGGPerceptual, WassersteinGP
 from project.models.restoration import ImageRestorer
 from project.models.schedules import WarmupCosine
-
-__all__ = [
-    "Charbonnier",
-    "FineTuning",
-    "GANColorizer",
-    "Hinge",
-    "ImageRestorer",
-    "LeastSquares",
-    "PSNRLoss",
-    "Standard",
-    "VGGPerceptual",
-    "WarmupCosine",
-    "WassersteinGP",
-]

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from project.networks.backbone import load_pretrained
 from project.networks.normalize import Normalize
 
+# Of VGG19's layers relu1_1 to relu5_1, by their places, as pix2pixHD weights them (Wang et al. 2018).
 VGG_WEIGHTS = {1: 1 / 32, 6: 1 / 16, 11: 1 / 8, 20: 1 / 4, 29: 1.0}
-"""Of VGG19's layers relu1_1 to relu5_1, by their places, as pix2pixHD weights them (Wang et al. 2018)."""
 
 
 class Charbonnier(nn.Module):

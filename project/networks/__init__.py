@@ -4,5 +4,3 @@ from project.networks.backbone import BackboneUNet
 from project.networks.normalize import Normalize, Normalized
 from project.networks.patchgan import PatchGAN
 from project.networks.unet import UNet
-
-__all__ = ["BackboneUNet", "Normalize", "Normalized", "PatchGAN", "UNet"]

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from workbench.errors import UserError
 
-Statistics = tuple[Sequence[float], Sequence[float]]
-"""Mean and standard deviation, one value per channel, for pixels in [0, 1]."""
+Statistics = tuple[Sequence[float], Sequence[float]]  # mean and std, a value per channel, for pixels in [0, 1]
 
 
 class Normalize(nn.Module):

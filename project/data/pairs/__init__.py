@@ -5,26 +5,6 @@ A pair maker of your own is one class that follows `PairMaker`, and one line of 
 """
 
 from project.data.pairs.base import PairedInput, PairMaker, per_image
-from project.data.pairs.color import Coloring, GrayToColor, LinesToColor
+from project.data.pairs.color import Coloring, GrayToColor, LinesToColor, XDoG
 from project.data.pairs.hints import Hints, PaletteHints, Point, SpatialHints
-from project.data.pairs.lines import XDoG
 from project.data.pairs.noise import GaussianNoise, Noise, PoissonNoise, SaltAndPepper, resolve_pairs
-
-__all__ = [
-    "Coloring",
-    "GaussianNoise",
-    "GrayToColor",
-    "Hints",
-    "LinesToColor",
-    "Noise",
-    "PairMaker",
-    "PairedInput",
-    "PaletteHints",
-    "Point",
-    "PoissonNoise",
-    "SaltAndPepper",
-    "SpatialHints",
-    "XDoG",
-    "per_image",
-    "resolve_pairs",
-]

@@ -6,6 +6,7 @@ All on whole batches, on the device: nothing loops over images or squares, and n
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -22,7 +23,7 @@ SALT = 0x68696E7473  # an image's seed also makes its lines: its hints must have
 
 
 class Point(NamedTuple):
-    """A hint given by hand: column and row in pixels (a palette ignores them), and RGB, each channel in [0, 1]."""
+    """A hint given by hand: column and row in pixels from 0 (a palette ignores them), and RGB, each in [0, 1]."""
 
     x: float
     y: float
@@ -52,10 +53,11 @@ class Hints:
         """So many exact hints for each image, at most `slots`; those of n are the first of any more."""
         return self.sample(image)
 
-    def from_points(self, height: int, width: int, points: list[Point]) -> Tensor:
-        """Hints given by hand, (1, channels, height, width) on the CPU; the later of two lies on top."""
-        if points:
-            raise UserError("This model takes no color hints: it was trained without data.pairs.hints.")
+    def from_points(self, height: int, width: int, points: Sequence[Point]) -> Tensor:
+        """Hints given by hand, within the image and at most `slots` -> (1, channels, height, width) on the CPU.
+
+        The later of two lies on top.
+        """
         return torch.empty(1, 0, height, width)
 
     def preview(self, planes: Tensor, condition: Tensor) -> Tensor:
@@ -151,12 +153,7 @@ class SpatialHints(HintSampling):
     def planes(self, colors: Tensor, patches: Patches, size: tuple[int, int]) -> Tensor:
         return render(colors, patches, size)
 
-    def from_points(self, height: int, width: int, points: list[Point]) -> Tensor:
-        for number, (x, y, _) in enumerate(points, 1):
-            if not (0 <= x < width and 0 <= y < height):
-                raise UserError(
-                    f"Hint {number} lies at x {x:g}, y {y:g}: outside the image of {width} x {height} pixels."
-                )
+    def from_points(self, height: int, width: int, points: Sequence[Point]) -> Tensor:
         side = torch.full((1, len(points)), min(self.eval_patch, height, width))
         center = torch.tensor([[point.y, point.x] for point in points]).view(1, len(points), 2).floor().long()
         free = torch.tensor([height, width]) - side[..., None]
@@ -187,12 +184,7 @@ class PaletteHints(HintSampling):
         patches, colors, _ = self.sample_colors(image)
         return self.planes(colors, patches, image.shape[2:])
 
-    def from_points(self, height: int, width: int, points: list[Point]) -> Tensor:
-        if len(points) > self.slots:
-            raise UserError(
-                f"The palette has {len(points)} colors, and this model takes at most {self.slots} "
-                "(data.pairs.hints.colors of its training)."
-            )
+    def from_points(self, height: int, width: int, points: Sequence[Point]) -> Tensor:
         present = torch.ones(1, len(points), dtype=torch.bool)
         return self._slots(_colors_of(points), present, (height, width))
 
@@ -293,11 +285,6 @@ def _chances(seed: int, count: int) -> Tensor:
     return torch.cat([torch.empty(0, 2), *blocks])[:count]
 
 
-def _colors_of(points: list[Point]) -> Tensor:
+def _colors_of(points: Sequence[Point]) -> Tensor:
     """The points' colors, (1, N, 3)."""
-    for number, point in enumerate(points, 1):
-        if len(point.color) != 3 or not all(0 <= value <= 1 for value in point.color):
-            raise UserError(
-                f"Hint {number} has the color {point.color}: it must be red, green and blue, each from 0 to 1."
-            )
-    return torch.tensor([tuple(point.color) for point in points], dtype=torch.float32).view(1, len(points), 3)
+    return torch.tensor([point.color for point in points], dtype=torch.float32).view(1, len(points), 3)

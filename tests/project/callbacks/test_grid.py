@@ -14,7 +14,6 @@ from project.callbacks.grid import (
     draw_histogram,
     grid,
     has_images,
-    middle,
     new_figure,
     run_model,
     to_image,
@@ -48,13 +47,6 @@ def test_a_grid_pastes_images_pixel_by_pixel_in_columns_as_wide_as_their_longest
     assert (pixels == (0, 0, 255)).all(-1).sum() == 2 * 300 * 30
     assert canvas.width >= 3 * GAP + 300 + ImageFont.load_default(13).getlength(text)
     assert (pixels[:, -2:] == 255).all()  # nothing is written up to the very edge
-
-
-def test_the_middle_is_the_center_crop_or_all_there_is():
-    image = torch.arange(7 * 10).reshape(1, 7, 10)
-    assert torch.equal(image[(..., *middle(image, 4))], image[:, 1:5, 3:7])
-    assert torch.equal(image[(..., *middle(image, 8))], image[:, :, 1:9])
-    assert torch.equal(image[(..., *middle(image, 80))], image)
 
 
 def test_what_can_be_shown_are_batches_of_images_and_outputs_that_are_images(make_model):

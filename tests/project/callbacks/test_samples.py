@@ -11,8 +11,8 @@ from lightning.pytorch import LightningModule
 from PIL import Image
 
 from project.callbacks import samples as samples_file
-from project.callbacks.grid import to_image
-from project.callbacks.samples import Samples, sample_path
+from project.callbacks.grid import run_file, to_image
+from project.callbacks.samples import Samples
 from project.data.batch import Batch
 from project.data.pairs import GaussianNoise, GrayToColor, PaletteHints, SpatialHints
 from project.networks import Normalize
@@ -184,9 +184,9 @@ def test_every_process_asks_for_the_folder_and_only_the_first_has_a_path(tmp_pat
             return None if self.folder is None else str(self.folder)
 
     run = tmp_path / "runs" / "one"
-    assert sample_path(Trainer(1, run), "a.png") is None
+    assert run_file(Trainer(1, run), "samples/a.png") is None
     assert not run.exists()
-    assert sample_path(Trainer(0, run), "a.png") == run / "samples" / "a.png"
+    assert run_file(Trainer(0, run), "samples/a.png") == run / "samples" / "a.png"
     assert (run / "samples").is_dir()
-    assert sample_path(Trainer(0, None), "a.png") is None  # a trial run keeps nothing
+    assert run_file(Trainer(0, None), "a.png") is None  # a trial run keeps nothing
     assert Trainer.asked == 3

@@ -58,14 +58,15 @@ def test_keys_differ_with_each_value_and_not_with_the_order_of_a_dictionary():
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_threads_keep_the_order_pass_failures_and_do_not_run_far_ahead(workers):
+def test_threads_keep_the_order_pass_failures_and_do_not_run_far_ahead(workers, monkeypatch):
+    monkeypatch.setattr(images, "usable_cores", lambda: workers)
     for total in (0, 1, 50):
-        results = run_parallel(lambda number: number * number, range(total), workers=workers, title="Counting")
+        results = run_parallel(lambda number: number * number, range(total), "Counting")
         assert list(results) == [number * number for number in range(total)]
     with pytest.raises(ZeroDivisionError):
-        list(run_parallel(lambda number: 1 / number, range(3), workers=workers, title="Dividing"))
+        list(run_parallel(lambda number: 1 / number, range(3), "Dividing"))
     done = []
-    results = run_parallel(done.append, range(100), workers=workers, title="Decoding")
+    results = run_parallel(done.append, range(100), "Decoding")
     next(results)
     assert len(done) <= images.AHEAD * workers
     assert len(list(results)) == 99

@@ -35,32 +35,59 @@ def palette(numbers, colors):
     return image
 
 
-@pytest.mark.parametrize("suffix", ["png", "PNG", "bmp", "TIFF", "webp", "ppm"])
-def test_color_in_every_lossless_format(tmp_path, suffix):
-    rgb = noise(H, W, 3)
-    path = saved(tmp_path / f"Ünicode and space.{suffix}", rgb, **({"lossless": True} if suffix == "webp" else {}))
-    np.testing.assert_array_equal(decode(path, 3), rgb)
-    np.testing.assert_array_equal(decode(path, 1), luma(rgb))
+RGB, GRAY, WIDE, INK = noise(H, W, 3), noise(H, W), noise(H, W, high=65536, dtype=np.uint16), noise(4, 3)
+WIDE[0, :4] = 0, 65535, 128, 129  # 128 / 257 = 0.498 and 129 / 257 = 0.502
+NUMBERS = noise(H, W, high=4)
+ALPHA = noise(H, W)
+FLAT = np.full((16, 16, 4), (40, 100, 200, 30), np.uint8)
 
 
-@pytest.mark.parametrize("high", [256, 2])
-def test_gray_and_one_bit(tmp_path, high):
-    values = noise(H, W, high=high)
-    path = saved(tmp_path / "a.png", values if high == 256 else values.astype(bool))
-    expected = values if high == 256 else values * 255
-    np.testing.assert_array_equal(decode(path, 1), expected[..., None])
-    np.testing.assert_array_equal(decode(path, 3), np.repeat(expected[..., None], 3, axis=2))
+def on_white(pixels):
+    share = ALPHA[..., None] / 255
+    return pixels * share + 255 * (1 - share)
 
 
-@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
-def test_sixteen_bit_gray_is_scaled_and_rounded(tmp_path, suffix):
-    values = noise(H, W, high=65536, dtype=np.uint16)
-    values[0, :4] = 0, 65535, 128, 129  # 128 / 257 = 0.498 and 129 / 257 = 0.502
-    path = saved(tmp_path / f"a.{suffix}", values)
-    np.testing.assert_array_equal(decode(path, 1)[..., 0], np.round(values / 257))
-    assert decode(path, 3).shape == (H, W, 3)
-    Image.frombytes("I;16B", (W, H), values.astype(">u2").tobytes()).save(tmp_path / "big-endian.tif")
-    np.testing.assert_array_equal(decode(tmp_path / "big-endian.tif", 1), decode(path, 1))
+def translucent(pixels):
+    image = Image.fromarray(pixels)
+    image.putalpha(Image.fromarray(ALPHA))
+    return image
+
+
+FILES = {  # the image, how it is saved, its colors (or grays), and how far off they may be
+    **{f"Ünicode and space.{suffix}": (RGB, {}, RGB, 0) for suffix in ("png", "PNG", "bmp", "TIFF", "ppm")},
+    "lossless.webp": (RGB, {"lossless": True}, RGB, 0),
+    "gray.png": (GRAY, {}, GRAY, 0),
+    "bits.png": (GRAY > 99, {}, (GRAY > 99) * 255, 0),
+    **{f"wide.{suffix}": (WIDE, {}, np.round(WIDE / 257), 0) for suffix in ("png", "tif", "pgm")},
+    "big-endian.tif": (Image.frombytes("I;16B", (W, H), WIDE.astype(">u2").tobytes()), {}, np.round(WIDE / 257), 0),
+    "clear.png": (translucent(RGB), {}, on_white(RGB), 1),
+    "clear gray.png": (translucent(GRAY), {}, on_white(GRAY[..., None])[..., 0], 1),
+    "palette.png": (palette(NUMBERS, INK), {}, INK[NUMBERS], 0),
+    "clear palette.png": (
+        palette(NUMBERS, INK),
+        {"transparency": 2},
+        np.where(NUMBERS[..., None] == 2, 255, INK[NUMBERS]),
+        0,
+    ),
+    **{
+        f"ink.{suffix}": (Image.fromarray(FLAT, "CMYK"), {}, (255.0 - FLAT[..., :3]) * (255 - 30) / 255, 4)
+        for suffix in ("tif", "jpg")
+    },
+    "flat.jpg": (FLAT[..., :3], {"quality": 95}, FLAT[..., :3], 3),
+    "frames.tif": (RGB, {"save_all": True, "append_images": [Image.new("RGB", (W, H), "red")]}, RGB, 0),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_kind_of_file_becomes_color_and_its_luma(tmp_path, name):
+    image, options, expected, tolerance = FILES[name]
+    image = image if isinstance(image, Image.Image) else Image.fromarray(image)
+    image.save(tmp_path / name, **options)
+    color, gray = decode(tmp_path / name, 3), decode(tmp_path / name, 1)
+    expected = expected if expected.ndim == 3 else np.repeat(expected[..., None], 3, axis=2)
+    assert color.dtype == gray.dtype == np.uint8 and color.shape == expected.shape
+    assert np.abs(color - expected.astype(float)).max() <= tolerance
+    np.testing.assert_array_equal(gray, luma(color))
 
 
 def test_sixteen_bit_color_is_at_most_one_level_off(tmp_path):
@@ -68,40 +95,6 @@ def test_sixteen_bit_color_is_at_most_one_level_off(tmp_path):
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     (tmp_path / "a.png").write_bytes(png(W, H, depth=16, color=2, pixels=zlib.compress(rows)))
     assert np.abs(decode(tmp_path / "a.png", 3) - values / 257).max() <= 1
-
-
-@pytest.mark.parametrize("gray", [False, True])
-def test_transparency_is_laid_over_white(tmp_path, gray):
-    rgba = noise(H, W, 4)
-    image = Image.fromarray(rgba)
-    if gray:
-        rgba[..., :3] = rgba[..., :1]
-        image = Image.merge("LA", [Image.fromarray(np.ascontiguousarray(rgba[..., c])) for c in (0, 3)])
-    image.save(tmp_path / "a.png")
-    alpha = rgba[..., 3:] / 255
-    assert np.abs(decode(tmp_path / "a.png", 3) - (rgba[..., :3] * alpha + 255 * (1 - alpha))).max() <= 1
-    np.testing.assert_array_equal(decode(tmp_path / "a.png", 1), luma(decode(tmp_path / "a.png", 3)))
-
-
-def test_palette_with_and_without_transparency(tmp_path):
-    colors, numbers = noise(4, 3), noise(H, W, high=4)
-    palette(numbers, colors).save(tmp_path / "opaque.png")
-    palette(numbers, colors).save(tmp_path / "clear.png", transparency=2)
-    expected = colors[numbers]
-    np.testing.assert_array_equal(decode(tmp_path / "opaque.png", 3), expected)
-    expected[numbers == 2] = 255
-    np.testing.assert_array_equal(decode(tmp_path / "clear.png", 3), expected)
-
-
-@pytest.mark.parametrize("suffix", ["tif", "jpg"])
-def test_cmyk_and_jpeg(tmp_path, suffix):
-    ink, options = np.full((16, 16, 4), (40, 100, 200, 30), np.uint8), {"quality": 95} if suffix == "jpg" else {}
-    path = tmp_path / f"a.{suffix}"
-    Image.fromarray(ink, "CMYK").save(path, **options)
-    expected = (255 - ink[..., :3].astype(float)) * (255 - 30) / 255
-    assert np.abs(decode(path, 3) - expected).max() <= 4
-    saved(path, ink[..., :3], **options)
-    assert np.abs(decode(path, 3) - ink[..., :3].astype(int)).max() <= 3
 
 
 UPRIGHT = {
@@ -124,12 +117,6 @@ def test_orientation_is_applied_to_images_and_masks(tmp_path, orientation):
     np.testing.assert_array_equal(decode(saved(tmp_path / "a.png", rgb, exif=exif), 3), UPRIGHT[orientation](rgb))
     mask = decode(saved(tmp_path / "m.png", classes, exif=exif), 1, mask=True)
     np.testing.assert_array_equal(mask[..., 0], UPRIGHT[orientation](classes))
-
-
-def test_the_first_frame_of_several(tmp_path):
-    frames = [Image.fromarray(noise(H, W, 3)), Image.new("RGB", (W, H), "red")]
-    frames[0].save(tmp_path / "a.tif", save_all=True, append_images=frames[1:])
-    np.testing.assert_array_equal(decode(tmp_path / "a.tif", 3), np.asarray(frames[0]))
 
 
 def test_masks_are_class_numbers(tmp_path):

@@ -16,7 +16,7 @@ SIZES = [(9, 7), (5, 8), (6, 6), (11, 4)]  # (width, height)
 
 
 def keep(records, cache, limit_gb=1.0, **options):
-    return decode_once(records, cache, limit_gb, workers=2, **{"channels": 3, **options})
+    return decode_once(records, cache, limit_gb, **{"channels": 3, **options})
 
 
 @pytest.fixture

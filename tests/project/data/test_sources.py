@@ -21,7 +21,7 @@ def find(cache):
 
 
 def test_the_demos_photographs_are_there_good_and_half_of_them_in_color(find, cache):
-    records = index_images(find(), cache=cache, min_size=256, workers=2)
+    records = index_images(find(), cache=cache, min_size=256)
     assert [record.name for record in records] == list(PHOTOGRAPHS)
     assert len({record.digest for record in records}) == 12
     assert [bool((decode(r.path, 3).std(axis=2) > 1).any()) for r in records] == [True] * 6 + [False] * 6

@@ -29,11 +29,11 @@ def records(tmp_path, cache):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("resize", [None, 3])
-def test_equals_numpy_on_both_sides_whatever_the_order_or_workers(records, cache, tmp_path, channels, resize):
+def test_equals_numpy_on_both_sides_whatever_the_order(records, cache, tmp_path, channels, resize):
     store = PixelStore(records, channels=channels, resize=resize)
     backwards = PixelStore(records[::-1], channels=channels, resize=resize)
     for side, paths in {"input": [r.path for r in records], "target": [r.target_path for r in records]}.items():
-        found = measure(store, cache, side=side, workers=3)
+        found = measure(store, cache, side=side)
         arrays = [resize_shorter(decode(path, channels), resize).reshape(-1, channels) for path in paths]
         pixels = np.concatenate(arrays).astype(np.float64) / 255
         assert found.mean.dtype == found.std.dtype == torch.float32

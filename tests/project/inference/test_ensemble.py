@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from skimage.color import lab2rgb
 from torch import Tensor, nn
 
 from project.inference.ensemble import GAIN, Ensemble, d4_inverse, d4_transform
-from project.models.gan import Lab
 
 
 class Adds(nn.Module):
@@ -59,53 +57,3 @@ def test_what_a_member_does_to_one_side_is_averaged_out_by_test_time_augmentatio
     assert ensemble.outputs(x).shape == (8, 2, 3, 5, 7)
     torch.testing.assert_close(average(ensemble, x), x + 0.05, atol=1e-6, rtol=0)
     assert not torch.allclose(sloped(x), x + 0.05)
-
-
-class Colors(nn.Module):
-    """A member whose network outputs one a and b everywhere, and keeps the input's lightness."""
-
-    def __init__(self, a: float, b: float) -> None:
-        super().__init__()
-        self.space = Lab()
-        self.ab = torch.tensor([a, b])
-
-    def to_memory_format(self, x: Tensor) -> Tensor:
-        return x
-
-    def generator(self, x: Tensor) -> Tensor:
-        return (self.ab / 110)[:, None, None].expand(len(x), 2, *x.shape[2:])
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.space.decode(self.generator(x), x)
-
-
-def lab_image(lightness: Tensor, a: float, b: float) -> np.ndarray:
-    """scikit-image's CIELAB -> RGB, (B, 3, H, W)."""
-    lab = np.stack([lightness[:, 0].numpy() * 100, *(np.full(lightness[:, 0].shape, v) for v in (a, b))], axis=-1)
-    return lab2rgb(lab).transpose(0, 3, 1, 2)
-
-
-def test_colors_are_averaged_as_a_and_b_under_the_inputs_lightness():
-    lightness = image()[:, :1]
-    members = [Colors(60.0, -20.0), Colors(-90.0, 100.0)]  # the second has colors that no screen shows
-    ensemble = Ensemble(members)
-    outputs = ensemble.outputs(lightness)
-    assert outputs.shape == (2, 2, 2, 5, 7)
-    expected = lab_image(lightness, -15.0, 40.0)
-    np.testing.assert_allclose(average(ensemble, lightness).numpy(), expected, atol=1e-4)
-    for member, shown in zip(members, ensemble.images(outputs, lightness), strict=True):
-        torch.testing.assert_close(shown, member(lightness))
-    as_images = torch.stack([member(lightness) for member in members]).mean(0)
-    assert np.abs(as_images.numpy() - expected).max() > 0.05, "which is another image"
-    turned = average(Ensemble([Colors(20.0, -10.0)], tta=True), lightness)
-    np.testing.assert_allclose(turned.numpy(), lab_image(lightness, 20.0, -10.0), atol=1e-4)
-
-
-def test_members_of_two_kinds_are_averaged_as_images():
-    class Lighter(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            return x.expand(-1, 3, -1, -1) + 0.1
-
-    lightness, colors = image()[:, :1], Colors(20.0, -10.0)
-    together = average(Ensemble([colors, Lighter()]), lightness)
-    torch.testing.assert_close(together, (colors(lightness) + (lightness + 0.1)) / 2)

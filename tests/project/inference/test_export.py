@@ -25,7 +25,6 @@ NETWORK = {"class_path": "project.networks.UNet", "init_args": {"widths": [6, 9]
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     """A run's folder with an untrained checkpoint, as `fit` writes it."""
-    torch.manual_seed(0)
     model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": NETWORK}}
     config = yaml.safe_dump({"name": "tiny", "model": model, "data": {"root": "photos"}})
     splits = {part: {"images": 14, "fingerprint": "ab"} for part in ("train", "val")}
@@ -89,7 +88,6 @@ def test_onnx_is_one_file_for_every_size(run, tmp_path, capsys):
     ids=["backbone", "attention", "wrapped"],
 )
 def test_networks_of_all_kinds(make, tmp_path):
-    torch.manual_seed(0)
     network = make()
     model = (GANColorizer(network, None) if isinstance(network, UNet) else ImageRestorer(network)).eval()
     network = export.ExportNetwork(model).eval()

@@ -20,11 +20,6 @@ from project.networks import Normalized, UNet
 from workbench.errors import UserError
 
 
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)
-
-
 def test_layers_come_in_the_order_of_the_pass_with_their_maps_and_strides():
     layers = feature_layers(UNet(in_channels=2, out_channels=1, widths=[4, 6, 9], stem=2, norm="group").eval(), 2)
     order = ["head", "encoder.0", "down.0", "encoder.1", "down.1", "middle", "up.0", "join.0", "decoder.0", "tail"]

@@ -60,10 +60,9 @@ def test_jpeg_has_no_alpha_and_gets_white_beneath(tmp_path):
     assert (read_image(tmp_path / "a.jpg").pixels > 250).all()
 
 
-def test_the_orientation_is_applied_once_and_the_rest_of_exif_stays(tmp_path):
+def test_the_orientation_is_applied_once(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # upright after a quarter turn clockwise
-    exif[0x010F] = "A camera"
     image = Image.fromarray(COLOR)
     image.putalpha(Image.fromarray(ALPHA))
     image.save(tmp_path / "a.png", exif=exif)
@@ -71,9 +70,6 @@ def test_the_orientation_is_applied_once_and_the_rest_of_exif_stays(tmp_path):
     np.testing.assert_array_equal(opened.pixels, np.rot90(COLOR, -1))
     np.testing.assert_array_equal(opened.alpha, np.rot90(ALPHA, -1))
     write_image(tmp_path / "b.png", opened.pixels, opened)
-    with Image.open(tmp_path / "b.png") as image:
-        assert 0x0112 not in image.getexif()
-        assert image.getexif()[0x010F] == "A camera"
     np.testing.assert_array_equal(read_image(tmp_path / "b.png").pixels, np.rot90(COLOR, -1))
 
 

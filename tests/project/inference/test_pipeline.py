@@ -10,9 +10,9 @@ from PIL import Image
 from skimage.color import rgb2lab
 from torch import nn
 
-from project.data.pairs import GrayToColor, Hints, LinesToColor, PaletteHints, SpatialHints
+from project.data.pairs import GrayToColor, Hints, LinesToColor, PaletteHints, Point, SpatialHints
 from project.inference import pipeline
-from project.inference.hints import Hint, HintRequest
+from project.inference.hints import HintRequest
 from project.inference.pipeline import (
     ColorizationPipeline,
     RestorationPipeline,
@@ -81,7 +81,6 @@ def test_values_are_clipped_and_rounded_to_the_nearest(shift):
 
 @pytest.mark.parametrize(("stem", "levels", "tile", "overlap"), [(2, 4, 128, 64), (4, 5, 256, 192)])
 def test_a_unet_sees_the_same_blocks_of_pixels_in_tiles_as_on_the_whole_image(stem, levels, tile, overlap):
-    torch.manual_seed(0)
     network = UNet(widths=[4] * levels, convs=1, kernel_size=1, norm="none", stem=stem).eval()
     network.tail.weight.data.mul_(10)  # it starts out close to gray
     pixels = np.random.default_rng(1).integers(0, 256, (203, 345, 3), dtype=np.uint8)
@@ -168,7 +167,6 @@ def test_the_network_sees_the_whole_image_at_its_size():
 
 def test_at_its_own_size_an_image_goes_through_in_tiles():
     pixels = smooth(130, 170, 1)
-    torch.manual_seed(0)
     layer = nn.Conv2d(1, 3, 3, padding=1)
     whole, tiled = colorizer(LinesToColor(), layer, 0, tile=0), colorizer(LinesToColor(), layer, 0)
     np.testing.assert_allclose(tiled(pixels), whole(pixels).astype(int), atol=1)
@@ -192,7 +190,7 @@ def test_what_is_upsampled_in_bands_has_no_seams(monkeypatch, pairs):
     np.testing.assert_allclose(colorizer(pairs)(COLOR), whole.astype(int), atol=1)
 
 
-HINTS = (Hint(150.7, 20, (255, 0, 51)), Hint(0, 99, (0, 102, 0)))
+HINTS = (Point(150.7, 20, (1.0, 0.0, 0.2)), Point(0, 99, (0.0, 0.4, 0.0)))
 
 
 @pytest.mark.parametrize("size", [50, 100, 25])
@@ -205,18 +203,18 @@ def test_hints_lie_at_their_places_at_any_size(size):
     assert planes[3].sum() == 2
     for x, y, color in HINTS:
         there = planes[:, int(y) * size // 100, int(x) * size // 100]
-        torch.testing.assert_close(there, torch.tensor([*color, 255]) / 255)
+        torch.testing.assert_close(there, torch.tensor([*color, 1]))
     tiled = colorizer(GrayToColor(SpatialHints(eval_patch=1)), lambda x: x[:, 1:4], size=0)
     output = tiled(np.full((100, 200, 1), 128, dtype=np.uint8), hints=HINTS).astype(int)
     assert np.argwhere(np.ptp(output, axis=2) > 8).tolist() == [[20, 150], [99, 0]]
     for x, y in ((200, 0), (0, 100), (-1, 5), (float("nan"), 5)):
         with pytest.raises(ValueError, match=f"hint 1 at {x:g}, {y:g} is outside the 200 x 100 pixels"):
-            network(smooth(100, 200, 1), hints=[Hint(x, y, (255, 0, 0))])
+            network(smooth(100, 200, 1), hints=[Point(x, y, (1, 0, 0))])
 
 
 def test_a_palette_is_the_same_everywhere():
     network = colorizer(LinesToColor(PaletteHints(colors=3)), size=32)
-    network(smooth(70, 100, 1), hints=[Hint(0, 0, (255, 255, 255)), Hint(0, 0, (0, 51, 0))])
+    network(smooth(70, 100, 1), hints=[Point(0, 0, (1, 1, 1)), Point(0, 0, (0, 0.2, 0))])
     (seen,) = network.model.seen
     planes = seen[0, 1:]
     assert (planes == planes[:, :1, :1]).all()
@@ -246,7 +244,7 @@ def test_what_is_transparent_is_seen_on_white():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (300, 1), (2, 3)])
 def test_the_narrowest_images_are_colored(size):
-    hint = Hint(size[1] - 0.5, size[0] - 0.5, (255, 0, 0))
+    hint = Point(size[1] - 0.5, size[0] - 0.5, (1, 0, 0))
     for working, kind in itertools.product([0, 32], [GrayToColor, LinesToColor]):
         assert colorizer(kind(SpatialHints()), size=working)(smooth(*size, 1), hints=[hint]).shape == (*size, 3)
 

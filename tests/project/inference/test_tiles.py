@@ -64,7 +64,6 @@ def test_the_identity_comes_back(size, tile, overlap):
 
 @pytest.mark.parametrize("size", SIZES[1:])
 def test_a_receptive_field_within_the_margin_gives_the_output_on_the_whole_image(size):
-    torch.manual_seed(0)
     network, image = Strided().eval(), image_of(1, 3, *size)
     with torch.no_grad():
         whole = network(image)

@@ -57,11 +57,6 @@ class ColorData(Batches):
             self.batches.append(Batch(given, target, lightness.expand(-1, 3, -1, -1), torch.arange(3)))
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def data() -> TinyData:
     return TinyData()

@@ -55,7 +55,6 @@ def test_attention_equals_torchs_between_pixels(channels, heads):
 @pytest.mark.parametrize(("scheme", "gain", "std"), [("kaiming", math.sqrt(2), math.sqrt(2 / (64 * 9))),
                                                      ("xavier", 1.0, math.sqrt(2 / (96 * 9)))])  # fmt: skip
 def test_initial_weights_spread_by_the_fans(scheme, gain, std):
-    torch.manual_seed(0)
     conv = nn.Conv2d(64, 32, 3)
     initialize(conv, scheme, gain)
     assert conv.weight.std().item() == pytest.approx(std, rel=0.03)
@@ -63,7 +62,6 @@ def test_initial_weights_spread_by_the_fans(scheme, gain, std):
 
 
 def test_each_tap_of_a_transposed_convolution_is_one_linear_map():
-    torch.manual_seed(0)
     up = nn.ConvTranspose2d(64, 32, 2, stride=2)
     initialize(up, "kaiming")
     # Every output pixel gets 64 values, so unit variance in gives unit variance out.

@@ -33,8 +33,3 @@ def images():
         return torch.from_numpy(levels.astype(np.float32) / 255).to(device)
 
     return make
-
-
-@pytest.fixture(autouse=True)
-def _seeded():
-    torch.manual_seed(0)

@@ -258,21 +258,6 @@ def test_hints_given_by_hand():
     assert SpatialHints(eval_patch=50).from_points(4, 7, [Point(6, 3, gray)])[0, 3].sum() == 16
 
 
-POINTS = [
-    *[(SpatialHints(), place, (0, 0, 0), "Hint 2 lies at x") for place in ((30, 5), (5, 20), (-0.5, 5), (np.nan, 5))],
-    *[(SpatialHints(), (3, 4), color, "Hint 2 has the color") for color in ((0.1, 0.2), (255, 0, 0), (-0.1, 0, 0))],
-    (Hints(), (3, 4), (0, 0, 0), "no color hints"),
-    (PaletteHints(), (3, 4), (0.1, 0.2, 1.5), "Hint 2 has the color"),
-    (PaletteHints(1), (3, 4), (0, 0, 0), r"has 2 colors, .* at most 1 \(data\.pairs\.hints\.colors"),
-]
-
-
-@pytest.mark.parametrize(("hints", "place", "color", "message"), POINTS)
-def test_impossible_points(hints, place, color, message):
-    with pytest.raises(UserError, match=message):
-        hints.from_points(20, 30, [Point(1, 2, (0, 1, 0.5)), Point(*place, color)])
-
-
 def test_hints_are_shown_over_the_pale_condition(images):
     hints, orange = SpatialHints(eval_patch=2), torch.tensor([1.0, 0.5, 0.0]).view(3, 1, 1)
     planes = hints.from_points(20, 30, [Point(10, 8, (1.0, 0.5, 0.0))])
