@@ -18,8 +18,6 @@ from project.data.augment import Augment, Augmenter
 from project.data.batch import Batch, RawBatch
 from project.data.cache import Cache
 from project.data.catalog import Catalog, Settings, build_catalog
-from project.data.check_images import draw_batches
-from project.data.checks import image_checks, prepare_for_check, signal_channels
 from project.data.images import ImageRecord
 from project.data.loader import (
     EvaluationSampler,
@@ -290,12 +288,32 @@ class ImageDataModule(LightningDataModule):
         sides = zip(batch, paired, strict=True)
         return Batch(*(None if first is None else torch.cat([first, second]) for first, second in sides))
 
-    # Hooks of the `check` command
+    # Hooks of the `check` command, which alone needs what they import
 
-    checks = staticmethod(image_checks)
-    signal_channels = property(signal_channels)
-    prepare_for_check = prepare_for_check
-    check_images = staticmethod(draw_batches)
+    def checks(self) -> list[Any]:
+        """The checks that know images."""
+        from project.data.checks import image_checks
+
+        return image_checks()
+
+    @property
+    def signal_channels(self) -> int:
+        """Leading channels of the input that show an image; noise maps and hints come behind them."""
+        from project.data.checks import signal_channels
+
+        return signal_channels(self)
+
+    def prepare_for_check(self) -> Any:
+        """Have unusable files become a finding, where a fit would end with an error; returns it, or None."""
+        from project.data.checks import prepare_for_check
+
+        return prepare_for_check(self)
+
+    def check_images(self, context: Any, folder: Any) -> list[Any]:
+        """Draw the first batches into a folder; returns the files."""
+        from project.data.check_images import draw_batches
+
+        return draw_batches(context, folder)
 
 
 def _unit(pixels: Tensor, half: bool) -> Tensor:
