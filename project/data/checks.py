@@ -36,12 +36,6 @@ def prepare_for_check(data: Any) -> Finding | None:
     return UnreadableImage().found(True, listed(bad), len(bad), 0, advice)
 
 
-def signal_channels(data: Any) -> int:
-    """Leading channels of the input that show an image; maps and hints come behind them."""
-    given, hints = len(data.normalization["input"][0]), getattr(getattr(data.pairs, "hints", None), "channels", 0)
-    return given - hints if hints else min(given, data.settings.channels)
-
-
 def is_colorization(context: CheckContext) -> bool:
     pairs = context.data.pairs
     return hasattr(context.model, "space") or hasattr(pairs, "hints") or bool(getattr(pairs, "keeps_lightness", False))

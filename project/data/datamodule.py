@@ -297,9 +297,8 @@ class ImageDataModule(LightningDataModule):
     @property
     def signal_channels(self) -> int:
         """Leading channels of the input that show an image; noise maps and hints come behind them."""
-        from project.data.checks import signal_channels
-
-        return signal_channels(self)
+        given, hints = len(self.normalization["input"][0]), getattr(getattr(self.pairs, "hints", None), "channels", 0)
+        return given - hints if hints else min(given, self.settings.channels)
 
     def prepare_for_check(self) -> Any:
         """Have unusable files become a finding, where a fit would end with an error; returns it, or None."""
