@@ -101,7 +101,8 @@ def weights_abnormal(history: History) -> Found | None:
             what = f"{ratio:.0f} times as large as the other layers"
         if name:
             advice = f"It is {what}. Start it smaller, or lower the rate: {history.model.lower_rate(network, 3)}."
-            return Found(name, ratio, TIMES_LARGER, advice, progress.poor or progress.still_off)
+            behind = progress.far_off and progress.beats_trivial is False
+            return Found(name, ratio, TIMES_LARGER, advice, progress.poor or progress.still_off or behind)
     return None
 
 
