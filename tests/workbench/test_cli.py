@@ -112,9 +112,9 @@ def test_no_output_depends_on_a_batch_size(small):
     """Trained with one batch size, scored with others, resumed with a third: the same outputs."""
 
     def score(checkpoint: str, *words: str) -> float:
-        before = set(Path("runs").glob("*/*-test"))
+        before = set(Path("runs").glob("*/*-test*"))
         assert main(["test", "--ckpt_path", str(run / "checkpoints" / checkpoint), *words]) == 0
-        (tested,) = set(Path("runs").glob("*/*-test")) - before
+        (tested,) = set(Path("runs").glob("*/*-test*")) - before
         return column(tested, "test/psnr")[-1]
 
     run = small("run", "--trainer.max_steps", "6", "--data.fractions", "[0.4, 0.3, 0.3]")
