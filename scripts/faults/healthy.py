@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from runs import Hinted, Run, chain, colorize, edited, gray_unet, play, residuals, restore, unet
+from tasks import Hinted, Run, chain, colorize, edited, gray_unet, play, residuals, restore, unet
 from torch import Tensor, nn, optim
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, OneCycleLR
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from runs import Gray, Make, Run, Spoil, chain, colorize, edited, gray_unet, play, recurrent, residuals, restore, unet
+from tasks import Gray, Make, Run, Spoil, chain, colorize, edited, gray_unet, play, recurrent, residuals, restore, unet
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
 from torch.optim.lr_scheduler import LambdaLR
