@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -81,7 +81,7 @@ def expand_args(argv: list[str]) -> list[str]:
     return [command, *added, *words]
 
 
-def values(words: list[str], option: str) -> list[str]:
+def values(words: Sequence[str], option: str) -> list[str]:
     """What an option was given, in both spellings: ``--name X`` and ``--name=X``."""
     found = [words[i + 1] for i, word in enumerate(words[:-1]) if word == option]
     return found + [word.split("=", 1)[1] for word in words if word.startswith(option + "=")]
@@ -109,7 +109,7 @@ def _read_config(config: str) -> dict[str, Any]:
 class Parser(LightningArgumentParser):
     """An argument parser that raises UserError with a few lines, instead of printing its usage on 50."""
 
-    words: ClassVar[list[str]] = [""]  # the command, and the line that is searched for the place of a mistake
+    words: Sequence[str] = ("",)  # the command and what follows it: where the place of a mistake is looked for
 
     def format_help(self) -> str:
         if any(action.dest == "trainer.max_steps" for action in self._actions):
@@ -122,7 +122,7 @@ class Parser(LightningArgumentParser):
         raise find_user_error(ex) or UserError(text + _of_another_version(text, self.words)) from None
 
 
-def _of_another_version(text: str, words: list[str]) -> str:
+def _of_another_version(text: str, words: Sequence[str]) -> str:
     """What to do, if a mistake is in the configuration of a checkpoint or of a run to resume, and not in the words."""
     configs = values(words, "--config")
     typed = [word.split("=")[0].lstrip("-") for word in words if word.startswith("--") and "." in word]
@@ -167,7 +167,7 @@ _PLAIN = (
 )
 
 
-def explain(message: str, parser: ArgumentParser, words: list[str]) -> str:
+def explain(message: str, parser: ArgumentParser, words: Sequence[str]) -> str:
     """A parser's message, rewritten for a person; the config files among the words are searched for the mistake."""
     configs = values(words, "--config") + values(words, "-c")
     trees = {"configuration" if "\n" in config else config: _read_config(config) for config in configs}
@@ -201,7 +201,7 @@ def _wrong_value(message: str, trees: dict[str, Any]) -> str:
     return text
 
 
-def _unknown_key(name: str, parser: ArgumentParser, trees: dict[str, Any], words: list[str]) -> str:
+def _unknown_key(name: str, parser: ArgumentParser, trees: dict[str, Any], words: Sequence[str]) -> str:
     places = [f"{file}: {key}" for file, tree in trees.items() for key, _ in _walk(tree)]
     places += [word.split("=")[0] for word in words if word.startswith("--")]
     place = next((place for place in places if re.search(rf"(^|[-. ]){re.escape(name)}$", place)), name)

@@ -150,7 +150,7 @@ def test_a_coloring_gan_with_hints_is_inspected(make_images, tmp_path):
         (["--split", "valid"], "--split"),
         (["--maps", "-1"], "--maps"),
         (["--layr", "middle"], "Unknown option: --layr\nDid you mean layer?"),
-        (["--data.rot", "x"], "Did you mean data.root?"),
+        (["--data.rot", "x"], "error: Unknown option: --data.rot\nDid you mean data.root?\n"),
         (["--data.root", "nowhere"], "--data.root"),
         (["--data.exclude", "nowhere.txt"], "nowhere.txt cannot be read"),
         (["--split", "test", "--data.fractions", "[0.8, 0.2, 0]", "--maps", "0"], "There is no test image"),
