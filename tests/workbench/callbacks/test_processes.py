@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
 import shutil
@@ -18,12 +17,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 import yaml
-from lightning.pytorch.strategies import FSDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 from PIL import Image
 from torch import nn
+from torchvision.models import get_model
 
-from project.models import GANColorizer
+from project.models import FineTuning, GANColorizer, ImageRestorer
 from project.networks import PatchGAN, UNet
+from tests.workbench.toys import gan_section, read_column, read_rows, section
 from workbench.callbacks.ema import EMA
 from workbench.errors import UserError
 
@@ -31,28 +32,27 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has no signals,
 FIT = ["-m", "project", "fit"]
 LAST = Path("runs/tiny/latest/checkpoints/last.ckpt")
 
-NETWORK = {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 6], "norm": "none"}}
-SGD = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.05}}
+BACKBONE = "mobilenet_v3_small"
+UNET = section("project.networks.UNet", widths=[4, 6], norm="none")
+SGD = section("torch.optim.SGD", lr=0.05)
+JUDGE = {"norm": "none", "spectral_norm": True}
 MODELS = {
-    "unet": {"class_path": "project.models.ImageRestorer", "init_args": {"network": NETWORK, "optimizer": SGD}},
-    "gan": {
-        "class_path": "project.models.GANColorizer",
-        "init_args": {
-            "space": "rgb",
-            "generator": NETWORK,
-            "discriminator": {
-                "class_path": "project.networks.PatchGAN",
-                "init_args": {"in_channels": 6, "width": 4, "layers": 2, "norm": "none", "spectral_norm": True},
-            },
-            "reconstruction_weight": 5.0,
-            "generator_optimizer": SGD,
-            "discriminator_optimizer": SGD,
-            "generator_epochs": 1,
-            "critic_epochs": 1,
-        },
-    },
+    "unet": section("project.models.ImageRestorer", network=UNET, optimizer=SGD),
+    "gan": gan_section(UNET, SGD, JUDGE, generator_epochs=1, critic_epochs=1),
 }
 STEPS = {"unet": 12, "gan": 18}  # of a GAN an epoch of each stage, and four steps more
+
+PRETRAINED = {"backbone": BACKBONE, "weights": "weights.pth", "stages": 2, "widths": [4, 6, 8], "norm": "none"}
+PRETRAINED = section("project.networks.BackboneUNet", **PRETRAINED, residual=True)
+TUNING = {"freeze_stages": "all", "freeze_norms": True, "unfreeze": {1: 1, 2: 0}, "encoder_rate": 0.5}
+# Eps damps what Adam makes of gradients near 0; a decay that took hold of what is frozen would show.
+ADAM = section("torch.optim.AdamW", lr=0.01, eps=0.05, weight_decay=0.1)
+DECAYING = section("torch.optim.SGD", lr=0.02, weight_decay=0.1)
+L2 = section("torch.nn.MSELoss")  # an L1 loss turns rounding errors into other signs
+UNFREEZING = {
+    "network": section("project.models.ImageRestorer", network=PRETRAINED, optimizer=ADAM, finetune=TUNING),
+    "generator": gan_section(PRETRAINED, DECAYING, JUDGE, reconstruction=L2, finetune=TUNING),
+}
 
 
 @pytest.fixture
@@ -78,8 +78,8 @@ def config(tmp_path: Path, make_images: Callable[..., Path], kind: str) -> Path:
         "num_workers": 0,
     }
     rhythm = {"check_val_every_n_epoch": None, "val_check_interval": 5, "log_every_n_steps": 1}
-    trainer = {"accelerator": "cpu", "max_steps": STEPS[kind], **rhythm}
-    tree = {"model": MODELS[kind], "data": data, "trainer": trainer}
+    trainer = {"accelerator": "cpu", "max_steps": STEPS.get(kind, 18), **rhythm}
+    tree = {"model": {**MODELS, **UNFREEZING}[kind], "data": data, "trainer": trainer}
     tree |= {"gradient_clipping": {"norm": 0.5}, "ema": {"decay": 0.5}}
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(tree))
@@ -128,11 +128,6 @@ def _run() -> Path:
 
 def _checkpoint(run: Path, name: str = "last") -> dict:
     return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
-
-
-def _rows(run: Path, name: str = "metrics.csv") -> list[dict[str, str]]:
-    with (run / name).open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def _wait_for(found: Callable[[], object], process: subprocess.Popen | None = None, seconds: float = 200) -> None:
@@ -195,7 +190,7 @@ def test_more_processes_than_images(config, kind):
     out, told = _finish(_start([*FIT, *_words(config, 2, *few)]))
     assert "28 train, 1 val, 1 test" in out
     assert kind == "gan" or "Warning" not in told
-    (scored,) = [row for row in _rows(_run()) if row["test/psnr"]]
+    (scored,) = [row for row in read_rows(_run() / "metrics.csv") if row["test/psnr"]]
     again = _evaluate("test", _run(), 1)
     for key in ("test/psnr", "test/ssim", "test/psnr_baseline"):
         assert float(scored[key]) == pytest.approx(again[key], rel=1e-6)
@@ -204,7 +199,7 @@ def test_more_processes_than_images(config, kind):
 def _evaluate(command: str, run: Path, processes: int) -> dict[str, float]:
     words = ["--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--wandb", "off", *_machine(processes)]
     _finish(_start(["-m", "project", command, *words]))
-    row = _rows(max(run.parent.glob(f"*-{command}*")))[-1]
+    row = read_rows(max(run.parent.glob(f"*-{command}*")) / "metrics.csv")[-1]
     return {key: float(value) for key, value in row.items()}
 
 
@@ -219,7 +214,7 @@ def _assert_close(one: Path, other: Path, atol: float = 1e-5) -> None:
 
 def _assert_the_same_metrics(alone: Path, several: Path) -> None:
     """Gradients, scores and findings of several processes are those of all together, logged once."""
-    rows = [_rows(run) for run in (alone, several)]
+    rows = [read_rows(run / "metrics.csv") for run in (alone, several)]
     assert [(row["step"], row["epoch"]) for row in rows[0]] == [(row["step"], row["epoch"]) for row in rows[1]]
     compared = 0
     for one, other in zip(*rows, strict=True):
@@ -236,7 +231,7 @@ def _assert_the_same_metrics(alone: Path, several: Path) -> None:
     assert len(lines) == len(set(lines))
     tables = []
     for run in (alone, several):
-        found = [row for row in _rows(run, "measurements.csv") if row["measure"] in ("gradient", "update")]
+        found = [row for row in read_rows(run / "measurements.csv") if row["measure"] in ("gradient", "update")]
         tables.append({(row["step"], row["measure"], row["layer"]): float(row["value"]) for row in found})
         assert len(tables[-1]) == len(found) > 0, "each row once"
     assert tables[1] == pytest.approx(tables[0], rel=1e-3, abs=1e-6)
@@ -322,8 +317,7 @@ def test_a_signal_stops_all_processes_in_the_same_place(config, launcher, number
     assert told.count(f"Resume with: python -m project fit --name tiny --resume {run.name}") == 1, told
     step = _checkpoint(run)["global_step"]
     _finish(_start([*FIT, "--name", "tiny", "--resume", "latest", "--trainer.max_steps", str(step + 2)]))
-    losses = [row["train/loss"] for row in _rows(run) if row["train/loss"]]
-    assert len(losses) == step + 2
+    assert len(read_column(run / "metrics.csv", "train/loss")) == step + 2
 
 
 @pytest.mark.slow
@@ -478,11 +472,58 @@ def test_sharded_weights_train_and_test_as_one_process_does(tmp_path, config):
     _assert_close(two, Path("runs/three/latest"), atol=1e-6)
 
 
+def gan() -> GANColorizer:
+    return GANColorizer(UNet(widths=[4, 6]), PatchGAN(in_channels=4, width=4, layers=2), space="rgb")
+
+
 def test_what_needs_all_weights_says_so():
     trainer = SimpleNamespace(strategy=FSDPStrategy(), datamodule=None)
     with pytest.raises(UserError, match=r"FSDPStrategy gives each process a part.\n.*--ema.decay 0"):
         EMA().on_train_start(trainer, nn.Linear(1, 1))
-    model = GANColorizer(UNet(widths=[4, 6]), PatchGAN(in_channels=4, width=4, layers=2), space="rgb")
+    model = gan()
     model._trainer = trainer
     with pytest.raises(UserError, match=r"GAN steps several.*\n.*configs/trainer/ddp.yaml"):
         model.setup("fit")
+
+
+def restorer(unfreeze: dict[int, int]) -> ImageRestorer:
+    return ImageRestorer(UNet(widths=[4, 6]), finetune=FineTuning(1, unfreeze=unfreeze))
+
+
+@pytest.mark.parametrize(("model", "unused"), [(gan(), True), (restorer({}), False), (restorer({1: 0}), True)])
+def test_models_whose_parameters_rest_ask_for_it(model, unused):
+    strategy = DDPStrategy()
+    model._trainer = SimpleNamespace(strategy=strategy, datamodule=None, world_size=2, state=SimpleNamespace(fn="fit"))
+    model.setup("fit")
+    assert strategy._ddp_kwargs.get("find_unused_parameters", False) is unused
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", UNFREEZING)
+def test_two_processes_unfreeze_as_one(config, kind):
+    """Runs stop right before something learns, between the two epochs of unfreezing, and after both."""
+    torch.manual_seed(3)
+    before = get_model(BACKBONE, weights=None).state_dict()
+    torch.save(before, "weights.pth")
+    _finish(_start([*FIT, *_words(config, 1, "--name", "alone")]))
+    prefix = f"{kind}.encoder."
+
+    def train_on(steps: int, *words: str) -> dict[str, torch.Tensor]:
+        """In two processes; returns the encoder's weights."""
+        _finish(_start([*FIT, *words, "--name", "two", "--trainer.max_steps", str(steps)]))
+        state = _checkpoint(_only_run("two"))["current_model_state"]
+        return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+    encoder = train_on(7, *_words(config, 2))
+    assert len(encoder) > 20 and all(torch.equal(value, before[name]) for name, value in encoder.items())
+
+    resume = ["--resume", "latest"]
+    changed = {name for name, value in train_on(10, *resume).items() if not torch.equal(value, before[name])}
+    norms = {name.rpartition(".")[0] for name in before if name.endswith("running_mean")}
+    assert changed and not any(name.rpartition(".")[0] in norms for name in changed)
+    assert not any(name.startswith("features.0.") for name in changed), "the first stage learns later"
+
+    encoder = train_on(18, *resume)
+    first = [name for name in encoder if name.startswith("features.0.0.")]
+    assert [name for name in first if not torch.equal(encoder[name], before[name])] == ["features.0.0.weight"]
+    _assert_close(_only_run("alone"), _only_run("two"))

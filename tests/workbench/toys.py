@@ -1,0 +1,56 @@
+"""What several tests are made of: a quiet trainer, a model of one weight, sections of configurations, tables."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Checkpoint
+from torch import Tensor, nn
+
+
+def quiet_trainer(*callbacks: L.Callback, **options: Any) -> L.Trainer:
+    """On the CPU, for one epoch unless `max_steps` are given; saves what its callbacks save."""
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
+    quiet["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
+    quiet |= {"accelerator": "cpu", "max_epochs": None if "max_steps" in options else 1}
+    return L.Trainer(callbacks=list(callbacks), **{**quiet, **options})
+
+
+class OneWeight(L.LightningModule):
+    """Its loss is its weight, which therefore falls by 0.1 in each step."""
+
+    def __init__(self, weight: Tensor | None = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1) if weight is None else weight)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return self.weight.sum()
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD([self.weight], lr=0.1)
+
+
+def section(class_path: str, **init_args: Any) -> dict[str, Any]:
+    return {"class_path": class_path, "init_args": init_args}
+
+
+def gan_section(generator: dict, optimizer: dict, judge: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """A model's section: a tiny GAN that colors in RGB; `judge` are options of its discriminator."""
+    judge = section("project.networks.PatchGAN", **{"in_channels": 6, "width": 4, "layers": 2, **judge})
+    parts = {"space": "rgb", "reconstruction_weight": 5.0, "generator": generator, "discriminator": judge}
+    parts |= {"generator_optimizer": optimizer, "discriminator_optimizer": optimizer}
+    return section("project.models.GANColorizer", **parts, **options)
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def read_column(path: Path, key: str) -> list[float]:
+    """The values of a column, without the rows where it is empty."""
+    return [float(row[key]) for row in read_rows(path) if row.get(key)]
