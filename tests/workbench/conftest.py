@@ -9,45 +9,18 @@ from typing import Any
 
 import pytest
 import yaml
-from lightning.pytorch import Callback, Trainer
 
 from project.__main__ import main
+from tests.workbench.toys import KillAt, Killed, section
 from workbench import cli
-
-
-class Killed(BaseException):
-    """What SIGKILL leaves behind can be had without a second process: nothing is saved on the way out."""
-
-
-class KillAt(Callback):
-    """Raises in a hook, once it is called at a step."""
-
-    hook, step = "", -1
-
-
-def _raise_in(name: str) -> Callable[..., None]:
-    def hook(self: KillAt, trainer: Trainer, *_: Any, **__: Any) -> None:
-        if self.hook == name and trainer.global_step >= self.step:
-            KillAt.hook = ""
-            raise Killed
-
-    return hook
-
-
-for _name in ("on_train_batch_end", "on_validation_batch_start", "on_validation_end", "on_train_end", "on_test_start"):
-    setattr(KillAt, _name, _raise_in(_name))
 
 
 @pytest.fixture
 def small_model() -> dict[str, Any]:
     """The model section of `small`'s configuration."""
-    network = {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 6], "norm": "batch"}}
-    options = {
-        "network": network,
-        "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.01}},
-        "scheduler": {"class_path": "project.models.WarmupCosine"},
-    }
-    return {"class_path": "project.models.ImageRestorer", "init_args": options}
+    network = section("project.networks.UNet", widths=[4, 6], norm="batch")
+    adam, schedule = section("torch.optim.Adam", lr=0.01), section("project.models.WarmupCosine")
+    return section("project.models.ImageRestorer", network=network, optimizer=adam, scheduler=schedule)
 
 
 @pytest.fixture
@@ -56,7 +29,7 @@ def small(tmp_path: Path, make_images: Callable[..., Path], small_model: dict[st
     path = tmp_path / "small.yaml"
     data = {
         "root": str(make_images(10, width=52, height=41)),
-        "pairs": {"class_path": "project.data.pairs.GaussianNoise", "init_args": {"sigma": [5, 50]}},
+        "pairs": section("project.data.pairs.GaussianNoise", sigma=[5, 50]),
         "crop": 16,
         "batch_size": 4,
         "crops_per_image": 4,  # 28 crops, 7 batches an epoch

@@ -1,8 +1,9 @@
-"""What several tests are made of: a quiet trainer, a model of one weight, sections of configurations, tables."""
+"""What several tests are made of: a quiet trainer, a model of one weight, sections of configurations, tables, kills."""
 
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ def gan_section(generator: dict, optimizer: dict, judge: dict[str, Any], **optio
     return section("project.models.GANColorizer", **parts, **options)
 
 
+def load(run: Path, name: str = "last") -> dict[str, Any]:
+    """What a checkpoint of a run's folder holds."""
+    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
 def read_rows(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
@@ -54,3 +60,26 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def read_column(path: Path, key: str) -> list[float]:
     """The values of a column, without the rows where it is empty."""
     return [float(row[key]) for row in read_rows(path) if row.get(key)]
+
+
+class Killed(BaseException):
+    """What SIGKILL leaves behind can be had without a second process: nothing is saved on the way out."""
+
+
+class KillAt(L.Callback):
+    """Raises in a hook, once it is called at a step."""
+
+    hook, step = "", -1
+
+
+def _raise_in(name: str) -> Callable[..., None]:
+    def hook(self: KillAt, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+        if self.hook == name and trainer.global_step >= self.step:
+            KillAt.hook = ""
+            raise Killed
+
+    return hook
+
+
+for _name in ("on_train_batch_end", "on_validation_batch_start", "on_validation_end", "on_train_end", "on_test_start"):
+    setattr(KillAt, _name, _raise_in(_name))

@@ -8,18 +8,16 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
 from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts, CyclicLR, OneCycleLR
 from torch.utils.data import DataLoader
 
-from project.__main__ import main
+from tests.workbench.toys import KillAt, Killed, load, quiet_trainer
 from workbench.callbacks.checkpoints import Checkpoints, EarlyStopping
 from workbench.callbacks.ema import EMA
 from workbench.callbacks.resume import ExactResume
 from workbench.lightning_private import batches_done
 
-CONFIGS = Path(__file__).parents[3] / "configs"
 SCORES = (1.0, 5.0, 2.0, 4.0, 3.0, 0.0)
 
 
@@ -44,37 +42,21 @@ class Model(L.LightningModule):
         return [optimizer], [{"scheduler": self.make_scheduler(optimizer), "interval": self.interval}]
 
 
-class Killed(BaseException):
-    """As SIGKILL would: nothing is saved on the way out."""
-
-
-class KillAt(Callback):
-    def __init__(self, step: int):
-        self.step = step
-
-    def on_train_batch_end(self, trainer, *_):
-        if trainer.global_step == self.step:
-            raise Killed
-
-
 def checkpoints(monitor="val/score", mode="max", **options):
     return Checkpoints(monitor, mode, **options)
 
 
 def fit(folder, callback=None, *others, model=None, steps=12, ckpt_path=None, data=50, **options):
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    quiet |= {"accelerator": "cpu", "check_val_every_n_epoch": None, "val_check_interval": 2}
-    callbacks = [ExactResume(), *others, callback or checkpoints()]
-    trainer = L.Trainer(max_steps=steps, default_root_dir=folder, callbacks=callbacks, **{**quiet, **options})
-    training = DataLoader(torch.zeros(data, 1) if isinstance(data, int) else data)
-    validation = DataLoader(torch.zeros(1, 1))
+    options = {"check_val_every_n_epoch": None, "val_check_interval": 2, "default_root_dir": folder, **options}
+    trainer = quiet_trainer(ExactResume(), *others, callback or checkpoints(), max_steps=steps, **options)
+    training, validation = DataLoader(torch.zeros(data, 1)), DataLoader(torch.zeros(1, 1))
     trainer.fit(model or Model(), training, validation, ckpt_path=ckpt_path, weights_only=bool(ckpt_path) or None)
     return trainer
 
 
 def saved(folder: Path, name: str) -> tuple[int, float]:
     """The step and the weight in a checkpoint; both count the steps."""
-    content = torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+    content = load(folder, name)
     return content["global_step"], float(content["state_dict"]["weight"][0, 0])
 
 
@@ -194,10 +176,9 @@ def test_a_cycle_ends_before_the_first_step_at_a_higher_rate(tmp_path, scheduler
 
 def test_a_snapshot_holds_the_average_and_nothing_to_train_with(tmp_path):
     fit(tmp_path, checkpoints(snapshots="cycles"), EMA(0.5), model=Model(restarts(6)))
-    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
-    assert {"optimizer_states", "current_model_state", "random_states", "loops", "callbacks"} <= last.keys()
-    snapshot = torch.load(tmp_path / "checkpoints" / "snapshot-000012.ckpt", weights_only=True)
-    assert not snapshot.keys() & {"optimizer_states", "current_model_state", "random_states", "loops", "callbacks"}
+    last, snapshot = load(tmp_path), load(tmp_path, "snapshot-000012")
+    for_training = {"optimizer_states", "current_model_state", "random_states", "loops", "callbacks"}
+    assert for_training <= last.keys() and not for_training & snapshot.keys()
     assert torch.equal(snapshot["state_dict"]["weight"], last["state_dict"]["weight"])
     assert not torch.equal(last["state_dict"]["weight"], last["current_model_state"]["weight"])
 
@@ -219,8 +200,9 @@ def test_a_killed_and_resumed_run_ends_with_the_same_snapshots(tmp_path, kind, s
     fit(tmp_path / "uninterrupted", Checkpoints(**options), model=Model(restarts(4)))
     saves = SaveUntil(**options, every_n_steps=1)
     saves.until = last
+    KillAt.hook, KillAt.step = "on_train_batch_end", killed
     with pytest.raises(Killed):
-        fit(tmp_path / "killed", saves, KillAt(killed), model=Model(restarts(4)))
+        fit(tmp_path / "killed", saves, KillAt(), model=Model(restarts(4)))
     path = tmp_path / "killed" / "checkpoints" / "last.ckpt"
     fit(tmp_path / "killed", Checkpoints(**options), model=Model(restarts(4)), ckpt_path=path)
     assert snapshots(tmp_path / "killed") == snapshots(tmp_path / "uninterrupted") == steps
@@ -233,20 +215,6 @@ def test_what_came_after_the_checkpoint_is_removed_and_comes_again(tmp_path):
     (folder / "snapshot-000002.ckpt").unlink()
     fit(tmp_path, checkpoints(snapshots="best", most=2), ckpt_path=folder / "last.ckpt")
     assert snapshots(tmp_path) == {4, 8}
-
-
-@pytest.mark.parametrize(("config", "part"), [("denoise", "cycles"), ("colorize_cifar", "best")])
-def test_the_shipped_parts_go_behind_a_configuration(config, part, make_images):
-    words = ["--trainer.fast_dev_run", "1", "--data.root", str(make_images(10, 70, 66)), "--data.batch_size", "2"]
-    configs = [CONFIGS / f"{config}.yaml", CONFIGS / "snapshots" / f"{part}.yaml"]
-    options = [word for path in configs for word in ("--config", str(path))]
-    assert main(["fit", *options, *words, "--trainer.accelerator", "cpu", "--data.eval_crop", "32"]) == 0
-
-
-@pytest.mark.parametrize("word", ["every_n_steps=-1", "most=0", "snapshots=top"])
-def test_faulty_options_name_their_key(word, capsys):
-    assert main(["fit", "--config", str(CONFIGS / "lineart.yaml"), f"--checkpoint.{word}"]) == 2
-    assert f"checkpoint.{word.partition('=')[0]}" in capsys.readouterr().err
 
 
 def test_early_stopping_counts_on_after_a_resume_and_takes_more_patience(tmp_path):

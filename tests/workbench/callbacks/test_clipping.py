@@ -1,7 +1,6 @@
 """Clipping against plain loops; at the end bf16-mixed against 32 by the real command."""
 
 import contextlib
-import csv
 import math
 import re
 import types
@@ -17,6 +16,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
+from tests.workbench.toys import gan_section, quiet_trainer, read_column, section
 from workbench.callbacks.clipping import GradientClipping
 from workbench.errors import UserError
 
@@ -29,49 +29,50 @@ def convs(seed: int) -> nn.Sequential:
 class One(L.LightningModule):
     """One network under automatic optimization."""
 
+    parts, rate = ("network",), 0.2
+
     def __init__(self) -> None:
         super().__init__()
-        self.network = convs(1)
+        for number, name in enumerate(self.parts):
+            setattr(self, name, convs(number + 1))
+
+    def loss(self, name, batch):
+        return (self.network(batch) - batch.flip(-1)).square().mean()
 
     def training_step(self, batch, batch_idx):
-        return restoration_loss(self.network, batch)
+        return self.loss("network", batch)
 
     def configure_optimizers(self):
-        return torch.optim.SGD(self.network.parameters(), lr=0.2)
+        return [torch.optim.SGD(getattr(self, name).parameters(), lr=self.rate) for name in self.parts]
 
 
-class Two(L.LightningModule):
+class Two(One):
     """Two networks under manual optimization; the discriminator is trained in every other batch, or in all."""
+
+    parts, rate = ("generator", "discriminator"), 0.05
 
     def __init__(self, discriminator_every: int = 1) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.generator, self.discriminator = convs(1), convs(2)
         self.discriminator_every = discriminator_every
 
+    def loss(self, name, batch):
+        fake = self.generator(batch)
+        if name == "generator":
+            return -self.discriminator(fake).mean() + (fake - batch.flip(-1)).abs().mean()
+        return (self.discriminator(fake.detach()) + 1).square().mean() + (self.discriminator(batch) - 1).square().mean()
+
     def training_step(self, batch, batch_idx):
-        for name, optimizer in zip(("generator", "discriminator"), self.optimizers(), strict=True):
+        for name, optimizer in zip(self.parts, self.optimizers(), strict=True):
             if name == "generator" or batch_idx % self.discriminator_every == 0:
                 optimizer.zero_grad()
-                self.manual_backward(gan_loss(name, self.generator, self.discriminator, batch))
+                self.manual_backward(self.loss(name, batch))
                 optimizer.step()
-
-    def configure_optimizers(self):
-        return [torch.optim.SGD(part.parameters(), lr=0.05) for part in (self.generator, self.discriminator)]
-
-
-def restoration_loss(network, batch):
-    return (network(batch) - batch.flip(-1)).square().mean()
-
-
-def gan_loss(name, generator, discriminator, batch):
-    fake = generator(batch)
-    if name == "generator":
-        return -discriminator(fake).mean() + (fake - batch.flip(-1)).abs().mean()
-    return (discriminator(fake.detach()) + 1).square().mean() + (discriminator(batch) - 1).square().mean()
 
 
 class Memory(DummyLogger):
+    """{name: {batches that stepped before: value}}."""
+
     def __init__(self):
         super().__init__()
         self.columns = {}
@@ -87,50 +88,36 @@ def images(count=6):
 
 
 def fit(model, *callbacks, batches=None, **options):
-    """Returns what was logged: {name: {batches that stepped before: value}}."""
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    options = {"max_epochs": 1, "accelerator": "cpu", "log_every_n_steps": 1, **quiet, **options}
+    """Returns the columns of what was logged."""
     memory = Memory()
-    trainer = L.Trainer(callbacks=list(callbacks), logger=memory, **options)
+    trainer = quiet_trainer(*callbacks, logger=memory, **{"log_every_n_steps": 1, **options})
     trainer.fit(model, DataLoader(images() if batches is None else batches, batch_size=None))
     return memory.columns
 
 
-def plain(batches, limit, accumulate=1):
-    """The same as One in a plain loop; returns the network and the norm before each step."""
-    network = convs(1)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.2)
-    norms = []
+def plain(model, batches, limit, accumulate=1):
+    """Train in a plain loop; returns the norm of each network before each step."""
+    norms = {name: [] for name in model.parts}
+    optimizers = model.configure_optimizers()
     for number, batch in enumerate(batches):
-        (restoration_loss(network, batch) / accumulate).backward()
-        if (number + 1) % accumulate == 0:
-            norms.append(clip_grad_norm_(network.parameters(), limit).item())
-            optimizer.step()
-            optimizer.zero_grad()
-    return network, norms
+        for name, optimizer in zip(model.parts, optimizers, strict=True):
+            if number % accumulate == 0:
+                optimizer.zero_grad()
+            (model.loss(name, batch) / accumulate).backward()
+            if (number + 1) % accumulate == 0:
+                norms[name].append(clip_grad_norm_(getattr(model, name).parameters(), limit).item())
+                optimizer.step()
+    return norms
 
 
-def plain_gan(batches, limit):
-    networks = {"generator": convs(1), "discriminator": convs(2)}
-    optimizers = {name: torch.optim.SGD(network.parameters(), lr=0.05) for name, network in networks.items()}
-    norms = {name: [] for name in networks}
-    for batch in batches:
-        for name, optimizer in optimizers.items():
-            optimizer.zero_grad()
-            gan_loss(name, *networks.values(), batch).backward()
-            norms[name].append(clip_grad_norm_(networks[name].parameters(), limit).item())
-            optimizer.step()
-    return networks, norms
-
-
-def scaled():
+class Scaled(MixedPrecision):
     """Loss scaling as under 16-mixed, without its 16 bits: a power of two leaves no trace."""
 
-    class Scaled(MixedPrecision):
-        def forward_context(self):
-            return contextlib.nullcontext()
+    def __init__(self):
+        super().__init__("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**12))
 
-    return Scaled("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**12))
+    def forward_context(self):
+        return contextlib.nullcontext()
 
 
 def assert_close(one: nn.Module, other: nn.Module, **tolerance) -> None:
@@ -138,13 +125,25 @@ def assert_close(one: nn.Module, other: nn.Module, **tolerance) -> None:
         torch.testing.assert_close(a, b, msg=lambda text, name=name: f"{name}: {text}", **tolerance)
 
 
-def test_clipped_and_logged_are_the_gradients_of_a_plain_loop():
-    model = One()
-    columns = fit(model, GradientClipping(0.5), plugins=[scaled()])
-    network, norms = plain(images(), 0.5)
-    assert_close(model.network, network)
-    assert columns["grad/network_norm"] == pytest.approx(dict(enumerate(norms)), rel=1e-4)
-    assert min(norms) < 0.5 < max(norms)
+@pytest.mark.parametrize(
+    ("make", "limit", "accumulate", "every", "plugin"),
+    [(One, 0.7, 1, 1, Scaled()), (One, 0.7, 3, 2, None), (Two, 1.2, 1, 1, None), (Two, 0.8, 1, 1, Scaled())],
+)
+def test_clipped_and_logged_are_the_gradients_of_a_plain_loop(make, limit, accumulate, every, plugin):
+    """Each network's own, once a step; of the steps between two logs the share that was clipped is logged."""
+    model, expected, batches = make(), make(), images(12)
+    options = {"plugins": plugin, "log_every_n_steps": every}
+    options |= {"accumulate_grad_batches": accumulate} if accumulate > 1 else {}
+    columns = fit(model, GradientClipping(limit), batches=batches, **options)
+    norms = plain(expected, batches, limit, accumulate)
+    assert_close(model, expected)
+    every_norm = [norm for network in norms.values() for norm in network]
+    assert min(every_norm) < limit < max(every_norm)
+    for name, values in norms.items():
+        logged = range(every - 1, len(values), every)
+        clipped = {step: sum(norm > limit for norm in values[step - every + 1 : step + 1]) / every for step in logged}
+        assert columns[f"grad/{name}_norm"] == pytest.approx({step: values[step] for step in logged}, rel=1e-4)
+        assert columns[f"grad/{name}_clipped"] == clipped
 
 
 @pytest.mark.parametrize(("norm", "clipped"), [(0.3, True), (1e6, False), (None, False)])
@@ -156,39 +155,16 @@ def test_weights_are_those_of_lightning_bit_by_bit(norm, clipped):
     assert any(columns.get("grad/network_clipped", {}).values()) == clipped
 
 
-@pytest.mark.parametrize(("limit", "is_scaled"), [(1.2, False), (0.8, True)])
-def test_each_network_of_a_gan_is_clipped_by_itself_under_manual_optimization(limit, is_scaled):
-    model = Two()
-    columns = fit(model, GradientClipping(limit), plugins=[scaled()] if is_scaled else [])
-    networks, norms = plain_gan(images(), limit)
-    for name, network in networks.items():
-        assert_close(getattr(model, name), network)
-        assert columns[f"grad/{name}_norm"] == pytest.approx(dict(enumerate(norms[name])), rel=1e-4)
-        assert columns[f"grad/{name}_clipped"] == {n: float(norm > limit) for n, norm in enumerate(norms[name])}
-    every = norms["generator"] + norms["discriminator"]
-    assert min(every) < limit < max(every)
-
-
-def test_accumulated_gradients_are_clipped_and_logged_once_a_step():
-    model = One()
-    columns = fit(model, GradientClipping(0.7), accumulate_grad_batches=3, log_every_n_steps=2, batches=images(12))
-    network, norms = plain(images(12), 0.7, accumulate=3)
-    assert_close(model.network, network)
-    share = [sum(norm > 0.7 for norm in pair) / 2 for pair in (norms[:2], norms[2:])]
-    assert 0 < sum(share) < 2
-    assert columns["grad/network_clipped"] == {1: share[0], 3: share[1]}
-    assert columns["grad/network_norm"] == pytest.approx({1: norms[1], 3: norms[3]}, rel=1e-4)
-
-
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-@pytest.mark.parametrize("plugin", [None, scaled()])
+@pytest.mark.parametrize("plugin", [None, Scaled()])
 def test_a_step_without_finite_gradients_is_not_taken_and_counted(bad, plugin):
     batches = images(4)
     batches[1] = batches[1].clone()
     batches[1][0, 0, 2, 3] = bad
-    model = One()
+    model, expected = One(), One()
     columns = fit(model, GradientClipping(0.5), batches=batches, log_every_n_steps=4, plugins=plugin)
-    assert_close(model.network, plain(batches[:1] + batches[2:], 0.5)[0])
+    plain(expected, batches[:1] + batches[2:], 0.5)
+    assert_close(model, expected)
     assert plugin is not None or columns["grad/network_dropped"] == {3: 0.25}
 
 
@@ -217,7 +193,7 @@ def test_what_is_outside_any_network_frozen_or_unfrozen_later():
             self.gain = nn.Parameter(torch.ones(1))
 
         def training_step(self, batch, batch_idx):
-            return restoration_loss(lambda x: self.gain * self.network(x), batch)
+            return (self.gain * self.network(batch) - batch.flip(-1)).square().mean()
 
         def configure_optimizers(self):
             return torch.optim.SGD([*self.network[2].parameters(), self.gain], lr=0.2)
@@ -273,9 +249,9 @@ FUSED = torch.optim.Adam([nn.Parameter(torch.ones(1))], fused=True)
         (math.nan, {}, "gradient_clipping.norm is nan: it must be above 0"),
         (1.0, {"gradient_clip_val": 0.5}, "--trainer.gradient_clip_val null"),
         (1.0, {"strategy": FSDPStrategy()}, "--trainer.strategy ddp"),
-        (1.0, {"optimizers": [FUSED], "precision_plugin": scaled()}, "fused: false"),  # it unscales by itself
+        (1.0, {"optimizers": [FUSED], "precision_plugin": Scaled()}, "fused: false"),  # it unscales by itself
         (1.0, {"optimizers": [FUSED]}, None),
-        (1.0, {"precision_plugin": scaled()}, None),
+        (1.0, {"precision_plugin": Scaled()}, None),
     ],
 )
 def test_what_makes_clipping_impossible_is_an_error(norm, given, message):
@@ -287,28 +263,25 @@ def test_what_makes_clipping_impossible_is_an_error(norm, given, message):
 
 @pytest.fixture
 def small_model():
-    network = {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 6], "norm": "batch"}}
-    judge = {"in_channels": 6, "width": 4, "layers": 2, "norm": "batch"}
-    sgd = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.02, "momentum": 0.9}}
-    options = {"space": "rgb", "generator": network, "generator_optimizer": sgd, "discriminator_optimizer": sgd}
-    options["discriminator"] = {"class_path": "project.networks.PatchGAN", "init_args": judge}
-    options["adversarial"] = {"class_path": "project.models.LeastSquares"}
-    return {"class_path": "project.models.GANColorizer", "init_args": {**options, "reconstruction_weight": 5.0}}
+    network = section("project.networks.UNet", widths=[4, 6], norm="batch")
+    sgd = section("torch.optim.SGD", lr=0.02, momentum=0.9)
+    return gan_section(network, sgd, {"norm": "batch"}, adversarial=section("project.models.LeastSquares"))
 
 
 def test_a_gan_in_bf16_mixed_trains_as_in_32(small):
-    words = ["--gradient_clipping.norm", "0.05", "--trainer.precision"]
-    states, tables = [], []
-    for precision in ("32-true", "bf16-mixed"):
-        run = small(precision, *words, precision)
-        states.append(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["current_model_state"])
-        rows = list(csv.DictReader((run / "metrics.csv").open(newline="")))
-        tables.append({key: [float(row[key]) for row in rows if row[key]] for key in rows[0]})
-    first, second = states
+    runs = [
+        small(name, "--gradient_clipping.norm", "0.05", "--trainer.precision", name)
+        for name in ("32-true", "bf16-mixed")
+    ]
+    first, second = (
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["current_model_state"] for run in runs
+    )
     assert all(second[name].dtype == value.dtype and second[name].isfinite().all() for name, value in first.items())
     assert not all(torch.equal(second[name], value) for name, value in first.items()), "nothing was in bfloat16"
-    one, other = tables
-    for name in ("generator", "discriminator"):  # above the limit in every step: a step's length is the limit's
+    keys = ("train/loss", "val/psnr", "val/psnr_baseline")
+    keys += tuple(f"grad/{name}_{value}" for name in Two.parts for value in ("norm", "clipped"))
+    one, other = ({key: read_column(run / "metrics.csv", key) for key in keys} for run in runs)
+    for name in Two.parts:  # above the limit in every step: a step's length is the limit's
         assert other[f"grad/{name}_norm"][0] == pytest.approx(one[f"grad/{name}_norm"][0], rel=0.05)
         assert min(one[f"grad/{name}_norm"]) > 0.05
         assert set(other[f"grad/{name}_clipped"]) == {1.0}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import signal
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from torch import nn
+import yaml
 from torch.utils.data import DataLoader
 
+from tests.workbench.toys import OneWeight, gan_section, load, quiet_trainer, read_rows, section
 from workbench import cli
 from workbench.callbacks.checkpoints import Checkpoints
 from workbench.callbacks.resume import ExactResume
@@ -20,9 +20,9 @@ from workbench.checkpoint import AtomicCheckpointIO
 from workbench.errors import UserError
 from workbench.signals import STOP
 
-PLATEAU = ["--model.init_args.scheduler", "torch.optim.lr_scheduler.ReduceLROnPlateau"]
-STEP_LR = ["--model.init_args.scheduler", "torch.optim.lr_scheduler.StepLR"]
-STEP_LR += ["--model.init_args.scheduler.init_args.step_size", "1"]
+SCHEDULER = "--model.init_args.scheduler"
+PLATEAU = [SCHEDULER, "torch.optim.lr_scheduler.ReduceLROnPlateau"]
+STEP_LR = [SCHEDULER, "torch.optim.lr_scheduler.StepLR", f"{SCHEDULER}.init_args.step_size", "1"]
 EPOCHS = ["--trainer.max_steps", "-1", "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "1"]
 EPOCHS += ["--trainer.val_check_interval", "null"]
 STOPPING = [
@@ -33,6 +33,7 @@ STOPPING = [
     "--early_stopping.min_delta",
     "50",
 ]
+ACCUMULATING = ["--trainer.accumulate_grad_batches", "2", "--trainer.max_steps", "12"]
 RARELY = ["--checkpoint.every_n_steps", "0"]
 
 END = "on_train_batch_end"
@@ -41,10 +42,7 @@ RUNS = {
     "validation by steps": ([(END, 10), ("on_validation_end", 15), ("on_test_start", 18)], []),
     "validation by epochs": ([(END, 9), (END, 15)], [*EPOCHS, *STEP_LR]),
     "checkpoints by validations alone": ([(END, 6), (END, 17)], [*RARELY, "--trainer.val_check_interval", "4"]),
-    "accumulated batches": (
-        [(END, 7), ("on_train_end", 12)],
-        ["--trainer.accumulate_grad_batches", "2", "--trainer.max_steps", "12"],
-    ),
+    "accumulated batches": ([(END, 7), ("on_train_end", 12)], ACCUMULATING),
     "a scheduler that Lightning steps after the validation": (
         [(END, 9), (END, 17)],
         [*EPOCHS, *PLATEAU, "--model.init_args.schedule_every", "epoch", *RARELY],
@@ -59,20 +57,20 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(case, small, killed, assert_s
     assert_same(small("uninterrupted", *words), killed("killed", moments, *words))
 
 
-def test_a_resumed_run_may_be_made_longer(small):
+def test_a_resumed_run_may_be_made_longer(small, capsys):
     """As if it had been that long from the beginning, where nothing else follows its length."""
-    constant = ["--model.init_args.scheduler", "null", "--trainer.max_steps"]
-    runs = [small("long", *constant, "16")]
-    small("longer", *constant, "9")
-    small("longer", *constant, "16", resume=True)
-    runs.append(small("longer", *constant, "16", resume=True))  # once more: over, it only tests again
-    states, losses = [], []
-    for run in runs:
-        states.append(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["current_model_state"])
-        rows = csv.DictReader((run / "metrics.csv").open(newline=""))
-        losses.append([(row["step"], row["epoch"], row["train/loss"]) for row in rows if row["train/loss"]])
-    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
-    assert losses[0] == losses[1]
+    constant = [SCHEDULER, "null", "--trainer.max_steps"]
+    long, longer = small("long", *constant, "16"), small("longer", *constant, "9")
+    for cache in ("other", "another"):  # the second time it is over: it only tests again
+        assert small("longer", *constant, "16", "--data.cache_dir", cache, resume=True) == longer
+    assert "Differs from the checkpoint: data.cache_dir .cache -> other\n" in capsys.readouterr().out
+    assert yaml.safe_load((longer / "config.yaml").read_text())["resume"] is None
+    one, other = (load(run)["current_model_state"] for run in (long, longer))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    one, other = (read_rows(run / "metrics.csv") for run in (long, longer))
+    for key in ("step", "epoch", "train/loss"):
+        assert [row[key] for row in one if row["train/loss"]] == [row[key] for row in other if row["train/loss"]]
+    assert one[-1]["test/psnr"] == other[-1]["test/psnr"] != ""
 
 
 @pytest.mark.parametrize(
@@ -163,18 +161,11 @@ def test_a_full_disk_does_not_hide_the_error_that_was_first(failed, monkeypatch)
     assert "The last state could not be saved: The disk is full." in failed("on_train_batch_start", 4, *RARELY)
 
 
-class Noisy(L.LightningModule):
+class Noisy(OneWeight):
     """Its weight is the sum of what is drawn in its steps."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, dtype=torch.float64))
-
     def training_step(self, batch, batch_idx):
-        return self.weight * torch.randn((), dtype=torch.float64)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=1.0)
+        return self.weight * torch.randn(())
 
 
 class Draws(L.Callback):
@@ -196,11 +187,8 @@ def test_callbacks_that_draw_do_not_break_the_exact_resume(tmp_path):
         L.seed_everything(7)
         last = None
         for stop in steps:
-            model = Noisy()
-            trainer = L.Trainer(
-                max_steps=stop, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
-                default_root_dir=tmp_path / str(steps), callbacks=[Draws(), Checkpoints(), ExactResume()],
-            )  # fmt: skip
+            model, folder = Noisy(), tmp_path / str(steps)
+            trainer = quiet_trainer(Draws(), Checkpoints(), ExactResume(), max_steps=stop, default_root_dir=folder)
             trainer.fit(model, DataLoader(torch.zeros(20, 1)), ckpt_path=last, weights_only=last and True)
             assert [type(c) for c in trainer.callbacks] == [ExactResume, Draws, Checkpoints]
             last = trainer.checkpoint_callback.folder / "last.ckpt"
@@ -229,31 +217,20 @@ class TestGAN:
     @pytest.fixture
     def small_model(self) -> dict[str, Any]:
         """Two optimizers with moments, two schedules of other kinds, norms with statistics, dropout, a rhythm."""
-        judge = {"in_channels": 6, "width": 4, "layers": 2, "norm": "batch", "spectral_norm": True}
-        adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.005, "betas": [0.5, 0.9]}}
-        unet = {"widths": [4, 6], "norm": "batch", "dropout": 0.1}
-        options = {
-            "space": "rgb",
-            "generator": {"class_path": "project.networks.UNet", "init_args": unet},
-            "discriminator": {"class_path": "project.networks.PatchGAN", "init_args": judge},
-            "adversarial": {"class_path": "project.models.Hinge"},
-            "reconstruction_weight": 5.0,
-            "feature_matching_weight": 1.0,
-            "generator_optimizer": adam,
-            "discriminator_optimizer": adam,
-            "generator_scheduler": {"class_path": "project.models.WarmupCosine"},
-            "discriminator_scheduler": {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 1}},
-            "generator_steps": 2,
-            "generator_epochs": 2,
-            "critic_epochs": 1,
+        unet = section("project.networks.UNet", widths=[4, 6], norm="batch", dropout=0.1)
+        adam = section("torch.optim.Adam", lr=0.005, betas=[0.5, 0.9])
+        schedulers = {
+            "generator_scheduler": section("project.models.WarmupCosine"),
+            "discriminator_scheduler": section("torch.optim.lr_scheduler.StepLR", step_size=1),
         }
-        return {"class_path": "project.models.GANColorizer", "init_args": options}
+        rhythm = {"generator_steps": 2, "generator_epochs": 2, "critic_epochs": 1, "feature_matching_weight": 1.0}
+        hinge, judge = section("project.models.Hinge"), {"norm": "batch", "spectral_norm": True}
+        return gan_section(unet, adam, judge, adversarial=hinge, **schedulers, **rhythm)
 
     @pytest.mark.parametrize("case", MOMENTS)
     def test_killed_it_ends_as_an_uninterrupted_one(self, case, small, killed, assert_same):
         words = ["--trainer.max_steps", GAN, "--gradient_clipping.norm", "0.5", *WORDS.get(case, [])]
         uninterrupted = small("uninterrupted", *words)
         assert_same(uninterrupted, killed("killed", MOMENTS[case], *words))
-        content = torch.load(uninterrupted / "checkpoints" / "last.ckpt", weights_only=True)
-        moments = [state["state"][0]["step"] for state in content["optimizer_states"]]
+        moments = [state["state"][0]["step"] for state in load(uninterrupted)["optimizer_states"]]
         assert moments == [27, 7 + 7], "the generator rests in one epoch, the critic in two and at every other step"
