@@ -49,6 +49,17 @@ ON_COMMAND_LINE = [
     (["--resume", "latest"], ["no run 'latest'", "without --resume"]),
     (["--data.channels", "1"], ["in_channels", "data.channels"]),
     (["--data.crop", "5000"], ["astronaut.png", "--data.on_bad_image skip"]),
+    (["--data.crop", "null"], ["data.crop"]),
+    (["--data.weights.cats", "3"], ["data.weights"]),
+    (["--data.fractions", "[0.8, 0, 0.2]"], ["data.fractions"]),
+    (["--checkpoint.every_n_steps=-1"], ["checkpoint.every_n_steps"]),
+    (["--checkpoint.most=0"], ["checkpoint.most"]),
+    (["--checkpoint.snapshots=top"], ["checkpoint.snapshots"]),
+    (["--ema.decay=1.0"], ["ema.decay is 1.0"]),
+    (["--ema.decay=-0.1"], ["ema.decay is -0.1"]),
+    (["--watch.on_fault=explode"], ["watch.on_fault"]),
+    (["--watch.every_n_steps=-1"], ["watch.every_n_steps"]),
+    (["--watch.every_n_validations=-1"], ["watch.every_n_validations"]),
 ]
 
 

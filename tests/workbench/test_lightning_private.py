@@ -1,100 +1,52 @@
-"""Fails first when a new version of Lightning changes what workbench uses of its insides."""
+"""What the rest of the tests leaves out of how workbench uses the insides of Lightning."""
 
 from __future__ import annotations
 
-import csv
 import subprocess
-from collections import defaultdict
 from pathlib import Path
 
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.loggers import CSVLogger, WandbLogger
-from lightning.pytorch.plugins.environments import LightningEnvironment
-from lightning.pytorch.strategies import DDPStrategy
-from torch import nn
+from lightning.pytorch.loggers import CSVLogger
 from torch.utils.data import DataLoader
 
+from tests.workbench.toys import OneWeight, quiet_trainer, read_rows
 from workbench import lightning_private as private
 from workbench.callbacks.resume import ExactResume
 
 
-class Model(L.LightningModule):
-    """Logs the same number in every third batch; may step two optimizers in each."""
-
-    def __init__(self, optimizers: int = 1) -> None:
-        super().__init__()
-        self.automatic_optimization = optimizers == 1
-        self.weight = nn.Parameter(torch.zeros(optimizers))
+class Model(OneWeight):
+    """Logs the same number in every third batch."""
 
     def training_step(self, batch, batch_idx):
         if batch_idx % 3 == 0:
             self.log("now_and_then", torch.tensor(2.0))
-        if self.automatic_optimization:
-            return self.weight.sum()
-        for optimizer in self.optimizers():
-            optimizer.step()
-        return None
-
-    def configure_optimizers(self):
-        return [torch.optim.SGD(self.parameters(), lr=0.1) for _ in self.weight]
+        return super().training_step(batch, batch_idx)
 
 
-class Look(L.Callback):
-    """What the functions say in each batch: name -> values."""
-
-    def __init__(self) -> None:
-        self.known, self.seen = None, defaultdict(list)
-
-    def on_train_batch_end(self, trainer, *_):
-        for name in ("steps_done", "batches_done", "is_accumulating", "logs_now"):
-            self.seen[name].append(getattr(private, name)(trainer))
-        value = trainer.callback_metrics["now_and_then"]
-        self.seen["was_updated"].append(private.was_updated(value, self.known))
-        self.known = value
+def fit(*callbacks, **options):
+    quiet_trainer(*callbacks, **options).fit(Model(), DataLoader([torch.zeros(1)] * 8, batch_size=None))
 
 
-def fit(model, *callbacks, logger=False, **options):
-    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    options = {"max_epochs": 1, "accelerator": "cpu", **quiet, **options}
-    trainer = L.Trainer(callbacks=list(callbacks), logger=logger, **options)
-    trainer.fit(model, DataLoader([torch.zeros(1)] * 8, batch_size=None))
-    return trainer
+def test_a_value_is_updated_where_it_was_logged_and_not_merely_shown_again():
+    values, updated = [None], []
 
+    class Look(L.Callback):
+        def on_train_batch_end(self, trainer, *_):
+            values.append(trainer.callback_metrics["now_and_then"])
+            updated.append(private.was_updated(values[-1], values[-2]))
 
-def test_steps_and_batches():
-    look = Look()
-    trainer = fit(Model(), look, max_epochs=2, log_every_n_steps=4)
-    assert look.seen["steps_done"] == list(range(16)) and private.steps_done(trainer) == 16
-    assert look.seen["batches_done"] == [*range(8), *range(8)]
-    assert look.seen["logs_now"] == [False, False, False, True] * 4
-    assert look.seen["was_updated"] == [n % 8 % 3 == 0 for n in range(16)], "logged, not merely shown again"
-
-    look = Look()
-    fit(Model(), look, accumulate_grad_batches=3)
-    assert look.seen["is_accumulating"] == [True, True, False, True, True, False, True, False]
-    assert look.seen["steps_done"] == [0, 0, 0, 1, 1, 1, 2, 2]
-
-    trainer = fit(Model(optimizers=2), Look())
-    assert (private.steps_done(trainer), trainer.global_step) == (8, 16), "a batch with two optimizers is one step"
+    fit(Look())
+    assert updated == [True, False, False, True, False, False, True, False]
 
 
 @pytest.mark.parametrize(("callbacks", "steps"), [([], [*range(8)]), ([ExactResume()], [0, 3, 6])])
 def test_a_step_writes_only_what_it_has_logged_itself(tmp_path, callbacks, steps):
     """Lightning alone repeats the value of step 0 in the rows of steps 1 and 2."""
-    fit(Model(), *callbacks, logger=CSVLogger(tmp_path, name="", version=""), log_every_n_steps=1)
-    rows = list(csv.DictReader((tmp_path / "metrics.csv").open(newline="")))
+    fit(*callbacks, logger=CSVLogger(tmp_path, name="", version=""), log_every_n_steps=1)
+    rows = read_rows(tmp_path / "metrics.csv")
     assert [int(row["step"]) for row in rows if row["now_and_then"]] == steps
-
-
-def test_options_and_environments(tmp_path):
-    strategy = DDPStrategy(find_unused_parameters=True)
-    assert private.ddp_options(strategy)["find_unused_parameters"] is True
-    trainer = L.Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path)
-    assert isinstance(private.cluster_environment(trainer), LightningEnvironment)
-    assert private.given_hyperparameters() is None
-    assert "anonymous" in private.wandb_options(WandbLogger(offline=True, save_dir=tmp_path))
 
 
 PRIVATE = r"(trainer|fit_loop|epoch_loop|strategy|logger)\._[a-z]|_connector\.|hparams_mixin"

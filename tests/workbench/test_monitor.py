@@ -5,10 +5,10 @@ from __future__ import annotations
 import lightning as L
 import pytest
 import torch
-from torch import nn
 from torch.utils.data import DataLoader
 from torchmetrics import PeakSignalNoiseRatio
 
+from tests.workbench.toys import OneWeight, quiet_trainer
 from workbench.callbacks.checkpoints import Checkpoints, EarlyStopping
 from workbench.errors import UserError
 from workbench.monitor import monitor_mode
@@ -16,29 +16,24 @@ from workbench.monitor import monitor_mode
 LOGGED = {"val/loss": (3.0, 1.0, 2.0, 2.5), "val/psnr": (20.0, 30.0, 25.0, 24.0)}  # both are best at step 2
 
 
-class Model(L.LightningModule):
+class Model(OneWeight):
     """One step an epoch, and what it logs at each validation."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.weight, self.val_psnr = nn.Parameter(torch.zeros(1)), PeakSignalNoiseRatio()
+        self.val_psnr = PeakSignalNoiseRatio()
 
     def training_step(self, batch, batch_idx):
         self.log("train/loss", 1.0)
-        return self.weight.sum()
+        return super().training_step(batch, batch_idx)
 
     def validation_step(self, batch, batch_idx):
         values = {key: values[self.current_epoch] for key, values in LOGGED.items()}
         self.log_dict({**values, "val/psnr_baseline": 20.0, "lr-SGD": 0.1, "grad/norm": 1.0})
 
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
 
 def fit(folder, *callbacks) -> L.Trainer:
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0}
-    options = {"max_epochs": 4, "accelerator": "cpu", "default_root_dir": folder, **quiet}
-    trainer = L.Trainer(callbacks=list(callbacks), **options)
+    trainer = quiet_trainer(*callbacks, max_epochs=4, default_root_dir=folder)
     trainer.fit(Model(), *(DataLoader([torch.zeros(1)], batch_size=None) for _ in range(2)))
     return trainer
 

@@ -57,9 +57,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def read_column(path: Path, key: str) -> list[float]:
-    """The values of a column, without the rows where it is empty."""
-    return [float(row[key]) for row in read_rows(path) if row.get(key)]
+def read_column(run: Path, key: str) -> list[float]:
+    """The values that a run logged under a name."""
+    return [float(row[key]) for row in read_rows(run / "metrics.csv") if row.get(key)]
 
 
 class Killed(BaseException):

@@ -5,8 +5,8 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader
 
+from tests.workbench.toys import quiet_trainer
 from workbench.callbacks.ema import EMA
-from workbench.errors import UserError
 
 ZEROS = torch.zeros(2, 3)
 
@@ -44,10 +44,9 @@ def data(count=6):
 def fit(callback, model=None, folder=None, ckpt_path=None, **options):
     """Returns the model after two epochs; with a folder it has a checkpoint of each."""
     model = Line() if model is None else model
-    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-    quiet |= {"max_epochs": 2, "num_sanity_val_steps": 1, "enable_checkpointing": folder is not None}
     savers = [ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)] if folder else []
-    trainer = L.Trainer(callbacks=[Record(), callback, *savers], **{**quiet, **options})
+    options = {"max_epochs": 2, "num_sanity_val_steps": 1, **options}
+    trainer = quiet_trainer(Record(), callback, *savers, **options)
     trainer.fit(model, data(), data(1), ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
     return model
 
@@ -115,9 +114,3 @@ def test_a_model_says_what_is_averaged_and_0_switches_it_off(tmp_path, parts, de
     for weight in (model.weight.detach(), model.validated[-1], checkpoint["state_dict"]["weight"]):
         torch.testing.assert_close(weight, expected)
     assert ("current_model_state" in checkpoint) == bool(decay)
-
-
-@pytest.mark.parametrize("decay", [1.0, -0.1])
-def test_a_decay_out_of_range_is_an_error(decay):
-    with pytest.raises(UserError, match=f"ema.decay is {decay}"):
-        EMA(decay)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests.workbench.toys import OneWeight, quiet_trainer
 from workbench.callbacks.profile import StepProfile
 
 
@@ -29,12 +30,8 @@ class SlowData(list):
         return super().__getitem__(index)
 
 
-class Sleeper(L.LightningModule):
+class Sleeper(OneWeight):
     """Each part of its step takes a known time."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.ones(2))
 
     def on_after_batch_transfer(self, batch, dataloader_idx):
         time.sleep(0.001)
@@ -69,14 +66,10 @@ class Dawdle(L.Callback):
 @pytest.mark.parametrize("steps", [8, 1000, 0])
 def test_each_part_is_counted_without_what_is_inside_it(tmp_path, capsys, monkeypatch, steps):
     monkeypatch.setattr("workbench.callbacks.profile.time", SimpleNamespace(perf_counter=lambda: time.now))
-    trainer = L.Trainer(
-        callbacks=[StepProfile(steps), Dawdle()], logger=False, max_epochs=1, default_root_dir=tmp_path,
-        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=False, accelerator="cpu",
-        val_check_interval=5, num_sanity_val_steps=0,
-    )  # fmt: skip
+    trainer = quiet_trainer(StepProfile(steps), Dawdle(), default_root_dir=tmp_path, val_check_interval=5)
     profiler = trainer.profiler
     data = DataLoader(SlowData([torch.ones(2)] * 20), batch_size=None)
-    trainer.fit(Sleeper(), data, DataLoader([torch.ones(1)], batch_size=None))
+    trainer.fit(Sleeper(torch.ones(2)), data, DataLoader([torch.ones(1)], batch_size=None))
     assert trainer.profiler is profiler
     text = capsys.readouterr().out
     assert ("A step takes" in text) == (steps > 0)

@@ -1,21 +1,17 @@
 from __future__ import annotations
 
-import lightning as L
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tests.workbench.toys import OneWeight, quiet_trainer
 from workbench.callbacks.checkpoints import Checkpoints
 from workbench.callbacks.progress import Progress
 
 
-class Model(L.LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.ones(1))
-
+class Model(OneWeight):
     def training_step(self, batch, batch_idx):
-        self.log("train/loss", loss := self.weight.sum())
+        self.log("train/loss", loss := super().training_step(batch, batch_idx))
         return loss
 
     def validation_step(self, batch, batch_idx):
@@ -23,15 +19,10 @@ class Model(L.LightningModule):
 
     test_step = validation_step
 
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
 
 def trainer(folder, *callbacks, **options):
-    return L.Trainer(
-        **{"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_model_summary": False, **options},
-        callbacks=[Progress(), *callbacks], enable_checkpointing=bool(callbacks), default_root_dir=folder,
-    )  # fmt: skip
+    options = {**({} if "max_steps" in options else {"max_epochs": 2}), "enable_progress_bar": True, **options}
+    return quiet_trainer(Progress(), *callbacks, num_sanity_val_steps=2, default_root_dir=folder, **options)
 
 
 def loader():
@@ -57,7 +48,7 @@ class StopAt(Checkpoints):
     ],
 )
 def test_without_a_terminal_validations_and_the_end_are_a_line(capsys, tmp_path, callbacks, options, last):
-    trainer(tmp_path, *callbacks, **options).fit(Model(), loader(), loader())
+    trainer(tmp_path, *callbacks, **options).fit(Model(torch.ones(1)), loader(), loader())
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step ")]
     share = " 50%" if not options else " 29%"
     assert f"{share}  left 00:0" in lines[0] and lines[-1] == last
@@ -67,7 +58,7 @@ def test_without_a_terminal_validations_and_the_end_are_a_line(capsys, tmp_path,
 def test_a_terminal_shows_one_bar_for_the_run(monkeypatch, capsys, tmp_path, options):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setattr("workbench.callbacks.progress.REFRESH_SECONDS", 0.0)
-    model, run = Model(), trainer(tmp_path, **options)
+    model, run = Model(torch.ones(1)), trainer(tmp_path, **options)
     run.fit(model, loader(), loader())
     out = capsys.readouterr().out
     assert "val/a=0.25" in out and "Epoch" not in out
