@@ -14,7 +14,7 @@ import yaml
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from workbench.checkpoint import AtomicCheckpointIO, atomic_write_text, is_plain, load_model, read_checkpoint
+from workbench.checkpoint import AtomicCheckpointIO, is_plain, load_model, read_checkpoint
 from workbench.errors import UserError
 
 
@@ -179,16 +179,3 @@ def test_it_is_on_the_disk_before_it_takes_its_place(last, monkeypatch):
     monkeypatch.setattr(Path, "replace", lambda self, target: (calls.append(Path(target).name), replace(self, target)))
     write(1, last)
     assert calls[:2] == ["sync", "last.ckpt"]
-
-
-def test_a_text_is_written_atomically(tmp_path, monkeypatch):
-    path = tmp_path / "config.yaml"
-    atomic_write_text(path, "one: ü\n")
-
-    def killed(self, target):
-        raise InterruptedError
-
-    monkeypatch.setattr(Path, "replace", killed)
-    with pytest.raises(InterruptedError):
-        atomic_write_text(path, "two")
-    assert path.read_text(encoding="utf-8") == "one: ü\n"

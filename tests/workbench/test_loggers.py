@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import csv
 import os
 import shlex
 
 import pytest
 
+from tests.workbench.toys import read_rows
 from workbench.errors import UserError
 from workbench.loggers import MetricsCSV, _wandb_mode, finish_wandb, make_loggers, upload_command
 from workbench.run import Run, start_run
@@ -14,11 +14,6 @@ from workbench.run import Run, start_run
 @pytest.fixture
 def run(tmp_path) -> Run:
     return start_run(tmp_path / "runs", "less noise: 50%")
-
-
-def rows(run: Run) -> list[dict[str, str]]:
-    with (run.folder / "metrics.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 KEY = {"WANDB_API_KEY": "x" * 40}
@@ -76,7 +71,7 @@ def test_a_resumed_run_keeps_as_many_rows_as_its_checkpoint_knew(run, left):
     again = MetricsCSV(run, keep=0)
     again.log_metrics({"val/psnr": 20.0}, 5)
     again.save()
-    assert rows(run) == [{"step": "5", "val/psnr": "20.0"}]
+    assert read_rows(run.folder / "metrics.csv") == [{"step": "5", "val/psnr": "20.0"}]
 
 
 def test_a_new_column_does_not_empty_the_file_on_the_way(run, monkeypatch):
@@ -85,7 +80,7 @@ def test_a_new_column_does_not_empty_the_file_on_the_way(run, monkeypatch):
         logger.log_metrics({name: 20.0}, step)
         logger.save()
     before = [{"step": "0", "train/loss": "20.0", "val/psnr": ""}, {"step": "1", "train/loss": "", "val/psnr": "20.0"}]
-    assert rows(run) == before
+    assert read_rows(run.folder / "metrics.csv") == before
 
     def killed(self, target):
         raise InterruptedError
@@ -94,7 +89,7 @@ def test_a_new_column_does_not_empty_the_file_on_the_way(run, monkeypatch):
     monkeypatch.setattr("pathlib.Path.replace", killed)
     with pytest.raises(InterruptedError):
         logger.save()
-    assert rows(run) == before
+    assert read_rows(run.folder / "metrics.csv") == before
 
 
 def test_wandb_offline_stays_in_the_run_folder_and_names_the_upload(run):

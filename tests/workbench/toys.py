@@ -1,16 +1,17 @@
-"""What several tests are made of: a quiet trainer, a model of one weight, sections of configurations, tables, kills."""
+"""What several tests are made of: trainers, models, batches, sections of configurations, tables, kills."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 
 def quiet_trainer(*callbacks: L.Callback, **options: Any) -> L.Trainer:
@@ -33,6 +34,52 @@ class OneWeight(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         return torch.optim.SGD([self.weight], lr=0.1)
+
+
+class Pair(NamedTuple):
+    input: Tensor
+    target: Tensor
+    baseline: Tensor
+
+
+class Restorer(L.LightningModule):
+    """A network, the mean squared error, and one optimizer."""
+
+    def __init__(self, network: nn.Module, lr: float = 0.01, optimizer: type = torch.optim.SGD, **more: Any) -> None:
+        super().__init__()
+        self.network = network
+        self.make = lambda parameters: optimizer(parameters, lr=lr, **more)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+    def training_step(self, batch: Pair, batch_idx: int) -> Tensor:
+        loss = (self(batch.input) - batch.target).square().mean()
+        self.log("train/loss", loss)
+        return loss
+
+    def validation_step(self, batch: Pair, batch_idx: int) -> None:
+        self.log("val/loss", (self(batch.input) - batch.target).square().mean())
+
+    def configure_optimizers(self) -> Any:
+        return self.make([p for p in self.network.parameters() if p.requires_grad])
+
+
+def pair(seed: int, count: int = 2, size: tuple[int, int] = (10, 12), channels: int = 1) -> Pair:
+    generator = torch.Generator().manual_seed(seed)
+    target = torch.rand(count, channels, *size, generator=generator)
+    noisy = target + 0.1 * torch.randn(target.shape, generator=generator)
+    return Pair(noisy, target, noisy)
+
+
+def loader(first: int, batches: int, **more: Any) -> DataLoader:
+    return DataLoader([pair(first + n, **more) for n in range(batches)], batch_size=None)
+
+
+def convs(*between: nn.Module, seed: int = 3, width: int = 6) -> nn.Sequential:
+    torch.manual_seed(seed)
+    between = between or (nn.ReLU(),)
+    return nn.Sequential(nn.Conv2d(1, width, 3, padding=1), *between, nn.Conv2d(width, 1, 3, padding=1))
 
 
 def section(class_path: str, **init_args: Any) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import os
 import statistics
 from types import SimpleNamespace
@@ -11,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tests.workbench.toys import Restorer, convs, read_rows
 from workbench.watch.activations import ActivationPass
 from workbench.watch.probe import SAMPLES
 
@@ -74,11 +74,11 @@ def dead_by_hand(network, batch):
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-def test_dead_channels_are_counted_over_the_whole_probe(fit, make_restorer, convs, precision):
+def test_dead_channels_are_counted_over_the_whole_probe(fit, precision):
     network = convs()
     with torch.no_grad():
         network[0].bias.copy_(torch.tensor([-50.0, 0, -50.0, 0, 0.5, -50.0]))
-    history = fit(make_restorer(network, lr=0.0), precision=precision)
+    history = fit(Restorer(network, lr=0.0), precision=precision)
     with torch.no_grad():
         expected = dead_by_hand(network[:2], fit.batch)
     assert expected == 0.5 == history.table("dead")["network.1"].last == history["dead_units/worst"].last
@@ -88,38 +88,38 @@ def test_dead_channels_are_counted_over_the_whole_probe(fit, make_restorer, conv
     assert rows[0] == "step,measure,layer,value" and "11,dead,network.1,0.5" in rows
 
 
-def test_half_zero_is_alive_leaky_cannot_die_and_frozen_layers_are_marked(fit, make_restorer, convs):
+def test_half_zero_is_alive_leaky_cannot_die_and_frozen_layers_are_marked(fit):
     def killed(*between):
         network = convs(*between)
         nn.init.constant_(network[0].bias, -50.0)
         return network
 
-    assert fit(make_restorer(killed(nn.LeakyReLU(0.1)), lr=0.0)).table("dead") == {}
-    assert fit(make_restorer(convs(seed=5), lr=0.0)).table("dead")["network.1"].last == 0
+    assert fit(Restorer(killed(nn.LeakyReLU(0.1)), lr=0.0)).table("dead") == {}
+    assert fit(Restorer(convs(seed=5), lr=0.0)).table("dead")["network.1"].last == 0
     network = killed()
     network[0].requires_grad_(False)
-    history = fit(make_restorer(network))
+    history = fit(Restorer(network))
     assert history.table("dead")["network.1"].last == 1
     assert not history.model.activations["network.1"].trained
 
 
 @pytest.mark.parametrize(("activation", "gain"), [(nn.Tanh(), 200.0), (nn.Sigmoid(), 400.0)])
-def test_saturated_channels(fit, make_restorer, convs, activation, gain):
+def test_saturated_channels(fit, activation, gain):
     network = convs(activation)
-    assert fit(make_restorer(network, lr=0.0)).table("saturated")["network.1"].last == 0
+    assert fit(Restorer(network, lr=0.0)).table("saturated")["network.1"].last == 0
     with torch.no_grad():
         network[0].weight.mul_(gain)
-    assert fit(make_restorer(network, lr=0.0)).table("saturated")["network.1"].last > 0.5
+    assert fit(Restorer(network, lr=0.0)).table("saturated")["network.1"].last > 0.5
 
 
 @pytest.mark.parametrize(
     ("activation", "function"), [(nn.Tanh(), np.tanh), (nn.ReLU(inplace=True), lambda x: np.maximum(x, 0))]
 )
-def test_both_sides_of_a_non_linearity_as_numpy_computes_them(fit, make_restorer, convs, activation, function):
+def test_both_sides_of_a_non_linearity_as_numpy_computes_them(fit, activation, function):
     network = convs(activation)
     with torch.no_grad():
         network[0].bias[:2] = 3.0
-    history = fit(make_restorer(network, lr=0.0))
+    history = fit(Restorer(network, lr=0.0))
     with torch.no_grad():
         before, output = network[0](fit.batch.input).numpy(), network(fit.batch.input).numpy()
     after = function(before)
@@ -137,8 +137,7 @@ def test_both_sides_of_a_non_linearity_as_numpy_computes_them(fit, make_restorer
     }
     for measure, value in expected.items():
         assert history.table(measure)["network.1"].last == pytest.approx(float(value), rel=1e-3, abs=1e-6), measure
-    with (fit.folder / "measurements.csv").open() as file:
-        assert {row["measure"] for row in csv.DictReader(file)} >= set(expected)
+    assert {row["measure"] for row in read_rows(fit.folder / "measurements.csv")} >= set(expected)
     noisy, target = fit.batch.input.numpy(), fit.batch.target.numpy()
     assert history["probe/error"].last == pytest.approx(((output - target) ** 2).mean(), rel=1e-4)
     assert history["probe/nothing"].last == pytest.approx(((noisy - target) ** 2).mean(), rel=1e-4)
@@ -146,22 +145,22 @@ def test_both_sides_of_a_non_linearity_as_numpy_computes_them(fit, make_restorer
     assert history["probe/error"].steps[0] == 0, "and before the first step, on training images"
 
 
-def test_padding_does_not_hide_that_everything_is_off_center(fit, make_restorer, convs):
+def test_padding_does_not_hide_that_everything_is_off_center(fit):
     """Of an input far from 0, zeros around the image are by far the largest spread."""
     network = convs(nn.ReLU())
     nn.init.constant_(network[0].weight, 0.15)
     nn.init.zeros_(network[0].bias)
-    model = make_restorer(network, lr=0.0)
+    model = Restorer(network, lr=0.0)
     model.forward = lambda x: network(x + 100)
     assert fit(model).table("offset")["network.1"].last > 50
 
 
-def test_measuring_changes_neither_random_numbers_nor_statistics_nor_modes(fit, make_restorer, convs):
+def test_measuring_changes_neither_random_numbers_nor_statistics_nor_modes(fit):
     def trained(**options):
         torch.manual_seed(11)
         network = nn.Sequential(*convs(nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout2d(0.3)), nn.BatchNorm2d(1))
         network[-1].eval()
-        fit(make_restorer(network, lr=0.1), **options)
+        fit(Restorer(network, lr=0.1), **options)
         return network
 
     plain, watched = trained(every_n_steps=0, every_n_validations=0), trained()
@@ -170,8 +169,8 @@ def test_measuring_changes_neither_random_numbers_nor_statistics_nor_modes(fit, 
     assert [m.training for m in watched.modules()] == [m.training for m in plain.modules()]
 
 
-def test_a_model_that_cannot_be_called_is_trained_without_a_probe(fit, make_restorer, convs):
-    model = make_restorer(convs())
+def test_a_model_that_cannot_be_called_is_trained_without_a_probe(fit):
+    model = Restorer(convs())
     model.forward = lambda x: (_ for _ in ()).throw(NotImplementedError("no forward"))
     model.training_step = lambda batch, batch_idx: model.network(batch.input).square().mean()
     model.validation_step = lambda batch, batch_idx: None
@@ -180,18 +179,18 @@ def test_a_model_that_cannot_be_called_is_trained_without_a_probe(fit, make_rest
     assert history.table("dead") == {} and history.table("gradient")
 
 
-def test_a_compiled_network_is_measured_uncompiled(fit, make_restorer, convs):
+def test_a_compiled_network_is_measured_uncompiled(fit):
     network = convs()
     nn.init.constant_(network[0].bias, -50.0)
     compiled = torch.compile(network, backend="eager")
-    model = make_restorer(network, lr=0.0)
+    model = Restorer(network, lr=0.0)
     model.forward = lambda x: compiled(x)
     assert [series.last for series in fit(model).table("dead").values()] == [1.0]
 
 
-def test_histograms_reach_tensorboard(fit, make_restorer, convs):
+def test_histograms_reach_tensorboard(fit):
     board = pytest.importorskip("lightning.pytorch.loggers").TensorBoardLogger(fit.folder, name="", version="tb")
-    fit(make_restorer(convs()), logger=board)
+    fit(Restorer(convs()), logger=board)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(fit.folder / "tb")).Reload()

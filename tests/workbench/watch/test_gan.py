@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
+from tests.workbench.toys import Restorer, convs, pair
+
 
 class Space:
     def encode(self, rgb):
@@ -45,10 +47,10 @@ class Colorizer(L.LightningModule):
 
 
 @pytest.fixture
-def data(make_pair):
+def data():
     def color(seed, size):
-        pair = make_pair(seed, size=size, channels=3)
-        return pair._replace(input=pair.target[:, :1])
+        batch = pair(seed, size=size, channels=3)
+        return batch._replace(input=batch.target[:, :1])
 
     def loaders():
         training = DataLoader([color(n, (8, 8)) for n in range(6)], batch_size=None)
@@ -89,5 +91,5 @@ def test_diversity_and_strength_of_colors(fit, data):
     assert history["game/diversity"].last == history["game/color_strength"].last == pytest.approx(1)
 
 
-def test_other_models_are_left_alone(fit, make_restorer, convs):
-    assert not [name for name in fit(make_restorer(convs())).scalars if name.startswith("game/")]
+def test_other_models_are_left_alone(fit):
+    assert not [name for name in fit(Restorer(convs())).scalars if name.startswith("game/")]

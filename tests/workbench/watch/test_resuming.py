@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.workbench.toys import load
 from workbench.findings import Activation, History, ModelInfo, Parameter, Setting
 from workbench.watch.recorder import FINDINGS, LAYERS, Recorder, pack, unpack
 
@@ -116,7 +117,7 @@ def test_a_watched_run_ends_with_the_weights_of_one_that_is_not(small, norm):
     off = [f"--watch.{key}=0" for key in ("every_n_steps", "every_n_validations")]
     on, off = small("on", *words), small("off", *words, *off)
     assert (on / "findings.jsonl").is_file() and not (off / "findings.jsonl").exists()
-    states = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (on, off)]
+    states = [load(run) for run in (on, off)]
     for key in ("state_dict", "current_model_state"):
         assert all(torch.equal(value, states[1][key][name]) for name, value in states[0][key].items())
     assert torch.equal(states[0]["random_states"][0]["torch"], states[1]["random_states"][0]["torch"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import runpy
 import sys
@@ -21,6 +20,7 @@ from project.data.batch import Batch
 from project.models import FineTuning, ImageRestorer
 from project.models.finetune import stages_of
 from project.networks import UNet
+from tests.workbench.toys import Restorer, convs, load, pair, read_rows
 from workbench.findings import ModelInfo, read_findings
 from workbench.watch.model_info import PENALTY, collect
 
@@ -36,44 +36,6 @@ def test_a_script_of_ones_own_names_its_fault_and_no_key_of_a_command_line(fault
     out = capsys.readouterr().out
     assert f"Faults: {codes.get(fault, 'nonfinite-loss' if fault == 'nan' else 'none')}" in out
     assert not any("--" in line for line in out.splitlines() if line.startswith("FAULT"))
-
-
-class Classifier(L.LightningModule):
-    """Batches are tuples or dicts of images and integer labels."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x):
-        return self.network(x)
-
-    def training_step(self, batch, batch_idx):
-        images, labels = batch.values() if isinstance(batch, dict) else batch
-        return nn.functional.cross_entropy(self(images), labels)
-
-    def validation_step(self, batch, batch_idx):
-        self.log("val_loss", self.training_step(batch, batch_idx))
-
-    def configure_optimizers(self):
-        return torch.optim.Adam(self.parameters(), lr=1e-3)
-
-
-@pytest.mark.parametrize("as_dict", [False, True])
-def test_classes_as_targets_and_any_batch(fit, convs, as_dict):
-    network = nn.Sequential(*convs(), nn.Flatten(), nn.Linear(64, 3))
-    nn.init.constant_(network[0].bias, -50.0)
-
-    def loader(count, first):
-        generator = torch.Generator().manual_seed(first)
-        images, labels = torch.rand(count, 4, 1, 8, 8, generator=generator), torch.arange(4) % 3
-        batches = [{"image": x, "label": labels} if as_dict else (x, labels) for x in images]
-        return DataLoader(batches, batch_size=None)
-
-    history = fit(Classifier(network), data=(loader(60, 1), loader(4, 2)), val_check_interval=15)
-    assert [finding.code for finding in fit.watch.findings if finding.is_fault] == ["dead-units"]
-    assert len(fit.batch["image"] if as_dict else fit.batch[0]) == 16, "samples of the validation split"
-    assert len(history["loss"]) == 60 and len(history["val/loss"]) == 4
 
 
 # The project's models
@@ -92,25 +54,18 @@ def restorer(network=None, lr=2e-3, **more):
 
 
 @pytest.fixture
-def watched(fit, make_pair):
+def watched(fit):
     """Train, and return the codes of the faults as they stand in findings.jsonl."""
 
     def run(model, steps=80, callbacks=(), **options):
         given = {"every_n_steps": 10, "val_check_interval": 40, "log_every_n_steps": 50, **options}
-        batches = [Batch(*make_pair(n, **IMAGES), torch.arange(4)) for n in range(steps + 4)]
+        batches = [Batch(*pair(n, **IMAGES), torch.arange(4)) for n in range(steps + 4)]
         loaders = [DataLoader(part, batch_size=None) for part in (batches[4:], batches[:4])]
         fit(model, callbacks, loaders, **given)
         run.findings = read_findings(fit.folder / "findings.jsonl")
         return [finding.code for finding in run.findings if finding.is_fault]
 
     return run
-
-
-def test_no_fault_with_frozen_layers_a_tail_of_zeros_accumulation_and_bfloat16(watched):
-    network = unet()
-    network.head.requires_grad_(False)
-    nn.init.zeros_(network.tail.weight)
-    assert watched(restorer(network), precision="bf16-mixed", accumulate_grad_batches=2) == []
 
 
 class DecoderOnly(ImageRestorer):
@@ -149,19 +104,13 @@ def test_an_alert_goes_to_weights_and_biases(monkeypatch):
     assert alerts == [{"title": finding.code, "text": finding.message(), "level": "WARN"}]
 
 
-def test_switched_off_it_measures_and_writes_nothing(fit, make_restorer, convs):
-    history = fit(make_restorer(convs()), every_n_steps=0, every_n_validations=0)
-    assert history.tables == {} and not (fit.folder / "findings.jsonl").exists()
-
-
 def test_the_command_stops_at_a_fault_with_everything_kept(small, capsys):
     run = small("stopped", "--model.init_args.optimizer.init_args.lr", "30", "--watch.on_fault", "stop")
     out = capsys.readouterr().out
     assert out.count("FAULT ") == 1 and "FAULT learning-rate-high" in out
     assert "--model.init_args.optimizer.init_args.lr 3" in out and "docs/faults.md#learning-rate-high" in out
     step = int(re.search(r"The run ends at step (\d+) because of that fault", out)[1])
-    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    assert saved["global_step"] == step < 18
+    assert load(run)["global_step"] == step < 18
     assert [finding.code for finding in read_findings(run / "findings.jsonl")] == ["learning-rate-high"]
 
 
@@ -229,11 +178,11 @@ def test_networks_and_settings_of_a_gan_with_and_without_a_command_line():
 # Throughput
 
 
-def test_samples_a_second_without_the_time_of_validations(fit, make_restorer, convs, monkeypatch):
+def test_samples_a_second_without_the_time_of_validations(fit, monkeypatch):
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr("workbench.watch.watch.time", SimpleNamespace(perf_counter=lambda: clock.now))
 
-    class Slow(make_restorer):
+    class Slow(Restorer):
         def training_step(self, batch, batch_idx):
             clock.now += 0.02
             return super().training_step(batch, batch_idx)
@@ -242,8 +191,7 @@ def test_samples_a_second_without_the_time_of_validations(fit, make_restorer, co
             clock.now += 0.3
 
     fit(Slow(convs()), val_check_interval=4)
-    with (fit.folder / "throughput.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(fit.folder / "throughput.csv")
     speeds = [float(row["samples_per_second"]) for row in rows]
     assert speeds == pytest.approx([100.0] * 4)  # two images in 20 ms
     assert sys.platform == "win32" or 50 < float(rows[-1]["host_mib"]) < 50_000
