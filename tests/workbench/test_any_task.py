@@ -115,13 +115,9 @@ class TwoOptimizers(LightningModule):
         return [torch.optim.Adam(part.parameters(), lr=0.02) for part in (self.encoder, self.head)]
 
 
-CLASSIFIER = {"class_path": f"{__name__}.Classifier"}
 TASKS = {
-    "dicts": {"model": CLASSIFIER, "data": section(f"{__name__}.Points")},
-    "series, manual": {
-        "model": {"class_path": f"{__name__}.TwoOptimizers"},
-        "data": {"class_path": f"{__name__}.Series"},
-    },
+    "dicts": {"model": section(f"{__name__}.Classifier"), "data": section(f"{__name__}.Points")},
+    "series, manual": {"model": section(f"{__name__}.TwoOptimizers"), "data": section(f"{__name__}.Series")},
 }
 
 

@@ -149,13 +149,6 @@ def test_an_optimizer_of_other_parameters_is_named():
     assert "model.finetune" in text and "init_from last.ckpt" in text
 
 
-@pytest.mark.parametrize("name", ["ddp", "ddp_spawn", "ddp_find_unused_parameters_true"])
-def test_ddp_finds_unused_parameters(name):
-    found = Trainer(strategy=name, accelerator="cpu", devices=2, logger=False).strategy
-    allow_unused_parameters(SimpleNamespace(strategy=found, world_size=2), "")
-    assert found._ddp_kwargs["find_unused_parameters"] is True
-
-
 @pytest.mark.parametrize(
     ("found", "expected"),
     [

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 
 from project.__main__ import main
 from workbench.errors import UserError
-from workbench.parser import MAX_LINES, expand_args, explain, read_options, split_data_args
+from workbench.parser import expand_args, read_options, split_data_args
 from workbench.run import point_latest_at, start_run
 
 CONFIG = {"name": "sharp", "model": {"class_path": "a.B"}, "trainer": {"devices": 8}, "data": {"crop": 24}}
@@ -72,15 +72,6 @@ def parser() -> ArgumentParser:
     parser.add_argument("--size.batch", type=int)
     parser.add_argument("--size.crop", type=int)
     return parser
-
-
-def test_an_unknown_key_gets_its_file(parser):
-    write(good="size: {crop: 3}", bad="size: {croop: 3}")
-    words = ["--config", "good.yaml", "--config=bad.yaml"]
-    expected = "Unknown option: bad.yaml: size.croop\nDid you mean size.crop?"
-    assert explain("Option 'size.croop' is not accepted", parser, words) == expected
-    lines = explain("\n".join(["x" * 1000] * 50), parser, words).splitlines()
-    assert len(lines) == MAX_LINES and max(map(len, lines)) == 300
 
 
 @pytest.mark.parametrize(

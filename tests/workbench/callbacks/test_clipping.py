@@ -47,14 +47,13 @@ class One(L.LightningModule):
 
 
 class Two(One):
-    """Two networks under manual optimization; the discriminator is trained in every other batch, or in all."""
+    """Two networks under manual optimization."""
 
     parts, rate = ("generator", "discriminator"), 0.05
 
-    def __init__(self, discriminator_every: int = 1) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.automatic_optimization = False
-        self.discriminator_every = discriminator_every
 
     def loss(self, name, batch):
         fake = self.generator(batch)
@@ -64,10 +63,9 @@ class Two(One):
 
     def training_step(self, batch, batch_idx):
         for name, optimizer in zip(self.parts, self.optimizers(), strict=True):
-            if name == "generator" or batch_idx % self.discriminator_every == 0:
-                optimizer.zero_grad()
-                self.manual_backward(self.loss(name, batch))
-                optimizer.step()
+            optimizer.zero_grad()
+            self.manual_backward(self.loss(name, batch))
+            optimizer.step()
 
 
 class Memory(DummyLogger):
@@ -166,24 +164,6 @@ def test_a_step_without_finite_gradients_is_not_taken_and_counted(bad, plugin):
     plain(expected, batches[:1] + batches[2:], 0.5)
     assert_close(model, expected)
     assert plugin is not None or columns["grad/network_dropped"] == {3: 0.25}
-
-
-def test_a_resumed_run_logs_what_was_measured_before(tmp_path):
-    """The discriminator steps in even batches, odd ones are logged; a checkpoint comes between the two."""
-
-    class Resume(L.Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            if batch_idx == 3:
-                torch.save(trainer.callbacks[1].state_dict(), tmp_path / "state")
-                trainer.callbacks[1] = GradientClipping(0.8)
-                trainer.callbacks[1].load_state_dict(torch.load(tmp_path / "state", weights_only=True))
-                trainer.callbacks[1].on_train_start(trainer, pl_module)
-
-    uninterrupted, resumed = (
-        fit(Two(discriminator_every=2), first, GradientClipping(0.8), log_every_n_steps=2)
-        for first in (L.Callback(), Resume())
-    )
-    assert uninterrupted == resumed and resumed["grad/discriminator_norm"][3] > 0
 
 
 def test_what_is_outside_any_network_frozen_or_unfrozen_later():

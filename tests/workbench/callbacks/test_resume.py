@@ -34,6 +34,7 @@ STOPPING = [
     "50",
 ]
 ACCUMULATING = ["--trainer.accumulate_grad_batches", "2", "--trainer.max_steps", "12"]
+CLIPPED = ["--gradient_clipping.norm", "0.1", "--trainer.log_every_n_steps", "3"]
 RARELY = ["--checkpoint.every_n_steps", "0"]
 
 END = "on_train_batch_end"
@@ -41,7 +42,11 @@ RUNS = {
     # A checkpoint in the middle of an epoch; one killed between a validation and its checkpoint; one after training.
     "validation by steps": ([(END, 10), ("on_validation_end", 15), ("on_test_start", 18)], []),
     "validation by epochs": ([(END, 9), (END, 15)], [*EPOCHS, *STEP_LR]),
-    "checkpoints by validations alone": ([(END, 6), (END, 17)], [*RARELY, "--trainer.val_check_interval", "4"]),
+    # The first checkpoint follows a clipped step; the share of such steps is logged after two more, which are not.
+    "checkpoints by validations alone": (
+        [(END, 6), (END, 17)],
+        [*RARELY, *CLIPPED, "--trainer.val_check_interval", "4"],
+    ),
     "accumulated batches": ([(END, 7), ("on_train_end", 12)], ACCUMULATING),
     "a scheduler that Lightning steps after the validation": (
         [(END, 9), (END, 17)],

@@ -116,7 +116,7 @@ class Joint(L.LightningModule):
         for optimizer in self.optimizers():
             optimizer.zero_grad()
         self.manual_backward(loss + (fake - batch.target).square().mean())
-        for optimizer in self.optimizers():
+        for optimizer in reversed(self.optimizers()):
             optimizer.step()
 
     def configure_optimizers(self):
