@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,17 +63,3 @@ def killed(small: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Calla
         return small(name, *words, resume=True)
 
     return run
-
-
-@pytest.fixture
-def assert_same() -> Callable[[Path, Path], None]:
-    """Compares what two finished runs have left, to the last bit, as `make soak` does."""
-    path = Path(__file__).parents[2] / "scripts" / "soak.py"
-    spec = importlib.util.spec_from_file_location("soak", path)
-    soak = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(soak)
-
-    def compare(one: Path, other: Path) -> None:
-        assert soak.compare(one, other) == []
-
-    return compare

@@ -13,6 +13,8 @@ from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from scripts import soak
+
 
 def quiet_trainer(*callbacks: L.Callback, **options: Any) -> L.Trainer:
     """On the CPU, for one epoch unless `max_steps` are given; saves what its callbacks save."""
@@ -107,6 +109,11 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 def read_column(run: Path, key: str) -> list[float]:
     """The values that a run logged under a name."""
     return [float(row[key]) for row in read_rows(run / "metrics.csv") if row.get(key)]
+
+
+def assert_same(one: Path, other: Path) -> None:
+    """Compares what two finished runs have left, to the last bit, as `make soak` does."""
+    assert soak.compare(one, other) == []
 
 
 class Killed(BaseException):

@@ -16,14 +16,9 @@ from torch.nn.utils import clip_grad_norm_
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
-from tests.workbench.toys import gan_section, quiet_trainer, read_column, section
+from tests.workbench.toys import convs, gan_section, quiet_trainer, read_column, section
 from workbench.callbacks.clipping import GradientClipping
 from workbench.errors import UserError
-
-
-def convs(seed: int) -> nn.Sequential:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Conv2d(1, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 1, 3, padding=1))
 
 
 class One(L.LightningModule):
@@ -34,7 +29,7 @@ class One(L.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         for number, name in enumerate(self.parts):
-            setattr(self, name, convs(number + 1))
+            setattr(self, name, convs(seed=number + 1, width=3))
 
     def loss(self, name, batch):
         return (self.network(batch) - batch.flip(-1)).square().mean()

@@ -24,7 +24,7 @@ from torchvision.models import get_model
 
 from project.models import FineTuning, GANColorizer, ImageRestorer
 from project.networks import PatchGAN, UNet
-from tests.workbench.toys import gan_section, read_column, read_rows, section
+from tests.workbench.toys import assert_same, gan_section, load, read_column, read_rows, section
 from workbench.callbacks.ema import EMA
 from workbench.errors import UserError
 
@@ -126,10 +126,6 @@ def _run() -> Path:
     return Path("runs/tiny/latest").resolve()
 
 
-def _checkpoint(run: Path, name: str = "last") -> dict:
-    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
-
-
 def _wait_for(found: Callable[[], object], process: subprocess.Popen | None = None, seconds: float = 200) -> None:
     """Until `found`, while the process runs that has to bring it about."""
     deadline = time.monotonic() + seconds
@@ -206,7 +202,7 @@ def _evaluate(command: str, run: Path, processes: int) -> dict[str, float]:
 def _assert_close(one: Path, other: Path, atol: float = 1e-5) -> None:
     """What is trained, and its average."""
     for key in ("current_model_state", "state_dict"):
-        states = [_checkpoint(run).get(key, {}) for run in (one, other)]
+        states = [load(run).get(key, {}) for run in (one, other)]
         assert states[0].keys() == states[1].keys()
         for name, value in states[0].items():
             torch.testing.assert_close(states[1][name], value, rtol=0, atol=atol, msg=name)
@@ -257,7 +253,7 @@ def _free_port() -> int:
     ("kind", "launcher", "workers"),
     [("unet", "lightning", 2), ("unet", "torchrun", 0), ("gan", "lightning", 0), ("gan", "torchrun", 2)],
 )
-def test_two_killed_processes_end_as_two_uninterrupted_ones(config, kind, launcher, workers, assert_same):
+def test_two_killed_processes_end_as_two_uninterrupted_ones(config, kind, launcher, workers):
     noise = ["--data.target_root", "null", "--data.pairs", "project.data.pairs.GaussianNoise"]
     words = _words(config, 2, *noise, "--checkpoint.every_n_steps", "3", "--data.num_workers", str(workers))
     _finish(_launched(launcher, [*FIT, *words]))
@@ -290,7 +286,7 @@ def test_a_lost_process_ends_the_others_and_is_named(config, launcher, rank):
 
 
 @pytest.mark.slow
-def test_torchrun_restarts_lost_processes_from_the_last_checkpoint(config, assert_same):
+def test_torchrun_restarts_lost_processes_from_the_lastload(config):
     words = _words(config, 2, "--checkpoint.every_n_steps", "2", "--trainer.max_steps", "60")
     _finish(_start([*FIT, *words]))
     uninterrupted = _run()
@@ -315,7 +311,7 @@ def test_a_signal_stops_all_processes_in_the_same_place(config, launcher, number
     _, told = _finish(process, code=code if launcher == "lightning" else None, seconds=60)
     run = _run()
     assert told.count(f"Resume with: python -m project fit --name tiny --resume {run.name}") == 1, told
-    step = _checkpoint(run)["global_step"]
+    step = load(run)["global_step"]
     _finish(_start([*FIT, "--name", "tiny", "--resume", "latest", "--trainer.max_steps", str(step + 2)]))
     assert len(read_column(run, "train/loss")) == step + 2
 
@@ -346,10 +342,10 @@ def test_slurm_requeues_and_the_job_goes_on_in_its_folder(config, tmp_path):
     assert "The job is requeued and resumes by itself" in told[0]
     run = _run()
     assert not list(run.glob("hpc_ckpt*")), "one checkpoint is enough"
-    step = _checkpoint(run)["global_step"]
+    step = load(run)["global_step"]
     for process in tasks(1, "--trainer.max_steps", str(step + 2)):
         _finish(process)
-    assert _only_run("tiny") == run and _checkpoint(run)["global_step"] == step + 2
+    assert _only_run("tiny") == run and load(run)["global_step"] == step + 2
 
 
 ADDRESSES = ("10.231.7.1", "10.231.7.2")
@@ -511,7 +507,7 @@ def test_two_processes_unfreeze_as_one(config, kind):
     def train_on(steps: int, *words: str) -> dict[str, torch.Tensor]:
         """In two processes; returns the encoder's weights."""
         _finish(_start([*FIT, *words, "--name", "two", "--trainer.max_steps", str(steps)]))
-        state = _checkpoint(_only_run("two"))["current_model_state"]
+        state = load(_only_run("two"))["current_model_state"]
         return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
     encoder = train_on(7, *_words(config, 2))

@@ -12,7 +12,7 @@ import torch
 import yaml
 from torch.utils.data import DataLoader
 
-from tests.workbench.toys import OneWeight, gan_section, load, quiet_trainer, read_rows, section
+from tests.workbench.toys import OneWeight, assert_same, gan_section, load, quiet_trainer, read_rows, section
 from workbench import cli
 from workbench.callbacks.checkpoints import Checkpoints
 from workbench.callbacks.resume import ExactResume
@@ -57,7 +57,7 @@ RUNS = {
 
 
 @pytest.mark.parametrize("case", RUNS)
-def test_a_killed_run_ends_as_an_uninterrupted_one(case, small, killed, assert_same):
+def test_a_killed_run_ends_as_an_uninterrupted_one(case, small, killed):
     moments, words = RUNS[case]
     assert_same(small("uninterrupted", *words), killed("killed", moments, *words))
 
@@ -87,7 +87,7 @@ def test_a_resumed_run_may_be_made_longer(small, capsys):
     ],
 )
 @pytest.mark.skipif(os.name == "nt", reason="has no such signals")
-def test_a_signal_saves_between_two_steps(hook, step, number, small, assert_same, monkeypatch, capsys):
+def test_a_signal_saves_between_two_steps(hook, step, number, small, monkeypatch, capsys):
     words = [*RARELY, "--checkpoint.every_n_minutes", "0"]
     uninterrupted = small("uninterrupted", *words)
     with monkeypatch.context() as patch:
@@ -150,7 +150,7 @@ def failed(small, monkeypatch, capsys):
         ("on_train_epoch_end", 7, 5),
     ],
 )
-def test_an_error_between_two_steps_loses_nothing(hook, step, resumed_from, small, failed, assert_same):
+def test_an_error_between_two_steps_loses_nothing(hook, step, resumed_from, small, failed):
     words = [*RARELY, "--checkpoint.every_n_minutes", "0"]
     told = failed(hook, step, *words)
     assert f"--resume latest continues from step {resumed_from}." in told
@@ -233,7 +233,7 @@ class TestGAN:
         return gan_section(unet, adam, judge, adversarial=hinge, **schedulers, **rhythm)
 
     @pytest.mark.parametrize("case", MOMENTS)
-    def test_killed_it_ends_as_an_uninterrupted_one(self, case, small, killed, assert_same):
+    def test_killed_it_ends_as_an_uninterrupted_one(self, case, small, killed):
         words = ["--trainer.max_steps", GAN, "--gradient_clipping.norm", "0.5", *WORDS.get(case, [])]
         uninterrupted = small("uninterrupted", *words)
         assert_same(uninterrupted, killed("killed", MOMENTS[case], *words))

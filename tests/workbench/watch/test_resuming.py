@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tests.workbench.toys import load
+from tests.workbench.toys import assert_same, load
 from workbench.findings import Activation, History, ModelInfo, Parameter, Setting
 from workbench.watch.recorder import FINDINGS, LAYERS, Recorder, pack, unpack
 
@@ -98,7 +98,7 @@ def test_lines_that_were_written_after_the_checkpoint_are_cut_off(tmp_path, ther
     assert recorder.lines == {FINDINGS: 3 if there else 1, LAYERS: 2}
 
 
-def test_a_killed_run_finds_what_an_undisturbed_one_finds(small, killed, assert_same):
+def test_a_killed_run_finds_what_an_undisturbed_one_finds(small, killed):
     """The same faults at the same steps, none twice, none lost; the last kill comes after the last evaluation."""
     words = ["--model.init_args.optimizer.init_args.lr", "30", "--data.crops_per_image", "8"]
     undisturbed = small("undisturbed", *words)
