@@ -6,16 +6,16 @@ import json
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Set
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from workbench.errors import UserError
 
 Subject = TypeVar("Subject")
-"""What a rule evaluates: a History while training, a CheckContext before the first step."""
+"""What a rule evaluates, with the ``step`` it is at: a History while training, a CheckContext before the first step."""
 
 
 @dataclass(frozen=True)
@@ -66,24 +66,36 @@ def _to_json(value: float | str) -> float | str:
     return value
 
 
+class Found(NamedTuple):
+    """What a rule has found, as in a Finding."""
+
+    where: str
+    value: float | str
+    limit: float | str
+    advice: str
+    is_fault: bool = True  # training is being harmed; else it is a note
+    step: int | None = None  # None: the last one
+
+
 @dataclass(frozen=True)
 class Passed:
     """A rule that looked and found nothing: what was measured, and the limit it kept to."""
 
-    code: str
     value: float | str
     limit: float | str
+    code: str = ""  # the rule's
 
 
 @dataclass(frozen=True)
 class Skipped:
     """A rule that was not evaluated, and why, in a few words."""
 
-    code: str
     reason: str
+    code: str = ""
     failed: bool = False  # it raised an exception
 
 
+Result = Found | Passed | Skipped
 Outcome = Finding | Passed | Skipped
 
 
@@ -97,23 +109,39 @@ class Level(IntEnum):
 
 
 class Rule(ABC, Generic[Subject]):
-    """One thing that can be wrong, and how it is recognized. To add one: inherit, and write ``evaluate``."""
+    """One thing that can be wrong, and how it is recognized."""
 
     code: str  # the finding's code, a section of docs/faults.md
     level: Level
-    implied_by: frozenset[str] = frozenset()  # codes of faults that explain this one, whatever their level
+    implied_by: Set[str] = frozenset()  # codes of faults that explain this one, whatever their level
     harms_learning: bool = True  # whether it shows in how a network learns, and may suppress higher levels
 
     @abstractmethod
     def evaluate(self, subject: Subject) -> Outcome | None:
         """What was found; None where all is well or there is not enough evidence yet."""
 
-    def finding(
-        self, is_fault: bool, step: int, where: str, value: float | str, limit: float | str, advice: str
-    ) -> Finding:
-        """A fault, or else a note."""
-        advice = f"{advice} See docs/faults.md#{self.code}."
-        return Finding(self.code, "fault" if is_fault else "note", step, where, value, limit, advice)
+    def finding(self, found: Found, step: int) -> Finding:
+        severity = "fault" if found.is_fault else "note"
+        advice = f"{found.advice} See docs/faults.md#{self.code}."
+        step = step if found.step is None else found.step
+        return Finding(self.code, severity, step, found.where, found.value, found.limit, advice)
+
+
+@dataclass
+class FunctionRule(Rule[Subject]):
+    """A rule that is a function. To add one, write it, and list it in a table: RULES while training, CHECKS before."""
+
+    code: str
+    find: Callable[[Subject], Result | None]
+    level: Level = Level.SYMPTOM
+    implied_by: Set[str] = frozenset()
+    steps: int = 0  # optimizer steps before which it is not evaluated
+
+    def evaluate(self, subject: Subject) -> Outcome | None:
+        found = self.find(subject) if subject.step >= self.steps else None
+        if isinstance(found, Found):
+            return self.finding(found, subject.step)
+        return None if found is None else replace(found, code=self.code)
 
 
 class RuleEngine(Generic[Subject]):
@@ -138,17 +166,17 @@ class RuleEngine(Generic[Subject]):
         for rule in [rule for rule in self.rules if rule.code not in self.faults]:
             cause = self._cause_of(rule)
             if cause is not None:
-                yield Skipped(rule.code, f"would follow from {cause}")
+                yield Skipped(f"would follow from {cause}", rule.code)
                 continue
             before(rule)
             try:
-                outcome = rule.evaluate(subject) or Skipped(rule.code, "nothing to check")
+                outcome = rule.evaluate(subject) or Skipped("nothing to check", rule.code)
             except UserError:
                 raise
             except Exception as error:  # a stranger's network may not bear it; the other rules still can
                 self.rules.remove(rule)
                 reason = " ".join(str(error).split())[:120]
-                outcome = Skipped(rule.code, f"could not be checked: {type(error).__name__}: {reason}", failed=True)
+                outcome = Skipped(f"could not be checked: {type(error).__name__}: {reason}", rule.code, failed=True)
             if isinstance(outcome, Finding):
                 reported = self.faults if outcome.is_fault else self.notes
                 if outcome.code not in reported:

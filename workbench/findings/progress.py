@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
-from workbench.findings.engine import Finding, Level, Rule
 from workbench.findings.history import History, Series
 
 BETTER = 0.98  # share of the trivial outputs' error below which a network has learned something
@@ -17,35 +13,6 @@ IMPROVED = 0.03  # share by which the error on the probe has to fall to count as
 LEARNED = 0.1  # share of its first level by which a loss has to have fallen where no trivial error is known
 FAR_OFF = 30.0  # first error against the worse of the trivial outputs' from which on the start is to blame
 TOO_EARLY = 30  # steps before which nothing is called poor
-
-
-class Found(NamedTuple):
-    """What a rule has found, as in a Finding."""
-
-    where: str
-    value: float | str
-    limit: float | str
-    advice: str
-    is_fault: bool = True  # training is being harmed; else it is a note
-    step: int | None = None  # None: the last one
-
-
-@dataclass
-class TrainingRule(Rule[History]):
-    """A rule on a run while it trains: a function of what was measured. To add one, write it, and list it in RULES."""
-
-    code: str
-    find: Callable[[History], Found | None]  # None where all is well or there is not enough evidence yet
-    level: Level = Level.SYMPTOM
-    steps: int = 0  # optimizer steps before which it is not evaluated
-    implied_by: frozenset[str] = frozenset()
-
-    def evaluate(self, history: History) -> Finding | None:
-        found = self.find(history) if history.step >= self.steps else None
-        if found is None:
-            return None
-        step = history.step if found.step is None else found.step
-        return self.finding(found.is_fault, step, found.where, found.value, found.limit, found.advice)
 
 
 def progress_of(history: History) -> Progress:

@@ -10,7 +10,7 @@ import pytest
 
 from workbench.errors import UserError
 from workbench.findings import Finding, Level, Rule, RuleEngine, Series, append_findings, read_findings
-from workbench.findings.engine import Skipped
+from workbench.findings.engine import Found, Skipped
 
 
 def finding_of(**more) -> Finding:
@@ -45,7 +45,7 @@ def rule(name: str, where: Level, results: dict[int, str], **attributes) -> Rule
             result = results.get(subject)
             if isinstance(result, Exception):
                 raise result
-            return self.finding(result == "fault", subject, "x", 1.0, 0.5, "Fix it.") if result else None
+            return self.finding(Found("x", 1.0, 0.5, "Fix it.", result == "fault"), subject) if result else None
 
     for key, value in attributes.items():
         setattr(Made, key, value)
@@ -120,8 +120,8 @@ def test_checks_run_once_each_with_an_outcome_for_all():
     outcomes = {outcome.code: outcome for outcome in RuleEngine(checks).run(1, lambda check: called.append(check.code))}
     assert called == ["data", "broken", "fine", "wiring"]
     assert outcomes["wiring"].is_fault, "data suppresses no wiring"
-    assert outcomes["symptom"] == Skipped("symptom", "would follow from data")
-    assert outcomes["broken"] == Skipped("broken", "could not be checked: ValueError: no such layer", failed=True)
+    assert outcomes["symptom"] == Skipped("would follow from data", "symptom")
+    assert outcomes["broken"] == Skipped("could not be checked: ValueError: no such layer", "broken", failed=True)
     harmless = rule("data", Level.DATA, {1: "fault"}, harms_learning=False)
     assert [outcome.is_fault for outcome in RuleEngine([harmless, checks[0]]).run(1)] == [True, True]
     with pytest.raises(UserError):

@@ -18,10 +18,8 @@ from torch.optim import Optimizer
 
 from workbench.batch import input_of, target_of
 from workbench.findings.checks.trial import Trial, overfit, trial_copy
-from workbench.findings.engine import Finding, Level, Outcome, Passed, Rule, Skipped
+from workbench.findings.engine import Finding, Found, Level, Outcome, Passed, Result, Rule, Skipped
 from workbench.model_parts import discriminators_of, networks_of
-
-__all__ = ["Check", "CheckContext", "Level", "Outcome", "Part", "Passed", "Skipped", "listed"]
 
 MAX_SAMPLES, MAX_VALUES, MAX_BATCHES = 500, 12_000_000, 40  # of the training batches that are measured
 
@@ -101,6 +99,7 @@ class CheckContext:
     optimizers: list[Optimizer]
     pristine: LightningModule  # a copy of the model from before it met a trainer, for trial runs
     config: dict[str, Any] = field(default_factory=dict)  # resolved, as plain values; empty in a script
+    step: ClassVar[int] = 0
 
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:
@@ -224,7 +223,7 @@ class CheckContext:
 
 
 class Check(Rule["CheckContext"]):
-    """One thing that can be wrong before the first step: inherit, write ``evaluate``, list it in ``checks()``."""
+    """A check of a data module's own: inherit, write ``evaluate``, list it in ``checks()``."""
 
     level = Level.WIRING
     advice: ClassVar[str] = ""  # what to do
@@ -233,18 +232,23 @@ class Check(Rule["CheckContext"]):
     def evaluate(self, context: CheckContext) -> Outcome: ...
 
     def passed(self, value: float | str, limit: float | str) -> Passed:
-        return Passed(self.code, value, limit)
+        return Passed(value, limit, self.code)
 
     def skipped(self, reason: str) -> Skipped:
-        return Skipped(self.code, reason)
+        return Skipped(reason, self.code)
 
     def found(self, is_fault: bool, where: str, value: float | str, limit: float | str, advice: str = "") -> Finding:
         """A fault, or else a note."""
-        return self.finding(is_fault, 0, where, value, limit, advice or self.advice)
+        return self.finding(Found(where, value, limit, advice or self.advice, is_fault), step=0)
 
-    def judge(self, value: float, limit: float, where: str, advice: str = "") -> Outcome:
+    def judge(self, value: float, limit: float, where: str) -> Outcome:
         """A fault above the limit."""
-        return self.passed(value, limit) if value <= limit else self.found(True, where, value, limit, advice)
+        return self.passed(value, limit) if value <= limit else self.found(True, where, value, limit)
+
+
+def judge(value: float, where: str, limit: float, advice: str) -> Result:
+    """A fault above the limit."""
+    return Passed(value, limit) if value <= limit else Found(where, value, limit, advice)
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:

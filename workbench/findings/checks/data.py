@@ -13,34 +13,22 @@ import torch
 from torch import Tensor, nn
 
 from workbench.batch import input_of
-from workbench.findings.checks.context import (
-    Check,
-    CheckContext,
-    Level,
-    Outcome,
-    first_tensor,
-    floats_of,
-    with_nonzero_weights,
-)
+from workbench.findings.checks.context import Check, CheckContext, first_tensor, floats_of, with_nonzero_weights
+from workbench.findings.engine import Found, Level, Outcome, Passed, Result
 
 UNUSABLE_INPUT = frozenset({"input-nonfinite", "input-range", "input-constant"})
 
 
-class InputNonfinite(Check):
+def input_nonfinite(context: CheckContext) -> Result:
     """NaN or infinite values in what the model gets."""
-
-    code = "input-nonfinite"
-    level = Level.DATA
-    advice = "NaN or infinity reaches the network: look for a division by 0 or a logarithm in the data module."
-
-    def evaluate(self, context: CheckContext) -> Outcome:
-        for number, batch in enumerate(context.batches):
-            for name, values in floats_of(batch).items():
-                finite = torch.isfinite(values)
-                if not bool(finite.all()):
-                    where = f"{name} of training batch {number}, sample {int((~finite).nonzero()[0, 0])}"
-                    return self.found(True, where, 1 - finite.float().mean().item(), 0.0)
-        return self.passed(0.0, 0.0)
+    for number, batch in enumerate(context.batches):
+        for name, values in floats_of(batch).items():
+            finite = torch.isfinite(values)
+            if not bool(finite.all()):
+                where = f"{name} of training batch {number}, sample {int((~finite).nonzero()[0, 0])}"
+                advice = "NaN or infinity reaches the network: look for a division by 0 or log(0) in the data module."
+                return Found(where, 1 - finite.float().mean().item(), 0.0, advice)
+    return Passed(0.0, 0.0)
 
 
 class InputConstant(Check):
@@ -69,45 +57,40 @@ class InputConstant(Check):
         return self.passed(least, self.limit)
 
 
-class BatchRepeated(Check):
+def batch_repeated(context: CheckContext) -> Result:
     """The same samples again and again, in the same order, or with the same noise."""
-
-    code = "batch-repeated"
-    level = Level.DATA
-    implied_by = frozenset({"input-constant"})
-    enough = 6  # draws in an epoch, at least: two short orders may agree by chance
+    repeated = _repeated_order(context) or _repeated_noise(context)
     advice = "Shuffle the training loader, and draw random numbers from one generator that is never seeded anew."
+    return Found(*repeated, "each batch its own", advice) if repeated else Passed(0, 0)
 
-    def evaluate(self, context: CheckContext) -> Outcome:
-        repeated = self._repeated_order(context) or self._repeated_noise(context)
-        return self.found(True, *repeated, "each batch its own") if repeated else self.passed(0, 0)
 
-    def _repeated_order(self, context: CheckContext) -> tuple[str, str] | None:
-        first, second = ([(_digests(raw), _order(raw)) for raw in context.raw_batches(epoch)] for epoch in (0, 1))
-        # Blank crops and single samples of a few may well come twice.
-        several = [tuple(sorted(parts)) for parts, _ in first if len(set(parts)) > 1]
-        again = len(several) - len(set(several))
-        if again > 0:
-            return "training batches of one epoch", f"{again} of {len(several)}"
-        draws = [draw for _, numbers in first for draw in numbers]
-        if len(draws) >= self.enough and len(set(draws)) > 2:
-            if [parts for parts, _ in first] == [parts for parts, _ in second]:
-                return "epochs 0 and 1", "the same values in the same order"
-            if draws == [draw for _, numbers in second for draw in numbers]:
-                return "epochs 0 and 1", "the same order"
-        return None
+def _repeated_order(context: CheckContext) -> tuple[str, str] | None:
+    first, second = ([(_digests(raw), _order(raw)) for raw in context.raw_batches(epoch)] for epoch in (0, 1))
+    # Blank crops and single samples of a few may well come twice.
+    several = [tuple(sorted(parts)) for parts, _ in first if len(set(parts)) > 1]
+    again = len(several) - len(set(several))
+    if again > 0:
+        return "training batches of one epoch", f"{again} of {len(several)}"
+    draws = [draw for _, numbers in first for draw in numbers]
+    if len(draws) >= 6 and len(set(draws)) > 2:  # two short orders may agree by chance
+        if [parts for parts, _ in first] == [parts for parts, _ in second]:
+            return "epochs 0 and 1", "the same values in the same order"
+        if draws == [draw for _, numbers in second for draw in numbers]:
+            return "epochs 0 and 1", "the same order"
+    return None
 
-    def _repeated_noise(self, context: CheckContext) -> tuple[str, str] | None:
-        noise = []  # what is added to the target to make the input
-        for batch in context.batches[:4]:
-            found = floats_of(batch)
-            if "input" in found and "target" in found:
-                given = context.signal(found["input"], batch).float()
-                noise += [given - found["target"].float()] if given.shape == found["target"].shape else []
-        for one, other in itertools.pairwise(noise):
-            if one.shape == other.shape and one.std() > 1e-3 and (one - other).abs().max() < 1e-5:
-                return "the noise of two training batches", "the same"
-        return None
+
+def _repeated_noise(context: CheckContext) -> tuple[str, str] | None:
+    noise = []  # what is added to the target to make the input
+    for batch in context.batches[:4]:
+        found = floats_of(batch)
+        if "input" in found and "target" in found:
+            given = context.signal(found["input"], batch).float()
+            noise += [given - found["target"].float()] if given.shape == found["target"].shape else []
+    for one, other in itertools.pairwise(noise):
+        if one.shape == other.shape and one.std() > 1e-3 and (one - other).abs().max() < 1e-5:
+            return "the noise of two training batches", "the same"
+    return None
 
 
 def _digests(raw: Any) -> tuple[bytes, ...]:

@@ -13,9 +13,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from workbench.batch import baseline_of, input_of, target_of
-from workbench.findings.checks.context import Check, CheckContext, Level, Outcome, concatenate
-from workbench.findings.checks.data import UNUSABLE_INPUT
+from workbench.findings.checks.context import Check, CheckContext, concatenate, judge
 from workbench.findings.checks.trial import Trial, overfit, quiet, trial_copy, without_dropout
+from workbench.findings.engine import Found, Level, Outcome, Passed, Result, Skipped
 from workbench.model_parts import discriminators_of, networks_of
 
 
@@ -57,78 +57,67 @@ def unlogged(model: LightningModule) -> LightningModule:
     return model
 
 
-class InitialLoss(Check):
-    """A first output that is far worse than a constant one."""
-
-    code = "initial-loss"
-    level = Level.SYMPTOM
-    limit = 6.0  # times the error of the mean target or of doing nothing, whichever is larger
+def initial_loss(context: CheckContext) -> Result:
+    """A first output that is far worse than a constant one: the mean target or doing nothing, whichever is worse."""
+    target = target_of(context.batch)
+    with context.inference():
+        output = output_of(unlogged(context.model), context.batch)
+    if not is_regression(output, target):
+        return Skipped("output and target cannot be subtracted")
+    error, reference, most = rms_error(output, target), max(constant_errors(context.batch)), 6.0
+    ratio, limit = error / max(reference, 1e-6), f"{most:g} x {reference:.3g}"
+    if ratio <= most:
+        return Passed(f"{error:.3g} ({ratio:.2g} x a constant output)", limit)
     advice = "Start the last layer smaller, or bring its output to the targets' range."
-
-    def evaluate(self, context: CheckContext) -> Outcome:
-        target = target_of(context.batch)
-        with context.inference():
-            output = output_of(unlogged(context.model), context.batch)
-        if not is_regression(output, target):
-            return self.skipped("output and target cannot be subtracted")
-        error, reference = rms_error(output, target), max(constant_errors(context.batch))
-        ratio, limit = error / max(reference, 1e-6), f"{self.limit:g} x {reference:.3g}"
-        if ratio <= self.limit:
-            return self.passed(f"{error:.3g} ({ratio:.2g} x a constant output)", limit)
-        return self.found(True, "the first output's error (root mean square)", error, limit)
+    return Found("the first output's error (root mean square)", error, limit, advice)
 
 
-class LossNotMean(Check):
+def loss_not_mean(context: CheckContext) -> Result:
     """A loss that doubles with the batch."""
-
-    code = "loss-not-mean"
-    implied_by = UNUSABLE_INPUT | {"eval-not-deterministic", "batch-mixing"}
-    limit = 1.5
+    found = [(ratio, f"model.{name}") for name, ratio in _ratios(context)]
     advice = "Take the mean instead of the sum: only then does a learning rate fit every batch size."
+    return judge(*max(found), 1.5, advice) if found else Skipped("no loss to call")
 
-    def evaluate(self, context: CheckContext) -> Outcome:
-        found = [(ratio, f"model.{name}") for name, ratio in self._ratios(context)]
-        return self.judge(max(found)[0], self.limit, max(found)[1]) if found else self.skipped("no loss to call")
 
-    def _ratios(self, context: CheckContext) -> Iterator[tuple[str, float]]:
-        """By what factor each loss differs for a batch that holds everything twice."""
-        batch = context.batch_of(4)
-        for name, loss, arguments in self._losses(context.model, context.target(batch)):
-            with torch.no_grad(), contextlib.suppress(Exception):  # one that takes something else
-                yield name, self._ratio(loss(*arguments), loss(*[torch.cat([a, a]) for a in arguments]))
-        if not context.model.automatic_optimization:
-            return
-        model = unlogged(context.model)
-        model.trainer = context.trainer
-        without_dropout(model)
-        losses = []
-        # A trial run reports what is wrong with a training_step.
-        with context.trainer.precision_plugin.forward_context(), quiet(), contextlib.suppress(Exception):
-            for some in (batch, concatenate(batch, batch)):
-                torch.manual_seed(0)
-                step = model.training_step(some, 0)
-                losses.append(step["loss"] if isinstance(step, dict) else step)
-            yield "training_step", self._ratio(*losses)
+def _ratios(context: CheckContext) -> Iterator[tuple[str, float]]:
+    """By what factor each loss differs for a batch that holds everything twice."""
+    batch = context.batch_of(4)
+    for name, loss, arguments in _losses(context.model, context.target(batch)):
+        with torch.no_grad(), contextlib.suppress(Exception):  # one that takes something else
+            yield name, _ratio(loss(*arguments), loss(*[torch.cat([a, a]) for a in arguments]))
+    if not context.model.automatic_optimization:
+        return
+    model = unlogged(context.model)
+    model.trainer = context.trainer
+    without_dropout(model)
+    losses = []
+    # A trial run reports what is wrong with a training_step.
+    with context.trainer.precision_plugin.forward_context(), quiet(), contextlib.suppress(Exception):
+        for some in (batch, concatenate(batch, batch)):
+            torch.manual_seed(0)
+            step = model.training_step(some, 0)
+            losses.append(step["loss"] if isinstance(step, dict) else step)
+        yield "training_step", _ratio(*losses)
 
-    @staticmethod
-    def _losses(model: LightningModule, target: Any) -> Iterator[tuple[str, Callable, list[Tensor]]]:
-        """The model's losses by their usual names, with arguments; a training_step by hand cannot be called alone."""
-        if not isinstance(target, Tensor) or not target.is_floating_point():
-            return
-        estimate = (target + 0.1 * torch.randn_like(target)).float()
-        logits = torch.randn(len(estimate), 1, 3, 3, device=estimate.device)
-        adversarial = getattr(model, "adversarial", None) if discriminators_of(model, networks_of(model)) else None
-        for name in ("loss", "criterion", "reconstruction"):
-            if isinstance(getattr(model, name, None), nn.Module):
-                yield name, getattr(model, name), [estimate, target]
-        for name, arguments in (("discriminator", [logits, -logits]), ("generator", [logits])):
-            if callable(getattr(adversarial, name, None)):
-                yield f"adversarial.{name}", getattr(adversarial, name), arguments
 
-    @staticmethod
-    def _ratio(one: Tensor, two: Tensor) -> float:
-        one, two = float(one.detach()), float(two.detach())
-        return 1 + abs(two - one) / max(abs(one), 1e-12)
+def _losses(model: LightningModule, target: Any) -> Iterator[tuple[str, Callable, list[Tensor]]]:
+    """The model's losses by their usual names, with arguments; a training_step by hand cannot be called alone."""
+    if not isinstance(target, Tensor) or not target.is_floating_point():
+        return
+    estimate = (target + 0.1 * torch.randn_like(target)).float()
+    logits = torch.randn(len(estimate), 1, 3, 3, device=estimate.device)
+    adversarial = getattr(model, "adversarial", None) if discriminators_of(model, networks_of(model)) else None
+    for name in ("loss", "criterion", "reconstruction"):
+        if isinstance(getattr(model, name, None), nn.Module):
+            yield name, getattr(model, name), [estimate, target]
+    for name, arguments in (("discriminator", [logits, -logits]), ("generator", [logits])):
+        if callable(getattr(adversarial, name, None)):
+            yield f"adversarial.{name}", getattr(adversarial, name), arguments
+
+
+def _ratio(one: Tensor, two: Tensor) -> float:
+    one, two = float(one.detach()), float(two.detach())
+    return 1 + abs(two - one) / max(abs(one), 1e-12)
 
 
 class CannotOverfit(Check):

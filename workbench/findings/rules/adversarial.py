@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 
+from workbench.findings.engine import Found
 from workbench.findings.history import History
-from workbench.findings.progress import Found, progress_of
+from workbench.findings.progress import progress_of
 
 COUNT = 12  # values of losses and scores that are looked at
 

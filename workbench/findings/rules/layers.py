@@ -8,8 +8,9 @@ import itertools
 import math
 from statistics import median
 
+from workbench.findings.engine import Found
 from workbench.findings.history import History
-from workbench.findings.progress import FAR_OFF, Found, progress_of
+from workbench.findings.progress import FAR_OFF, progress_of
 
 ALL_BUT = 0.95  # a layer of which nothing else is left does harm, however well the others get around it
 FAR_OFF_CENTER = 10.0  # median over the channels of |mean| / std above which it is no longer usual

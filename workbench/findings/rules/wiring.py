@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from workbench.findings.engine import Found
 from workbench.findings.history import History, Parameter
-from workbench.findings.progress import Found
 from workbench.findings.rules.layers import blocked_units
 
 

@@ -28,8 +28,8 @@ from project.models import GANColorizer, ImageRestorer
 from project.networks import PatchGAN, UNet
 from workbench.check import checks_of, halting_trainer, set_up
 from workbench.findings import RuleEngine
-from workbench.findings.checks import CheckContext, Outcome
-from workbench.findings.engine import Finding
+from workbench.findings.checks import CheckContext
+from workbench.findings.engine import Finding, Outcome
 
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 """Of images and networks; `make faults` takes several."""

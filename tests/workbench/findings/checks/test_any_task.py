@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from workbench.findings.checks import Passed, Skipped
+from workbench.findings.engine import Passed, Skipped
 from workbench.findings.checks.context import concatenate
 
 

@@ -15,7 +15,7 @@ from project.data.checks import StatisticsNotFromTrain
 from project.data.pairs import GaussianNoise, GrayToColor, PairedInput, SaltAndPepper
 from project.data.statistics import Statistics
 from project.networks import BackboneUNet, Normalized, UNet
-from workbench.findings.checks import Passed, Skipped
+from workbench.findings.engine import Passed, Skipped
 
 
 @pytest.mark.planted("unreadable-image")
