@@ -160,8 +160,9 @@ class RuleEngine(Generic[Subject]):
         self.notes: list[str] = []  # codes that were reported as notes, each of which may still become a fault
 
     def run(self, subject: Subject, before: Callable[[Rule[Subject]], None] = lambda rule: None) -> Iterator[Outcome]:
-        """Evaluate every rule that has not reported a fault yet, and yield its outcome; ``before`` is called with each
-        one that is not suppressed. A UserError is raised; a rule that fails otherwise is left out from then on.
+        """Evaluate every rule that has not reported a fault yet, each after a call of ``before``, unless it is suppressed.
+
+        A UserError is raised; a rule that fails otherwise is left out from then on.
         """
         for rule in [rule for rule in self.rules if rule.code not in self.faults]:
             cause = self._cause_of(rule)

@@ -88,10 +88,6 @@ class ModelInfo:
         """What is known of an activation's layer."""
         return self.activations.get(name, Activation("unknown", 0))
 
-    def key(self, text: str) -> str:
-        """``text``, which names keys of the command line, in brackets; nothing in a script, which has none."""
-        return f" ({text})" if self.command_line else ""
-
     def lower_rate(self, network: str, by: float = 10.0) -> str:
         """How to lower (or with ``by`` below 1 raise) a network's learning rate."""
         rates = self.learning_rate
@@ -157,7 +153,6 @@ class Series:
         return self[bisect_left(self.steps, step) :]
 
     def until(self, step: int) -> Series:
-        """Before that step."""
         return self[: bisect_left(self.steps, step)]
 
     def tail(self, count: int) -> Series:

@@ -35,7 +35,6 @@ class Trial(Callback):
     rate: float | None = None  # of an Adam that replaces the model's optimizers; None keeps them, at their full rates
     data: Any = None  # the data module, which the model's setup may ask
     errors: list[float] = field(default_factory=list)  # at the start and every few steps
-    batches: int = 0
     steps: int = 0
     problem: str = ""  # the exception that ended it, if any did
     started: bool = False
@@ -76,10 +75,11 @@ class Trial(Callback):
     def _measure(self, model: LightningModule) -> float:
         return self.error(model)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
-        self.batches += 1
-        at_start = self.error is None and self.batches == 1
-        if not at_start and self.batches % EVERY and trainer.global_step != trainer.max_steps:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        is_due = batch_idx == EVERY - 1 or trainer.global_step == trainer.max_steps
+        if self.errors and not is_due:
             return
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         if self.error is not None or isinstance(loss, Tensor):

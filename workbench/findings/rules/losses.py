@@ -56,7 +56,7 @@ def learning_rate_high(history: History) -> Found | None:
 
 def critic_too_fast(history: History, network: str) -> tuple[float, float] | None:
     """A GAN's losses say little about a rate; only steps as large as the weights are clearly too large."""
-    wildest, loss = max(update_ratio(history, network).values, default=0.0), "train/discriminator"
+    wildest, loss = highest(update_ratio(history, network)), "train/discriminator"
     # It may recover, as a network that starts anew with whatever weights the wild steps have left.
     off = rise(history.start(loss, 3), highest(history[loss])) > CLIMB
     return (wildest, LARGE) if wildest >= WILD and (off or progress_of(history).poor) else None
@@ -71,7 +71,7 @@ def too_fast(history: History, network: str) -> tuple[float, float] | None:
     harmed = progress.blown_up or (progress.now > progress.start and not progress.falling) or progress.poor
     went_off = rise(progress.start, highest(loss)) > BURST  # an easy task may be learned in spite of it
     # Of all steps so far: weights that were replaced once are large from then on, and steps small against them.
-    wildest = max(ratios.values, default=0.0)
+    wildest = highest(ratios)
     if wildest > WILD and (harmed or went_off):
         return wildest, LARGE
     settled = ratio.since(10)  # Adam's first steps are as large as its rate, whatever the gradients
@@ -157,8 +157,7 @@ def nonfinite_loss(history: History) -> Found | None:
     where = f"{'the training loss' if name == 'loss' else name} at step {step}"
     if history.nonfinite_gradient is not None:
         where += "; gradients first in {1}, at step {0}".format(*history.nonfinite_gradient)
-    key = history.model.key("--trainer.detect_anomaly true names the operation")
-    advice = f"Look at the batch of that step, and for log, sqrt or a division by 0 in the loss{key}."
+    advice = "Look at the batch of that step, and for log, sqrt or a division by 0 in the loss: detect_anomaly names it."
     return Found(where, "nan or inf", "a number", advice, step=step)
 
 
@@ -245,7 +244,7 @@ def overfitting(history: History) -> Found | None:
     before, after = train.until(max(at, 10) + 1).tail(50), train.tail(50)
     if len(before) < 3 or len(after) < 3 or not rise(before.median(), after.median()) < -0.02:
         return None
-    advice = f"Use more data, augmentation or weight decay, or stop earlier{model.key('--early_stopping.patience 5')}."
+    advice = "Use more data, augmentation or weight decay, or stop earlier: early_stopping.patience."
     return Found("val/loss", 1 + above, limit, advice, not model.adversarial)
 
 

@@ -11,8 +11,7 @@ def gradients_not_cleared(history: History) -> Found | None:
     """The gradients of one step are still there when those of the next are added."""
     # Three have to be seen: a validation in between clears gradients, whatever the loop does.
     network, found, share = often_above_0(history, "carried", count=3, least=0.6)
-    key = history.model.key("to add up batches on purpose: --trainer.accumulate_grad_batches")
-    advice = f"Call optimizer.zero_grad() before every backward pass{key}."
+    advice = "Call optimizer.zero_grad() before every backward pass; accumulate_grad_batches adds batches up on purpose."
     return Found(network, share, 0.0, advice) if found else None
 
 
