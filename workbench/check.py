@@ -118,7 +118,7 @@ def set_up(
     return CheckContext(model, loaders, trainer, list(trainer.optimizers), pristine, config or {})
 
 
-def checks_of(context: CheckContext) -> list[Rule[CheckContext]]:
+def checks_of(context: CheckContext) -> list[Rule]:
     """The checks of a task: the built-in ones, and those of its data module."""
     return all_checks(context.data.checks() if hasattr(context.data, "checks") else ())
 

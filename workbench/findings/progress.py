@@ -23,9 +23,7 @@ def progress_of(history: History) -> Progress:
 
 
 class Progress:
-    """How far a run has come, from its training loss and from the error on the probe against trivial outputs: the
-    do-nothing output, and the mean target.
-    """
+    """How far a run has come: its loss, and its error on the probe against that of doing nothing or of the mean."""
 
     def __init__(self, history: History) -> None:
         self.history = history

@@ -177,7 +177,6 @@ def declared_freeze(context: CheckContext) -> str:
     """The argument in the configuration that freezes something on purpose."""
     for key, value in dict_to_namespace(context.config.get("model") or {}).items():
         name = key.rpartition(".")[2].lower()
-        unfrozen = name in ("train_backbone", "trainable")
-        if (unfrozen and value is False) or (value and ("freeze" in name or "frozen" in name)):
+        if value and ("freeze" in name or "frozen" in name):
             return f"model.{key}"
     return ""

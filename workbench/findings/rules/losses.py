@@ -8,15 +8,7 @@ from statistics import median
 
 from workbench.findings.engine import Found
 from workbench.findings.history import History, Series
-from workbench.findings.progress import (
-    Progress,
-    error_ratios,
-    is_warming_up,
-    level,
-    noise_between,
-    progress_of,
-    rise,
-)
+from workbench.findings.progress import Progress, error_ratios, is_warming_up, level, noise_between, progress_of, rise
 from workbench.findings.rules.layers import outgrows_its_steps
 
 LARGE = 0.1  # of a weight: the median step that is too large
@@ -157,7 +149,7 @@ def nonfinite_loss(history: History) -> Found | None:
     where = f"{'the training loss' if name == 'loss' else name} at step {step}"
     if history.nonfinite_gradient is not None:
         where += "; gradients first in {1}, at step {0}".format(*history.nonfinite_gradient)
-    advice = "Look at the batch of that step, and for log, sqrt or a division by 0 in the loss: detect_anomaly names it."
+    advice = "Look at the batch of that step, and for log, sqrt or a division by 0: detect_anomaly names it."
     return Found(where, "nan or inf", "a number", advice, step=step)
 
 
@@ -253,7 +245,7 @@ def metric_disagrees(history: History) -> Found | None:
     losses, model = dict(history["val/loss"].finite()), history.model
     for name, higher in model.higher_is_better.items():
         metric = history[f"val/{name}"].finite()
-        if len(metric) < 3 or metric.last_step not in losses:
+        if len(metric) < 3 or metric.steps[-1] not in losses:
             continue
         sign = 1 if higher else -1
         # What both were when the metric was best, against the better of the last two validations.

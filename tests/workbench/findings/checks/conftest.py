@@ -28,8 +28,7 @@ from project.models import GANColorizer, ImageRestorer
 from project.networks import PatchGAN, UNet
 from workbench.check import checks_of, halting_trainer, set_up
 from workbench.findings import RuleEngine
-from workbench.findings.checks import CheckContext
-from workbench.findings.checks.learning import CannotOverfit
+from workbench.findings.checks import CheckContext, learning
 from workbench.findings.engine import Finding, Outcome
 
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
@@ -168,7 +167,7 @@ def look(make_data: Callable[..., ImageDataModule], monkeypatch: pytest.MonkeyPa
         model = model if isinstance(model, LightningModule) else restorer(model)
         if isinstance(model, GANColorizer):
             data.setdefault("pairs", LinesToColor(hints=SpatialHints()))
-        monkeypatch.setattr(CannotOverfit, "steps", overfit or CannotOverfit.steps)
+        monkeypatch.setattr(learning, "STEPS", overfit)
         return check(context_of(model, make_data(**data)), overfit > 0)
 
     return run

@@ -85,28 +85,19 @@ def test_a_healthy_model_of_another_task(kit, kind):
         assert isinstance(found.of(code), Passed)
 
 
-def _frozen():
-    model = Classifier()
-    model.body[0].requires_grad_(False)
+def changed(model, change):
+    change(model)
     return model
 
 
-def _constant():
-    model = Classifier()
-    nn.init.constant_(model.body[0].weight, 0.1)
-    return model
-
-
-def _half_optimized():
-    model = TwoOptimizers()
+def half_optimized(model):
     model.configure_optimizers = lambda: torch.optim.Adam(model.encoder.parameters())
-    return model
 
 
 FAULTY = {
-    "frozen-parameters": _frozen,
-    "weights-constant": _constant,
-    "parameters-not-optimized": _half_optimized,
+    "frozen-parameters": lambda: changed(Classifier(), lambda model: model.body[0].requires_grad_(False)),
+    "weights-constant": lambda: changed(Classifier(), lambda model: nn.init.constant_(model.body[0].weight, 0.1)),
+    "parameters-not-optimized": lambda: changed(TwoOptimizers(), half_optimized),
     "batch-mixing": lambda: Classifier(lambda h: h - h.mean(0)),
     "input-ignored": lambda: Classifier(lambda h: 0 * h + 1),
     "eval-not-deterministic": lambda: Classifier(F.dropout),

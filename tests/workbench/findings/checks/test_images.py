@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 from PIL import Image
 from torch.nn import functional as F
 
-from project.data.checks import StatisticsNotFromTrain
+from project.data.checks import statistics_not_from_train
 from project.data.pairs import GaussianNoise, GrayToColor, PairedInput, SaltAndPepper
 from project.data.statistics import Statistics
 from project.networks import BackboneUNet, Normalized, UNet
@@ -91,11 +91,11 @@ def test_blank_images(look, kit, make_scenes):
 def test_statistics_of_other_images(kit, make_data):
     context = kit.context_of(kit.restorer(), make_data())
     own = context.data.statistics
-    assert StatisticsNotFromTrain().evaluate(context).value < 1e-6
+    assert statistics_not_from_train(context).value < 1e-6
     for mean, std in ((own.mean + 0.01, own.std), (own.mean, own.std * 1.1)):
         context.data.statistics = Statistics(mean, std, own.pixels)
-        finding = StatisticsNotFromTrain().evaluate(context)
-        assert finding.severity == "fault" and finding.limit == pytest.approx(0.003)
+        finding = statistics_not_from_train(context)
+        assert finding.is_fault and finding.limit == pytest.approx(0.003)
 
 
 @pytest.mark.planted("statistics-not-from-train")
