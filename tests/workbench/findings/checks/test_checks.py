@@ -82,25 +82,23 @@ class Deaf(nn.Sequential):
 
 
 class Listed(nn.Module):
-    """Some of its layers are where torch does not find them, or are made by the first pass."""
+    """One of its layers is where torch does not find it, or is made by the first pass."""
 
     def __init__(self, kept: str) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(3)
-        self.head, self.tail = conv(3, 8), conv(8, 3)
-        middle = conv(8, 8)
-        self.middle = {"list": [middle], "dict": {"one": middle}}.get(kept)
-        self.gain = torch.ones(1, 8, 1, 1, requires_grad=True) if kept == "tensor" else 1.0
-        self.kept = kept
+        self.norm, self.head, self.tail = nn.BatchNorm2d(3), conv(3, 8), conv(8, 3)
+        middle, gain = conv(8, 8), torch.ones(1, 8, 1, 1, requires_grad=True)
+        self.kept = {"list": [middle], "dict": {"one": middle}, "tensor": gain, "late": None}[kept]
 
     def forward(self, x):
-        if self.kept == "late" and not isinstance(self.middle, nn.Module):
-            del self.middle
-            self.middle = conv(8, 8)
         h = self.head(self.norm(x)).relu()
-        middle = self.middle["one"] if self.kept == "dict" else self.middle[0] if self.kept == "list" else self.middle
-        h = (middle(h) if middle else h).relu() * self.gain
-        return x + self.tail(h)
+        if self.kept is None:
+            self.kept = conv(8, 8)
+        if isinstance(self.kept, torch.Tensor):
+            return x + self.tail(h * self.kept)
+        middle = self.kept["one"] if isinstance(self.kept, dict) else self.kept
+        middle = middle[0] if isinstance(middle, list) else middle
+        return x + self.tail(middle(h).relu())
 
 
 class Summed(nn.Module):
