@@ -77,7 +77,7 @@ def test_only_broken_images_are_a_fault_too(config, tmp_path, capsys):
     ("words", "message"),
     [
         (["--data.crop", "0"], "data.crop is 0"),
-        (["--data.croop", "24"], "Did you mean crop?"),
+        (["--data.croop", "24"], "Did you mean data.crop?"),
         (["--ckpt_path", "x.ckpt"], "check"),
         (["--data.root", "nowhere"], "nowhere"),
     ],
