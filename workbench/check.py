@@ -18,10 +18,10 @@ from workbench.cli import CommandLine
 from workbench.console import silence_warnings
 from workbench.distributed import make_trainer
 from workbench.errors import UserError
-from workbench.findings.checks import Check, CheckContext, Outcome, Passed, Skipped, all_checks
+from workbench.findings.checks import CheckContext, all_checks
 from workbench.findings.checks.context import listed
 from workbench.findings.checks.trial import SILENT
-from workbench.findings.engine import Finding, RuleEngine, append_findings, rounded
+from workbench.findings.engine import Finding, Outcome, Passed, Rule, RuleEngine, Skipped, append_findings, rounded
 from workbench.model_parts import HELPER
 from workbench.parser import expand_args
 from workbench.run import Run, start_run
@@ -118,7 +118,7 @@ def set_up(
     return CheckContext(model, loaders, trainer, list(trainer.optimizers), pristine, config or {})
 
 
-def checks_of(context: CheckContext) -> list[Check]:
+def checks_of(context: CheckContext) -> list[Rule]:
     """The checks of a task: the built-in ones, and those of its data module."""
     return all_checks(context.data.checks() if hasattr(context.data, "checks") else ())
 

@@ -53,12 +53,11 @@ class CommandLine(LightningCLI):
     run: Run | None = None
 
     def __init__(self, argv: list[str], command: str | None = None) -> None:
-        self.words = [command or argv[0], *argv[1:]]
         try:
             super().__init__(
                 LightningModule,
                 save_config_callback=RunMetadata,
-                parser_class=Parser,
+                parser_class=Parser.of([command or argv[0], *argv[1:]]),
                 subclass_mode_model=True,
                 seed_everything_default=42,
                 auto_configure_optimizers=False,
@@ -70,11 +69,6 @@ class CommandLine(LightningCLI):
             run = self.run  # one that a mistake ends before it starts leaves no folder behind
             if run is not None and run.first and not run.resumed and not (run.folder / "config.yaml").is_file():
                 shutil.rmtree(run.folder, ignore_errors=True)
-
-    def init_parser(self, **kwargs: Any) -> Parser:
-        parser = super().init_parser(**kwargs)
-        parser.words = self.words
-        return parser
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:

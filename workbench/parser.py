@@ -111,6 +111,11 @@ class Parser(LightningArgumentParser):
 
     words: Sequence[str] = ("",)  # the command and what follows it: where the place of a mistake is looked for
 
+    @classmethod
+    def of(cls, words: Sequence[str]) -> type[Parser]:
+        """A parser class for these words alone; jsonargparse makes further parsers of the same class for classes."""
+        return type("Parser", (cls,), {"words": words})
+
     def format_help(self) -> str:
         if any(action.dest == "trainer.max_steps" for action in self._actions):
             return _short_help(self, self.words[0])

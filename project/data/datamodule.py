@@ -290,9 +290,9 @@ class ImageDataModule(LightningDataModule):
 
     def checks(self) -> list[Any]:
         """The checks that know images."""
-        from project.data.checks import image_checks
+        from project.data.checks import CHECKS
 
-        return image_checks()
+        return list(CHECKS)
 
     @property
     def signal_channels(self) -> int:

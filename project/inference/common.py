@@ -68,8 +68,7 @@ def open_data(checkpoint: Checkpoint, words: list[str]) -> ImageDataModule:
     name = checkpoint.data_class or "ImageDataModule"
     if name.rpartition(".")[2] != "ImageDataModule":
         raise UserError(f"{checkpoint.path} was trained on {name}, and not on the images of an ImageDataModule.")
-    parser = Parser(exit_on_error=False)
-    parser.words = words
+    parser = Parser.of(words)(exit_on_error=False)
     parser.add_class_arguments(ImageDataModule, "data")
     try:
         found = parser.parse_object({"data": dict(checkpoint.config.get("data") or {})})

@@ -3,19 +3,3 @@
 from workbench.findings.engine import Finding, Level, Rule, RuleEngine, append_findings, read_findings
 from workbench.findings.history import Activation, History, ModelInfo, Parameter, Series, Setting
 from workbench.findings.rules import training_rules
-
-__all__ = [
-    "Activation",
-    "Finding",
-    "History",
-    "Level",
-    "ModelInfo",
-    "Parameter",
-    "Rule",
-    "RuleEngine",
-    "Series",
-    "Setting",
-    "append_findings",
-    "read_findings",
-    "training_rules",
-]

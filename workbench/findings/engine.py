@@ -5,17 +5,13 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Set
+from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from pathlib import Path
-from typing import Generic, Literal, TypeVar
+from typing import Any, Literal, NamedTuple
 
 from workbench.errors import UserError
-
-Subject = TypeVar("Subject")
-"""What a rule evaluates: a History while training, a CheckContext before the first step."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +32,11 @@ class Finding:
 
     def line(self) -> str:
         """One line of JSON; numbers that JSON does not know (NaN, infinity) become text."""
-        return json.dumps({name: _to_json(value) for name, value in asdict(self).items()}, ensure_ascii=False)
+        values = asdict(self)
+        for name, value in values.items():
+            if isinstance(value, float):
+                values[name] = float(f"{value:.6g}") if math.isfinite(value) else str(value)
+        return json.dumps(values, ensure_ascii=False)
 
     def message(self) -> str:
         """One line for people."""
@@ -60,30 +60,36 @@ def rounded(value: float | str) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _to_json(value: float | str) -> float | str:
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else str(value)
-    return value
+class Found(NamedTuple):
+    """What a rule has found, as in a Finding."""
+
+    where: str
+    value: float | str
+    limit: float | str
+    advice: str
+    is_fault: bool = True  # training is being harmed; else it is a note
+    step: int | None = None  # None: the last one
 
 
 @dataclass(frozen=True)
 class Passed:
     """A rule that looked and found nothing: what was measured, and the limit it kept to."""
 
-    code: str
     value: float | str
     limit: float | str
+    code: str = ""  # the rule's
 
 
 @dataclass(frozen=True)
 class Skipped:
     """A rule that was not evaluated, and why, in a few words."""
 
-    code: str
     reason: str
+    code: str = ""
     failed: bool = False  # it raised an exception
 
 
+Result = Found | Passed | Skipped
 Outcome = Finding | Passed | Skipped
 
 
@@ -96,66 +102,69 @@ class Level(IntEnum):
     SYMPTOM = 3
 
 
-class Rule(ABC, Generic[Subject]):
-    """One thing that can be wrong, and how it is recognized. To add one: inherit, and write ``evaluate``."""
+@dataclass
+class Rule:
+    """One thing that can be wrong: a function of a History while training, of a CheckContext before the first step.
+
+    To add one, write it, and list it in a table: RULES; CHECKS, or what a data module's ``checks()`` returns.
+    """
 
     code: str  # the finding's code, a section of docs/faults.md
-    level: Level
-    implied_by: frozenset[str] = frozenset()  # codes of faults that explain this one, whatever their level
+    find: Callable[[Any], Result | None]  # None where all is well or there is not enough evidence yet
+    level: Level = Level.SYMPTOM
+    implied_by: Set[str] = frozenset()  # codes of faults that explain this one, whatever their level
+    steps: int = 0  # optimizer steps before which it is not evaluated
     harms_learning: bool = True  # whether it shows in how a network learns, and may suppress higher levels
 
-    @abstractmethod
-    def evaluate(self, subject: Subject) -> Outcome | None:
-        """What was found; None where all is well or there is not enough evidence yet."""
+    def evaluate(self, subject: Any) -> Outcome:
+        found = (self.find(subject) if subject.step >= self.steps else None) or Skipped("nothing to check")
+        return self.finding(found, subject.step) if isinstance(found, Found) else replace(found, code=self.code)
 
-    def finding(
-        self, is_fault: bool, step: int, where: str, value: float | str, limit: float | str, advice: str
-    ) -> Finding:
-        """A fault, or else a note."""
-        advice = f"{advice} See docs/faults.md#{self.code}."
-        return Finding(self.code, "fault" if is_fault else "note", step, where, value, limit, advice)
+    def finding(self, found: Found, step: int = 0) -> Finding:
+        severity = "fault" if found.is_fault else "note"
+        advice = f"{found.advice} See docs/faults.md#{self.code}."
+        step = step if found.step is None else found.step
+        return Finding(self.code, severity, step, found.where, found.value, found.limit, advice)
 
 
-class RuleEngine(Generic[Subject]):
+class RuleEngine:
     """Evaluates rules by level, causes first, and reports each finding once.
 
     Data and wiring are always evaluated; rates and symptoms only while nothing at a lower level is wrong. Symptoms
-    follow from each other: a fault also suppresses those later in the list.
-
-    Args:
-        rules: Within a level, causes before what follows from them.
+    follow from each other: a fault also suppresses those later in ``rules``, which hold causes first within a level.
     """
 
-    def __init__(self, rules: Iterable[Rule[Subject]]) -> None:
+    def __init__(self, rules: Iterable[Rule]) -> None:
         self.rules = sorted(rules, key=lambda rule: rule.level)
         self.faults: list[str] = []  # codes that were reported as faults; they suppress what follows from them
         self.notes: list[str] = []  # codes that were reported as notes, each of which may still become a fault
 
-    def run(self, subject: Subject, before: Callable[[Rule[Subject]], None] = lambda rule: None) -> Iterator[Outcome]:
-        """Evaluate every rule that has not reported a fault yet, and yield its outcome; ``before`` is called with each
-        one that is not suppressed. A UserError is raised; a rule that fails otherwise is left out from then on.
+    def run(self, subject: Any, before: Callable[[Rule], None] = lambda rule: None) -> Iterator[Outcome]:
+        """The outcomes of all rules that have not reported a fault yet; ``before`` is called with each one evaluated.
+
+        A UserError is raised; a rule that fails otherwise is left out from then on.
         """
         for rule in [rule for rule in self.rules if rule.code not in self.faults]:
             cause = self._cause_of(rule)
             if cause is not None:
-                yield Skipped(rule.code, f"would follow from {cause}")
+                yield Skipped(f"would follow from {cause}", rule.code)
                 continue
             before(rule)
             try:
-                outcome = rule.evaluate(subject) or Skipped(rule.code, "nothing to check")
+                outcome = rule.evaluate(subject)
             except UserError:
                 raise
             except Exception as error:  # a stranger's network may not bear it; the other rules still can
                 self.rules.remove(rule)
                 reason = " ".join(str(error).split())[:120]
-                outcome = Skipped(rule.code, f"could not be checked: {type(error).__name__}: {reason}", failed=True)
+                outcome = Skipped(f"could not be checked: {type(error).__name__}: {reason}", rule.code, failed=True)
             if isinstance(outcome, Finding):
                 reported = self.faults if outcome.is_fault else self.notes
                 if outcome.code not in reported:
                     reported.append(outcome.code)
             yield outcome
 
-    def evaluate(self, subject: Subject) -> list[Finding]:
+    def evaluate(self, subject: Any) -> list[Finding]:
         """What is new since the last call, causes first."""
         new, notes = [], set(self.notes)
         for outcome in self.run(subject):
@@ -165,7 +174,7 @@ class RuleEngine(Generic[Subject]):
                 warnings.warn(f"The rule {outcome.code} {outcome.reason}; it is left out.", stacklevel=2)
         return new
 
-    def _cause_of(self, rule: Rule[Subject]) -> str | None:
+    def _cause_of(self, rule: Rule) -> str | None:
         """The code of the first reported fault that explains whatever the rule would find."""
         place = self.rules.index(rule)
         for number, fault in enumerate(self.rules):

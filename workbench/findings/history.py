@@ -73,7 +73,6 @@ class ModelInfo:
 
     @property
     def discriminator(self) -> str:
-        """The name of the (first) discriminator."""
         return min(self.discriminators, default="discriminator")
 
     def networks(self) -> list[str]:
@@ -85,12 +84,7 @@ class ModelInfo:
         return next((name for name in self.networks() if name not in self.discriminators), "network")
 
     def activation(self, name: str) -> Activation:
-        """What is known of an activation's layer."""
         return self.activations.get(name, Activation("unknown", 0))
-
-    def key(self, text: str) -> str:
-        """``text``, which names keys of the command line, in brackets; nothing in a script, which has none."""
-        return f" ({text})" if self.command_line else ""
 
     def lower_rate(self, network: str, by: float = 10.0) -> str:
         """How to lower (or with ``by`` below 1 raise) a network's learning rate."""
@@ -142,12 +136,7 @@ class Series:
     def last(self) -> float:
         return self.values[-1] if self.values else math.nan
 
-    @property
-    def last_step(self) -> int:
-        return self.steps[-1] if self.steps else -1
-
     def finite(self) -> Series:
-        """Without NaN and infinities."""
         if math.isfinite(sum(self.values)):  # the usual case, and what rules call most
             return self
         kept = [(step, value) for step, value in self if math.isfinite(value)]
@@ -157,7 +146,6 @@ class Series:
         return self[bisect_left(self.steps, step) :]
 
     def until(self, step: int) -> Series:
-        """Before that step."""
         return self[: bisect_left(self.steps, step)]
 
     def tail(self, count: int) -> Series:
@@ -180,7 +168,6 @@ class Series:
         return [self[at : at + length] for at in range(len(self) % length, len(self), length)]
 
     def median(self) -> float:
-        """NaN when there is nothing."""
         return median(self.values) if self.values else math.nan
 
     def spread(self) -> float:
@@ -194,7 +181,7 @@ class Series:
 
 
 class History:
-    """What was measured, by name.
+    """What was measured, by name; series are empty where nothing was.
 
     Scalars: ``loss`` (the training loss, every step); whatever the model logs (``train/...``, ``val/...``);
     ``lr/NETWORK``, ``update/NETWORK``, ``gradient/NETWORK``, ``decay/NETWORK``; ``game/...``; ``probe/error``,
@@ -229,15 +216,12 @@ class History:
             self.nonfinite = (step, name)
 
     def __getitem__(self, name: str) -> Series:
-        """A scalar; empty when it was never measured."""
         return self.scalars.get(name) or Series()
 
     def table(self, name: str) -> dict[str, Series]:
-        """A table; empty when it was never measured."""
         return self.tables.get(name, {})
 
     def row(self, table: str, name: str) -> Series:
-        """One layer's series; empty when it was never measured."""
         return self.table(table).get(name) or Series()
 
     def rows(self, table: str, network: str, role: str = "weight") -> dict[str, Series]:
@@ -247,7 +231,6 @@ class History:
         return {name: found[name] for name in names if name in found}
 
     def latest(self, table: str) -> dict[str, float]:
-        """The last value of each layer."""
         return {name: series.last for name, series in self.table(table).items()}
 
     def start(self, name: str, count: int = 10) -> float:

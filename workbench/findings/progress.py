@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
-from workbench.findings.engine import Finding, Level, Rule
 from workbench.findings.history import History, Series
 
 BETTER = 0.98  # share of the trivial outputs' error below which a network has learned something
@@ -19,35 +15,6 @@ FAR_OFF = 30.0  # first error against the worse of the trivial outputs' from whi
 TOO_EARLY = 30  # steps before which nothing is called poor
 
 
-class Found(NamedTuple):
-    """What a rule has found, as in a Finding."""
-
-    where: str
-    value: float | str
-    limit: float | str
-    advice: str
-    is_fault: bool = True  # training is being harmed; else it is a note
-    step: int | None = None  # None: the last one
-
-
-@dataclass
-class TrainingRule(Rule[History]):
-    """A rule on a run while it trains: a function of what was measured. To add one, write it, and list it in RULES."""
-
-    code: str
-    find: Callable[[History], Found | None]  # None where all is well or there is not enough evidence yet
-    level: Level = Level.SYMPTOM
-    steps: int = 0  # optimizer steps before which it is not evaluated
-    implied_by: frozenset[str] = frozenset()
-
-    def evaluate(self, history: History) -> Finding | None:
-        found = self.find(history) if history.step >= self.steps else None
-        if found is None:
-            return None
-        step = history.step if found.step is None else found.step
-        return self.finding(found.is_fault, step, found.where, found.value, found.limit, found.advice)
-
-
 def progress_of(history: History) -> Progress:
     """How far a run has come by now; computed once for all rules."""
     if "progress" not in history.cache:
@@ -56,9 +23,7 @@ def progress_of(history: History) -> Progress:
 
 
 class Progress:
-    """How far a run has come, from its training loss and from the error on the probe against trivial outputs: the
-    do-nothing output, and the mean target.
-    """
+    """How far a run has come: its loss, and its error on the probe against that of doing nothing or of the mean."""
 
     def __init__(self, history: History) -> None:
         self.history = history

@@ -187,9 +187,9 @@ class Watch(Callback):
             self._report(trainer, found)
         if self.on_fault == "stop" and may_stop and trainer.strategy.broadcast(any(f.is_fault for f in found)):
             trainer.should_stop = True
-            key = self.recorder.history.model.key("continue despite faults: --watch.on_fault continue")
             if trainer.is_global_zero:
-                print_above_bar(trainer, f"The run ends at step {steps_done(trainer) + 1} because of that fault{key}.")
+                text = f"The run ends at step {steps_done(trainer) + 1} because of that fault (watch.on_fault: stop)."
+                print_above_bar(trainer, text)
 
     def _report(self, trainer: Trainer, found: list[Finding]) -> None:
         self.findings += found

@@ -280,7 +280,7 @@ def test_a_run_that_unfreezes_resumes_as_if_it_had_never_stopped(config):
 
 
 def test_check_says_what_is_trained(config, monkeypatch, capsys):
-    monkeypatch.setattr(learning.CannotOverfit, "pixels", 4 * 24 * 24)
+    monkeypatch.setattr(learning, "PIXELS", 4 * 24 * 24)
     assert main(["check", "--config", str(config)]) in (0, 1)
     printed = " ".join(capsys.readouterr().out.split())
     (folder,) = Path("runs/tiny").glob("*-check")

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from project.__main__ import main
-from project.data.checks import image_checks
+from project.data.checks import CHECKS
 from workbench.findings import training_rules
 from workbench.findings.checks import all_checks, learning
 
@@ -21,7 +19,7 @@ REPOSITORY = Path(__file__).parents[3]
 @pytest.fixture
 def config(tmp_path: Path, make_images, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Twenty images, and a tiny network that learns them."""
-    monkeypatch.setattr(learning.CannotOverfit, "pixels", 4 * 24 * 24)
+    monkeypatch.setattr(learning, "PIXELS", 4 * 24 * 24)
     unet = {"widths": [8, 12], "norm": "none", "residual": True}
     model = {
         "network": {"class_path": "project.networks.UNet", "init_args": unet},
@@ -38,23 +36,22 @@ def config(tmp_path: Path, make_images, monkeypatch: pytest.MonkeyPatch) -> Path
     return path
 
 
-def _findings(name: str = "tiny") -> list[dict]:
-    (folder,) = Path("runs", name).glob("*-check")
-    return [json.loads(line) for line in (folder / "findings.jsonl").read_text().splitlines()]
+def _findings() -> list[dict]:
+    (file,) = Path("runs/tiny").glob("*-check/findings.jsonl")
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 def test_a_healthy_configuration_passes(config, capsys):
     assert main(["check", "--config", str(config), "--data.batch_size", "7"]) == 0  # more than are drawn
     printed = capsys.readouterr().out
     assert not [finding for finding in _findings() if finding["severity"] == "fault"]
-    for check in all_checks(image_checks()):
+    for check in all_checks(CHECKS):
         assert check.code in printed
     (folder,) = Path("runs/tiny").glob("*-check")
     images = {f"{name}.png" for name in ("batch", "second_batch", "train_and_val", "input_histogram")}
     assert {path.name for path in folder.iterdir()} == {"findings.jsonl", *images}
     assert str(folder) in printed.replace("\n", "")
-    batches = [np.asarray(Image.open(folder / name)) for name in ("batch.png", "second_batch.png")]
-    assert batches[0].shape != batches[1].shape or (batches[0] != batches[1]).any()
+    assert (folder / "batch.png").read_bytes() != (folder / "second_batch.png").read_bytes()
     assert not list(Path("runs/tiny").glob("*[0-9]"))  # no training run was begun
 
 
@@ -94,6 +91,6 @@ def test_a_mistake_of_the_user_ends_in_a_few_lines(config, capsys, words, messag
 
 def test_every_rule_and_check_has_a_code_of_its_own_and_a_section_in_the_docs():
     text = (REPOSITORY / "docs" / "faults.md").read_text()
-    codes = [rule.code for rule in (*training_rules(), *all_checks(image_checks()))]
+    codes = [rule.code for rule in (*training_rules(), *all_checks(CHECKS))]
     assert len(set(codes)) == len(codes) == 24 + 25
     assert [code for code in codes if f"### {code}\n" not in text] == []

@@ -22,6 +22,7 @@ from project.models.finetune import stages_of
 from project.networks import UNet
 from tests.workbench.toys import Restorer, convs, load, pair, read_rows
 from workbench.findings import ModelInfo, read_findings
+from workbench.findings.engine import Found
 from workbench.watch.model_info import PENALTY, collect
 
 REPOSITORY = Path(__file__).parents[3]
@@ -99,7 +100,7 @@ def test_an_alert_goes_to_weights_and_biases(monkeypatch):
     monkeypatch.setattr(WandbLogger, "experiment", SimpleNamespace(alert=lambda **given: alerts.append(given)))
     watch = workbench.Watch()
     watch.recorder = SimpleNamespace(append=lambda *_: None)
-    finding = watch.engine.rules[0].finding(True, 0, "network", 1.0, 0.5, "Fix it.")
+    finding = watch.engine.rules[0].finding(Found("network", 1.0, 0.5, "Fix it."))
     watch._report(SimpleNamespace(loggers=[logger], progress_bar_callback=None), [finding])
     assert alerts == [{"title": finding.code, "text": finding.message(), "level": "WARN"}]
 

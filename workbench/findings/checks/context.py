@@ -1,10 +1,9 @@
-"""What a check is, and what it looks at: batches of the data module, and the model as a fit would start with it."""
+"""What the checks look at: batches of the data module, and the model as a fit would start with it."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,10 +17,8 @@ from torch.optim import Optimizer
 
 from workbench.batch import input_of, target_of
 from workbench.findings.checks.trial import Trial, overfit, trial_copy
-from workbench.findings.engine import Finding, Level, Outcome, Passed, Rule, Skipped
+from workbench.findings.engine import Found, Passed, Result
 from workbench.model_parts import discriminators_of, networks_of
-
-__all__ = ["Check", "CheckContext", "Level", "Outcome", "Part", "Passed", "Skipped", "listed"]
 
 MAX_SAMPLES, MAX_VALUES, MAX_BATCHES = 500, 12_000_000, 40  # of the training batches that are measured
 
@@ -101,6 +98,7 @@ class CheckContext:
     optimizers: list[Optimizer]
     pristine: LightningModule  # a copy of the model from before it met a trainer, for trial runs
     config: dict[str, Any] = field(default_factory=dict)  # resolved, as plain values; empty in a script
+    step: ClassVar[int] = 0
 
     @contextlib.contextmanager
     def inference(self) -> Iterator[None]:
@@ -219,32 +217,12 @@ class CheckContext:
     @property
     def is_pretrained(self) -> bool:
         """Whether weights are those of an earlier training, or a part was built with pretrained ones."""
-        built_so = any(getattr(module, "pretrained", False) for module in self.model.modules())
-        return built_so or self.starts_from_others
+        return self.starts_from_others or any(getattr(module, "pretrained", False) for module in self.model.modules())
 
 
-class Check(Rule["CheckContext"]):
-    """One thing that can be wrong before the first step: inherit, write ``evaluate``, list it in ``checks()``."""
-
-    level = Level.WIRING
-    advice: ClassVar[str] = ""  # what to do
-
-    @abstractmethod
-    def evaluate(self, context: CheckContext) -> Outcome: ...
-
-    def passed(self, value: float | str, limit: float | str) -> Passed:
-        return Passed(self.code, value, limit)
-
-    def skipped(self, reason: str) -> Skipped:
-        return Skipped(self.code, reason)
-
-    def found(self, is_fault: bool, where: str, value: float | str, limit: float | str, advice: str = "") -> Finding:
-        """A fault, or else a note."""
-        return self.finding(is_fault, 0, where, value, limit, advice or self.advice)
-
-    def judge(self, value: float, limit: float, where: str, advice: str = "") -> Outcome:
-        """A fault above the limit."""
-        return self.passed(value, limit) if value <= limit else self.found(True, where, value, limit, advice)
+def judge(value: float, where: str, limit: float, advice: str) -> Result:
+    """A fault above the limit."""
+    return Passed(value, limit) if value <= limit else Found(where, value, limit, advice)
 
 
 def listed(names: Sequence[str], most: int = 4) -> str:

@@ -13,101 +13,77 @@ import torch
 from torch import Tensor, nn
 
 from workbench.batch import input_of
-from workbench.findings.checks.context import (
-    Check,
-    CheckContext,
-    Level,
-    Outcome,
-    first_tensor,
-    floats_of,
-    with_nonzero_weights,
-)
+from workbench.findings.checks.context import CheckContext, first_tensor, floats_of, with_nonzero_weights
+from workbench.findings.engine import Found, Passed, Result, Skipped
 
 UNUSABLE_INPUT = frozenset({"input-nonfinite", "input-range", "input-constant"})
 
 
-class InputNonfinite(Check):
+def input_nonfinite(context: CheckContext) -> Result:
     """NaN or infinite values in what the model gets."""
-
-    code = "input-nonfinite"
-    level = Level.DATA
-    advice = "NaN or infinity reaches the network: look for a division by 0 or a logarithm in the data module."
-
-    def evaluate(self, context: CheckContext) -> Outcome:
-        for number, batch in enumerate(context.batches):
-            for name, values in floats_of(batch).items():
-                finite = torch.isfinite(values)
-                if not bool(finite.all()):
-                    where = f"{name} of training batch {number}, sample {int((~finite).nonzero()[0, 0])}"
-                    return self.found(True, where, 1 - finite.float().mean().item(), 0.0)
-        return self.passed(0.0, 0.0)
+    for number, batch in enumerate(context.batches):
+        for name, values in floats_of(batch).items():
+            finite = torch.isfinite(values)
+            if not bool(finite.all()):
+                where = f"{name} of training batch {number}, sample {int((~finite).nonzero()[0, 0])}"
+                advice = "NaN or infinity reaches the network: look for a division by 0 or log(0) in the data module."
+                return Found(where, 1 - finite.float().mean().item(), 0.0, advice)
+    return Passed(0.0, 0.0)
 
 
-class InputConstant(Check):
+def input_constant(context: CheckContext) -> Result:
     """One value in a whole batch, or in a channel of all images."""
-
-    code = "input-constant"
-    level = Level.DATA
-    implied_by = frozenset({"input-nonfinite"})
-    limit = 1e-4  # standard deviation
+    least, limit = float("inf"), 1e-4  # standard deviation
     advice = "One value only: nothing can be learned from it. Look at the data, and at what makes them into batches."
-
-    def evaluate(self, context: CheckContext) -> Outcome:
-        least = float("inf")
-        for name in ("input", "target"):
-            pairs = [(found[name], batch) for batch in context.batches if name in (found := floats_of(batch))]
-            parts = [context.signal(values, batch) if name == "input" else values for values, batch in pairs]
-            if parts and parts[0].ndim >= 4:
-                std = torch.cat([part.transpose(0, 1).flatten(1) for part in parts], dim=1).float().std(dim=1)
-                least = min(least, std.min().item())
-                if least < self.limit:
-                    return self.found(True, f"channel {int(std.argmin())} of the {name}", least, self.limit)
-            # A target of few numbers, such as a class, may well be the same for a whole batch.
-            least = min([least, *(part.float().std().item() for part in parts if part[0].numel() > 1)])
-            if least < self.limit:
-                return self.found(True, f"the {name} of a whole batch", least, self.limit)
-        return self.passed(least, self.limit)
+    for name in ("input", "target"):
+        pairs = [(found[name], batch) for batch in context.batches if name in (found := floats_of(batch))]
+        parts = [context.signal(values, batch) if name == "input" else values for values, batch in pairs]
+        if parts and parts[0].ndim >= 4:
+            std = torch.cat([part.transpose(0, 1).flatten(1) for part in parts], dim=1).float().std(dim=1)
+            least = min(least, std.min().item())
+            if least < limit:
+                return Found(f"channel {int(std.argmin())} of the {name}", least, limit, advice)
+        # A target of few numbers, such as a class, may well be the same for a whole batch.
+        least = min([least, *(part.float().std().item() for part in parts if part[0].numel() > 1)])
+        if least < limit:
+            return Found(f"the {name} of a whole batch", least, limit, advice)
+    return Passed(least, limit)
 
 
-class BatchRepeated(Check):
+def batch_repeated(context: CheckContext) -> Result:
     """The same samples again and again, in the same order, or with the same noise."""
-
-    code = "batch-repeated"
-    level = Level.DATA
-    implied_by = frozenset({"input-constant"})
-    enough = 6  # draws in an epoch, at least: two short orders may agree by chance
+    repeated = _repeated_order(context) or _repeated_noise(context)
     advice = "Shuffle the training loader, and draw random numbers from one generator that is never seeded anew."
+    return Found(*repeated, "each batch its own", advice) if repeated else Passed(0, 0)
 
-    def evaluate(self, context: CheckContext) -> Outcome:
-        repeated = self._repeated_order(context) or self._repeated_noise(context)
-        return self.found(True, *repeated, "each batch its own") if repeated else self.passed(0, 0)
 
-    def _repeated_order(self, context: CheckContext) -> tuple[str, str] | None:
-        first, second = ([(_digests(raw), _order(raw)) for raw in context.raw_batches(epoch)] for epoch in (0, 1))
-        # Blank crops and single samples of a few may well come twice.
-        several = [tuple(sorted(parts)) for parts, _ in first if len(set(parts)) > 1]
-        again = len(several) - len(set(several))
-        if again > 0:
-            return "training batches of one epoch", f"{again} of {len(several)}"
-        draws = [draw for _, numbers in first for draw in numbers]
-        if len(draws) >= self.enough and len(set(draws)) > 2:
-            if [parts for parts, _ in first] == [parts for parts, _ in second]:
-                return "epochs 0 and 1", "the same values in the same order"
-            if draws == [draw for _, numbers in second for draw in numbers]:
-                return "epochs 0 and 1", "the same order"
-        return None
+def _repeated_order(context: CheckContext) -> tuple[str, str] | None:
+    first, second = ([(_digests(raw), _order(raw)) for raw in context.raw_batches(epoch)] for epoch in (0, 1))
+    # Blank crops and single samples of a few may well come twice.
+    several = [tuple(sorted(parts)) for parts, _ in first if len(set(parts)) > 1]
+    again = len(several) - len(set(several))
+    if again > 0:
+        return "training batches of one epoch", f"{again} of {len(several)}"
+    draws = [draw for _, numbers in first for draw in numbers]
+    if len(draws) >= 6 and len(set(draws)) > 2:  # two short orders may agree by chance
+        if [parts for parts, _ in first] == [parts for parts, _ in second]:
+            return "epochs 0 and 1", "the same values in the same order"
+        if draws == [draw for _, numbers in second for draw in numbers]:
+            return "epochs 0 and 1", "the same order"
+    return None
 
-    def _repeated_noise(self, context: CheckContext) -> tuple[str, str] | None:
-        noise = []  # what is added to the target to make the input
-        for batch in context.batches[:4]:
-            found = floats_of(batch)
-            if "input" in found and "target" in found:
-                given = context.signal(found["input"], batch).float()
-                noise += [given - found["target"].float()] if given.shape == found["target"].shape else []
-        for one, other in itertools.pairwise(noise):
-            if one.shape == other.shape and one.std() > 1e-3 and (one - other).abs().max() < 1e-5:
-                return "the noise of two training batches", "the same"
-        return None
+
+def _repeated_noise(context: CheckContext) -> tuple[str, str] | None:
+    noise = []  # what is added to the target to make the input
+    for batch in context.batches[:4]:
+        found = floats_of(batch)
+        if "input" in found and "target" in found:
+            given = context.signal(found["input"], batch).float()
+            noise += [given - found["target"].float()] if given.shape == found["target"].shape else []
+    for one, other in itertools.pairwise(noise):
+        if one.shape == other.shape and one.std() > 1e-3 and (one - other).abs().max() < 1e-5:
+            return "the noise of two training batches", "the same"
+    return None
 
 
 def _digests(raw: Any) -> tuple[bytes, ...]:
@@ -122,37 +98,25 @@ def _order(raw: Any) -> tuple[Any, ...]:
     return tuple(index.tolist()) if isinstance(index, Tensor) else _digests(raw)
 
 
-class InputNotCentered(Check):
-    """What reaches the first layer with weights: near mean 0 and standard deviation 1 is what layers start for."""
+def input_not_centered(context: CheckContext, far: float = 1.0, least: float = 0.5, most: float = 4.0) -> Result:
+    """What reaches the first layer with weights: near mean 0 and standard deviation 1 is what layers start for.
 
-    code = "input-not-centred"
-    level = Level.DATA
-    implied_by = UNUSABLE_INPUT | {"statistics-not-from-train"}
-    mean, spread = 0.2, (0.5, 2.0)
-    tolerable_mean, tolerable_spread = 1.0, (0.5, 4.0)  # a few unlike samples, strong noise
+    A mean up to ``far`` and a deviation of ``least`` to ``most`` is no more than a note: unlike samples, strong noise.
+    """
+    if any(name.endswith("normalize_encoder") for name, _ in context.main.module.named_modules()):
+        return Skipped("pretrained weights bring their own normalization: see pretrained-range")
+    found = reaching(context, lambda name, module: isinstance(module, nn.modules.conv._ConvNd | nn.Linear))
+    if found is None:
+        return Skipped("the input meets no layer with weights on its way through the network")
+    values = torch.cat([part.flatten() for part in found[1]])
+    mean, std = values.mean().item(), values.std().item()
+    value, limit = f"mean {mean:.2f}, std {std:.2f}", "mean within 0.2, std 0.5 to 2.0"
+    if std < 1e-4:
+        return Skipped("the first layer gets one value only, whatever the sample")
+    if abs(mean) <= 0.2 and 0.5 <= std <= 2.0:
+        return Passed(value, limit)
     advice = "Subtract the training data's mean from the input, and divide by its standard deviation."
-    advice_tolerable = advice
-
-    def evaluate(self, context: CheckContext) -> Outcome:
-        if any(name.endswith("normalize_encoder") for name, _ in context.main.module.named_modules()):
-            return self.skipped("pretrained weights bring their own normalization: see pretrained-range")
-        found = reaching(context, lambda name, module: isinstance(module, nn.modules.conv._ConvNd | nn.Linear))
-        if found is None:
-            return self.skipped("the input meets no layer with weights on its way through the network")
-        values = torch.cat([part.flatten() for part in found[1]])
-        mean, std = values.mean().item(), values.std().item()
-        value = f"mean {mean:.2f}, std {std:.2f}"
-        limit = f"mean within {self.mean}, std {self.spread[0]} to {self.spread[1]}"
-        if std < 1e-4:
-            return self.skipped("the first layer gets one value only, whatever the sample")
-        if abs(mean) <= self.mean and self.spread[0] <= std <= self.spread[1]:
-            return self.passed(value, limit)
-        tolerable = self.is_tolerable(context, mean, std)
-        return self.found(not tolerable, found[0], value, limit, self.advice_tolerable if tolerable else self.advice)
-
-    def is_tolerable(self, context: CheckContext, mean: float, std: float) -> bool:
-        """Whether it is no more than a note."""
-        return self.tolerable_spread[0] <= std <= self.tolerable_spread[1] and abs(mean) <= self.tolerable_mean
+    return Found(found[0], value, limit, advice, is_fault=abs(mean) > far or not least <= std <= most)
 
 
 class _Reached(Exception):

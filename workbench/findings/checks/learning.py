@@ -13,9 +13,9 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from workbench.batch import baseline_of, input_of, target_of
-from workbench.findings.checks.context import Check, CheckContext, Level, Outcome, concatenate
-from workbench.findings.checks.data import UNUSABLE_INPUT
-from workbench.findings.checks.trial import Trial, overfit, quiet, trial_copy, without_dropout
+from workbench.findings.checks.context import CheckContext, concatenate, judge
+from workbench.findings.checks.trial import Trial, overfit, trial_copy, without_dropout
+from workbench.findings.engine import Found, Passed, Result, Skipped
 from workbench.model_parts import discriminators_of, networks_of
 
 
@@ -57,147 +57,124 @@ def unlogged(model: LightningModule) -> LightningModule:
     return model
 
 
-class InitialLoss(Check):
-    """A first output that is far worse than a constant one."""
-
-    code = "initial-loss"
-    level = Level.SYMPTOM
-    limit = 6.0  # times the error of the mean target or of doing nothing, whichever is larger
+def initial_loss(context: CheckContext) -> Result:
+    """A first output that is far worse than a constant one: the mean target or doing nothing, whichever is worse."""
+    target = target_of(context.batch)
+    with context.inference():
+        output = output_of(unlogged(context.model), context.batch)
+    if not is_regression(output, target):
+        return Skipped("output and target cannot be subtracted")
+    error, reference, most = rms_error(output, target), max(constant_errors(context.batch)), 6.0
+    ratio, limit = error / max(reference, 1e-6), f"{most:g} x {reference:.3g}"
+    if ratio <= most:
+        return Passed(f"{error:.3g} ({ratio:.2g} x a constant output)", limit)
     advice = "Start the last layer smaller, or bring its output to the targets' range."
-
-    def evaluate(self, context: CheckContext) -> Outcome:
-        target = target_of(context.batch)
-        with context.inference():
-            output = output_of(unlogged(context.model), context.batch)
-        if not is_regression(output, target):
-            return self.skipped("output and target cannot be subtracted")
-        error, reference = rms_error(output, target), max(constant_errors(context.batch))
-        ratio, limit = error / max(reference, 1e-6), f"{self.limit:g} x {reference:.3g}"
-        if ratio <= self.limit:
-            return self.passed(f"{error:.3g} ({ratio:.2g} x a constant output)", limit)
-        return self.found(True, "the first output's error (root mean square)", error, limit)
+    return Found("the first output's error (root mean square)", error, limit, advice)
 
 
-class LossNotMean(Check):
+def loss_not_mean(context: CheckContext) -> Result:
     """A loss that doubles with the batch."""
-
-    code = "loss-not-mean"
-    implied_by = UNUSABLE_INPUT | {"eval-not-deterministic", "batch-mixing"}
-    limit = 1.5
+    found = [(ratio, f"model.{name}") for name, ratio in _ratios(context)]
     advice = "Take the mean instead of the sum: only then does a learning rate fit every batch size."
-
-    def evaluate(self, context: CheckContext) -> Outcome:
-        found = [(ratio, f"model.{name}") for name, ratio in self._ratios(context)]
-        return self.judge(max(found)[0], self.limit, max(found)[1]) if found else self.skipped("no loss to call")
-
-    def _ratios(self, context: CheckContext) -> Iterator[tuple[str, float]]:
-        """By what factor each loss differs for a batch that holds everything twice."""
-        batch = context.batch_of(4)
-        for name, loss, arguments in self._losses(context.model, context.target(batch)):
-            with torch.no_grad(), contextlib.suppress(Exception):  # one that takes something else
-                yield name, self._ratio(loss(*arguments), loss(*[torch.cat([a, a]) for a in arguments]))
-        if not context.model.automatic_optimization:
-            return
-        model = unlogged(context.model)
-        model.trainer = context.trainer
-        without_dropout(model)
-        losses = []
-        # A trial run reports what is wrong with a training_step.
-        with context.trainer.precision_plugin.forward_context(), quiet(), contextlib.suppress(Exception):
-            for some in (batch, concatenate(batch, batch)):
-                torch.manual_seed(0)
-                step = model.training_step(some, 0)
-                losses.append(step["loss"] if isinstance(step, dict) else step)
-            yield "training_step", self._ratio(*losses)
-
-    @staticmethod
-    def _losses(model: LightningModule, target: Any) -> Iterator[tuple[str, Callable, list[Tensor]]]:
-        """The model's losses by their usual names, with arguments; a training_step by hand cannot be called alone."""
-        if not isinstance(target, Tensor) or not target.is_floating_point():
-            return
-        estimate = (target + 0.1 * torch.randn_like(target)).float()
-        logits = torch.randn(len(estimate), 1, 3, 3, device=estimate.device)
-        adversarial = getattr(model, "adversarial", None) if discriminators_of(model, networks_of(model)) else None
-        for name in ("loss", "criterion", "reconstruction"):
-            if isinstance(getattr(model, name, None), nn.Module):
-                yield name, getattr(model, name), [estimate, target]
-        for name, arguments in (("discriminator", [logits, -logits]), ("generator", [logits])):
-            if callable(getattr(adversarial, name, None)):
-                yield f"adversarial.{name}", getattr(adversarial, name), arguments
-
-    @staticmethod
-    def _ratio(one: Tensor, two: Tensor) -> float:
-        one, two = float(one.detach()), float(two.detach())
-        return 1 + abs(two - one) / max(abs(one), 1e-12)
+    return judge(*max(found), 1.5, advice) if found else Skipped("no loss to call")
 
 
-class CannotOverfit(Check):
-    """A few samples that a copy of the model cannot overfit."""
+def _ratios(context: CheckContext) -> Iterator[tuple[str, float]]:
+    """By what factor each loss differs for a batch that holds everything twice."""
+    batch = context.batch_of(4)
+    for name, loss, arguments in _losses(context.model, context.target(batch)):
+        with torch.no_grad(), contextlib.suppress(Exception):  # one that takes something else
+            yield name, _ratio(loss(*arguments), loss(*[torch.cat([a, a]) for a in arguments]))
+    if not context.model.automatic_optimization:
+        return
+    model = unlogged(context.model)
+    model.trainer = context.trainer
+    without_dropout(model)
+    losses = []
+    # A trial run reports what is wrong with a training_step.
+    with context.trainer.precision_plugin.forward_context(), contextlib.suppress(Exception):
+        for some in (batch, concatenate(batch, batch)):
+            torch.manual_seed(0)
+            step = model.training_step(some, 0)
+            losses.append(step["loss"] if isinstance(step, dict) else step)
+        yield "training_step", _ratio(*losses)
 
-    code = "cannot-overfit"
-    level = Level.SYMPTOM
-    implied_by = frozenset({"initial-loss", "unreadable-image"})
-    samples = 4
-    pixels = 4 * 64 * 64
-    steps = 250
-    seconds = 18.0
-    good = 0.5  # of the reference (the better constant output's error, or the first loss): here the trial ends
-    limit = 0.85  # of the same: what is below it has learned something
-    halfway = 0.6  # of the mean target's error and of the first output's: likewise, where doing nothing is hard to beat
-    rate = 1e-3
-    clear = 0.1  # a discriminator's error rate at which its trial ends
-    confused = 0.35  # above it a discriminator has learned nothing; 0.5 is chance
+
+def _losses(model: LightningModule, target: Any) -> Iterator[tuple[str, Callable, list[Tensor]]]:
+    """The model's losses by their usual names, with arguments; a training_step by hand cannot be called alone."""
+    if not isinstance(target, Tensor) or not target.is_floating_point():
+        return
+    estimate = (target + 0.1 * torch.randn_like(target)).float()
+    logits = torch.randn(len(estimate), 1, 3, 3, device=estimate.device)
+    adversarial = getattr(model, "adversarial", None) if discriminators_of(model, networks_of(model)) else None
+    for name in ("loss", "criterion", "reconstruction"):
+        if isinstance(getattr(model, name, None), nn.Module):
+            yield name, getattr(model, name), [estimate, target]
+    for name, arguments in (("discriminator", [logits, -logits]), ("generator", [logits])):
+        if callable(getattr(adversarial, name, None)):
+            yield f"adversarial.{name}", getattr(adversarial, name), arguments
+
+
+def _ratio(one: Tensor, two: Tensor) -> float:
+    one, two = float(one.detach()), float(two.detach())
+    return 1 + abs(two - one) / max(abs(one), 1e-12)
+
+
+SAMPLES, PIXELS, STEPS, SECONDS = 4, 4 * 64 * 64, 250, 18.0  # of a trial run, at most
+RATE = 1e-3
+
+
+def cannot_overfit(context: CheckContext, batch: Any = None) -> Result:
+    """A few samples, or a given batch, that a copy of the model cannot overfit."""
+    batch = context.batch_of(SAMPLES, PIXELS) if batch is None else batch
+    limit = 0.85  # of the better constant output's error, or of the first loss: what is below it has learned something
+    state = copy.deepcopy(context.model.state_dict())
+    errors, error, output = [], None, None
+    with context.inference(), contextlib.suppress(Exception):  # a forward that takes something else
+        output = output_of(copy.deepcopy(context.model).eval(), batch)
+    if is_regression(output, target_of(batch)):
+        errors, error = constant_errors(batch), lambda model: rms_error(output_of(model, batch), target_of(batch))
+    elif not context.model.automatic_optimization:
+        return Skipped("no target to compare the output with, nor one loss to follow")
+    reference = max(min(errors), 1e-6) if errors else 0.0
+
+    def trial(network: str, error: Callable | None, enough: float, rate: float | None = None) -> Trial:
+        made = Trial(error, enough, STEPS, SECONDS, rate)
+        return overfit(trial_copy(context.pristine, state, network), batch, context.trainer, made)
+
+    def has_learned(result: Trial) -> bool:
+        # Where doing nothing is hard to beat, part of the way from the mean target and the first output counts too.
+        halfway = 0.6 * min(result.first, max(errors)) if errors else 0.0
+        return not result.problem and result.best <= max(limit * (reference or result.first), halfway)
+
+    enough = 0.5 * reference if errors else -math.inf
+    own = trial(context.main.name, error, enough)
+    if own.problem and not own.started:
+        return Skipped(f"a trial run could not start: {own.problem}")
+    if not errors and own.first <= 0:
+        return Skipped("a loss that may be negative has no value to compare with")
+    share = own.best / (reference or own.first)
+    if has_learned(own):
+        return _discriminator_deaf(context, batch, trial) or Passed(share, limit)
+    where = f"{SAMPLES} samples, {own.steps} steps"
     advice = "Look for detached outputs, the wrong target, a wrong sign of the loss; then try a larger network."
-    advice_rate = "A few samples are learned with Adam at 1e-3, but not with its own optimizer: try another lr."
-    advice_discriminator = "Look for swapped labels and detached scores, and at the discriminator's learning rate."
+    if own.problem:
+        return Found(f"{where}: {own.problem}", share, limit, advice)
+    if has_learned(trial(context.main.name, error, enough, RATE)):
+        advice = "A few samples are learned with Adam at 1e-3, but not with its own optimizer: try another lr."
+        return Found(where, share, limit, advice, is_fault=False)
+    return Found(where, share, limit, advice)
 
-    def evaluate(self, context: CheckContext) -> Outcome:
-        batch = self.few_samples(context)
-        state = copy.deepcopy(context.model.state_dict())
-        errors, error, output = [], None, None
-        with context.inference(), contextlib.suppress(Exception):  # a forward that takes something else
-            output = output_of(copy.deepcopy(context.model).eval(), batch)
-        if is_regression(output, target_of(batch)):
-            errors, error = constant_errors(batch), lambda model: rms_error(output_of(model, batch), target_of(batch))
-        elif not context.model.automatic_optimization:
-            return self.skipped("no target to compare the output with, nor one loss to follow")
-        reference = max(min(errors), 1e-6) if errors else 0.0
 
-        def trial(network: str, error: Callable | None, enough: float, rate: float | None = None) -> Trial:
-            made = Trial(error, enough, self.steps, self.seconds, rate)
-            return overfit(trial_copy(context.pristine, state, network), batch, context.trainer, made)
-
-        def has_learned(result: Trial) -> bool:
-            halfway = self.halfway * min(result.first, max(errors)) if errors else 0.0
-            return not result.problem and result.best <= max(self.limit * (reference or result.first), halfway)
-
-        enough = self.good * reference if errors else -math.inf
-        own = trial(context.main.name, error, enough)
-        if own.problem and not own.started:
-            return self.skipped(f"a trial run could not start: {own.problem}")
-        if not errors and own.first <= 0:
-            return self.skipped("a loss that may be negative has no value to compare with")
-        share = own.best / (reference or own.first)
-        if has_learned(own):
-            return self._discriminator(context, batch, trial) or self.passed(share, self.limit)
-        where = f"{self.samples} samples, {own.steps} steps"
-        if own.problem:
-            return self.found(True, f"{where}: {own.problem}", share, self.limit)
-        if has_learned(trial(context.main.name, error, enough, self.rate)):
-            return self.found(False, where, share, self.limit, self.advice_rate)
-        return self.found(True, where, share, self.limit)
-
-    def few_samples(self, context: CheckContext) -> Any:
-        """The batch to overfit."""
-        return context.batch_of(self.samples, self.pixels)
-
-    def _discriminator(self, context: CheckContext, batch: Any, trial: Callable[..., Trial]) -> Outcome | None:
-        """What there is to report of a discriminator that trains alone, against the generator's first outputs."""
-        critics = discriminators_of(context.model, networks_of(context.model))
-        if not critics or not hasattr(context.model, "discriminator_scores"):
+def _discriminator_deaf(context: CheckContext, batch: Any, trial: Callable[..., Trial]) -> Found | None:
+    """What there is to report of a discriminator that trains alone, against the generator's first outputs."""
+    critics = discriminators_of(context.model, networks_of(context.model))
+    if not critics or not hasattr(context.model, "discriminator_scores"):
+        return None
+    clear, confused = 0.1, 0.35  # error rates: at which its trial ends; above which it has learned nothing
+    for rate in (None, RATE):
+        result = trial(critics[0], lambda model: discriminator_error_rate(model, batch), clear, rate)
+        if result.last <= confused:
             return None
-        for rate in (None, self.rate):
-            result = trial(critics[0], lambda model: discriminator_error_rate(model, batch), self.clear, rate)
-            if result.last <= self.confused:
-                return None
-        return self.found(True, critics[0], result.last, self.confused, self.advice_discriminator)
+    advice = "Look for swapped labels and detached scores, and at the discriminator's learning rate."
+    return Found(critics[0], result.last, confused, advice)

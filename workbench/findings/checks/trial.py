@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,18 +33,17 @@ class Trial(Callback):
     rate: float | None = None  # of an Adam that replaces the model's optimizers; None keeps them, at their full rates
     data: Any = None  # the data module, which the model's setup may ask
     errors: list[float] = field(default_factory=list)  # at the start and every few steps
-    batches: int = 0
     steps: int = 0
     problem: str = ""  # the exception that ended it, if any did
     started: bool = False
 
     @property
     def first(self) -> float:
-        return self.errors[0] if self.errors else math.nan
+        return next(iter(self.errors), math.nan)
 
     @property
     def last(self) -> float:
-        return self.errors[-1] if self.errors else math.nan
+        return next(reversed(self.errors), math.nan)
 
     @property
     def best(self) -> float:
@@ -60,8 +57,7 @@ class Trial(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.started, self.deadline = True, time.monotonic() + self.seconds
-        if self.error is not None:
-            self.errors.append(self._measure(pl_module))
+        self._measure(pl_module)
         # Full, constant rates and no weight decay, or Adam instead.
         for config in trainer.lr_scheduler_configs:  # the model may step it itself
             config.scheduler.step = lambda *_, **__: None
@@ -73,17 +69,19 @@ class Trial(Callback):
             trainer.strategy.optimizers = [Adam(parameters, lr=self.rate) for parameters in held]
 
     @torch.no_grad()
-    def _measure(self, model: LightningModule) -> float:
-        return self.error(model)
+    def _measure(self, model: LightningModule, loss: Any = None) -> None:
+        if self.error is not None:
+            self.errors.append(self.error(model))
+        elif isinstance(loss, Tensor):
+            self.errors.append(float(loss))
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any) -> None:
-        self.batches += 1
-        at_start = self.error is None and self.batches == 1
-        if not at_start and self.batches % EVERY and trainer.global_step != trainer.max_steps:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        is_due = batch_idx == EVERY - 1 or trainer.global_step == trainer.max_steps
+        if self.errors and not is_due:
             return
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if self.error is not None or isinstance(loss, Tensor):
-            self.errors.append(float(loss) if self.error is None else self._measure(pl_module))
+        self._measure(pl_module, outputs.get("loss") if isinstance(outputs, dict) else outputs)
         trainer.should_stop |= self.last <= self.enough or time.monotonic() > self.deadline
 
 
@@ -94,7 +92,7 @@ def overfit(model: LightningModule, batch: Any, trainer: Trainer, trial: Trial) 
     without_dropout(model)
     trial.data = trainer.datamodule
     clipping = [copy.copy(c) for c in trainer.callbacks if isinstance(c, GradientClipping)]
-    with quiet():
+    with warnings.catch_warnings(action="ignore"):
         small = Trainer(
             accelerator="cpu" if trainer.strategy.root_device.type == "cpu" else "auto",
             devices=1,
@@ -115,9 +113,7 @@ def overfit(model: LightningModule, batch: Any, trainer: Trainer, trial: Trial) 
 
 
 def trial_copy(model: LightningModule, state: dict[str, Tensor], network: str = "") -> LightningModule:
-    """A copy with these weights; a model with ``prepare_trial(network)`` drops what holds it back, such as penalties,
-    and trains that network alone.
-    """
+    """A copy with these weights; ``prepare_trial(network)``, if any, drops penalties and trains that network alone."""
     found = copy.deepcopy(model)
     found.load_state_dict(state, strict=False)
     if hasattr(found, "prepare_trial"):
@@ -129,16 +125,3 @@ def without_dropout(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without Lightning's messages about a trainer that is none of the user's."""
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        log.setLevel(level)

@@ -12,109 +12,92 @@ from jsonargparse import dict_to_namespace
 from torch import Tensor, equal, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from workbench.findings.checks.context import Check, CheckContext, Outcome, Part, listed
+from workbench.findings.checks.context import CheckContext, Part, listed
+from workbench.findings.engine import Found, Passed, Result, Skipped
 from workbench.model_parts import HELPER
 
 LAYERS = (_ConvNd, nn.Linear)
 
 
-class WeightsConstant(Check):
+def weights_constant(context: CheckContext) -> Result:
     """Units that all start the same, and so learn the same."""
-
-    code = "weights-constant"
+    found, looked = [], 0
+    for part in context.parts:
+        zeros = []
+        for name, _, weight in layers(part):
+            looked += 1
+            if weight.numel() < 2 or weight.std() > 1e-8 * max(1.0, float(weight.abs().max())):
+                same = len(weight) > 2 and weight[0].numel() > 1 and bool((weight == weight[:1]).all())
+                found += [name] if same else []
+            else:
+                (found if bool((weight != 0).any()) else zeros).append(name)
+        if zeros:
+            order, branches = trace_layers(context, part)
+            # The last layer may start at 0, and what makes a branch that is added to something vanish.
+            found += [n for n in zeros if n not in order[-1:] and not n.startswith(branches)]
+    if not found:
+        return Passed(f"{looked} layers vary", "all")
     advice = "Draw weights at random (torch.nn.init.kaiming_normal_); only a last layer may start at 0."
-
-    def evaluate(self, context: CheckContext) -> Outcome:
-        found, looked = [], 0
-        for part in context.parts:
-            zeros = []
-            for name, _, weight in layers(part):
-                looked += 1
-                if weight.numel() < 2 or weight.std() > 1e-8 * max(1.0, float(weight.abs().max())):
-                    same = len(weight) > 2 and weight[0].numel() > 1 and bool((weight == weight[:1]).all())
-                    found += [name] if same else []
-                else:
-                    (found if bool((weight != 0).any()) else zeros).append(name)
-            if zeros:
-                order, branches = trace_layers(context, part)
-                # The last layer may start at 0, and what makes a branch that is added to something vanish.
-                found += [n for n in zeros if n not in order[-1:] and not n.startswith(branches)]
-        if not found:
-            return self.passed(f"{looked} layers vary", "all")
-        return self.found(True, listed(found), f"{len(found)} of {looked} layers start with one value", "none")
+    return Found(listed(found), f"{len(found)} of {looked} layers start with one value", "none", advice)
 
 
-class WeightsScale(Check):
+def weights_scale(context: CheckContext) -> Result:
     """Weights far larger or smaller than what keeps the variance from layer to layer, 1 / sqrt(fan-in)."""
-
-    code = "weights-scale"
-    implied_by = frozenset({"weights-constant"})
-    limit = 10.0
+    if context.is_pretrained:
+        return Skipped("the weights are those of an earlier training")
+    worst, where, limit = 1.0, "", 10.0
+    for part in context.parts:
+        last = trace_layers(context, part)[0][-1:]
+        for name, layer, weight in layers(part):
+            if weight.numel() < 16 or not bool((weight != 0).any()):
+                continue
+            ratio = weight.std().item() * math.sqrt(fan_in(layer, weight))
+            # A last layer may start small, for a first output near that of doing nothing; a parametrization, such
+            # as a spectral norm, sets the scale itself.
+            if (ratio < 1 and (name in last or len(weight) == 1)) or hasattr(layer, "parametrizations"):
+                continue
+            if max(ratio, 1 / ratio) > max(worst, 1 / worst):
+                worst, where = ratio, name
+    span = f"1/{limit:g} to {limit:g}"
+    if max(worst, 1 / worst) <= limit:
+        return Passed(worst, span)
     advice = "Start them near 1 / sqrt(fan-in): torch.nn.init.kaiming_normal_ with the activation's gain."
-
-    def evaluate(self, context: CheckContext) -> Outcome:
-        if context.is_pretrained:
-            return self.skipped("the weights are those of an earlier training")
-        worst, where = 1.0, ""
-        for part in context.parts:
-            last = trace_layers(context, part)[0][-1:]
-            for name, layer, weight in layers(part):
-                if weight.numel() < 16 or not bool((weight != 0).any()):
-                    continue
-                ratio = weight.std().item() * math.sqrt(fan_in(layer, weight))
-                # A last layer may start small, for a first output near that of doing nothing; a parametrization, such
-                # as a spectral norm, sets the scale itself.
-                if (ratio < 1 and (name in last or len(weight) == 1)) or hasattr(layer, "parametrizations"):
-                    continue
-                if max(ratio, 1 / ratio) > max(worst, 1 / worst):
-                    worst, where = ratio, name
-        limit = f"1/{self.limit:g} to {self.limit:g}"
-        if max(worst, 1 / worst) <= self.limit:
-            return self.passed(worst, limit)
-        return self.found(True, where, worst, limit)
+    return Found(where, worst, span, advice)
 
 
-class FrozenParameters(Check):
+def frozen_parameters(context: CheckContext) -> Result:
     """Tensors that are not trained, though nobody said so."""
-
-    code = "frozen-parameters"
+    everything = dict(own_parameters(context.model))
+    frozen = [name for name, parameter in everything.items() if not parameter.requires_grad]
+    prefixes = tuple(
+        f"{path}.{prefix}.".lstrip(".")
+        for path, module in context.model.named_modules()
+        for prefix in getattr(module, "declared_frozen", ())
+    )
+    undeclared = [name for name in frozen if not f"{name}.".startswith(prefixes)]
+    if not frozen:
+        return Passed(0, 0)
+    untrained = "init_from" in context.model.hparams and not context.is_pretrained
+    if len(undeclared) < len(frozen) and untrained:
+        advice = "These are frozen and untrained: start from pretrained weights, or train them too."
+        return Found(listed(frozen), len(frozen), 0, advice)
+    declared = declared_freeze(context) if undeclared else "declared_frozen"
+    if declared and len(frozen) < len(everything):
+        return Passed(f"{len(frozen)} frozen", f"declared by {declared}")
     advice = "requires_grad is False: set it to True, or list these in the module's attribute declared_frozen."
-    advice_untrained = "These are frozen and untrained: start from pretrained weights, or train them too."
-
-    def evaluate(self, context: CheckContext) -> Outcome:
-        everything = dict(own_parameters(context.model))
-        frozen = [name for name, parameter in everything.items() if not parameter.requires_grad]
-        prefixes = tuple(
-            f"{path}.{prefix}.".lstrip(".")
-            for path, module in context.model.named_modules()
-            for prefix in getattr(module, "declared_frozen", ())
-        )
-        undeclared = [name for name in frozen if not f"{name}.".startswith(prefixes)]
-        if not frozen:
-            return self.passed(0, 0)
-        untrained = "init_from" in context.model.hparams and not context.is_pretrained
-        if len(undeclared) < len(frozen) and untrained:
-            return self.found(True, listed(frozen), len(frozen), 0, self.advice_untrained)
-        declared = declared_freeze(context) if undeclared else "declared_frozen"
-        if declared and len(frozen) < len(everything):
-            return self.passed(f"{len(frozen)} frozen", f"declared by {declared}")
-        return self.found(True, listed(undeclared or frozen), len(frozen), 0)
+    return Found(listed(undeclared or frozen), len(frozen), 0, advice)
 
 
-class ParametersNotOptimized(Check):
+def parameters_not_optimized(context: CheckContext) -> Result:
     """Trainable tensors that no optimizer holds."""
-
-    code = "parameters-not-optimized"
+    held = {id(p) for optimizer in context.optimizers for group in optimizer.param_groups for p in group["params"]}
+    own = [(name, p) for name, p in own_parameters(context.model) if p.requires_grad]
+    tensors = [*own, *hidden(context.model), *made_late(context)]
+    missing = [name for name, tensor in tensors if id(tensor) not in held]
+    if not missing:
+        return Passed(f"{len(own)} tensors held", "all")
     advice = "Keep layers in nn.ModuleList, make them in __init__, and give configure_optimizers all parameters."
-
-    def evaluate(self, context: CheckContext) -> Outcome:
-        held = {id(p) for optimizer in context.optimizers for group in optimizer.param_groups for p in group["params"]}
-        own = [(name, p) for name, p in own_parameters(context.model) if p.requires_grad]
-        tensors = [*own, *hidden(context.model), *made_late(context)]
-        missing = [name for name, tensor in tensors if id(tensor) not in held]
-        if not missing:
-            return self.passed(f"{len(own)} tensors held", "all")
-        return self.found(True, listed(missing), len(missing), 0)
+    return Found(listed(missing), len(missing), 0, advice)
 
 
 def layers(part: Part) -> Iterator[tuple[str, nn.Module, Tensor]]:
@@ -191,15 +174,9 @@ def made_late(context: CheckContext) -> Iterator[tuple[str, Tensor]]:
 
 
 def declared_freeze(context: CheckContext) -> str:
-    """The setting that freezes something on purpose: an argument in the configuration, or a network's attribute."""
+    """The argument in the configuration that freezes something on purpose."""
     for key, value in dict_to_namespace(context.config.get("model") or {}).items():
         name = key.rpartition(".")[2].lower()
-        unfrozen = name in ("train_backbone", "trainable")
-        if (unfrozen and value is False) or (value and ("freeze" in name or "frozen" in name)):
+        if value and ("freeze" in name or "frozen" in name):
             return f"model.{key}"
-    for name, module in context.model.named_modules():
-        for key, value in vars(module).items():
-            named_so = key != "declared_frozen" and ("freeze" in key.lower() or "frozen" in key.lower())
-            if named_so and value and not callable(value):
-                return f"{name}.{key}".lstrip(".")
     return ""

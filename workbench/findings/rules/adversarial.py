@@ -1,15 +1,12 @@
-"""A generator and a discriminator that no longer learn from each other.
-
-The losses of a healthy GAN go up and down, and a discriminator that mostly wins is common: so a one-sided game is a
-fault only when the images suffer, and else a note.
-"""
+"""A generator and a discriminator that no longer learn from each other: a fault where images suffer, else a note."""
 
 from __future__ import annotations
 
 import math
 
+from workbench.findings.engine import Found
 from workbench.findings.history import History
-from workbench.findings.progress import Found, progress_of
+from workbench.findings.progress import progress_of
 
 COUNT = 12  # values of losses and scores that are looked at
 
@@ -33,7 +30,7 @@ def discriminator_too_strong(history: History) -> Found | None:
 def discriminator_inert(history: History) -> Found | None:
     """The discriminator has never told the two apart."""
     real, fake, model = history["train/score_real"], history["train/score_fake"], history.model
-    if not model.adversarial or len(real) < COUNT or real.last_step - real.steps[0] < 100:
+    if not model.adversarial or len(real) < COUNT or real.steps[-1] - real.steps[0] < 100:
         return None
     # Its weights stay where they are, even though its optimizer steps: initial ones may tell apart a little by chance.
     ratios = [history[f"update/{name}"].finite().tail(COUNT) for name in model.discriminators]

@@ -1,6 +1,4 @@
-"""What is wrong inside a network: units that take no part, weights of an abnormal size, and gradients that are too
-small or too large where that keeps a run from getting anywhere.
-"""
+"""What is wrong inside a network: units that take no part, and weights and gradients of an abnormal size."""
 
 from __future__ import annotations
 
@@ -8,8 +6,9 @@ import itertools
 import math
 from statistics import median
 
+from workbench.findings.engine import Found
 from workbench.findings.history import History
-from workbench.findings.progress import FAR_OFF, Found, progress_of
+from workbench.findings.progress import FAR_OFF, progress_of
 
 ALL_BUT = 0.95  # a layer of which nothing else is left does harm, however well the others get around it
 FAR_OFF_CENTER = 10.0  # median over the channels of |mean| / std above which it is no longer usual
@@ -17,10 +16,11 @@ TIMES_LARGER = 10.0  # than the other layers
 
 
 def worst_first(history: History, table: str, above: float = 0.5) -> list[tuple[str, float]]:
-    """Layers whose last two values are both above a limit, with the lesser of them; worst first."""
+    """Layers whose last two values are both above a limit, with the lesser of them; trained ones first, worst first."""
     rows = history.table(table).items()
     found = [(name, min(series.tail(2).values)) for name, series in rows if len(series) >= 2]
-    return sorted((entry for entry in found if entry[1] > above), key=lambda entry: -entry[1])
+    found = [entry for entry in found if entry[1] > above]
+    return sorted(found, key=lambda entry: (not history.model.activation(entry[0]).trained, -entry[1]))
 
 
 def blocked_units(history: History) -> bool:
@@ -31,28 +31,26 @@ def blocked_units(history: History) -> bool:
 def dead_units(history: History) -> Found | None:
     """Channels behind a ReLU that are zero on the whole probe: nothing gets through, and no gradient comes back."""
     layers, model = worst_first(history, "dead"), history.model
-    trained = [entry for entry in layers if model.activation(entry[0]).trained]
     if not layers:
         return None
-    name, share = (trained or layers)[0]
-    harmed = bool(trained) and (share >= ALL_BUT or progress_of(history).poor)
-    lower = model.lower_rate(model.activation(name).network, 3)
-    advice = f"Lower the rate, {lower}, or let units recover with a leaky ReLU."
+    name, share = layers[0]
+    place = model.activation(name)
+    harmed = place.trained and (share >= ALL_BUT or progress_of(history).poor)
+    advice = f"Lower the rate, {model.lower_rate(place.network, 3)}, or let units recover with a leaky ReLU."
     return Found(name, share, 0.5, advice, harmed)
 
 
 def saturated_units(history: History) -> Found | None:
     """Units of a tanh or sigmoid at their ends, where the slope is nearly 0."""
-    layers, model, progress = worst_first(history, "saturated"), history.model, progress_of(history)
-    trained = [entry for entry in layers if model.activation(entry[0]).trained]
+    layers, progress = worst_first(history, "saturated"), progress_of(history)
     if not layers:
         return None
-    name, share = (trained or layers)[0]
+    places = [(history.model.activation(layer), value) for layer, value in layers]
     # Outputs may well end where targets do, at black and white.
-    whole = any(value >= ALL_BUT and not model.activation(layer).last for layer, value in trained)
+    whole = any(value >= ALL_BUT and place.trained and not place.last for place, value in places)
     harmed = progress.poor or (progress.beats_trivial is False and (whole or progress.far_off))
     advice = "Put a norm before it, or start with smaller weights: at an end of the non-linearity gradients are 0."
-    return Found(name, share, 0.5, advice, bool(trained) and harmed)
+    return Found(*layers[0], 0.5, advice, places[0][0].trained and harmed)
 
 
 def activations_off_center(history: History) -> Found | None:
@@ -107,9 +105,7 @@ def weights_abnormal(history: History) -> Found | None:
 
 
 def largest_layer(history: History, network: str) -> tuple[str, float]:
-    """The weight or bias that is far larger than the others, each weight measured by what its fan-in asks for, and how
-    many times; an empty name where there is none.
-    """
+    """The weight or bias that is far larger than the others, and how many times; "" where there is none."""
     for role in ("weight", "bias"):
         rows = history.rows("scale", network, role).items()
         sizes = {name: size_of(history, name, series.last) for name, series in rows if math.isfinite(series.last)}
@@ -125,10 +121,8 @@ def largest_layer(history: History, network: str) -> tuple[str, float]:
 
 
 def growing(history: History, network: str, growth: float = 1.3, grown: float = 4.0) -> tuple[str, float]:
-    """A layer whose weights keep growing through the whole run, and by how much; an empty name where there is none.
-
-    ``growth`` is the least factor from each quarter of the run to the next; ``grown`` that over the whole run, and
-    against what the fan-in asks for.
+    """A layer whose weights grow by the factor ``growth`` in each quarter of the run, and by ``grown`` in all; and by
+    how much; "" where there is none.
     """
     for name, series in history.rows("scale", network).items():
         parts = series.finite().parts(4)
@@ -221,8 +215,7 @@ def by_layer(history: History, network: str) -> tuple[str, float, float, str] | 
 
 
 def starts_far_off(history: History) -> bool:
-    """Whether the outputs are far off for no other reason: not units that were saturated before the first step, which
-    keep it from recovering, nor values before the first non-linearity that were far off 0."""
+    """Whether the outputs are far off for no other reason: saturated units, or values far off 0, at the start."""
     name = next(iter(history.model.activations), "")
     offset = history.row("offset", name)
     off_center = len(offset) and not history.model.activation(name).normed and offset.values[0] > FAR_OFF_CENTER

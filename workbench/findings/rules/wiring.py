@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from workbench.findings.engine import Found
 from workbench.findings.history import History, Parameter
-from workbench.findings.progress import Found
 from workbench.findings.rules.layers import blocked_units
 
 
@@ -11,8 +11,7 @@ def gradients_not_cleared(history: History) -> Found | None:
     """The gradients of one step are still there when those of the next are added."""
     # Three have to be seen: a validation in between clears gradients, whatever the loop does.
     network, found, share = often_above_0(history, "carried", count=3, least=0.6)
-    key = history.model.key("to add up batches on purpose: --trainer.accumulate_grad_batches")
-    advice = f"Call optimizer.zero_grad() before every backward pass{key}."
+    advice = "Call optimizer.zero_grad() before every backward pass; to add up batches, set accumulate_grad_batches."
     return Found(network, share, 0.0, advice) if found else None
 
 
@@ -24,9 +23,7 @@ def discriminator_leaks(history: History) -> Found | None:
 
 
 def often_above_0(history: History, table: str, count: int, least: float) -> tuple[str, list[float], float]:
-    """The first network with ``count`` values above 0 among its last eight, and this share of them: its name, those
-    values, and their share.
-    """
+    """The first network with so many of its last eight values above 0: its name, these values, and their share."""
     for network, series in history.table(table).items():
         latest = series.finite().tail(8).values
         found = [value for value in latest if value > 0]

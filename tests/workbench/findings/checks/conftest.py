@@ -28,15 +28,30 @@ from project.models import GANColorizer, ImageRestorer
 from project.networks import PatchGAN, UNet
 from workbench.check import checks_of, halting_trainer, set_up
 from workbench.findings import RuleEngine
-from workbench.findings.checks import CheckContext, Outcome
-from workbench.findings.engine import Finding
+from workbench.findings.checks import CheckContext, learning
+from workbench.findings.engine import Finding, Outcome
 
 SEED = int(os.environ.get("FAULTS_SEED", "1"))
 """Of images and networks; `make faults` takes several."""
-LINES = {"pairs": LinesToColor(hints=SpatialHints())}
-"""Data of a GAN."""
-RUNS: list[list[Outcome]] = []
-"""What the checks found in the test that is running."""
+
+
+class Outcomes(list[Outcome]):
+    """What the checks found."""
+
+    @property
+    def faults(self) -> list[str]:
+        return [outcome.code for outcome in self if isinstance(outcome, Finding) and outcome.is_fault]
+
+    @property
+    def notes(self) -> list[str]:
+        return [outcome.code for outcome in self if isinstance(outcome, Finding) and not outcome.is_fault]
+
+    def of(self, code: str) -> Outcome:
+        return next(outcome for outcome in self if outcome.code == code)
+
+
+RUNS: list[Outcomes] = []
+"""Those of the test that is running."""
 
 
 @pytest.fixture(autouse=True)
@@ -49,14 +64,14 @@ def _report(request: pytest.FixtureRequest, record_property: Callable[[str, str]
     if planted is not None:
         record_property("planted", planted.args[0] if planted.args else request.node.callspec.params["code"])
     runs = RUNS[:1] if planted is not None else RUNS
-    record_property("faults", " ".join(code for run in runs for code in faults(run)))
-    record_property("notes", " ".join(code for run in runs for code in notes(run)))
+    record_property("faults", " ".join(code for run in runs for code in run.faults))
+    record_property("notes", " ".join(code for run in runs for code in run.notes))
 
 
 class Spoilt(PairMaker):
-    """Noisy pairs, changed by a function: Spoilt(lambda input, target: ...)."""
+    """Noisy pairs, changed by a function of input and target."""
 
-    def __init__(self, change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], noise: Noise | float = 25.0) -> None:
+    def __init__(self, change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], noise: Noise | float) -> None:
         self.change = change
         self.noise = noise if isinstance(noise, Noise) else GaussianNoise(noise)
 
@@ -72,22 +87,10 @@ def context_of(model: Any, data: Any) -> CheckContext:
     return set_up(model, data, halting_trainer(**settings))
 
 
-def check(context: CheckContext, overfit: bool = False) -> list[Outcome]:
+def check(context: CheckContext, overfit: bool = False) -> Outcomes:
     chosen = [check for check in checks_of(context) if overfit or check.code != "cannot-overfit"]
-    RUNS.append(list(RuleEngine(chosen).run(context)))
+    RUNS.append(Outcomes(RuleEngine(chosen).run(context)))
     return RUNS[-1]
-
-
-def faults(outcomes: list[Outcome]) -> list[str]:
-    return [outcome.code for outcome in outcomes if isinstance(outcome, Finding) and outcome.is_fault]
-
-
-def notes(outcomes: list[Outcome]) -> list[str]:
-    return [outcome.code for outcome in outcomes if isinstance(outcome, Finding) and not outcome.is_fault]
-
-
-def only(outcomes: list[Outcome], code: str) -> Outcome:
-    return next(outcome for outcome in outcomes if outcome.code == code)
 
 
 def scene(number: int, width: int = 52, height: int = 41) -> np.ndarray:
@@ -145,36 +148,33 @@ def colorizer(kind: type[GANColorizer] = GANColorizer, **more: Any) -> GANColori
 
 @pytest.fixture
 def make_data(make_scenes: Callable[..., Path]) -> Callable[..., ImageDataModule]:
-    """Twenty images with noise; any argument of ImageDataModule replaces its default here."""
+    """Twenty images with noise, perhaps spoilt by a ``change``; or any other arguments of ImageDataModule."""
 
-    def make(**more: Any) -> ImageDataModule:
-        more.setdefault("root", str(make_scenes()) if "root" not in more else "")
-        plain = {"crop": 32, "batch_size": 4, "crops_per_image": 2, "num_workers": 0, "pairs": GaussianNoise(25)}
+    def make(change: Callable | None = None, noise: Noise | float = 25.0, **more: Any) -> ImageDataModule:
+        plain = {"crop": 32, "batch_size": 4, "crops_per_image": 2, "num_workers": 0}
+        plain["root"] = str(more.get("root") or make_scenes())
+        plain["pairs"] = Spoilt(change, noise) if change else GaussianNoise(25)
         return ImageDataModule(**{**plain, **more})
 
     return make
 
 
 @pytest.fixture
-def look(make_data: Callable[..., ImageDataModule]) -> Callable[..., list[Outcome]]:
-    """What the checks find: look(network or model), with arguments of the data module."""
+def look(make_data: Callable[..., ImageDataModule], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Outcomes]:
+    """What the checks find: look(network or model), with arguments of the data module; overfit: for so many steps."""
 
-    def run(model: nn.Module | None = None, overfit: bool = False, **data: Any) -> list[Outcome]:
+    def run(model: nn.Module | None = None, overfit: int = 0, **data: Any) -> Outcomes:
         model = model if isinstance(model, LightningModule) else restorer(model)
-        lines = LINES if isinstance(model, GANColorizer) else {}
-        return check(context_of(model, make_data(**{**lines, **data})), overfit)
+        if isinstance(model, GANColorizer):
+            data.setdefault("pairs", LinesToColor(hints=SpatialHints()))
+        monkeypatch.setattr(learning, "STEPS", overfit)
+        return check(context_of(model, make_data(**data)), overfit > 0)
 
     return run
 
 
 @pytest.fixture
-def faults_of(look: Callable[..., list[Outcome]]) -> Callable[..., list[str]]:
-    """The codes of the faults that ``look`` finds, in order."""
-    return lambda *arguments, **more: faults(look(*arguments, **more))
-
-
-@pytest.fixture
 def kit() -> SimpleNamespace:
     """What is above, for tests to build with."""
-    names = (Spoilt, context_of, check, faults, notes, only, scene, small_unet, critic, restorer, colorizer)
+    names = (context_of, check, scene, small_unet, critic, restorer, colorizer)
     return SimpleNamespace(**{one.__name__: one for one in names})

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from workbench.findings.checks import Passed, Skipped
 from workbench.findings.checks.context import concatenate
+from workbench.findings.engine import Passed, Skipped
 
 
 class Data(LightningDataModule):
@@ -79,34 +79,25 @@ class TwoOptimizers(LightningModule):
 @pytest.mark.parametrize("kind", ["tuple", "dict", "series"])
 def test_a_healthy_model_of_another_task(kit, kind):
     found = kit.check(kit.context_of(TwoOptimizers() if kind == "series" else Classifier(), Data(kind)), overfit=True)
-    assert kit.faults(found) == [] and kit.notes(found) == []
+    assert found.faults == [] and found.notes == []
     assert not [outcome for outcome in found if isinstance(outcome, Skipped) and "could not" in outcome.reason]
     for code in ("cannot-overfit", "input-ignored", "batch-mixing", "parameters-not-optimized"):
-        assert isinstance(kit.only(found, code), Passed)
+        assert isinstance(found.of(code), Passed)
 
 
-def _frozen():
-    model = Classifier()
-    model.body[0].requires_grad_(False)
+def changed(model, change):
+    change(model)
     return model
 
 
-def _constant():
-    model = Classifier()
-    nn.init.constant_(model.body[0].weight, 0.1)
-    return model
-
-
-def _half_optimized():
-    model = TwoOptimizers()
+def half_optimized(model):
     model.configure_optimizers = lambda: torch.optim.Adam(model.encoder.parameters())
-    return model
 
 
 FAULTY = {
-    "frozen-parameters": _frozen,
-    "weights-constant": _constant,
-    "parameters-not-optimized": _half_optimized,
+    "frozen-parameters": lambda: changed(Classifier(), lambda model: model.body[0].requires_grad_(False)),
+    "weights-constant": lambda: changed(Classifier(), lambda model: nn.init.constant_(model.body[0].weight, 0.1)),
+    "parameters-not-optimized": lambda: changed(TwoOptimizers(), half_optimized),
     "batch-mixing": lambda: Classifier(lambda h: h - h.mean(0)),
     "input-ignored": lambda: Classifier(lambda h: 0 * h + 1),
     "eval-not-deterministic": lambda: Classifier(F.dropout),
@@ -118,18 +109,16 @@ FAULTY = {
 @pytest.mark.parametrize(("code", "make"), FAULTY.items(), ids=FAULTY)
 def test_a_fault_of_another_task(kit, code, make):
     data = Data("series" if code == "parameters-not-optimized" else "dict")
-    assert kit.faults(kit.check(kit.context_of(make(), data), overfit=True))[0] == code
+    assert kit.check(kit.context_of(make(), data), overfit=True).faults == [code]
 
 
 @pytest.mark.planted("batch-repeated")
-def test_an_order_that_is_not_shuffled(kit):
-    assert kit.faults(kit.check(kit.context_of(Classifier(), Data("tuple", shuffle=False)))) == ["batch-repeated"]
-
-
-def test_a_module_with_loaders_of_its_own(kit):
-    model = Classifier()
-    model.train_dataloader = Data("tuple", shuffle=False).train_dataloader
-    assert kit.faults(kit.check(kit.context_of(model, None))) == ["batch-repeated"]
+@pytest.mark.parametrize("loaders", ["data module", "model"])
+def test_an_order_that_is_not_shuffled(kit, loaders):
+    model, data = Classifier(), Data("tuple", shuffle=False)
+    if loaders == "model":
+        model.train_dataloader = data.train_dataloader
+    assert kit.check(kit.context_of(model, data if loaders == "data module" else None)).faults == ["batch-repeated"]
 
 
 def test_two_batches_as_one_keep_the_order_of_their_entries():

@@ -11,11 +11,11 @@ from lightning.pytorch import LightningModule
 from PIL import Image
 from torch.nn import functional as F
 
-from project.data.checks import StatisticsNotFromTrain
+from project.data.checks import statistics_not_from_train
 from project.data.pairs import GaussianNoise, GrayToColor, PairedInput, SaltAndPepper
 from project.data.statistics import Statistics
 from project.networks import BackboneUNet, Normalized, UNet
-from workbench.findings.checks import Passed, Skipped
+from workbench.findings.engine import Passed, Skipped
 
 
 @pytest.mark.planted("unreadable-image")
@@ -26,36 +26,34 @@ def test_a_file_that_cannot_be_used(look, kit, make_scenes, how):
     path = root / "004.png"
     path.write_bytes({"cut": path.read_bytes()[:200], "empty": b"", "text": b"this is no image"}[how])
     found = look(root=str(root))
-    assert kit.faults(found) == ["unreadable-image"]
-    assert "004.png" in kit.only(found, "unreadable-image").where
-    assert "unreadable-image" in kit.notes(look(root=str(root), on_bad_image="skip"))
+    assert found.faults == ["unreadable-image"]
+    assert "004.png" in found.of("unreadable-image").where
+    assert "unreadable-image" in look(root=str(root), on_bad_image="skip").notes
 
 
-def _copy(source, to, how):
-    if how == "bytes":
-        shutil.copy(source, to.with_suffix(".png"))
-    elif how == "jpeg":
-        Image.open(source).save(to.with_suffix(".jpg"), quality=80)
-    else:
-        Image.open(source).resize((78, 61), Image.Resampling.BICUBIC).save(to.with_suffix(".png"))
+COPY = {
+    "bytes": lambda source, to: shutil.copy(source, to.with_suffix(".png")),
+    "jpeg": lambda source, to: Image.open(source).save(to.with_suffix(".jpg"), quality=80),
+    "resized": lambda source, to: Image.open(source).resize((78, 61), Image.BICUBIC).save(to.with_suffix(".png")),
+}
 
 
 @pytest.mark.planted
-@pytest.mark.parametrize("how", ["bytes", "jpeg", "resized"])
+@pytest.mark.parametrize("copy", COPY.values(), ids=COPY)
 @pytest.mark.parametrize("code", ["duplicate-images", "split-leak"])
 @pytest.mark.filterwarnings("ignore:1 images lie byte for byte")
-def test_images_that_are_there_twice(look, kit, make_scenes, how, code):
+def test_images_that_are_there_twice(look, make_scenes, copy, code):
     root = make_scenes(24, "all/train")
     val = make_scenes(6, "all/val", start=100)
     make_scenes(6, "all/test", start=200)
     if code == "split-leak":
-        _copy(root / "003.png", val / "seen", how)
+        copy(root / "003.png", val / "seen")
     else:
         for number in range(6):
-            _copy(root / f"{number:03d}.png", root / f"copy{number}", how)
+            copy(root / f"{number:03d}.png", root / f"copy{number}")
     found = look(root=str(root.parent))
-    assert kit.faults(found) == [code]
-    where = kit.only(found, code).where
+    assert found.faults == [code]
+    where = found.of(code).where
     assert "003.png" in where and ("seen" if code == "split-leak" else "copy3") in where
 
 
@@ -73,8 +71,8 @@ def test_odd_images(look, kit, make_scenes, how):
     }[how]
     Image.fromarray(np.uint8(odd)).save(root / "odd.png")
     found = look(root=str(root))
-    assert kit.faults(found) == []
-    outlier = kit.only(found, "outlier-images")
+    assert found.faults == []
+    outlier = found.of("outlier-images")
     assert outlier.severity == "note" and "odd.png" in outlier.where and "," not in outlier.where
 
 
@@ -83,19 +81,19 @@ def test_blank_images(look, kit, make_scenes):
     root = make_scenes(20)
     Image.new("RGB", (52, 41), "white").save(root / "blank.png")
     Image.new("RGB", (52, 41), (3, 90, 20)).save(root / "green.png")
-    assert kit.faults(look(root=str(root)))[0] == "input-constant"
+    assert look(root=str(root)).faults == ["input-constant"]
     make_scenes(60)
-    assert "input-constant" in kit.notes(look(root=str(root)))
+    assert "input-constant" in look(root=str(root)).notes
 
 
 def test_statistics_of_other_images(kit, make_data):
     context = kit.context_of(kit.restorer(), make_data())
     own = context.data.statistics
-    assert StatisticsNotFromTrain().evaluate(context).value < 1e-6
+    assert statistics_not_from_train(context).value < 1e-6
     for mean, std in ((own.mean + 0.01, own.std), (own.mean, own.std * 1.1)):
         context.data.statistics = Statistics(mean, std, own.pixels)
-        finding = StatisticsNotFromTrain().evaluate(context)
-        assert finding.severity == "fault" and finding.limit == pytest.approx(0.003)
+        finding = statistics_not_from_train(context)
+        assert finding.is_fault and finding.limit == pytest.approx(0.003)
 
 
 @pytest.mark.planted("statistics-not-from-train")
@@ -109,14 +107,14 @@ def test_statistics_of_all_splits(kit, make_data, make_scenes):
     pixels = np.concatenate([image.reshape(-1, 3) for image in everything]) / 255
     context = kit.context_of(kit.restorer(), make_data(root=str(train.parent)))
     context.data.statistics = Statistics(torch.tensor(pixels.mean(0)), torch.tensor(pixels.std(0)), len(pixels))
-    assert "statistics-not-from-train" in kit.faults(kit.check(context))
+    assert "statistics-not-from-train" in kit.check(context).faults
 
 
 @pytest.mark.planted("statistics-not-from-train")
 def test_a_network_with_statistics_of_its_own(kit, make_data):
     context = kit.context_of(kit.restorer(), make_data())
     context.model.network.normalize_input.set([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    assert "statistics-not-from-train" in kit.faults(kit.check(context))
+    assert "statistics-not-from-train" in kit.check(context).faults
 
 
 CHANGES = {
@@ -129,88 +127,70 @@ CHANGES = {
 }
 
 
+NOISY = {"noise": SaltAndPepper(0.1), "crop": 40}
+MISALIGNED = [pytest.param(change, {}, id=name) for name, change in CHANGES.items()]
+MISALIGNED += [pytest.param(CHANGES[name], NOISY, id=f"{name} in noise") for name in ("shifted", "shuffled")]
+
+
 @pytest.mark.planted("pair-misaligned")
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
-def test_one_side_that_is_changed_alone(faults_of, kit, change):
-    assert faults_of(pairs=kit.Spoilt(change), crops_per_image=8)[0] == "pair-misaligned"
+@pytest.mark.parametrize(("change", "data"), MISALIGNED)
+def test_one_side_that_is_changed_alone(look, change, data):
+    assert look(change=change, crops_per_image=8, **data).faults == ["pair-misaligned"]
 
 
-@pytest.fixture
-def two_folders(make_scenes):
+@pytest.mark.parametrize(
+    ("shift", "faults"),
+    [
+        pytest.param(0, [], id="that belong together", marks=pytest.mark.healthy),
+        pytest.param(1, ["pair-misaligned"], id="in another order", marks=pytest.mark.planted("pair-misaligned")),
+    ],
+)
+def test_files_in_pairs(look, kit, make_scenes, shift, faults):
     """Gray images and the same in color, under the names shifted by so many."""
-
-    def make(shift: int = 0) -> dict[str, str]:
-        colors = make_scenes(24, "sources")
-        names = sorted(path.name for path in colors.iterdir())
-        gray, target = colors.with_name("gray"), colors.with_name("color")
-        gray.mkdir(), target.mkdir()
-        for name, other in zip(names, names[shift:] + names[:shift], strict=True):
-            Image.open(colors / name).convert("L").save(gray / name)
-            Image.open(colors / other).save(target / name)
-        return {"root": str(gray), "target_root": str(target), "pairs": PairedInput()}
-
-    return make
-
-
-@pytest.mark.planted("pair-misaligned")
-def test_files_that_were_paired_in_another_order(faults_of, kit, two_folders):
-    assert faults_of(kit.small_unet(residual=False), **two_folders(1))[0] == "pair-misaligned"
-
-
-@pytest.mark.healthy
-def test_files_that_belong_together(faults_of, kit, two_folders):
-    assert faults_of(kit.small_unet(residual=False), **two_folders()) == []
+    colors = make_scenes(24, "sources")
+    names = sorted(path.name for path in colors.iterdir())
+    gray, target = colors.with_name("gray"), colors.with_name("color")
+    gray.mkdir(), target.mkdir()
+    for name, other in zip(names, names[shift:] + names[:shift], strict=True):
+        Image.open(colors / name).convert("L").save(gray / name)
+        Image.open(colors / other).save(target / name)
+    data = {"root": str(gray), "target_root": str(target), "pairs": PairedInput()}
+    assert look(kit.small_unet(residual=False), **data).faults == faults
 
 
 @pytest.mark.planted("target-grey")
 @pytest.mark.parametrize("tint", [0, 2])
-def test_targets_without_colors(faults_of, kit, tmp_path, tint):
+def test_targets_without_colors(look, kit, tmp_path, tint):
     root = tmp_path / "gray"
     root.mkdir()
     for number in range(16):
         gray = kit.scene(number)[..., :1].astype(int) + np.array([0, tint, 0])
         Image.fromarray(np.uint8(gray.clip(0, 255))).save(root / f"{number}.png")
     model = kit.colorizer(generator=UNet(1, 2, widths=[8, 12]), discriminator=None, space="lab")
-    assert faults_of(model, root=str(root), pairs=GrayToColor())[0] == "target-grey"
-
-
-@pytest.mark.healthy
-def test_a_healthy_gan_of_lines_hints_and_colors(faults_of, kit):
-    assert faults_of(kit.colorizer()) == []
+    assert look(model, root=str(root), pairs=GrayToColor()).faults == ["target-grey"]
 
 
 @pytest.mark.healthy
 @pytest.mark.parametrize("crop", [24, 40])
 @pytest.mark.parametrize("amount", [0.1, 0.3, 0.5, 0.7, None])
-def test_noise_that_buries_edges_is_no_other_pair(faults_of, kit, crop, amount):
-    pairs = kit.Spoilt(lambda x, y: (x, y), SaltAndPepper(amount) if amount else GaussianNoise(150))
-    assert faults_of(pairs=pairs, crop=crop, crops_per_image=8) == []
-
-
-@pytest.mark.planted("pair-misaligned")
-@pytest.mark.parametrize("change", ["shifted", "shuffled"])
-def test_a_misaligned_pair_is_found_in_noise(faults_of, kit, change):
-    pairs = kit.Spoilt(CHANGES[change], SaltAndPepper(0.1))
-    assert faults_of(pairs=pairs, crop=40, crops_per_image=8)[0] == "pair-misaligned"
+def test_noise_that_buries_edges_is_no_other_pair(look, kit, crop, amount):
+    noise = SaltAndPepper(amount) if amount else GaussianNoise(150)
+    assert look(change=lambda x, y: (x, y), noise=noise, crop=crop, crops_per_image=8).faults == []
 
 
 @pytest.mark.healthy
 def test_sparse_noise_that_l1_leaves_alone_for_long_can_be_overfit(look, kit):
-    found = look(pairs=SaltAndPepper(0.1), overfit=True)
-    assert kit.faults(found) == []
-
-
-def backbone() -> BackboneUNet:
-    torch.manual_seed(0)
-    return BackboneUNet(backbone="mobilenet_v3_small", weights="none", stages=2, widths=[6, 8, 8], residual=True)
+    assert look(pairs=SaltAndPepper(0.1), overfit=250).faults == []
 
 
 def test_images_for_pretrained_weights(look, kit):
-    found = look(backbone())
-    assert isinstance(kit.only(found, "pretrained-range"), Passed)
-    assert isinstance(kit.only(found, "input-not-centred"), Skipped)
-    found = kit.faults(look(Normalized(backbone())))
-    assert "pretrained-range" in found and "input-not-centred" not in found
+    torch.manual_seed(0)
+    network = BackboneUNet(backbone="mobilenet_v3_small", weights="none", stages=2, widths=[6, 8, 8], residual=True)
+    found = look(network)
+    assert isinstance(found.of("pretrained-range"), Passed)
+    assert isinstance(found.of("input-not-centred"), Skipped)
+    found = look(Normalized(network))
+    assert "pretrained-range" in found.faults and "input-not-centred" not in found.faults
 
 
 class Segmenter(LightningModule):
@@ -242,7 +222,7 @@ def test_masks_as_targets(kit, make_scenes, make_data, tmp_path):
         Image.fromarray(np.uint8(bright if path.stem != "003" else 0 * bright)).save(masks / path.name)
     context = kit.context_of(Segmenter(), make_data(root=str(root), target_root=str(masks), target="mask", pairs=None))
     found = kit.check(context, overfit=True)
-    assert kit.faults(found) == [] and kit.notes(found) == []  # a mask of one class is no blank image
+    assert found.faults == [] and found.notes == []  # a mask of one class is no blank image
     assert not [outcome for outcome in found if isinstance(outcome, Skipped) and "could not" in outcome.reason]
-    assert isinstance(kit.only(found, "cannot-overfit"), Passed)
+    assert isinstance(found.of("cannot-overfit"), Passed)
     assert len(context.data.check_images(context, tmp_path)) == 4
