@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import sys
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -42,27 +43,20 @@ def test_a_script_of_ones_own_names_its_fault_and_no_key_of_a_command_line(fault
 # The project's models
 
 
-IMAGES = {"count": 4, "size": (24, 24), "channels": 3}
-
-
-def unet(**more):
+def unet():
     torch.manual_seed(1)
-    return UNet(**{"widths": [8, 16], "norm": "none", "skip": "add", "stage_residual": True, "residual": True, **more})
-
-
-def restorer(network=None, lr=2e-3, **more):
-    return ImageRestorer(network or unet(), optimizer=lambda p: torch.optim.Adam(p, lr=lr), **more)
+    return UNet(widths=[8, 16], norm="none", skip="add", stage_residual=True, residual=True)
 
 
 @pytest.fixture
 def watched(fit):
     """Train, and return the codes of the faults as they stand in findings.jsonl."""
 
-    def run(model, steps=80, callbacks=(), **options):
-        given = {"every_n_steps": 10, "val_check_interval": 40, "log_every_n_steps": 50, **options}
-        batches = [Batch(*pair(n, **IMAGES), torch.arange(4)) for n in range(steps + 4)]
+    def run(model, steps, val_check_interval, max_epochs):
+        batches = [Batch(*pair(n, 4, (24, 24), channels=3), torch.arange(4)) for n in range(steps + 4)]
         loaders = [DataLoader(part, batch_size=None) for part in (batches[4:], batches[:4])]
-        fit(model, callbacks, loaders, **given)
+        options = {"val_check_interval": val_check_interval, "max_epochs": max_epochs}
+        fit(model, data=loaders, every_n_steps=10, log_every_n_steps=50, **options)
         run.findings = read_findings(fit.folder / "findings.jsonl")
         return [finding.code for finding in run.findings if finding.is_fault]
 
@@ -79,7 +73,7 @@ class DecoderOnly(ImageRestorer):
 
 def test_a_part_that_no_optimizer_holds_once_it_is_unfrozen(watched):
     model = DecoderOnly(unet(), finetune=FineTuning("all", unfreeze={1: 1}))
-    assert watched(model, steps=40, max_epochs=2) == ["parameters-unchanged"]
+    assert watched(model, 40, val_check_interval=40, max_epochs=2) == ["parameters-unchanged"]
     (finding,) = watched.findings
     assert finding.step >= 40 and "no optimizer holds it" in finding.advice
     assert finding.where.startswith(("encoder.1.", "down.", "middle."), len("network."))
@@ -87,8 +81,9 @@ def test_a_part_that_no_optimizer_holds_once_it_is_unfrozen(watched):
 
 @pytest.mark.parametrize("unfreeze", [{1: 1, 2: 2}, {2: 0}])
 def test_what_is_unfrozen_or_frozen_again_is_no_fault(watched, unfreeze):
-    model = restorer(finetune=FineTuning("all", unfreeze=unfreeze))
-    assert watched(model, steps=15, max_epochs=4, val_check_interval=15) == []
+    adam = partial(torch.optim.Adam, lr=2e-3)
+    model = ImageRestorer(unet(), optimizer=adam, finetune=FineTuning("all", unfreeze=unfreeze))
+    assert watched(model, 15, val_check_interval=15, max_epochs=4) == []
 
 
 # What is done about a fault
