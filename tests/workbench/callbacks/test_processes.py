@@ -42,8 +42,8 @@ MODELS = {
 }
 STEPS = {"unet": 12, "gan": 18}  # of a GAN an epoch of each stage, and four steps more
 
-PRETRAINED = {"backbone": BACKBONE, "weights": "weights.pth", "stages": 2, "widths": [4, 6, 8], "norm": "none"}
-PRETRAINED = section("project.networks.BackboneUNet", **PRETRAINED, residual=True)
+ENCODER = {"backbone": BACKBONE, "weights": "weights.pth", "stages": 2}
+PRETRAINED = section("project.networks.BackboneUNet", **ENCODER, widths=[4, 6, 8], norm="none", residual=True)
 TUNING = {"freeze_stages": "all", "freeze_norms": True, "unfreeze": {1: 1, 2: 0}, "encoder_rate": 0.5}
 # Eps damps what Adam makes of gradients near 0; a decay that took hold of what is frozen would show.
 ADAM = section("torch.optim.AdamW", lr=0.01, eps=0.05, weight_decay=0.1)

@@ -25,14 +25,8 @@ PLATEAU = [SCHEDULER, "torch.optim.lr_scheduler.ReduceLROnPlateau"]
 STEP_LR = [SCHEDULER, "torch.optim.lr_scheduler.StepLR", f"{SCHEDULER}.init_args.step_size", "1"]
 EPOCHS = ["--trainer.max_steps", "-1", "--trainer.max_epochs", "3", "--trainer.check_val_every_n_epoch", "1"]
 EPOCHS += ["--trainer.val_check_interval", "null"]
-STOPPING = [
-    "--early_stopping.monitor",
-    "val/psnr",
-    "--early_stopping.patience",
-    "1",
-    "--early_stopping.min_delta",
-    "50",
-]
+STOPPING = ["--early_stopping.monitor", "val/psnr", "--early_stopping.patience", "1"]
+STOPPING += ["--early_stopping.min_delta", "50"]
 ACCUMULATING = ["--trainer.accumulate_grad_batches", "2", "--trainer.max_steps", "12"]
 CLIPPED = ["--gradient_clipping.norm", "0.1", "--trainer.log_every_n_steps", "3"]
 RARELY = ["--checkpoint.every_n_steps", "0"]
