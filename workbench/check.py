@@ -22,10 +22,10 @@ from workbench.findings.checks import Check, CheckContext, Outcome, Passed, Skip
 from workbench.findings.checks.context import listed
 from workbench.findings.checks.trial import SILENT
 from workbench.findings.engine import Finding, RuleEngine, append_findings, rounded
-from workbench.model_parts import HELPER
 from workbench.parser import expand_args
 from workbench.run import Run, start_run
 from workbench.signals import STOP
+from workbench.task import HELPER
 
 NOT_CHECKED = {"logger", "callbacks", "plugins", "profiler", "fast_dev_run", "barebones", "default_root_dir"}
 """Settings of the trainer that say how a run is watched and kept."""

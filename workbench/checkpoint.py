@@ -21,7 +21,7 @@ from torch import Tensor
 
 from workbench.errors import UserError, one_line
 from workbench.lightning_private import given_hyperparameters
-from workbench.pretrained import skip_pretrained_download
+from workbench.task import skip_pretrained_download
 
 PREVIOUS = "previous.ckpt"
 WRITTEN_BY_FIT = "Use a checkpoint that `fit` wrote: runs/NAME/latest/checkpoints/best.ckpt"

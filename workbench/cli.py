@@ -21,15 +21,14 @@ from workbench.callbacks.progress import Progress
 from workbench.callbacks.resume import ExactResume
 from workbench.checkpoint import read_checkpoint
 from workbench.console import print_scores, resume_command, short_path, silence_warnings
-from workbench.distributed import explain_failure, make_trainer, terminate_children
+from workbench.distributed import explain_failure, is_sharded, make_trainer, terminate_children
 from workbench.errors import UserError
 from workbench.loggers import WandbMode, finish_wandb, make_loggers, upload_command
 from workbench.main import PROGRAM, load
 from workbench.parser import BEST, Parser, expand_args
-from workbench.pretrained import skip_pretrained_download
 from workbench.run import Run, compare_configs, find_run, latest_valid_checkpoint, start_run
 from workbench.signals import STOP, Stop
-from workbench.strategies import is_sharded
+from workbench.task import skip_pretrained_download
 from workbench.watch import Watch
 
 # Each has a key of its own, so that `--early_stopping.patience 5` works. They are called in this order, but for those

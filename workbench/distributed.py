@@ -1,4 +1,4 @@
-"""One run on several processes and machines: which process this is, what does not fit, and which one was lost."""
+"""One run on several processes and machines: which process this is, what its strategy allows, which one was lost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from workbench.checkpoint import AtomicCheckpointIO, first_lines
 from workbench.errors import UserError
-from workbench.lightning_private import cluster_environment
+from workbench.lightning_private import cluster_environment, ddp_options
 
 # Lightning's ddp starts the other processes by running the same command again: they inherit the folder's name.
 RUN_VERSION = "WORKBENCH_RUN_VERSION"
@@ -128,6 +130,36 @@ def make_trainer(make: Callable[..., Trainer], section: Mapping[str, Any], **opt
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
         trainer.strategy.checkpoint_io = AtomicCheckpointIO()
     return trainer
+
+
+def allow_unused_parameters(trainer: Trainer, because: str) -> None:
+    """Have DDP find in each step which parameters got no gradient; call it before the model is wrapped.
+
+    UserError, beginning with ``because``, where the strategy of several processes cannot, or says that it must not.
+    """
+    if not isinstance(trainer.strategy, DDPStrategy):
+        found = "" if trainer.world_size == 1 else type(trainer.strategy).__name__
+    else:
+        options = ddp_options(trainer.strategy)
+        found = "static_graph: true" if options.get("static_graph") else ""
+        if not options.setdefault("find_unused_parameters", True):
+            found = "find_unused_parameters: false"
+    if found:
+        raise UserError(f"{because}, which trainer.strategy does not allow ({found}).\nSet --trainer.strategy ddp.")
+
+
+def is_sharded(trainer: Trainer) -> bool:
+    """Whether each process holds only a part of the weights."""
+    return isinstance(trainer.strategy, DeepSpeedStrategy | FSDPStrategy | ModelParallelStrategy)
+
+
+def gather_weights(trainer: Trainer, write: bool = False) -> AbstractContextManager[None]:
+    """Within it, entered by every process, a model under FSDP has all its weights; with ``write``, changes persist."""
+    if not isinstance(trainer.strategy, FSDPStrategy):
+        return nullcontext()
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    return FullyShardedDataParallel.summon_full_params(trainer.strategy.model, writeback=write)
 
 
 # What Lightning's and torch's errors hold -> what a user reads

@@ -15,9 +15,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
 
 from workbench.checkpoint import AtomicCheckpointIO
-from workbench.distributed import Launch, explain_failure, find_launch, make_trainer
+from workbench.distributed import Launch, allow_unused_parameters, explain_failure, find_launch, make_trainer
 from workbench.errors import UserError
-from workbench.strategies import allow_unused_parameters
 
 
 def test_alone_and_by_torchrun():

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import math
+import random
 import time
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningModule, Trainer, callbacks
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.trainer.states import TrainerFn
 
+from workbench.callbacks.progress import NEVER
 from workbench.lightning_private import is_accumulating
 from workbench.monitor import monitor_mode, require_logged
-from workbench.random_states import get_rng_state, set_rng_state
-from workbench.run_progress import NEVER
 
 SNAPSHOTS = "snapshot-*.ckpt"
 FOR_TRAINING = ("optimizer_states", "lr_schedulers", "current_model_state", "loops", "callbacks")
 LOW = 0.1  # share of a cycle's peak learning rate: a run that ends at or below it has finished its last cycle
+
+
+def get_rng_state(device: torch.device) -> dict[str, Any]:
+    """The states of the generators of Python, NumPy, torch and the device, as tensors and numbers."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002 what others draw from
+    states = {"python": random.getstate(), "numpy": (name, keys.tolist(), *rest), "torch": torch.get_rng_state()}
+    if device.type != "cpu":
+        states["device"] = torch.get_device_module(device).get_rng_state()
+    return states
+
+
+def set_rng_state(states: dict[str, Any], device: torch.device) -> None:
+    """Restore what `get_rng_state` returned; a device of another kind keeps its state."""
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])  # noqa: NPY002
+    torch.set_rng_state(states["torch"].cpu())
+    if device.type != "cpu" and "device" in states:
+        torch.get_device_module(device).set_rng_state(states["device"].cpu())
 
 
 class Checkpoints(callbacks.Checkpoint):

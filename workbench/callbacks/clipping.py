@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from workbench.distributed import is_sharded
 from workbench.errors import UserError
 from workbench.lightning_private import is_accumulating, logs_now
-from workbench.strategies import is_sharded
 
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 

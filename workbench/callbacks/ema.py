@@ -10,8 +10,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn import Parameter
 
+from workbench.distributed import is_sharded
 from workbench.errors import UserError
-from workbench.strategies import is_sharded
 
 
 class EMA(Callback):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -15,7 +17,6 @@ from workbench.callbacks.checkpoints import Checkpoints
 from workbench.checkpoint import one_line, other_version
 from workbench.errors import UserError
 from workbench.loggers import MetricsCSV
-from workbench.random_states import reseed_per_rank
 from workbench.signals import STOP, Stop
 
 KEY = "exact_resume"
@@ -157,3 +158,13 @@ class ExactResume(Callback):
 
 def _find_checkpoints(trainer: Trainer) -> Checkpoints | None:
     return next((found for found in trainer.checkpoint_callbacks if isinstance(found, Checkpoints)), None)
+
+
+def reseed_per_rank(rank: int, step: int) -> None:
+    """Seed all generators from the common seed, the rank and the step: Lightning seeds all ranks alike, so that they
+    would draw the same noise."""
+    sequence = np.random.SeedSequence((torch.initial_seed(), rank, step))
+    seed = int(sequence.generate_state(1, np.uint64)[0]) >> 1
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)

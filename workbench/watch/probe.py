@@ -16,9 +16,9 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from workbench.batch import baseline_of, input_of, is_padding, target_of
 from workbench.findings import Parameter
 from workbench.lightning_private import steps_done
+from workbench.task import baseline_of, input_of, is_padding, target_of
 from workbench.watch.activations import ActivationPass
 from workbench.watch.recorder import Recorder
 

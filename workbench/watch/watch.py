@@ -14,10 +14,10 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from workbench.callbacks.progress import print_above_bar
+from workbench.distributed import is_sharded
 from workbench.errors import UserError
 from workbench.findings import Finding, RuleEngine, Setting, training_rules
 from workbench.lightning_private import is_accumulating, logs_now, steps_done, was_updated
-from workbench.strategies import is_sharded
 from workbench.watch.activations import MOMENTS
 from workbench.watch.model_info import PENALTY, collect, trainable_parameters
 from workbench.watch.probe import Probe

@@ -16,10 +16,9 @@ from lightning_utilities.core.apply_func import apply_to_collection, apply_to_co
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from workbench.batch import input_of, target_of
 from workbench.findings.checks.trial import Trial, overfit, trial_copy
 from workbench.findings.engine import Finding, Level, Outcome, Passed, Rule, Skipped
-from workbench.model_parts import discriminators_of, networks_of
+from workbench.task import discriminators_of, input_of, networks_of, target_of
 
 __all__ = ["Check", "CheckContext", "Level", "Outcome", "Part", "Passed", "Skipped", "listed"]
 

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workbench.batch import input_of
 from workbench.findings.checks.context import (
     Check,
     CheckContext,
@@ -22,6 +21,7 @@ from workbench.findings.checks.context import (
     floats_of,
     with_nonzero_weights,
 )
+from workbench.task import input_of
 
 UNUSABLE_INPUT = frozenset({"input-nonfinite", "input-range", "input-constant"})
 

@@ -13,7 +13,7 @@ from torch import Tensor, equal, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from workbench.findings.checks.context import Check, CheckContext, Outcome, Part, listed
-from workbench.model_parts import HELPER
+from workbench.task import HELPER
 
 LAYERS = (_ConvNd, nn.Linear)
 
