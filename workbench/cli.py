@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -25,8 +26,8 @@ from workbench.distributed import explain_failure, is_sharded, make_trainer, ter
 from workbench.errors import UserError
 from workbench.loggers import WandbMode, finish_wandb, make_loggers, upload_command
 from workbench.main import PROGRAM, load
-from workbench.parser import BEST, Parser, expand_args
-from workbench.run import Run, compare_configs, find_run, latest_valid_checkpoint, start_run
+from workbench.parser import BEST, Parser, expand_args, walk
+from workbench.run import Run, find_run, latest_valid_checkpoint, start_run
 from workbench.signals import STOP, Stop
 from workbench.task import skip_pretrained_download
 from workbench.watch import Watch
@@ -43,7 +44,6 @@ CALLBACKS: dict[str, type[Callback]] = {
     "progress": Progress,
 }
 ALWAYS: list[type[Callback]] = [ExactResume]  # they have no key
-TRAINER_SWITCHES = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
 
 
 class CommandLine(LightningCLI):
@@ -52,7 +52,7 @@ class CommandLine(LightningCLI):
     run: Run | None = None
 
     def __init__(self, argv: list[str], command: str | None = None) -> None:
-        self.words = [command or argv[0], *argv[1:]]
+        Parser.words = [command or argv[0], *argv[1:]]
         try:
             super().__init__(
                 LightningModule,
@@ -65,15 +65,11 @@ class CommandLine(LightningCLI):
                 args=argv,
             )
         finally:
+            Parser.words = [""]  # another command may follow in this process
             finish_wandb()
             run = self.run  # one that a mistake ends before it starts leaves no folder behind
             if run is not None and run.first and not run.resumed and not (run.folder / "config.yaml").is_file():
                 shutil.rmtree(run.folder, ignore_errors=True)
-
-    def init_parser(self, **kwargs: Any) -> Parser:
-        parser = super().init_parser(**kwargs)
-        parser.words = self.words
-        return parser
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -112,9 +108,9 @@ class CommandLine(LightningCLI):
             for key in getattr(load(config.data.class_path), "path_arguments", ()):
                 given = arguments.get(key)
                 if isinstance(given, list):
-                    arguments[key] = [_absolute(path) for path in given]
+                    arguments[key] = [str(Path(path).expanduser().absolute()) for path in given]
                 elif given:
-                    arguments[key] = _absolute(given)
+                    arguments[key] = str(Path(given).expanduser().absolute())
 
     def instantiate_classes(self) -> None:
         """Build everything; pretrained weights that the checkpoint will replace are not downloaded."""
@@ -144,7 +140,8 @@ class CommandLine(LightningCLI):
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Add only the callbacks that have something to do: `enabled`, and `applies` to the data module."""
-        off = [kind for key, kind in TRAINER_SWITCHES.items() if config.get(key) is False]
+        switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
+        off = tuple(kind for key, kind in switches.items() if config.get(key) is False)
         # A run that averaged its weights is resumed through the callback.
         needed = (EMA,) if self.config_init[self.subcommand].ckpt_path else ()
         kept = [
@@ -152,7 +149,7 @@ class CommandLine(LightningCLI):
             for callback in callbacks
             if (getattr(callback, "enabled", True) or isinstance(callback, needed))
             and getattr(callback, "applies", lambda data: True)(self.datamodule)
-            and not isinstance(callback, tuple(off))
+            and not isinstance(callback, off)
         ]
         given = config.get("callbacks") or []
         config["callbacks"] = given if isinstance(given, list) else [given]
@@ -161,9 +158,19 @@ class CommandLine(LightningCLI):
         return super()._instantiate_trainer(config, [*kept, *(make() for make in ALWAYS)])
 
     def before_fit(self) -> None:
-        if checkpoint := self.config_init["fit"].ckpt_path:
-            self._dump_config()
-            compare_configs(checkpoint, self.config_dump, verbose=self.trainer.is_global_zero)
+        """Refuse to resume with another optimizer or scheduler."""
+        checkpoint = self.config_init["fit"].ckpt_path
+        if checkpoint is None:
+            return
+        self._dump_config()
+        before, now = (dict(walk(tree["model"])) for tree in (read_checkpoint(checkpoint).config, self.config_dump))
+        for key in sorted(before.keys() | now.keys()):
+            if re.search(r"(optimizer|scheduler)\S*class_path$", key) and before.get(key) != now.get(key):
+                raise UserError(
+                    "A resumed run keeps its optimizer and scheduler: "
+                    f"model.{key} {before.get(key)} -> {now.get(key)}.\n"
+                    f"Start a new run from its weights instead: --model.init_args.init_from {checkpoint}"
+                )
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
@@ -227,10 +234,6 @@ class CommandLine(LightningCLI):
             print_scores(results[0], {"Run": self.run and self.run.folder}, title=self.subcommand)
 
     validate = test
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
 
 
 def main(argv: list[str]) -> int:

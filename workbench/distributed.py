@@ -108,12 +108,6 @@ def make_trainer(make: Callable[..., Trainer], section: Mapping[str, Any], **opt
         ) from error
     if trainer.accumulate_grad_batches < 1:  # Lightning divides by it later
         raise UserError(f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}: it must be at least 1.")
-    # Lightning takes bf16-mixed then, with a warning only.
-    if trainer.strategy.root_device.type == "cpu" and str(section.get("precision")) in ("16", "16-mixed"):
-        raise UserError(
-            f"trainer.precision {section['precision']} needs a GPU: a CPU computes nothing in float16.\n"
-            "Use --trainer.precision bf16-mixed, or 32."
-        )
     environment = cluster_environment(trainer)
     if trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
         raise UserError(  # else it silently waits for the others, for half an hour

@@ -104,12 +104,9 @@ NODES = {"num_nodes": 2, "strategy": "ddp", "barebones": False}
         ({"devices": 0}, "devices=0"),
         ({"num_nodes": 0}, "num_nodes"),
         ({"accumulate_grad_batches": 0}, "accumulate_grad_batches is 0"),
-        ({"precision": "16-mixed"}, r"trainer\.precision 16(.|\n)*bf16-mixed"),
-        ({"precision": 16}, r"trainer\.precision 16"),
         (NODES, r"num_nodes is 2, .* where the other machines are(.|\n)*torchrun"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*AMP with fp16", "ignore:.*precision=16")
 def test_what_does_not_fit_the_machine_is_named(options, expected):
     if options.get("accelerator") == "gpu" and torch.cuda.is_available():
         pytest.skip("there is a GPU")

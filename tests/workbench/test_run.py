@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from workbench.errors import UserError
-from workbench.run import Run, compare_configs, find_run, latest_valid_checkpoint, point_latest_at, start_run
+from workbench.run import Run, find_run, latest_valid_checkpoint, point_latest_at, start_run
 
 
 def save_checkpoint(run: Run) -> None:
@@ -121,15 +120,3 @@ def test_where_none_can_be_read_the_way_out_is_named(saved):
         path.write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"last\.ckpt.*\n.*previous\.ckpt(.|\n)*init_from"):
         latest_valid_checkpoint(saved)
-
-
-def test_what_differs_from_the_checkpoint_is_printed(tmp_path, capsys):
-    model = {"class_path": "a.B", "init_args": {"optimizer": {"class_path": "SGD"}, "y": None}}
-    config = {"data": {"a": 1, "b": [1, 2]}, "model": model, "trainer": {"devices": 1}}
-    torch.save({"state_dict": {}, "config": yaml.safe_dump(config)}, tmp_path / "last.ckpt")
-    now = {**config, "data": {"class_path": "a.C", "init_args": {"a": 2, "b": [1, 2], "c": 3}}, "trainer": {}}
-    compare_configs(str(tmp_path / "last.ckpt"), now, verbose=True)
-    assert capsys.readouterr().out == "Differs from the checkpoint: data.a 1 -> 2, data.c None -> 3\n"
-    model["init_args"]["optimizer"]["class_path"] = "Adam"
-    with pytest.raises(UserError, match=r"optimizer.class_path SGD -> Adam"):
-        compare_configs(str(tmp_path / "last.ckpt"), now, verbose=True)
