@@ -129,17 +129,13 @@ def make_trainer(make: Callable[..., Trainer], section: Mapping[str, Any], **opt
 def allow_unused_parameters(trainer: Trainer, because: str) -> None:
     """Have DDP find in each step which parameters got no gradient; call it before the model is wrapped.
 
-    UserError, beginning with ``because``, where the strategy of several processes cannot, or says that it must not.
+    UserError, beginning with ``because``, where the strategy of several processes is another.
     """
-    if not isinstance(trainer.strategy, DDPStrategy):
-        found = "" if trainer.world_size == 1 else type(trainer.strategy).__name__
-    else:
-        options = ddp_options(trainer.strategy)
-        found = "static_graph: true" if options.get("static_graph") else ""
-        if not options.setdefault("find_unused_parameters", True):
-            found = "find_unused_parameters: false"
-    if found:
-        raise UserError(f"{because}, which trainer.strategy does not allow ({found}).\nSet --trainer.strategy ddp.")
+    if isinstance(trainer.strategy, DDPStrategy):
+        ddp_options(trainer.strategy).setdefault("find_unused_parameters", True)
+    elif trainer.world_size > 1:
+        name = type(trainer.strategy).__name__
+        raise UserError(f"{because}, which {name} does not allow.\nSet --trainer.strategy ddp.")
 
 
 def is_sharded(trainer: Trainer) -> bool:

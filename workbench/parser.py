@@ -197,9 +197,7 @@ def _unknown_key(name: str, parser: ArgumentParser, trees: dict[str, Any], words
     leaves = {key.rpartition(".")[2]: key for key in valid}
     near = get_close_matches(wanted, valid, n=1, cutoff=0.75)
     near += [leaves[leaf] for leaf in get_close_matches(wanted.rpartition(".")[2], leaves, n=1)]
-    siblings = [key.rpartition(".")[2] for key in valid if key.rpartition(".")[0] == wanted.rpartition(".")[0]]
-    hint = f"Did you mean {valid[near[0]]}?" if near else f"There are: {', '.join(siblings)}." if siblings else ""
-    return f"Unknown option: {place}\n{hint}"
+    return f"Unknown option: {place}" + (f"\nDid you mean {valid[near[0]]}?" if near else "")
 
 
 def known_keys(parser: ArgumentParser) -> list[str]:

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
+from lightning.pytorch.strategies import FSDPStrategy
 
 from workbench.checkpoint import AtomicCheckpointIO
 from workbench.distributed import Launch, allow_unused_parameters, explain_failure, find_launch, make_trainer
@@ -152,14 +152,6 @@ def test_ddp_finds_unused_parameters(name):
     assert found._ddp_kwargs["find_unused_parameters"] is True
 
 
-@pytest.mark.parametrize(
-    ("found", "expected"),
-    [
-        (DDPStrategy(find_unused_parameters=False), "find_unused_parameters: false"),
-        (DDPStrategy(static_graph=True), "static_graph: true"),
-        (FSDPStrategy(), "FSDPStrategy"),
-    ],
-)
-def test_a_strategy_that_does_not_allow_it_is_refused(found, expected):
-    with pytest.raises(UserError, match=rf"^unfreeze.*\({expected}\)(.|\n)*strategy ddp"):
-        allow_unused_parameters(SimpleNamespace(strategy=found, world_size=2), "unfreeze")
+def test_a_strategy_that_does_not_allow_it_is_refused():
+    with pytest.raises(UserError, match=r"^unfreeze.* FSDPStrategy(.|\n)*strategy ddp"):
+        allow_unused_parameters(SimpleNamespace(strategy=FSDPStrategy(), world_size=2), "unfreeze")

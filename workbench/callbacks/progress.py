@@ -22,8 +22,7 @@ REFRESH_SECONDS = 0.5  # reading the loss waits for the device
 class RunProgress:
     """The share of a run that is over, in steps or in time, whichever is further, in [0, 1] or a little above.
 
-    ``total_steps`` is infinite where only ``trainer.max_time`` limits the run. UserError where nothing does.
-    """
+    UserError where ``total_steps`` is infinite and no ``trainer.max_time`` limits the run."""
 
     def __init__(self, trainer: Trainer, total_steps: float) -> None:
         timers = [c for c in trainer.callbacks if isinstance(c, Timer) and c.time_remaining() is not None]

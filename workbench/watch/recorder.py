@@ -24,8 +24,7 @@ IN_HISTOGRAM = 20_000  # values of a tensor
 
 
 class Recorder:
-    """The measurements of one run, which may continue from the ``state_dict`` of an earlier part. ``put`` never waits
-    for the device; ``flush`` fetches everything in one transfer.
+    """The measurements of one run. ``put`` never waits for the device; ``flush`` fetches everything in one transfer.
 
     A resumed run cuts off the lines of its files that were written after its checkpoint: it writes them once more.
     """
@@ -121,8 +120,7 @@ class Recorder:
         self._log_histograms()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything measured so far; logs nothing, so that a run does not show where it was saved."""
-        self.flush(log=False)
+        self.flush(log=False)  # so that a run's logs do not show where it was saved
         return {"history": pack(self.history), "unlogged": dict(self._unlogged), "lines": dict(self.lines)}
 
 
@@ -142,7 +140,6 @@ def sample(values: Tensor, count: int) -> Tensor:
 
 
 def for_histogram(values: Tensor) -> Tensor:
-    """A copied sample; what is not finite counts as 0."""
     return torch.nan_to_num(sample(values, IN_HISTOGRAM).float(), nan=0.0, posinf=0.0, neginf=0.0)
 
 

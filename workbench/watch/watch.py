@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -24,7 +24,6 @@ from workbench.watch.probe import Probe
 from workbench.watch.recorder import FINDINGS, THROUGHPUT, Recorder
 from workbench.watch.steps import StepMonitor
 
-OnFault = Literal["continue", "stop"]
 DENSE = 10  # the first steps are all measured: a run that goes wrong at once is over before a second one of others
 EVALUATE_EVERY = 50
 EARLY = (10, 20, 35, 50)  # steps after which rules are evaluated as well: most faults show at once
@@ -34,13 +33,13 @@ RECORDED = 5  # what the model logs is recorded at every fifth step
 
 
 class Watch(Callback):
-    """Measures gradients, updates, activations, a GAN's balance, learning rates and throughput, and applies rules to
-    them, which name faults with advice. Works with any LightningModule: ``Trainer(callbacks=[Watch()])``.
+    """Measures gradients, updates, activations, a GAN's balance, learning rates and throughput of any LightningModule,
+    and applies rules that name faults with advice. Training is the same to the last bit with and without it.
 
     A fault is printed in one line, once a cause, written to ``findings.jsonl`` in the run's folder (if there is a
     logger) and sent as an alert to Weights & Biases; a note is only written. docs/faults.md explains each code. Values
     of single layers go to ``measurements.csv`` at validations, and as charts and histograms to Weights & Biases and
-    TensorBoard. Training is the same to the last bit with and without it. Under FSDP it switches itself off.
+    TensorBoard. Under FSDP it switches itself off.
 
     Args:
         every_n_steps: Measure gradients and updates at every n-th step, and at each of the first ten; 0: never.
@@ -51,12 +50,11 @@ class Watch(Callback):
 
     order = -1  # before a callback that clips gradients; see ExactResume
 
-    def __init__(self, every_n_steps: int = 10, every_n_validations: int = 1, on_fault: OnFault = "continue") -> None:
-        if min(every_n_steps, every_n_validations) < 0 or on_fault not in get_args(OnFault):
-            raise UserError(
-                "watch.every_n_steps and watch.every_n_validations must be at least 1, or 0 for never, "
-                f"and watch.on_fault one of {', '.join(get_args(OnFault))}."
-            )
+    def __init__(
+        self, every_n_steps: int = 10, every_n_validations: int = 1, on_fault: Literal["continue", "stop"] = "continue"
+    ) -> None:
+        if min(every_n_steps, every_n_validations) < 0 or on_fault not in ("continue", "stop"):
+            raise UserError("watch.every_n_{steps,validations} must be 0 or more, watch.on_fault continue or stop.")
         self.every_n_steps, self.every_n_validations, self.on_fault = every_n_steps, every_n_validations, on_fault
         self.findings: list[Finding] = []  # what was found so far, oldest first
         self.engine = RuleEngine(training_rules())
@@ -179,7 +177,7 @@ class Watch(Callback):
         self.recorder = self.steps = self.probe = None  # with the tensors that they hold
 
     def _evaluate(self, trainer: Trainer, may_stop: bool = True) -> None:
-        """Fetch what was measured and apply the rules; every process has to call it."""
+        """Apply the rules to what was measured; every process has to call it."""
         found: list[Finding] = []
         if trainer.is_global_zero:
             self.recorder.flush()
@@ -203,7 +201,6 @@ class Watch(Callback):
                     logger.experiment.alert(title=finding.code, text=finding.message(), level="WARN")
 
     def state_dict(self) -> dict[str, Any]:
-        """All measurements, and what was reported, which a resumed run does not repeat."""
         if self.recorder is None:
             return self._loaded
         return {
@@ -216,7 +213,6 @@ class Watch(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the state until training starts."""
         self._loaded = state_dict
 
 
@@ -231,7 +227,6 @@ class Throughput:
         self.restart()
 
     def restart(self) -> None:
-        """Start the clock anew, as after a validation."""
         self._since, self._samples = time.perf_counter(), 0
 
     def count(self, batch: Any) -> None:
@@ -239,7 +234,7 @@ class Throughput:
         self._samples += next((len(x) for x in tree_leaves(batch) if isinstance(x, Tensor) and x.ndim), 0)
 
     def log(self, device: torch.device) -> None:
-        """Log; right after values were fetched from the device, so that the time is that of whole steps."""
+        """Called right after values were fetched from the device, so that the time is that of whole steps."""
         trainer, seconds = self.recorder.trainer, time.perf_counter() - self._since
         if self._samples and seconds > 0 and trainer.is_global_zero:
             values = {"throughput/samples_per_second": self._samples * trainer.world_size / seconds}
