@@ -38,8 +38,9 @@ def main(argv: list[str]) -> int:
     started = time.monotonic()
     with STOP.handled():
         built = Builder(expand_args(["fit", *argv[1:]]), command=argv[0])
-        context = set_up(built.model, built.datamodule, built.trainer, built.plain_config())
         config = built.config[built.subcommand]
+        plain = yaml.safe_load(built.parser.dump(built.config, skip_check=True))[built.subcommand]
+        context = set_up(built.model, built.datamodule, built.trainer, plain)
         run = built.run = start_run(config.runs_dir, config.name, "check")
         if isinstance(context, Finding):
             return _report([context], run, started, {})
@@ -85,10 +86,6 @@ class Builder(CommandLine):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Nothing is run: the checks look at what is built."""
-
-    def plain_config(self) -> dict[str, Any]:
-        """The resolved configuration."""
-        return yaml.safe_load(self._parser(self.subcommand).dump(self.config[self.subcommand], skip_check=True))
 
 
 def set_up(

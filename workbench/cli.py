@@ -21,7 +21,7 @@ from workbench.callbacks.profile import StepProfile
 from workbench.callbacks.progress import Progress
 from workbench.callbacks.resume import ExactResume
 from workbench.checkpoint import read_checkpoint
-from workbench.console import print_scores, resume_command, short_path, silence_warnings
+from workbench.console import print_scores, resume_command, silence_warnings
 from workbench.distributed import explain_failure, is_sharded, make_trainer, terminate_children
 from workbench.errors import UserError
 from workbench.loggers import WandbMode, finish_wandb, make_loggers, upload_command
@@ -85,8 +85,7 @@ class CommandLine(LightningCLI):
         add("--name", type=str, default="run", help="Name of the run; by default the config's file name.")
         add("--runs_dir", type=str, default="runs", help="Folder of all runs.")
         add("--resume", type=str | None, default=None, help="'latest' or a VERSION: resume that run of this name.")
-        text = "Weights & Biases; auto is online where there are credentials, otherwise offline."
-        add("--wandb", type=WandbMode, default="auto", help=text)
+        add("--wandb", type=WandbMode, default="auto", help="Weights & Biases; auto: online with credentials.")
         add("--tensorboard", type=bool, default=False, help="Write TensorBoard's files as well.")
         for key, callback in (CALLBACKS | {key: load(path) for key, path in PROGRAM.callbacks.items()}).items():
             parser.add_lightning_class_args(callback, key)
@@ -198,17 +197,17 @@ class CommandLine(LightningCLI):
             return
         scores = {key: float(value) for key, value in trainer.callback_metrics.items()}
         keeper = next((c for c in trainer.callbacks if isinstance(c, Checkpoints) and c.best_model_path), None)
-        kind = "best" if keeper is not None and keeper.monitor else "newest"
+        kind = "Best" if keeper is not None and keeper.monitor else "Newest"
         stops = [c.stopping_reason_message for c in trainer.callbacks if isinstance(c, EarlyStopping)]
         facts: dict[str, Any] = {"Stopped early": stops[0] if stops else None, "Run": run.folder}
-        title = f"{run.name} after {trainer.global_step} steps ({kind} checkpoint)"
+        title = f"{run.name} after {trainer.global_step} steps"
         if keeper is not None:
-            best = short_path(Path(keeper.best_model_path))
-            facts[f"{kind.capitalize()} checkpoint"] = best
+            best = run.folder / "checkpoints" / "best.ckpt"
+            facts[f"{kind} checkpoint"] = best
             if is_sharded(trainer):  # Lightning cannot wrap sharded weights once more, to evaluate them
-                title = title.replace(f"{kind} checkpoint", "last validation")
                 facts["Test"] = f"python -m {PROGRAM.name} test --ckpt_path {best}"
             else:
+                title += f" ({kind.lower()} checkpoint)"
                 scores |= self._evaluate(model, keeper.best_model_path)
             facts |= PROGRAM.next_steps(run.folder, best, model)
         if trainer.is_global_zero:

@@ -80,11 +80,6 @@ def print_facts(facts: Mapping[str, object]) -> None:
         print(f"{label:<{width}}  {value}")
 
 
-def short_path(path: Path) -> Path:
-    """Relative to the current folder where it is below that."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
 def resume_command(run: Run | None, requeued: bool = False) -> list[str]:
     """The command that resumes a stopped run, as lines to print; none where nothing was saved."""
     if run is None or not run.first or not run.checkpoints:

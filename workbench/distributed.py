@@ -152,26 +152,20 @@ def gather_weights(trainer: Trainer, write: bool = False) -> AbstractContextMana
     return FullyShardedDataParallel.summon_full_params(trainer.strategy.model, writeback=write)
 
 
-# What Lightning's and torch's errors hold -> what a user reads
-FAILURES = {
-    "in loading state_dict|loaded state dict|checkpoint contains only the model": (
-        "{checkpoint}: this run cannot be resumed from it:\n{lines}\n"
-        "Its weights and its optimizer do not fit: leave model, optimizer and model.finetune as they were, and use the "
-        "last.ckpt of a run.\nA new run from the weights that do fit: fit --model.init_args.init_from {checkpoint}"
-    ),
-    "SyncBatchNorm|`val_check_interval`|You set `?(--)?(devices|num_nodes|nodes)": (
-        "The trainer section does not fit this run: {error}\nSet the keys that it names, as --trainer.KEY VALUE."
-    ),
-}
-
-
 def explain_failure(error: Exception, trainer: Trainer, checkpoint: str | None) -> UserError | None:
     """What went wrong while a trainer ran, given a checkpoint, as a user's mistake; None where it is none."""
     if not isinstance(error, ValueError | KeyError | RuntimeError):
         return None
-    for pattern, message in FAILURES.items():
-        if re.search(pattern, str(error)):
-            return UserError(message.format(checkpoint=checkpoint, error=error, lines=first_lines(error)))
+    if re.search("in loading state_dict|loaded state dict|checkpoint contains only the model", str(error)):
+        return UserError(
+            f"{checkpoint}: this run cannot be resumed from it:\n{first_lines(error)}\n"
+            "Its weights and its optimizer do not fit: leave model, optimizer and model.finetune as they were, and use "
+            "the last.ckpt of a run.\n"
+            f"A new run from the weights that do fit: fit --model.init_args.init_from {checkpoint}"
+        )
+    if re.search("SyncBatchNorm|`val_check_interval`|You set `?(--)?(devices|num_nodes|nodes)", str(error)):
+        text = f"The trainer section does not fit this run: {error}"
+        return UserError(f"{text}\nSet the keys that it names, as --trainer.KEY VALUE.")
     broken = re.search(r"connection|peer|broken pipe|gloo|nccl|socket", str(error), re.IGNORECASE)
     if isinstance(error, RuntimeError) and trainer.world_size > 1 and broken:
         lost = f"Process {1 - trainer.global_rank} of 2" if trainer.world_size == 2 else "Another process"

@@ -126,8 +126,8 @@ def make_loggers(
 
 def _wandb_mode(wanted: WandbMode) -> str:
     """online, offline or off; sets the environment in which W&B starts without prompting."""
-    if wanted == "auto" and (given := os.environ.get("WANDB_MODE")) in ("disabled", "offline"):
-        wanted = "off" if given == "disabled" else "offline"
+    if wanted == "auto":
+        wanted = {"disabled": "off", "offline": "offline"}.get(os.environ.get("WANDB_MODE", ""), "auto")
     if wanted == "off":
         return wanted
     cache = str(Path(".cache/wandb").absolute())

@@ -39,18 +39,15 @@ Model (--model.init_args.KEY): the keys of the classes that the config names, su
 
 
 def expand_args(argv: list[str]) -> list[str]:
-    """Add to a command line what need not be typed; what is typed wins.
-
-    That is the run's name, from the file name of the first config; the configuration of the run that is resumed, or of
-    the checkpoint; and that ``--profile`` times 50 steps. Configs without a model are parts to compose, such as those
-    for a machine.
-    """
+    """Add to a command line what need not be typed: the run's name, which is the file name of the first config; the
+    configuration of the run that is resumed, or of the checkpoint; and that ``--profile`` times 50 steps."""
     command, *words = ["--profile.steps=50" if word == "--profile" else word for word in argv]
     if any(word == "-h" or (word.startswith("--") and word.split("=")[0].endswith("help")) for word in words):
         return argv
     configs = values(words, "--config") + values(words, "-c")
     names, resume, checkpoint = (values(words, f"--{key}") for key in ("name", "resume", "ckpt_path"))
-    models = ["model" in _read_config(config) for config in configs]  # of each: all of them have to be readable
+    # Of each config, so that all of them are readable; those without a model are parts to compose, as for a machine.
+    models = ["model" in _read_config(config) for config in configs]
     if any(models) or (configs and not resume and not checkpoint):
         added = [] if names else ["--name", Path(configs[0]).stem]
     elif command == "fit" and resume:
@@ -86,9 +83,8 @@ def _read_config(config: str) -> dict[str, Any]:
         return yaml.safe_load(config)
     path = Path(config)
     if not path.is_file():
-        there = sorted(map(str, path.parent.glob("*.y*ml")))
-        hint = did_you_mean(config, there).strip() or (f"There are: {', '.join(there)}." if there else "")
-        raise UserError(f"There is no config file {config}.\n{hint}".rstrip())
+        hint = did_you_mean(config, map(str, path.parent.glob("*.y*ml")))
+        raise UserError(f"There is no config file {config}.{hint}")
     try:
         tree = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:

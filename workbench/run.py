@@ -91,8 +91,6 @@ def find_run(root: str | Path, name: str, version: str) -> Run:
             "Start a new run without --resume, or name the run: --name NAME --resume VERSION."
         )
     run = Run(Path(root), name, wanted, resumed=True, first=find_launch().rank == 0)
-    if not os.access(run.folder, os.W_OK):
-        raise UserError(f"The run's folder {run.folder} cannot be written.\nResume a copy of it: --runs_dir FOLDER.")
     os.environ[RUN_VERSION] = run.version
     return run
 

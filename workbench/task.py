@@ -18,23 +18,21 @@ _skip: ContextVar[bool] = ContextVar("skip_pretrained_download", default=False)
 pretrained_download_skipped = _skip.get
 
 
-def _entry(batch: Any, position: int) -> Any:
-    """An entry of a tensor (its only one), a (named) tuple or a dict."""
+def _entries(batch: Any) -> list[Any]:
+    """Of a (named) tuple, a list or a dict; any other batch is its only entry."""
     if isinstance(batch, dict):
-        batch = tuple(batch.values())
-    if isinstance(batch, tuple | list):
-        return batch[position] if len(batch) > position else None
-    return batch if position == 0 else None
+        return list(batch.values())
+    return list(batch) if isinstance(batch, tuple | list) else [batch]
 
 
 def input_of(batch: Any) -> Any:
     """What a module's forward is called with, the first entry; None for an empty batch."""
-    return _entry(batch, 0)
+    return next(iter(_entries(batch)), None)
 
 
 def target_of(batch: Any) -> Any:
     """What the output is compared with, the second entry; None where the batch has none."""
-    return _entry(batch, 1)
+    return next(iter(_entries(batch)[1:]), None)
 
 
 def _named(batch: Any, name: str) -> Any:

@@ -127,7 +127,7 @@ def test_a_bug_of_ours_has_a_trace_and_mistakes_of_users_have_none_without_debug
 
     monkeypatch.setattr("workbench.cli.main", fail)
     assert main(["fit", "full"]) == 2
-    assert "The disk is full (runs/x)" in capsys.readouterr().err
+    assert "No space left on device: runs/x" in capsys.readouterr().err
     with pytest.raises(ZeroDivisionError):
         main(["fit"])
     assert main([]) == 0

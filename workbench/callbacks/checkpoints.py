@@ -102,11 +102,6 @@ class Checkpoints(callbacks.Checkpoint):
         loaded, self._loaded_rng = self._loaded_rng, None
         if loaded is not None and len(loaded) == trainer.world_size:
             set_rng_state(loaded[trainer.global_rank], trainer.strategy.root_device)
-        elif loaded is not None and trainer.is_global_zero:
-            print(
-                f"The checkpoint was saved by {len(loaded)} processes, and now there are {trainer.world_size}: "
-                "training resumes, but not bit-identically."
-            )
         self._rng = get_rng_state(trainer.strategy.root_device)
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:

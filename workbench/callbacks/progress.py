@@ -61,10 +61,8 @@ def print_above_bar(trainer: Trainer, text: str) -> None:
 
 
 class Progress(TQDMProgressBar):
-    """Lightning's bars, but that of training spans the run, in steps or by the clock, instead of an epoch.
-
-    Beside the loss it shows the metric that the checkpoint callback monitors, or else the first of the validation.
-    """
+    """Lightning's bars, but that of training spans the run, and shows beside the loss the metric that the checkpoint
+    callback monitors, or else the first of the validation; plain lines where there is no terminal."""
 
     BAR_FORMAT = "{desc} {percentage:3.0f}%|{bar:24}| {elapsed}<{remaining}{postfix}"
 

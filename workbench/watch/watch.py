@@ -54,7 +54,8 @@ class Watch(Callback):
         self, every_n_steps: int = 10, every_n_validations: int = 1, on_fault: Literal["continue", "stop"] = "continue"
     ) -> None:
         if min(every_n_steps, every_n_validations) < 0 or on_fault not in ("continue", "stop"):
-            raise UserError("watch.every_n_{steps,validations} must be 0 or more, watch.on_fault continue or stop.")
+            limits = "watch.every_n_steps and watch.every_n_validations must be 0 or more"
+            raise UserError(f"{limits}, and watch.on_fault continue or stop.")
         self.every_n_steps, self.every_n_validations, self.on_fault = every_n_steps, every_n_validations, on_fault
         self.findings: list[Finding] = []  # what was found so far, oldest first
         self.engine = RuleEngine(training_rules())
@@ -103,9 +104,7 @@ class Watch(Callback):
         if self.recorder is not None and trainer.is_global_zero:
             self.steps.before_step(optimizer, steps_done(trainer), self._due(trainer))
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, model: LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
         if self.recorder is None:
             return
         step = steps_done(trainer)
@@ -115,7 +114,7 @@ class Watch(Callback):
         self.throughput.count(batch)
         if logs_now(trainer):
             self.recorder.flush()
-            self.throughput.log(pl_module.device)
+            self.throughput.log(model.device)
         done = step + 1
         if not is_accumulating(trainer) and (done in EARLY or done % EVALUATE_EVERY == 0):
             self._evaluate(trainer)
@@ -146,9 +145,7 @@ class Watch(Callback):
                     penalties = self.recorder.history.model.penalties
                     penalties.setdefault(name, Setting(f"a smaller weight of {name}"))
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
-    ) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, model: LightningModule, _: Any, batch: Any, *__: Any) -> None:
         if self.recorder is not None and self.every_n_validations:
             self.probe.on_validation_batch_end(batch)
 
@@ -169,7 +166,6 @@ class Watch(Callback):
         self.throughput.restart()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate a last time, since a short run may not have been evaluated since its beginning."""
         if self.recorder is not None:
             self._evaluate(trainer, may_stop=False)
 
@@ -217,10 +213,9 @@ class Watch(Callback):
 
 
 class Throughput:
-    """Logs, whenever Lightning logs, ``throughput/samples_per_second`` (samples of all processes, validations left
-    out), and the most memory so far: ``memory/host_mib`` (of the main process, without its data workers) and
-    ``memory/device_mib`` (of tensors on a CUDA device). Not into metrics.csv, which repeats to the last digit.
-    """
+    """Logs ``throughput/samples_per_second`` (of all processes, validations left out), and the most memory so far:
+    ``memory/host_mib`` (without data workers) and ``memory/device_mib`` (of tensors on a CUDA device). Not into
+    metrics.csv, which repeats to the last digit."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
