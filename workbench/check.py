@@ -91,11 +91,10 @@ class Builder(CommandLine):
 def set_up(
     model: LightningModule, data: LightningDataModule | None, trainer: Trainer, config: dict[str, Any] | None = None
 ) -> CheckContext | Finding:
-    """Let a trainer of `halting_trainer` set up data and model up to the first step; UserError where ``fit`` would.
+    """Let a trainer of `halting_trainer` set up data (None: the model's own loaders) and model up to the first step.
 
     A data module may offer ``prepare_for_check()``, called before: it has what ``fit`` refuses become findings, and
-    returns the finding to report where setting up fails nevertheless, or None. Without a data module the model's own
-    loaders are checked.
+    returns the finding to report where setting up fails nevertheless, or None: then that is a UserError.
     """
     pristine = copy.deepcopy(model)
     finding = data.prepare_for_check() if hasattr(data, "prepare_for_check") else None

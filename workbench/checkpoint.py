@@ -18,6 +18,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from workbench.errors import UserError, one_line
 from workbench.lightning_private import given_hyperparameters
@@ -163,13 +164,8 @@ def save_plain_hyperparameters(module: LightningModule | LightningDataModule, ar
     if given_hyperparameters() is not None:
         module.save_hyperparameters()
     else:
-        module.save_hyperparameters({key: value for key, value in arguments.items() if is_plain(value)})
-
-
-def is_plain(value: object) -> bool:
-    """Whether the value is a number, a string, None, or lists and dicts of them."""
-    if isinstance(value, dict):
-        return all(is_plain(item) for item in (*value.keys(), *value.values()))
-    if isinstance(value, list | tuple):
-        return all(is_plain(item) for item in value)
-    return type(value) in (bool, int, float, str, type(None))
+        plain = (bool, int, float, str, type(None))
+        values = {name: tree_leaves(value) for name, value in arguments.items()}
+        module.save_hyperparameters(
+            {name: arguments[name] for name, leaves in values.items() if all(type(leaf) in plain for leaf in leaves)}
+        )

@@ -127,10 +127,8 @@ def make_trainer(make: Callable[..., Trainer], section: Mapping[str, Any], **opt
 
 
 def allow_unused_parameters(trainer: Trainer, because: str) -> None:
-    """Have DDP find in each step which parameters got no gradient; call it before the model is wrapped.
-
-    UserError, beginning with ``because``, where the strategy of several processes is another.
-    """
+    """Have DDP find in each step which parameters got no gradient; called before the model is wrapped. UserError,
+    beginning with ``because``, where the strategy of several processes is another."""
     if isinstance(trainer.strategy, DDPStrategy):
         ddp_options(trainer.strategy).setdefault("find_unused_parameters", True)
     elif trainer.world_size > 1:

@@ -26,10 +26,8 @@ WandbMode = Literal["auto", "online", "offline", "off"]
 
 
 class MetricsCSV(CSVLogger):
-    """``metrics.csv`` in the run's folder; of a resumed run's rows it keeps the first so many (None: all).
-
-    Lightning's own writer deletes the rows of a resumed run, and empties the file before it adds a column.
-    """
+    """``metrics.csv`` in the run's folder; of a resumed run's rows it keeps the first so many (None: all). Lightning's
+    own writer deletes the rows of a resumed run, and empties the file before it adds a column."""
 
     experiment = None  # that writer, which Lightning asks for at the start of a run
 

@@ -114,11 +114,10 @@ class Parser(LightningArgumentParser):
 
 def _of_another_version(text: str, words: Sequence[str]) -> str:
     """What to do, if a mistake is in the configuration of a checkpoint or of a run to resume, and not in the words."""
-    configs = values(words, "--config")
+    configs, checkpoints = values(words, "--config"), values(words, "--ckpt_path")
     typed = [word.split("=")[0].lstrip("-") for word in words if word.startswith("--") and "." in word]
     if not configs or any(option in text.split("\n")[0] for option in typed):
         return ""
-    checkpoints = values(words, "--ckpt_path")
     if checkpoints and "\n" in configs[0]:
         return f"\n{other_version(checkpoints[-1])}"
     if values(words, "--resume") and Path(configs[0]).name == "config.yaml":

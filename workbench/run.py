@@ -44,10 +44,8 @@ class Run:
 
 
 def start_run(root: str | Path, name: str, kind: str = "", num_nodes: int = 1) -> Run:
-    """Make the folder of a new run, one for all of its processes; ``kind`` marks what is no training run (``test``).
-
-    A job that its launcher restarts (torchrun after a failure, SLURM after a requeue) continues in the folder it had.
-    """
+    """Make the folder of a new run, one for all of its processes; ``kind`` marks what is no training run (``test``). A
+    job that its launcher restarts (torchrun after a failure, SLURM after a requeue) continues in the folder it had."""
     root = Path(root)
     if Path(name).name != name or name in ("", ".", ".."):
         raise UserError(f"The run's name {name!r} cannot be a folder's name.\nUse another: --name NAME.")

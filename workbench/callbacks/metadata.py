@@ -81,8 +81,8 @@ def report_batch_size(trainer: Trainer) -> None:
     if trainer.is_global_zero:
         factors = {"processes": processes, "accumulated": accumulated}
         text = "".join(f" x {number} {name}" for name, number in factors.items() if number > 1)
-        samples = batch * processes * accumulated
-        print(f"Batch: {batch}{text} = {samples} samples a step; the learning rate is not scaled.")
+        total = batch * processes * accumulated
+        print(f"Batch: {batch}{text} = {total} samples a step; the learning rate is not scaled.")
 
 
 def environment() -> dict[str, Any]:

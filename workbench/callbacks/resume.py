@@ -156,8 +156,7 @@ def _find_checkpoints(trainer: Trainer) -> Checkpoints | None:
 
 
 def reseed_per_rank(rank: int, step: int) -> None:
-    """Seed all generators from the common seed, the rank and the step: Lightning seeds all ranks alike, so that they
-    would draw the same noise."""
+    """Seed all generators from the common seed, the rank and the step; Lightning seeds all ranks alike."""
     sequence = np.random.SeedSequence((torch.initial_seed(), rank, step))
     seed = int(sequence.generate_state(1, np.uint64)[0]) >> 1
     torch.manual_seed(seed)

@@ -66,10 +66,8 @@ class Recorder:
         self._unlogged[name] = value
 
     def put(self, names: Sequence[str], values: Tensor, step: int, table: str | None = None, log: bool = False) -> None:
-        """Keep scalars, or rows of a table, for later: (len(names),), or (), on any device.
-
-        ``step`` is the optimizer steps done before the one that is measured; with ``log`` loggers get them as well.
-        """
+        """Keep scalars, or rows of a table, (len(names),) or (), measured after ``step`` optimizer steps; with ``log``
+        loggers get them as well."""
         self._pending.append((table, names, step, values.detach().reshape(-1), log))
 
     def flush(self, log: bool = True) -> None:
