@@ -143,7 +143,7 @@ def _wandb_mode(wanted: WandbMode) -> str:
         return "online"
     if wanted == "online":
         raise UserError(
-            "--wandb online needs credentials of Weights & Biases, and there are none.\n"
+            "--wandb online needs credentials of Weights & Biases, and there are none, or WANDB_MODE is offline.\n"
             "Run `wandb login`, or use --wandb offline: the run can be uploaded later."
         )
     return "offline"

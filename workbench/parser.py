@@ -176,7 +176,8 @@ def _wrong_value(message: str, trees: dict[str, Any]) -> str:
         written = (name for tree in trees.values() for name, _ in walk(tree))
         cause = key[2] or (lines.pop(1).strip(" -") if len(lines) > 1 else "")
         lines[0] = f"{_full_key(written, key[1])}: {cause}"
-    text = re.sub(r"Expected a (?:<class '([\w.]+)'>|typing\.(Literal))", r"expected \1\2", "\n".join(lines))
+    text = re.sub(r"Expected a <class '([\w.]+)'>", r"expected \1", "\n".join(lines))
+    text = re.sub(r"Expected a typing\.Literal(\[.*?\])", r"expected one of \1", text)
     if match := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):
         text += "\n" + did_you_mean(match[2], dir(import_module(match[1])), prefix=f"{match[1]}.").strip()
     return text

@@ -20,8 +20,7 @@ REFRESH_SECONDS = 0.5  # reading the loss waits for the device
 
 
 class RunProgress:
-    """The share of a run that is over, in steps or in time, whichever is further, in [0, 1] or a little above.
-
+    """The share of a run that is over, in steps or in time, whichever is further: in [0, 1] or a little above. A
     UserError where ``total_steps`` is infinite and no ``trainer.max_time`` limits the run."""
 
     def __init__(self, trainer: Trainer, total_steps: float) -> None:
