@@ -112,7 +112,6 @@ class CommandLine(LightningCLI):
                     arguments[key] = str(Path(given).expanduser().absolute())
 
     def instantiate_classes(self) -> None:
-        """Build everything; pretrained weights that the checkpoint will replace are not downloaded."""
         config = self.config[self.subcommand]
         with skip_pretrained_download(bool(config.ckpt_path or config.get("resume"))):
             super().instantiate_classes()
@@ -205,6 +204,7 @@ class CommandLine(LightningCLI):
             best = run.folder / "checkpoints" / "best.ckpt"
             facts[f"{kind} checkpoint"] = best
             if is_sharded(trainer):  # Lightning cannot wrap sharded weights once more, to evaluate them
+                title += " (last validation)"
                 facts["Test"] = f"python -m {PROGRAM.name} test --ckpt_path {best}"
             else:
                 title += f" ({kind.lower()} checkpoint)"
