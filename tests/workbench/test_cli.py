@@ -138,12 +138,11 @@ def test_the_published_protocol_takes_the_whole_folder(config, make_images, recw
     assert not [str(one.message) for one in recwarn if "dirpath" in str(one.message)]
 
 
-def test_a_resumed_run_continues_in_its_folder_to_the_same_end(config, capsys):
+def test_a_resumed_run_continues_in_its_folder_to_the_same_end(config):
     whole = fit(config)
     cut = fit(config, "--trainer.max_steps", "20", "--model.init_args.scheduler.init_args.total_steps", "30")
     resume = ["fit", "--name", "tiny", "--resume", "latest", "--wandb", "off"]
     assert main([*resume, "--trainer.max_steps", "30", "--data.cache_dir", "other"]) == 0
-    assert "Differs from the checkpoint: data.cache_dir .cache -> other\n" in capsys.readouterr().out
     assert Path("runs/tiny/latest").resolve() == cut
     assert column(cut, "test/psnr")[-1] == column(whole, "test/psnr")[-1]
     assert column(cut, "train/loss") == column(whole, "train/loss")

@@ -5,6 +5,7 @@ import os
 import shlex
 
 import pytest
+import wandb
 
 from workbench.errors import UserError
 from workbench.loggers import MetricsCSV, _wandb_mode, finish_wandb, make_loggers, upload_command
@@ -42,10 +43,11 @@ OWN = "http://localhost:8080"
     ],
 )
 def test_wandb_is_online_only_with_credentials_for_its_server(tmp_path, monkeypatch, variables, machine, mode):
+    wandb.teardown()  # which else keeps the settings of the case before
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     if machine is not None:
-        (tmp_path / "netrc").write_text(f"machine {machine} login user password secret\n")
+        (tmp_path / "netrc").write_text(f"machine {machine} login user password {'x' * 40}\n")
         monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     if "settings" in variables:
         (tmp_path / "wandb").mkdir()
@@ -102,8 +104,6 @@ def test_wandb_offline_stays_in_the_run_folder_and_names_the_upload(run):
     assert [type(logger).__name__ for logger in loggers] == ["MetricsCSV", "WandbLogger", "TensorBoardLogger"]
     for logger in loggers:
         logger.log_metrics({"val/psnr": 20.0}, 1)
-    import wandb
-
     assert wandb.run.id == f"less-noise--50--{run.version}"
     finish_wandb()
     assert wandb.run is None and "WANDB_MODE" not in os.environ, "the next run is one of its own"

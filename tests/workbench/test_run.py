@@ -1,14 +1,12 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from workbench.errors import UserError
-from workbench.run import Run, compare_configs, find_run, latest_valid_checkpoint, point_latest_at, start_run
+from workbench.run import Run, find_run, latest_valid_checkpoint, point_latest_at, start_run
 
 
 def save_checkpoint(run: Run) -> None:
@@ -61,7 +59,7 @@ def test_a_job_that_slurm_requeues_continues_in_its_folder(tmp_path, monkeypatch
     assert start("7", "test").folder != first.folder
 
 
-def test_a_run_that_cannot_be_resumed_is_named_with_those_that_can(tmp_path, monkeypatch):
+def test_a_run_that_cannot_be_resumed_is_named_with_those_that_can(tmp_path):
     run, tested = start_run(tmp_path, "denoise"), start_run(tmp_path, "denoise", "test")
     point_latest_at(run)
     with pytest.raises(UserError, match=r"no run 'latest'.*\n.*holds no run with a checkpoint"):
@@ -70,9 +68,6 @@ def test_a_run_that_cannot_be_resumed_is_named_with_those_that_can(tmp_path, mon
     with pytest.raises(UserError, match=run.version) as caught:
         find_run(tmp_path, "denoise", "yesterday")
     assert tested.version not in str(caught.value), "it has nothing to resume from"
-    monkeypatch.setattr(os, "access", lambda path, mode: False)
-    with pytest.raises(UserError, match=r"cannot be written(.|\n)*--runs_dir"):
-        find_run(tmp_path, "denoise", run.version)
 
 
 @pytest.mark.parametrize("name", ["../out", "a/b", "", "..", "taken"])
@@ -121,15 +116,3 @@ def test_where_none_can_be_read_the_way_out_is_named(saved):
         path.write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"last\.ckpt.*\n.*previous\.ckpt(.|\n)*init_from"):
         latest_valid_checkpoint(saved)
-
-
-def test_what_differs_from_the_checkpoint_is_printed(tmp_path, capsys):
-    model = {"class_path": "a.B", "init_args": {"optimizer": {"class_path": "SGD"}, "y": None}}
-    config = {"data": {"a": 1, "b": [1, 2]}, "model": model, "trainer": {"devices": 1}}
-    torch.save({"state_dict": {}, "config": yaml.safe_dump(config)}, tmp_path / "last.ckpt")
-    now = {**config, "data": {"class_path": "a.C", "init_args": {"a": 2, "b": [1, 2], "c": 3}}, "trainer": {}}
-    compare_configs(str(tmp_path / "last.ckpt"), now, verbose=True)
-    assert capsys.readouterr().out == "Differs from the checkpoint: data.a 1 -> 2, data.c None -> 3\n"
-    model["init_args"]["optimizer"]["class_path"] = "Adam"
-    with pytest.raises(UserError, match=r"optimizer.class_path SGD -> Adam"):
-        compare_configs(str(tmp_path / "last.ckpt"), now, verbose=True)
