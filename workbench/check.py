@@ -15,20 +15,20 @@ from rich.table import Table
 from torch import nn
 
 from workbench.cli import CommandLine
-from workbench.console import silence_warnings
+from workbench.console import print_facts, silence_warnings
 from workbench.distributed import make_trainer
 from workbench.errors import UserError
 from workbench.findings.checks import CheckContext, all_checks
 from workbench.findings.checks.context import listed
 from workbench.findings.checks.trial import SILENT
 from workbench.findings.engine import Finding, Outcome, Passed, Rule, RuleEngine, Skipped, append_findings, rounded
-from workbench.model_parts import HELPER
 from workbench.parser import expand_args
 from workbench.run import Run, start_run
 from workbench.signals import STOP
+from workbench.task import HELPER
 
+# Settings of the trainer that say how a run is watched and kept.
 NOT_CHECKED = {"logger", "callbacks", "plugins", "profiler", "fast_dev_run", "barebones", "default_root_dir"}
-"""Settings of the trainer that say how a run is watched and kept."""
 STYLES = {"passed": "green", "note": "yellow", "fault": "bold red", "skipped": "dim"}
 
 
@@ -38,8 +38,9 @@ def main(argv: list[str]) -> int:
     started = time.monotonic()
     with STOP.handled():
         built = Builder(expand_args(["fit", *argv[1:]]), command=argv[0])
-        context = set_up(built.model, built.datamodule, built.trainer, built.plain_config())
         config = built.config[built.subcommand]
+        plain = yaml.safe_load(built.parser.dump(built.config, skip_check=True))[built.subcommand]
+        context = set_up(built.model, built.datamodule, built.trainer, plain)
         run = built.run = start_run(config.runs_dir, config.name, "check")
         if isinstance(context, Finding):
             return _report([context], run, started, {})
@@ -86,22 +87,14 @@ class Builder(CommandLine):
     def _run_subcommand(self, subcommand: str) -> None:
         """Nothing is run: the checks look at what is built."""
 
-    def plain_config(self) -> dict[str, Any]:
-        """The resolved configuration."""
-        return yaml.safe_load(self._parser(self.subcommand).dump(self.config[self.subcommand], skip_check=True))
-
 
 def set_up(
     model: LightningModule, data: LightningDataModule | None, trainer: Trainer, config: dict[str, Any] | None = None
 ) -> CheckContext | Finding:
-    """Let a trainer of :func:`halting_trainer` set up data and model up to the first step.
+    """Let a trainer of `halting_trainer` set up data (None: the model's own loaders) and model up to the first step.
 
     A data module may offer ``prepare_for_check()``, called before: it has what ``fit`` refuses become findings, and
-    returns the finding to report where setting up fails nevertheless, or None. Without a data module the model's own
-    loaders are checked.
-
-    Raises:
-        UserError: What ``fit`` would raise.
+    returns the finding to report where setting up fails nevertheless, or None: then that is a UserError.
     """
     pristine = copy.deepcopy(model)
     finding = data.prepare_for_check() if hasattr(data, "prepare_for_check") else None
@@ -152,6 +145,7 @@ def _parts(network: nn.Module, trained: bool) -> list[str]:
 
 
 def _report(outcomes: Sequence[Outcome], run: Run, started: float, facts: dict[str, object]) -> int:
+    """Write the findings; print what every check found, the advice of each finding, and the facts."""
     findings = [outcome for outcome in outcomes if isinstance(outcome, Finding)]
     append_findings(run.folder / "findings.jsonl", findings)
     faults = sum(finding.is_fault for finding in findings)
@@ -159,13 +153,8 @@ def _report(outcomes: Sequence[Outcome], run: Run, started: float, facts: dict[s
     seconds = time.monotonic() - started
     facts["Result"] = f"{faults} faults, {len(findings) - faults} notes, {passed} passed in {seconds:.0f} s"
     facts["Folder"] = run.folder
-    print_table(outcomes, facts, title=f"{run.name} before the first step")
-    return 1 if faults else 0
 
-
-def print_table(outcomes: Sequence[Outcome], facts: dict[str, object], title: str) -> None:
-    """Print what every check found, then the advice of each finding, then the facts, a line each."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=f"{run.name} before the first step", title_justify="left")
     for heading in ("", "check", "measured", "limit"):
         table.add_column(heading, overflow="fold", no_wrap=heading in ("", "check"))
     for outcome in outcomes:
@@ -174,10 +163,9 @@ def print_table(outcomes: Sequence[Outcome], facts: dict[str, object], title: st
         table.add_row(f"[{STYLES[word]}]{word}[/]", outcome.code, *(escape(rounded(value)) for value in values))
     Console().print(table)
     console = Console(soft_wrap=True, highlight=False)
-    for finding in sorted((o for o in outcomes if isinstance(o, Finding)), key=lambda f: not f.is_fault):
+    for finding in sorted(findings, key=lambda finding: not finding.is_fault):
         style = STYLES[finding.severity]
         console.print(f"[{style}]{finding.severity}[/] [bold]{finding.code}[/]: {escape(finding.where)}")
         console.print(f"  {finding.advice}", markup=False)
-    width = max(map(len, facts), default=0)
-    for name, value in facts.items():
-        console.print(f"{name:<{width}}  {value}", markup=False)
+    print_facts(facts)
+    return 1 if faults else 0

@@ -18,10 +18,11 @@ from jsonargparse import ArgumentError, ArgumentParser
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from workbench.errors import UserError, one_line
 from workbench.lightning_private import given_hyperparameters
-from workbench.pretrained import skip_pretrained_download
+from workbench.task import skip_pretrained_download
 
 PREVIOUS = "previous.ckpt"
 WRITTEN_BY_FIT = "Use a checkpoint that `fit` wrote: runs/NAME/latest/checkpoints/best.ckpt"
@@ -32,7 +33,7 @@ class Checkpoint:
     """What a checkpoint holds that outlives the training."""
 
     path: Path
-    config: dict[str, Any]  # resolved; config["data"] is the arguments of the data module alone
+    config: dict[str, Any]  # resolved; config["data"] holds the arguments of the data module, without its class path
     weights: dict[str, Tensor]  # on the CPU; the averaged ones where the run averaged them
     splits: dict[str, dict[str, Any]] = field(default_factory=dict)  # what the data module stored of them
     data_class: str | None = None  # class path of the data module; None: the project's default
@@ -49,27 +50,18 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         content = torch.load(path, map_location="cpu", weights_only=True)
         config = yaml.safe_load(content["config"])
         weights, _ = content["state_dict"], config["model"]["class_path"]
-    except (KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        text = (
-            f"{path} is no checkpoint of a run: it needs weights ('state_dict') and which model they are of ('config')"
-        )
-        raise UserError(f"{text}.\n{WRITTEN_BY_FIT}") from error
-    except pickle.UnpicklingError as error:
-        text = f"{path} is not a checkpoint, or holds more than weights and plain values, which is not read for safety."
-        raise UserError(f"{text}\n{WRITTEN_BY_FIT}") from error
+    except (KeyError, TypeError, AttributeError, yaml.YAMLError, pickle.UnpicklingError) as error:
+        parts = "weights ('state_dict'), which model they are of ('config'), and for safety nothing but plain values"
+        raise UserError(f"{path} is not a checkpoint of a run: {parts}.\n{WRITTEN_BY_FIT}") from error
     except Exception as error:  # the reader fails on other files in any way: IndexError, EOFError, ...
         text = f"{path} cannot be read as a checkpoint: it is damaged, cut short or something else ({one_line(error)})."
         raise UserError(f"{text}\nUse another one, such as last.ckpt in the same folder.") from error
     state = next((value for key, value in content.items() if key.endswith("DataModule")), None)
     splits = state.get("splits", {}) if isinstance(state, dict) else {}
     data_class = (config.get("data") or {}).get("class_path")
-    return Checkpoint(path, flat_data(config), weights, splits, data_class)
-
-
-def flat_data(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration whose ``data`` section is the data module's arguments, without its class path."""
-    data = config.get("data")
-    return {**config, "data": data.get("init_args") or {}} if data and "class_path" in data else config
+    if data_class is not None:
+        config["data"] = config["data"].get("init_args") or {}
+    return Checkpoint(path, config, weights, splits, data_class)
 
 
 def load_model(checkpoint: str | Path | Checkpoint) -> LightningModule:
@@ -167,21 +159,13 @@ def atomic_write_text(path: Path, text: str) -> None:
 
 
 def save_plain_hyperparameters(module: LightningModule | LightningDataModule, arguments: dict[str, object]) -> None:
-    """Save a module's constructor arguments (``locals()`` will do), as far as any reader may load them.
-
-    The command line records modules as class path and arguments. In Python they are left out, and have to be passed
-    again: ``load_from_checkpoint(path, network=...)``.
-    """
+    """Save a module's constructor arguments (``locals()`` will do), as far as any reader may load them: in a script
+    others have to be passed again, ``load_from_checkpoint(path, network=...)``."""
     if given_hyperparameters() is not None:
         module.save_hyperparameters()
     else:
-        module.save_hyperparameters({key: value for key, value in arguments.items() if is_plain(value)})
-
-
-def is_plain(value: object) -> bool:
-    """Whether the value is a number, a string, None, or lists and dicts of them."""
-    if isinstance(value, dict):
-        return all(is_plain(item) for item in (*value.keys(), *value.values()))
-    if isinstance(value, list | tuple):
-        return all(is_plain(item) for item in value)
-    return type(value) in (bool, int, float, str, type(None))
+        plain = (bool, int, float, str, type(None))
+        values = {name: tree_leaves(value) for name, value in arguments.items()}
+        module.save_hyperparameters(
+            {name: arguments[name] for name, leaves in values.items() if all(type(leaf) in plain for leaf in leaves)}
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -20,16 +21,15 @@ from workbench.callbacks.profile import StepProfile
 from workbench.callbacks.progress import Progress
 from workbench.callbacks.resume import ExactResume
 from workbench.checkpoint import read_checkpoint
-from workbench.console import print_scores, resume_command, short_path, silence_warnings
-from workbench.distributed import explain_failure, make_trainer, terminate_children
+from workbench.console import print_scores, resume_command, silence_warnings
+from workbench.distributed import explain_failure, is_sharded, make_trainer, terminate_children
 from workbench.errors import UserError
 from workbench.loggers import WandbMode, finish_wandb, make_loggers, upload_command
 from workbench.main import PROGRAM, load
-from workbench.parser import BEST, Parser, expand_args
-from workbench.pretrained import skip_pretrained_download
-from workbench.run import Run, compare_configs, find_run, latest_valid_checkpoint, start_run
+from workbench.parser import BEST, Parser, expand_args, walk
+from workbench.run import Run, find_run, latest_valid_checkpoint, start_run
 from workbench.signals import STOP, Stop
-from workbench.strategies import is_sharded
+from workbench.task import skip_pretrained_download
 from workbench.watch import Watch
 
 # Each has a key of its own, so that `--early_stopping.patience 5` works. They are called in this order, but for those
@@ -44,7 +44,6 @@ CALLBACKS: dict[str, type[Callback]] = {
     "progress": Progress,
 }
 ALWAYS: list[type[Callback]] = [ExactResume]  # they have no key
-TRAINER_SWITCHES = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
 
 
 class CommandLine(LightningCLI):
@@ -84,8 +83,7 @@ class CommandLine(LightningCLI):
         add("--name", type=str, default="run", help="Name of the run; by default the config's file name.")
         add("--runs_dir", type=str, default="runs", help="Folder of all runs.")
         add("--resume", type=str | None, default=None, help="'latest' or a VERSION: resume that run of this name.")
-        text = "Weights & Biases; auto is online where there are credentials, otherwise offline."
-        add("--wandb", type=WandbMode, default="auto", help=text)
+        add("--wandb", type=WandbMode, default="auto", help="Weights & Biases; auto: online with credentials.")
         add("--tensorboard", type=bool, default=False, help="Write TensorBoard's files as well.")
         for key, callback in (CALLBACKS | {key: load(path) for key, path in PROGRAM.callbacks.items()}).items():
             parser.add_lightning_class_args(callback, key)
@@ -107,12 +105,11 @@ class CommandLine(LightningCLI):
             for key in getattr(load(config.data.class_path), "path_arguments", ()):
                 given = arguments.get(key)
                 if isinstance(given, list):
-                    arguments[key] = [_absolute(path) for path in given]
+                    arguments[key] = [str(Path(path).expanduser().absolute()) for path in given]
                 elif given:
-                    arguments[key] = _absolute(given)
+                    arguments[key] = str(Path(given).expanduser().absolute())
 
     def instantiate_classes(self) -> None:
-        """Build everything; pretrained weights that the checkpoint will replace are not downloaded."""
         config = self.config[self.subcommand]
         with skip_pretrained_download(bool(config.ckpt_path or config.get("resume"))):
             super().instantiate_classes()
@@ -139,7 +136,8 @@ class CommandLine(LightningCLI):
 
     def _instantiate_trainer(self, config: dict[str, Any], callbacks: list[Callback]) -> Trainer:
         """Add only the callbacks that have something to do: `enabled`, and `applies` to the data module."""
-        off = [kind for key, kind in TRAINER_SWITCHES.items() if config.get(key) is False]
+        switches = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
+        off = tuple(kind for key, kind in switches.items() if config.get(key) is False)
         # A run that averaged its weights is resumed through the callback.
         needed = (EMA,) if self.config_init[self.subcommand].ckpt_path else ()
         kept = [
@@ -147,7 +145,7 @@ class CommandLine(LightningCLI):
             for callback in callbacks
             if (getattr(callback, "enabled", True) or isinstance(callback, needed))
             and getattr(callback, "applies", lambda data: True)(self.datamodule)
-            and not isinstance(callback, tuple(off))
+            and not isinstance(callback, off)
         ]
         given = config.get("callbacks") or []
         config["callbacks"] = given if isinstance(given, list) else [given]
@@ -156,9 +154,19 @@ class CommandLine(LightningCLI):
         return super()._instantiate_trainer(config, [*kept, *(make() for make in ALWAYS)])
 
     def before_fit(self) -> None:
-        if checkpoint := self.config_init["fit"].ckpt_path:
-            self._dump_config()
-            compare_configs(checkpoint, self.config_dump, verbose=self.trainer.is_global_zero)
+        """Refuse to resume with another optimizer or scheduler."""
+        checkpoint = self.config_init["fit"].ckpt_path
+        if checkpoint is None:
+            return
+        self._dump_config()
+        before, now = (dict(walk(tree["model"])) for tree in (read_checkpoint(checkpoint).config, self.config_dump))
+        for key in sorted(before.keys() | now.keys()):
+            if re.search(r"(optimizer|scheduler)\S*class_path$", key) and before.get(key) != now.get(key):
+                raise UserError(
+                    "A resumed run keeps its optimizer and scheduler: "
+                    f"model.{key} {before.get(key)} -> {now.get(key)}.\n"
+                    f"Start a new run from its weights instead: --model.init_args.init_from {checkpoint}"
+                )
 
     def _run_subcommand(self, subcommand: str) -> None:
         try:
@@ -186,17 +194,18 @@ class CommandLine(LightningCLI):
             return
         scores = {key: float(value) for key, value in trainer.callback_metrics.items()}
         keeper = next((c for c in trainer.callbacks if isinstance(c, Checkpoints) and c.best_model_path), None)
-        kind = "best" if keeper is not None and keeper.monitor else "newest"
+        kind = "Best" if keeper is not None and keeper.monitor else "Newest"
         stops = [c.stopping_reason_message for c in trainer.callbacks if isinstance(c, EarlyStopping)]
         facts: dict[str, Any] = {"Stopped early": stops[0] if stops else None, "Run": run.folder}
-        title = f"{run.name} after {trainer.global_step} steps ({kind} checkpoint)"
+        title = f"{run.name} after {trainer.global_step} steps"
         if keeper is not None:
-            best = short_path(Path(keeper.best_model_path))
-            facts[f"{kind.capitalize()} checkpoint"] = best
+            best = run.folder / "checkpoints" / "best.ckpt"
+            facts[f"{kind} checkpoint"] = best
             if is_sharded(trainer):  # Lightning cannot wrap sharded weights once more, to evaluate them
-                title = title.replace(f"{kind} checkpoint", "last validation")
+                title += " (last validation)"
                 facts["Test"] = f"python -m {PROGRAM.name} test --ckpt_path {best}"
             else:
+                title += f" ({kind.lower()} checkpoint)"
                 scores |= self._evaluate(model, keeper.best_model_path)
             facts |= PROGRAM.next_steps(run.folder, best, model)
         if trainer.is_global_zero:
@@ -222,10 +231,6 @@ class CommandLine(LightningCLI):
             print_scores(results[0], {"Run": self.run and self.run.folder}, title=self.subcommand)
 
     validate = test
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).expanduser().absolute())
 
 
 def main(argv: list[str]) -> int:

@@ -25,7 +25,6 @@ NOISE = (
     "LightningCLI's args parameter",
     "callbacks used to create the checkpoint",  # the clock of a run with max_time: a test needs none
     "The dirpath has changed",  # a test, and a run from another's checkpoint, have folders of their own
-    "AMP with fp16 is not supported on CPU",  # an error of ours follows
     "isinstance\\(treespec, LeafSpec\\)",
 )
 
@@ -47,10 +46,8 @@ def rank_zero_print(text: str) -> None:
 
 
 def print_scores(scores: Mapping[str, float], facts: Mapping[str, object], title: str) -> None:
-    """Print metrics of val and test beside their baseline, and below them a line for each fact that has a value.
-
-    Where any metric has a baseline, those without one are left out.
-    """
+    """Print metrics of val and test beside their baseline, and the facts below; where any metric has a baseline, those
+    without one are left out."""
     from rich.console import Console
     from rich.table import Table
 
@@ -70,18 +67,17 @@ def print_scores(scores: Mapping[str, float], facts: Mapping[str, object], title
         heading, decimals = PROGRAM.headings.get(metric, (metric, 4))
         cells = [scores.get(f"{split}/{metric}{end}") for split in splits for end in endings]
         table.add_row(heading, *("" if value is None else f"{value:.{decimals}f}" for value in cells))
-    console = Console(soft_wrap=True)
     if metrics:
-        console.print(table)
+        Console(soft_wrap=True).print(table)
+    print_facts(facts)
+
+
+def print_facts(facts: Mapping[str, object]) -> None:
+    """Print a line for each fact that has a value."""
     lines = {label: value for label, value in facts.items() if value}
     width = max(map(len, lines), default=0)
     for label, value in lines.items():
-        console.print(f"{label:<{width}}  {value}", highlight=False, markup=False)
-
-
-def short_path(path: Path) -> Path:
-    """Relative to the current folder where it is below that."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+        print(f"{label:<{width}}  {value}")
 
 
 def resume_command(run: Run | None, requeued: bool = False) -> list[str]:

@@ -1,4 +1,4 @@
-"""One run on several processes and machines: which process this is, what does not fit, and which one was lost."""
+"""One run on several processes and machines: which process this is, what its strategy allows, which one was lost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -13,11 +14,12 @@ from typing import Any
 from lightning.fabric.plugins.environments import LightningEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from workbench.checkpoint import AtomicCheckpointIO, first_lines
 from workbench.errors import UserError
-from workbench.lightning_private import cluster_environment
+from workbench.lightning_private import cluster_environment, ddp_options
 
 # Lightning's ddp starts the other processes by running the same command again: they inherit the folder's name.
 RUN_VERSION = "WORKBENCH_RUN_VERSION"
@@ -106,12 +108,6 @@ def make_trainer(make: Callable[..., Trainer], section: Mapping[str, Any], **opt
         ) from error
     if trainer.accumulate_grad_batches < 1:  # Lightning divides by it later
         raise UserError(f"trainer.accumulate_grad_batches is {trainer.accumulate_grad_batches}: it must be at least 1.")
-    # Lightning takes bf16-mixed then, with a warning only.
-    if trainer.strategy.root_device.type == "cpu" and str(section.get("precision")) in ("16", "16-mixed"):
-        raise UserError(
-            f"trainer.precision {section['precision']} needs a GPU: a CPU computes nothing in float16.\n"
-            "Use --trainer.precision bf16-mixed, or 32."
-        )
     environment = cluster_environment(trainer)
     if trainer.num_nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
         raise UserError(  # else it silently waits for the others, for half an hour
@@ -130,26 +126,44 @@ def make_trainer(make: Callable[..., Trainer], section: Mapping[str, Any], **opt
     return trainer
 
 
-# What Lightning's and torch's errors hold -> what a user reads
-FAILURES = {
-    "in loading state_dict|loaded state dict|checkpoint contains only the model": (
-        "{checkpoint}: this run cannot be resumed from it:\n{lines}\n"
-        "Its weights and its optimizer do not fit: leave model, optimizer and model.finetune as they were, and use the "
-        "last.ckpt of a run.\nA new run from the weights that do fit: fit --model.init_args.init_from {checkpoint}"
-    ),
-    "SyncBatchNorm|`val_check_interval`|You set `?(--)?(devices|num_nodes|nodes)": (
-        "The trainer section does not fit this run: {error}\nSet the keys that it names, as --trainer.KEY VALUE."
-    ),
-}
+def allow_unused_parameters(trainer: Trainer, because: str) -> None:
+    """Have DDP find in each step which parameters got no gradient; called before the model is wrapped. UserError,
+    beginning with ``because``, where the strategy of several processes is another."""
+    if isinstance(trainer.strategy, DDPStrategy):
+        ddp_options(trainer.strategy).setdefault("find_unused_parameters", True)
+    elif trainer.world_size > 1:
+        name = type(trainer.strategy).__name__
+        raise UserError(f"{because}, which {name} does not allow.\nSet --trainer.strategy ddp.")
+
+
+def is_sharded(trainer: Trainer) -> bool:
+    """Whether each process holds only a part of the weights."""
+    return isinstance(trainer.strategy, DeepSpeedStrategy | FSDPStrategy | ModelParallelStrategy)
+
+
+def gather_weights(trainer: Trainer, write: bool = False) -> AbstractContextManager[None]:
+    """Within it, entered by every process, a model under FSDP has all its weights; with ``write``, changes persist."""
+    if not isinstance(trainer.strategy, FSDPStrategy):
+        return nullcontext()
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    return FullyShardedDataParallel.summon_full_params(trainer.strategy.model, writeback=write)
 
 
 def explain_failure(error: Exception, trainer: Trainer, checkpoint: str | None) -> UserError | None:
     """What went wrong while a trainer ran, given a checkpoint, as a user's mistake; None where it is none."""
     if not isinstance(error, ValueError | KeyError | RuntimeError):
         return None
-    for pattern, message in FAILURES.items():
-        if re.search(pattern, str(error)):
-            return UserError(message.format(checkpoint=checkpoint, error=error, lines=first_lines(error)))
+    if re.search("in loading state_dict|loaded state dict|checkpoint contains only the model", str(error)):
+        return UserError(
+            f"{checkpoint}: this run cannot be resumed from it:\n{first_lines(error)}\n"
+            "Its weights and its optimizer do not fit: leave model, optimizer and model.finetune as they were, and use "
+            "the last.ckpt of a run.\n"
+            f"A new run from the weights that do fit: fit --model.init_args.init_from {checkpoint}"
+        )
+    if re.search("SyncBatchNorm|`val_check_interval`|You set `?(--)?(devices|num_nodes|nodes)", str(error)):
+        text = f"The trainer section does not fit this run: {error}"
+        return UserError(f"{text}\nSet the keys that it names, as --trainer.KEY VALUE.")
     broken = re.search(r"connection|peer|broken pipe|gloo|nccl|socket", str(error), re.IGNORECASE)
     if isinstance(error, RuntimeError) and trainer.world_size > 1 and broken:
         lost = f"Process {1 - trainer.global_rank} of 2" if trainer.world_size == 2 else "Another process"

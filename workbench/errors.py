@@ -7,10 +7,8 @@ from difflib import get_close_matches
 
 
 class UserError(Exception):
-    """A mistake that the user can fix; the command line prints its text without a trace and exits with 2.
-
-    The message has at most ten lines, the cause first. It names the file or the configuration key, and the way out.
-    """
+    """A mistake that the user can fix; the command line prints its text without a trace and exits with 2. It has at
+    most ten lines, the cause first, and names the file or the configuration key, and the way out."""
 
 
 def find_user_error(error: BaseException | None) -> UserError | None:
@@ -21,7 +19,6 @@ def find_user_error(error: BaseException | None) -> UserError | None:
 
 
 def one_line(error: Exception, length: int = 300) -> str:
-    """An error's text on one line."""
     return (" ".join(str(error).split()) or type(error).__name__)[:length]
 
 
@@ -31,19 +28,11 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6, prefix: s
     return f" Did you mean {prefix}{near[0]}?" if near else ""
 
 
-def plain(name: str) -> str:
-    """``"Leaky-ReLU"``, ``"leaky_relu"`` and ``"LeakyReLU"`` are one name."""
-    return str(name).lower().replace("_", "").replace("-", "")
-
-
 def choose(key: str, name: str, known: Iterable[str]) -> str:
-    """The known name that ``name`` means, as the value of a configuration key; case, - and _ do not matter.
-
-    UserError with the nearest and all others where none fits.
-    """
-    by_plain_name = {plain(candidate): candidate for candidate in known}
-    if plain(name) in by_plain_name:
-        return by_plain_name[plain(name)]
-    nearest = get_close_matches(plain(name), by_plain_name, n=1, cutoff=0.5)
-    hint = f" Did you mean {by_plain_name[nearest[0]]!r}?" if nearest else ""
-    raise UserError(f"{key}: {name!r} is not known.{hint}\nKnown: {', '.join(by_plain_name.values())}.")
+    """The name, the value of a configuration key, if it is known, else a UserError with the nearest one."""
+    names = {candidate.lower(): candidate for candidate in known}
+    if name not in names.values():
+        nearest = get_close_matches(str(name).lower(), names, n=1, cutoff=0.5)
+        hint = f" Did you mean {names[nearest[0]]!r}?" if nearest else ""
+        raise UserError(f"{key}: {name!r} is not known.{hint}\nKnown: {', '.join(names.values())}.")
+    return name

@@ -7,13 +7,9 @@ import os
 import re
 import shlex
 import sys
-from configparser import ConfigParser
-from contextlib import suppress
 from io import StringIO
-from netrc import NetrcParseError, netrc
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import numpy as np
 from lightning.pytorch import Trainer
@@ -27,14 +23,11 @@ from workbench.lightning_private import wandb_options
 from workbench.run import Run
 
 WandbMode = Literal["auto", "online", "offline", "off"]
-WANDB_CLOUD = ("api.wandb.ai", "api.forge.coreweave.com")  # one server: the names in older and newer versions of wandb
 
 
 class MetricsCSV(CSVLogger):
-    """``metrics.csv`` in the run's folder; of a resumed run's rows it keeps the first so many (None: all).
-
-    Lightning's own writer deletes the rows of a resumed run, and empties the file before it adds a column.
-    """
+    """``metrics.csv`` in the run's folder; of a resumed run's rows it keeps the first so many (None: all). Lightning's
+    own writer deletes the rows of a resumed run, and empties the file before it adds a column."""
 
     experiment = None  # that writer, which Lightning asks for at the start of a run
 
@@ -109,7 +102,17 @@ def make_loggers(
     """
     loggers: list[Logger] = [MetricsCSV(run, rows)]
     if (mode := _wandb_mode(wandb)) != "off":
-        loggers.append(_wandb_logger(run, mode))
+        loggers.append(
+            WandbLogger(
+                project=os.environ.get("WANDB_PROJECT", "image-to-image"),
+                name=f"{run.name}/{run.version}",
+                # The same when resumed, so that the curves continue. W&B allows neither spaces nor /\\#?%: in it.
+                id=re.sub(r"[^\w.-]", "-", f"{run.name}-{run.version}")[-128:],
+                save_dir=run.folder,
+                mode=mode,
+            )
+        )
+        wandb_options(loggers[-1]).pop("anonymous", None)  # wandb warns about the mere presence of this setting
     if tensorboard:
         options = {"version": run.version, "default_hp_metric": False, "purge_step": resume_step}
         try:
@@ -120,54 +123,30 @@ def make_loggers(
 
 
 def _wandb_mode(wanted: WandbMode) -> str:
-    """online, offline or off. W&B itself would prompt without credentials, and `wandb.login` needs the network."""
+    """online, offline or off; sets the environment in which W&B starts without prompting."""
     if wanted == "auto":
-        modes = {"disabled": "off", "offline": "offline"}
-        return modes.get(os.environ.get("WANDB_MODE", "")) or ("online" if _has_credentials() else "offline")
-    if wanted == "online" and not _has_credentials():
-        raise UserError(
-            "--wandb online needs credentials of Weights & Biases, and there are none.\n"
-            "Run `wandb login`, or use --wandb offline: the run can be uploaded later."
-        )
-    return wanted
-
-
-def _has_credentials() -> bool:
-    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
-        return True
-    settings = ConfigParser()
-    settings.read(_wandb_config() / "settings")  # where `wandb login --host` leaves a server of one's own
-    url = os.environ.get("WANDB_BASE_URL") or settings.get("default", "base_url", fallback="")
-    host = urlsplit(url).netloc  # with its port, as `wandb login` writes it into the netrc file
-    name = "_netrc" if os.name == "nt" else ".netrc"
-    with suppress(OSError, NetrcParseError):
-        known = netrc(os.environ.get("NETRC") or Path.home() / name)
-        return any(known.authenticators(name) for name in ([host] if host and host not in WANDB_CLOUD else WANDB_CLOUD))
-    return False
-
-
-def _wandb_config() -> Path:
-    return Path(os.environ.get("WANDB_CONFIG_DIR") or Path.home() / ".config" / "wandb")
-
-
-def _wandb_logger(run: Run, mode: str) -> Logger:
-    cache = Path(".cache/wandb").absolute()
+        wanted = {"disabled": "off", "offline": "offline"}.get(os.environ.get("WANDB_MODE", ""), "auto")
+    if wanted == "off":
+        return wanted
+    cache = str(Path(".cache/wandb").absolute())
     for variable in ("WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
-        os.environ.setdefault(variable, str(cache))  # else they land in the user's home
-    if not _wandb_config().is_dir():  # an existing one may name the user's own server
-        os.environ.setdefault("WANDB_CONFIG_DIR", str(cache))
+        os.environ.setdefault(variable, cache)  # else they land in the user's home
+    if not Path.home().joinpath(".config", "wandb").is_dir():  # an existing one may name the user's own server
+        os.environ.setdefault("WANDB_CONFIG_DIR", cache)
     os.environ.setdefault("WANDB_SILENT", "true")
     os.environ.setdefault("WANDB_CONSOLE", "off")  # capturing the terminal breaks a live progress bar
-    logger = WandbLogger(
-        project=os.environ.get("WANDB_PROJECT", "image-to-image"),
-        name=f"{run.name}/{run.version}",
-        # The same when resumed, so that the curves continue. W&B allows neither spaces nor /\\#?%: in it.
-        id=re.sub(r"[^\w.-]", "-", f"{run.name}-{run.version}")[-128:],
-        save_dir=run.folder,
-        mode=mode,
-    )
-    wandb_options(logger).pop("anonymous", None)  # wandb warns about the mere presence of this setting
-    return logger
+    if wanted == "offline":
+        return wanted
+    import wandb
+
+    if wandb.login(verify=False, prompt=False):  # needs no network
+        return "online"
+    if wanted == "online":
+        raise UserError(
+            "--wandb online needs credentials of Weights & Biases, and there are none, or WANDB_MODE is offline.\n"
+            "Run `wandb login`, or use --wandb offline: the run can be uploaded later."
+        )
+    return "offline"
 
 
 def upload_command(run: Run) -> str | None:

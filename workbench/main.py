@@ -26,8 +26,6 @@ HELP = """usage: python -m {name} COMMAND [options]
 
 {commands}
 
-  python -m {name} check --config FILE                  before training
-  python -m {name} fit --config FILE                    train
   python -m {name} fit --name NAME --resume latest      resume the newest run of that name
   python -m {name} test --ckpt_path runs/NAME/latest/checkpoints/best.ckpt
 
@@ -96,8 +94,8 @@ def _message(error: BaseException) -> str | None:
     if mistake := find_user_error(error):
         return str(mistake)
     kind = type(error)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"The disk is full ({error.filename}).\nFree some space, then resume: --resume latest."
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+        return f"{error.strerror}: {error.filename}\nFree some space or use another --runs_dir; then --resume latest."
     if kind.__name__ == "OutOfMemoryError":
         smaller = "Use a smaller --data.batch_size, smaller samples, or --trainer.precision 16-mixed."
         return f"The device is out of memory.\n{smaller}\n{str(error).splitlines()[0]}"

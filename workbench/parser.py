@@ -23,7 +23,6 @@ from workbench.main import PROGRAM, load
 from workbench.run import find_run
 
 MAX_LINES = 10
-PROFILED_STEPS = 50  # where --profile has no number
 BEST = "runs/NAME/latest/checkpoints/best.ckpt"
 EXAMPLES = {"ckpt_path": BEST, "ckpts": BEST, "input": "FOLDER", "output": "FOLDER"}
 HELP = """usage: python -m {name} {command} --config FILE [--config FILE ...] [--key value ...]
@@ -40,24 +39,15 @@ Model (--model.init_args.KEY): the keys of the classes that the config names, su
 
 
 def expand_args(argv: list[str]) -> list[str]:
-    """Add to a command line what need not be typed; what is typed wins.
-
-    That is the run's name, from the file name of the first config; the configuration of the run that is resumed, or of
-    the checkpoint; and how many steps ``--profile`` times. Configs without a model are parts to compose, such as those
-    for a machine.
-    """
-    command, words = argv[0], list(argv[1:])
-    for i, word in enumerate(words):
-        if word == "--profile" and words[i + 1 : i + 2] == ["true"]:
-            del words[i + 1]
-        if word == "--profile=true" or (word == "--profile" and (i + 1 == len(words) or words[i + 1].startswith("-"))):
-            words[i] = f"--profile.steps={PROFILED_STEPS}"
+    """Add to a command line what need not be typed: the run's name, which is the file name of the first config; the
+    configuration of the run that is resumed, or of the checkpoint; and that ``--profile`` times 50 steps."""
+    command, *words = ["--profile.steps=50" if word == "--profile" else word for word in argv]
     if any(word == "-h" or (word.startswith("--") and word.split("=")[0].endswith("help")) for word in words):
         return argv
     configs = values(words, "--config") + values(words, "-c")
     names, resume, checkpoint = (values(words, f"--{key}") for key in ("name", "resume", "ckpt_path"))
-    models = ["model" in _read_config(config) for config in configs]  # of each: all of them have to be readable
-    added: list[str] = []
+    # Of each config, so that all of them are readable; those without a model are parts to compose, as for a machine.
+    models = ["model" in _read_config(config) for config in configs]
     if any(models) or (configs and not resume and not checkpoint):
         added = [] if names else ["--name", Path(configs[0]).stem]
     elif command == "fit" and resume:
@@ -93,9 +83,8 @@ def _read_config(config: str) -> dict[str, Any]:
         return yaml.safe_load(config)
     path = Path(config)
     if not path.is_file():
-        there = sorted(map(str, path.parent.glob("*.y*ml")))
-        hint = did_you_mean(config, there).strip() or (f"There are: {', '.join(there)}." if there else "")
-        raise UserError(f"There is no config file {config}.\n{hint}".rstrip())
+        hint = did_you_mean(config, map(str, path.parent.glob("*.y*ml")))
+        raise UserError(f"There is no config file {config}.{hint}")
     try:
         tree = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -109,7 +98,8 @@ def _read_config(config: str) -> dict[str, Any]:
 class Parser(LightningArgumentParser):
     """An argument parser that raises UserError with a few lines, instead of printing its usage on 50."""
 
-    words: Sequence[str] = ("",)  # the command and what follows it: where the place of a mistake is looked for
+    # The command and what follows it: where the place of a mistake is looked for, by parsers of classes as well.
+    words: Sequence[str] = ("",)
 
     @classmethod
     def of(cls, words: Sequence[str]) -> type[Parser]:
@@ -129,11 +119,10 @@ class Parser(LightningArgumentParser):
 
 def _of_another_version(text: str, words: Sequence[str]) -> str:
     """What to do, if a mistake is in the configuration of a checkpoint or of a run to resume, and not in the words."""
-    configs = values(words, "--config")
+    configs, checkpoints = values(words, "--config"), values(words, "--ckpt_path")
     typed = [word.split("=")[0].lstrip("-") for word in words if word.startswith("--") and "." in word]
     if not configs or any(option in text.split("\n")[0] for option in typed):
         return ""
-    checkpoints = values(words, "--ckpt_path")
     if checkpoints and "\n" in configs[0]:
         return f"\n{other_version(checkpoints[-1])}"
     if values(words, "--resume") and Path(configs[0]).name == "config.yaml":
@@ -164,12 +153,6 @@ def split_data_args(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 _UNKNOWN = re.compile(r"(?:Option|does not accept option) '([^']+)'|unrecognized arguments: (\S+)")
 _NOISE = re.compile(r"^\W*(Subtypes:|Errors:|Given value type|Expected a <class 'NoneType'>|Does not validate against)")
-_PLAIN = (
-    (r"Type typing\.Callable.*? expects a function or a callable class: ", ""),
-    (r"Expected a <class '([\w.]+)'>", r"expected \1"),
-    (r"Expected a typing\.Literal(\[.*?\])\. Got value: (.*)", r"expected one of \1, got \2"),
-    (r"<class '([\w.]+)'>", r"\1"),
-)
 
 
 def explain(message: str, parser: ArgumentParser, words: Sequence[str]) -> str:
@@ -195,19 +178,18 @@ def explain(message: str, parser: ArgumentParser, words: Sequence[str]) -> str:
 def _wrong_value(message: str, trees: dict[str, Any]) -> str:
     lines = [line.rstrip() for line in message.splitlines() if line.strip() and not _NOISE.match(line)]
     if lines and (key := re.match(r'Parser key "([^"]+)":?\s*(.*)', lines[0])):
-        written = (name for tree in trees.values() for name, _ in _walk(tree))
+        written = (name for tree in trees.values() for name, _ in walk(tree))
         cause = key[2] or (lines.pop(1).strip(" -") if len(lines) > 1 else "")
         lines[0] = f"{_full_key(written, key[1])}: {cause}"
-    text = "\n".join(lines)
-    for pattern, plain in _PLAIN:
-        text = re.sub(pattern, plain, text)
+    text = re.sub(r"Expected a <class '([\w.]+)'>", r"expected \1", "\n".join(lines))
+    text = re.sub(r"Expected a typing\.Literal(\[.*?\])", r"expected one of \1", text)
     if match := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):
         text += "\n" + did_you_mean(match[2], dir(import_module(match[1])), prefix=f"{match[1]}.").strip()
     return text
 
 
 def _unknown_key(name: str, parser: ArgumentParser, trees: dict[str, Any], words: Sequence[str]) -> str:
-    places = [f"{file}: {key}" for file, tree in trees.items() for key, _ in _walk(tree)]
+    places = [f"{file}: {key}" for file, tree in trees.items() for key, _ in walk(tree)]
     places += [word.split("=")[0] for word in words if word.startswith("--")]
     place = next((place for place in places if re.search(rf"(^|[-. ]){re.escape(name)}$", place)), name)
     wanted = place.split(": ")[-1].lstrip("-").replace("init_args.", "")
@@ -216,9 +198,7 @@ def _unknown_key(name: str, parser: ArgumentParser, trees: dict[str, Any], words
     leaves = {key.rpartition(".")[2]: key for key in valid}
     near = get_close_matches(wanted, valid, n=1, cutoff=0.75)
     near += [leaves[leaf] for leaf in get_close_matches(wanted.rpartition(".")[2], leaves, n=1)]
-    siblings = [key.rpartition(".")[2] for key in valid if key.rpartition(".")[0] == wanted.rpartition(".")[0]]
-    hint = f"Did you mean {valid[near[0]]}?" if near else f"There are: {', '.join(siblings)}." if siblings else ""
-    return f"Unknown option: {place}\n{hint}"
+    return f"Unknown option: {place}" + (f"\nDid you mean {valid[near[0]]}?" if near else "")
 
 
 def known_keys(parser: ArgumentParser) -> list[str]:
@@ -230,17 +210,17 @@ def known_keys(parser: ArgumentParser) -> list[str]:
     return sorted(keys)
 
 
-def _walk(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def walk(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every key below a tree, with what it holds."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for key, value in items:
         yield f"{prefix}{key}", value
-        yield from _walk(value, f"{prefix}{key}.")
+        yield from walk(value, f"{prefix}{key}.")
 
 
 def _class_keys(trees: dict[str, Any]) -> Iterator[str]:
     """Arguments of the classes named in configurations, and of the default data module."""
-    nodes = [(key, value) for tree in trees.values() for key, value in _walk(tree) if isinstance(value, dict)]
+    nodes = [(key, value) for tree in trees.values() for key, value in walk(tree) if isinstance(value, dict)]
     classes = {f"{key}.init_args": value["class_path"] for key, value in nodes if "class_path" in value}
     if PROGRAM.data and "data.init_args" not in classes:
         classes["data"] = PROGRAM.data

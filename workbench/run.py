@@ -10,15 +10,12 @@ import zipfile
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from workbench.checkpoint import PREVIOUS, flat_data, read_checkpoint
+from workbench.checkpoint import PREVIOUS
 from workbench.distributed import RUN_VERSION, find_launch
 from workbench.errors import UserError, one_line
-
-_JOB = ".job"
 
 
 @dataclass(frozen=True)
@@ -27,7 +24,7 @@ class Run:
 
     root: Path  # of all runs
     name: str
-    version: str  # YYYYMMDD-HHMMSS, with a number appended when two start in one second
+    version: str  # YYYYMMDD-HHMMSS, with a number appended when two start in one second; or what its launcher restarts
     resumed: bool = False  # from a checkpoint in this folder
     first: bool = True  # whether this is rank 0, which writes
 
@@ -47,10 +44,8 @@ class Run:
 
 
 def start_run(root: str | Path, name: str, kind: str = "", num_nodes: int = 1) -> Run:
-    """Make the folder of a new run, one for all of its processes; ``kind`` marks what is no training run (``test``).
-
-    A job that its launcher restarts (torchrun after a failure, SLURM after a requeue) continues in the folder it had.
-    """
+    """Make the folder of a new run, one for all of its processes; ``kind`` marks what is no training run (``test``). A
+    job that its launcher restarts (torchrun after a failure, SLURM after a requeue) continues in the folder it had."""
     root = Path(root)
     if Path(name).name != name or name in ("", ".", ".."):
         raise UserError(f"The run's name {name!r} cannot be a folder's name.\nUse another: --name NAME.")
@@ -64,23 +59,19 @@ def start_run(root: str | Path, name: str, kind: str = "", num_nodes: int = 1) -
 
 def _open_folder(root: Path, name: str, kind: str, job: str | None) -> str:
     """The folder's version, followed by ``resumed`` where it has a checkpoint to resume from."""
-    for path in sorted((root / name).glob(f"*/{_JOB}"), reverse=True) if job and not kind else ():
-        if not path.parent.is_symlink() and path.read_text(encoding="utf-8") == job:
-            run = Run(root, name, path.parent.name)
-            return f"{run.version} resumed" if run.checkpoints else run.version
+    restarts = job is not None and not kind
     stamp = time.strftime("%Y%m%d-%H%M%S") + (f"-{kind}" if kind else "")
+    stamp = re.sub(r"[^\w.-]", "-", job) if restarts else stamp
     for number in count(1):
         run = Run(root, name, stamp if number == 1 else f"{stamp}-{number}")
         try:
-            run.folder.mkdir(parents=True)
+            run.folder.mkdir(parents=True, exist_ok=restarts)
             break
         except OSError as error:
             if not run.folder.is_dir():
                 text = f"The run's folder {run.folder} cannot be made: {error.strerror or error}."
                 raise UserError(f"{text}\nUse --name NAME or --runs_dir FOLDER.") from None
-    if job and not kind:
-        (run.folder / _JOB).write_text(job, encoding="utf-8")
-    return run.version
+    return f"{run.version} resumed" if run.checkpoints else run.version
 
 
 def find_run(root: str | Path, name: str, version: str) -> Run:
@@ -98,8 +89,6 @@ def find_run(root: str | Path, name: str, version: str) -> Run:
             "Start a new run without --resume, or name the run: --name NAME --resume VERSION."
         )
     run = Run(Path(root), name, wanted, resumed=True, first=find_launch().rank == 0)
-    if not os.access(run.folder, os.W_OK):
-        raise UserError(f"The run's folder {run.folder} cannot be written.\nResume a copy of it: --runs_dir FOLDER.")
     os.environ[RUN_VERSION] = run.version
     return run
 
@@ -135,26 +124,3 @@ def latest_valid_checkpoint(run: Run) -> tuple[Path, int, int | None]:
         "\n".join(faults) + "\nNo checkpoint of this run can be read, so it cannot be resumed. Start a new run, or "
         f"one from the best weights: --model.init_args.init_from {run.folder / 'checkpoints' / 'best.ckpt'}"
     )
-
-
-def compare_configs(checkpoint: str, config: dict[str, Any], verbose: bool) -> None:
-    """Print which keys of model and data differ from the checkpoint's; refuse another optimizer or scheduler."""
-    before, now = (_leaves(tree) for tree in (read_checkpoint(checkpoint).config, flat_data(config)))
-    keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    found = [f"{key} {before.get(key)} -> {now.get(key)}" for key in keys if key.startswith(("model.", "data."))]
-    for difference in found:
-        if re.match(r"model\.\S*(optimizer|scheduler)\S*class_path ", difference):
-            raise UserError(
-                f"A resumed run keeps its optimizer and scheduler: {difference}.\n"
-                f"Start a new run from its weights instead: --model.init_args.init_from {checkpoint}"
-            )
-    if found and verbose:
-        print("Differs from the checkpoint: " + ", ".join(found[:8]) + (" ..." if len(found) > 8 else ""))
-
-
-def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """``{"data": {"crop": 8}}`` -> ``{"data.crop": 8}``."""
-    flat = {}
-    for key, value in tree.items():
-        flat |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) and value else {prefix + key: value}
-    return flat

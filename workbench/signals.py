@@ -22,10 +22,8 @@ class Stop(BaseException):
 
 
 class StopSignals:
-    """Remembers that the run was asked to stop; signals belong to the process, so there is one, ``STOP``.
-
-    While it ``waits``, the number in ``received`` is looked at between steps; else Stop is raised at once.
-    """
+    """Remembers that the run was asked to stop; signals belong to the process, so there is one, ``STOP``. While it
+    ``waits``, the number in ``received`` is looked at between steps; else Stop is raised at once."""
 
     def __init__(self) -> None:
         self._reset()

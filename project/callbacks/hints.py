@@ -12,9 +12,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from project.callbacks.grid import has_images, hint_pairs, new_figure, run_file, run_model
 from project.data.batch import Batch
 from project.models.metrics import PSNR, as_saved
-from workbench.batch import is_padding
 from workbench.errors import UserError
 from workbench.loggers import log_image
+from workbench.task import is_padding
 
 
 class Hints(Callback):

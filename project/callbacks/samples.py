@@ -13,8 +13,8 @@ from project.callbacks.grid import draw_histogram, grid, has_images, hint_pairs,
 from project.data.batch import Batch
 from project.data.images import center_window
 from project.networks.normalize import input_normalization
+from workbench.distributed import gather_weights, is_sharded
 from workbench.loggers import log_image
-from workbench.strategies import gather_weights, is_sharded
 
 GAIN = 4  # an error map shows abs(output - target) times this
 

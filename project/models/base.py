@@ -16,8 +16,8 @@ from project.models.metrics import Scores
 from project.models.schedules import step_plateaus
 from project.networks.normalize import channels_of
 from project.networks.weights import load_matching
+from workbench.distributed import allow_unused_parameters, gather_weights
 from workbench.errors import UserError, choose
-from workbench.strategies import allow_unused_parameters, gather_weights
 
 
 class ImageToImageModule(LightningModule):

@@ -22,10 +22,10 @@ from project.models.metrics import PSNR, SSIM, Colorfulness, ColorfulnessRatio, 
 from project.models.schedules import configure_optimizer
 from project.networks.layers import require
 from project.networks.normalize import Statistics, set_normalization
+from workbench.callbacks.progress import NEVER
 from workbench.checkpoint import save_plain_hyperparameters
+from workbench.distributed import allow_unused_parameters, is_sharded
 from workbench.errors import UserError, choose
-from workbench.run_progress import NEVER
-from workbench.strategies import allow_unused_parameters, is_sharded
 
 AB_SCALE = 110.0  # a and b of sRGB colors lie between -108 and 99, so y = ab / 110 lies in [-1, 1]
 AB_STD = 0.15  # of y: a and b of photographs vary by some 15 units around the neutral 0

@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CyclicLR, LRScheduler, OneCycleLR, ReduceLROnPlateau
 
 from project.models.finetune import FineTuning, parameter_groups
+from workbench.callbacks.progress import NEVER, RunProgress
 from workbench.errors import UserError
-from workbench.run_progress import NEVER, RunProgress
 
 WARMUP_START = 0.01  # share of the learning rate in the very first step, which a rate of 0 would waste
 

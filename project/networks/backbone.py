@@ -15,7 +15,7 @@ from project.networks.normalize import Normalize, Statistics
 from project.networks.unet import TAIL_GAIN, decode
 from project.networks.weights import adapt_kernel, listed, read_weights, reason_of
 from workbench.errors import UserError, choose
-from workbench.pretrained import pretrained_download_skipped
+from workbench.task import pretrained_download_skipped
 
 STRIDES = (2, 4, 8, 16, 32)
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and std that torchvision's weights were trained with

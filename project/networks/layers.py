@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from workbench.errors import UserError, choose, plain
+from workbench.errors import UserError, choose
 
 _PLAIN = (nn.SiLU, nn.GELU, nn.ELU, nn.SELU, nn.Mish, nn.Hardswish, nn.Softplus, nn.Tanh, nn.Sigmoid, nn.Identity)
 ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
@@ -158,9 +158,9 @@ class SelfAttention(nn.Module):
 
 def activation_gain(activation: str) -> float:
     """The factor on the standard deviation that keeps the variance (He et al. 2015); SiLU, GELU, ...: as ReLU."""
-    known = {"leakyrelu": ("leaky_relu", 0.2), "prelu": ("leaky_relu", 0.25), "tanh": ("tanh", None)}
+    known = {"leaky_relu": ("leaky_relu", 0.2), "prelu": ("leaky_relu", 0.25), "tanh": ("tanh", None)}
     known |= {"selu": ("selu", None), "sigmoid": ("sigmoid", None), "identity": ("linear", None)}
-    return nn.init.calculate_gain(*known.get(plain(activation), ("relu", None)))
+    return nn.init.calculate_gain(*known.get(activation, ("relu", None)))
 
 
 def initialize(module: nn.Module, scheme: str, gain: float = 1.0) -> None:

@@ -14,7 +14,7 @@ import yaml
 from lightning.pytorch import LightningModule
 from torch import nn
 
-from workbench.checkpoint import AtomicCheckpointIO, is_plain, load_model, read_checkpoint
+from workbench.checkpoint import AtomicCheckpointIO, load_model, read_checkpoint, save_plain_hyperparameters
 from workbench.errors import UserError
 
 
@@ -105,9 +105,15 @@ def test_a_checkpoint_that_cannot_be_used(path, settings, changes, expected):
     assert expected in refusal(path)
 
 
-def test_plain_hyperparameters_and_bare_weights(path):
-    assert is_plain({"a": [1, 2.0, None, "x", True], "b": {"c": (1, 2)}})
-    assert not any(is_plain(value) for value in ({"a": [nn.ReLU()]}, torch.optim.Adam, torch.zeros(1)))
+def test_only_plain_hyperparameters_are_saved_in_a_script():
+    plain = {"a": [1, 2.0, None, "x", True], "b": {"c": (1, 2)}, "none": None}
+    module = LightningModule()
+    others = {"list": {"a": [nn.ReLU()]}, "class": torch.optim.Adam, "tensor": torch.zeros(1), "self": module}
+    save_plain_hyperparameters(module, plain | others)
+    assert dict(module.hparams) == plain
+
+
+def test_bare_weights_are_no_checkpoint(path):
     torch.save(nn.Linear(2, 2).state_dict(), path)
     assert "state_dict" in refusal(path)
 

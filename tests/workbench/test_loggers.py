@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Iterator
 
 import pytest
+import wandb
 
 from tests.workbench.toys import read_rows
 from workbench.errors import UserError
@@ -14,6 +16,14 @@ from workbench.run import Run, start_run
 @pytest.fixture
 def run(tmp_path) -> Run:
     return start_run(tmp_path / "runs", "less noise: 50%")
+
+
+@pytest.fixture
+def forgetful() -> Iterator[None]:
+    """W&B keeps its settings, with the credentials, for the whole process."""
+    wandb.teardown()
+    yield
+    wandb.teardown()
 
 
 KEY = {"WANDB_API_KEY": "x" * 40}
@@ -36,11 +46,13 @@ OWN = "http://localhost:8080"
         ({"settings": OWN}, "api.wandb.ai", "offline"),
     ],
 )
-def test_wandb_is_online_only_with_credentials_for_its_server(tmp_path, monkeypatch, variables, machine, mode):
+def test_wandb_is_online_only_with_credentials_for_its_server(
+    tmp_path, monkeypatch, forgetful, variables, machine, mode
+):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     if machine is not None:
-        (tmp_path / "netrc").write_text(f"machine {machine} login user password secret\n")
+        (tmp_path / "netrc").write_text(f"machine {machine} login user password {'x' * 40}\n")
         monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     if "settings" in variables:
         (tmp_path / "wandb").mkdir()
@@ -97,8 +109,6 @@ def test_wandb_offline_stays_in_the_run_folder_and_names_the_upload(run):
     assert [type(logger).__name__ for logger in loggers] == ["MetricsCSV", "WandbLogger", "TensorBoardLogger"]
     for logger in loggers:
         logger.log_metrics({"val/psnr": 20.0}, 1)
-    import wandb
-
     assert wandb.run.id == f"less-noise--50--{run.version}"
     finish_wandb()
     assert wandb.run is None and "WANDB_MODE" not in os.environ, "the next run is one of its own"

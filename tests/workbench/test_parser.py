@@ -32,10 +32,7 @@ def test_what_a_config_adds():
     assert expand_args(argv) == ["fit", "--name", "one", *argv[1:]], "the first config names the run"
     assert expand_args([*argv, "--name", "mine"]) == [*argv, "--name", "mine"]
     assert expand_args([*argv, "--data.root", "help"])[1:3] == ["--name", "one"], "a value may be called help"
-    for given in (["--profile"], ["--profile", "true"], ["--profile=true"]):
-        assert expand_args([*argv, *given])[-1] == "--profile.steps=50"
     assert expand_args([argv[0], "--profile", *argv[1:]])[3] == "--profile.steps=50"
-    assert expand_args([*argv, "--profile", "own.yaml"])[-2:] == ["--profile", "own.yaml"]
     assert expand_args(["fit", "-h"]) == ["fit", "-h"]
 
 
@@ -78,7 +75,7 @@ def parser() -> ArgumentParser:
     ("words", "expected"),
     [
         (["--size.bach", "3"], r"Unknown option: --size\.bach\nDid you mean size\.batch\?\n.*predict --help"),
-        (["--size.xyzzy", "3"], r"Unknown option: --size\.xyzzy\nThere are: batch, crop\.\n"),
+        (["--size.xyzzy", "3"], r"Unknown option: --size\.xyzzy\n.*predict --help"),
         (["--size.batch", "many"], r"--size\.batch: expected int. Got value: many"),
     ],
 )

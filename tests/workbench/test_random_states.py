@@ -6,7 +6,8 @@ import random
 import numpy as np
 import torch
 
-from workbench.random_states import get_rng_state, reseed_per_rank, set_rng_state
+from workbench.callbacks.checkpoints import get_rng_state, set_rng_state
+from workbench.callbacks.resume import reseed_per_rank
 
 CPU = torch.device("cpu")
 

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import pytest
 from lightning.pytorch.callbacks import Timer
 
+from workbench.callbacks.progress import RunProgress
 from workbench.errors import UserError
-from workbench.run_progress import RunProgress
 
 
 def trainer(step: int, elapsed: float | None = None, world_size: int = 1) -> SimpleNamespace:

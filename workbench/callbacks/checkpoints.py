@@ -3,35 +3,52 @@
 from __future__ import annotations
 
 import math
+import random
 import time
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jsonargparse.typing import NonNegativeFloat, NonNegativeInt, PositiveInt
 from lightning.pytorch import LightningModule, Trainer, callbacks
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.trainer.states import TrainerFn
 
+from workbench.callbacks.progress import NEVER
 from workbench.lightning_private import is_accumulating
 from workbench.monitor import monitor_mode, require_logged
-from workbench.random_states import get_rng_state, set_rng_state
-from workbench.run_progress import NEVER
 
 SNAPSHOTS = "snapshot-*.ckpt"
 FOR_TRAINING = ("optimizer_states", "lr_schedulers", "current_model_state", "loops", "callbacks")
 LOW = 0.1  # share of a cycle's peak learning rate: a run that ends at or below it has finished its last cycle
 
 
+def get_rng_state(device: torch.device) -> dict[str, Any]:
+    """The states of the generators of Python, NumPy, torch and the device, which a checkpoint may hold."""
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002 what others draw from
+    states = {"python": random.getstate(), "numpy": (name, keys.tolist(), *rest), "torch": torch.get_rng_state()}
+    if device.type != "cpu":
+        states["device"] = torch.get_device_module(device).get_rng_state()
+    return states
+
+
+def set_rng_state(states: dict[str, Any], device: torch.device) -> None:
+    """Restore what `get_rng_state` returned; a device of another kind keeps its state."""
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])  # noqa: NPY002
+    torch.set_rng_state(states["torch"].cpu())
+    if device.type != "cpu" and "device" in states:
+        torch.get_device_module(device).set_rng_state(states["device"].cpu())
+
+
 class Checkpoints(callbacks.Checkpoint):
     """Keep ``best.ckpt``, ``last.ckpt`` and ``previous.ckpt``, and on request snapshots, in ``checkpoints/``.
 
     `ExactResume` saves ``last.ckpt`` between two steps when it `is_due`; Lightning's ModelCheckpoint saves the end of
-    an epoch before its metrics and schedulers.
-
-    ``snapshot-STEP.ckpt`` holds only what testing and predicting need. A cycle ends before the first step at a higher
-    learning rate than that of the step before it, and at the end of a run with a low one. Source: Huang et al. 2017,
-    "Snapshot Ensembles: Train 1, Get M for Free", arXiv:1704.00109.
+    an epoch before its metrics and schedulers. ``snapshot-STEP.ckpt`` holds only what testing and predicting need. A
+    cycle (Huang et al. 2017, "Snapshot Ensembles", arXiv:1704.00109) ends before the learning rate rises, and at the
+    end of a run with a low one.
 
     Args:
         monitor: The metric that the best are chosen by, which validations must log; null: the newest are the best.
@@ -66,8 +83,7 @@ class Checkpoints(callbacks.Checkpoint):
         self._loaded_rng: list[dict[str, Any]] | None = None
 
     @property
-    def best_model_path(self) -> str:
-        """The best checkpoint, "" as long as there is none; Lightning reads it too."""
+    def best_model_path(self) -> str:  # Lightning reads it too
         return str(self.folder / "best.ckpt") if self._best else ""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -86,11 +102,6 @@ class Checkpoints(callbacks.Checkpoint):
         loaded, self._loaded_rng = self._loaded_rng, None
         if loaded is not None and len(loaded) == trainer.world_size:
             set_rng_state(loaded[trainer.global_rank], trainer.strategy.root_device)
-        elif loaded is not None and trainer.is_global_zero:
-            print(
-                f"The checkpoint was saved by {len(loaded)} processes, and now there are {trainer.world_size}: "
-                "training resumes, but not bit-identically."
-            )
         self._rng = get_rng_state(trainer.strategy.root_device)
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
@@ -148,7 +159,7 @@ class Checkpoints(callbacks.Checkpoint):
         return bool(trainer.fast_dev_run) or self.saved_step in (None, trainer.global_step)
 
     def save_last(self, trainer: Trainer) -> None:
-        """Save ``last.ckpt``; called by all processes."""
+        """Save ``last.ckpt``; all processes call this."""
         self.is_saving = True
         trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=False)
         self.saved_step, self._saved_at = trainer.global_step, time.monotonic()
@@ -186,7 +197,6 @@ class Checkpoints(callbacks.Checkpoint):
             trainer.strategy.remove_checkpoint(self.folder / lowest)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Add the random states of all processes, which all call this; strip a snapshot."""
         if self._is_snapshot:
             for key in FOR_TRAINING:
                 checkpoint.pop(key, None)
@@ -202,7 +212,6 @@ class Checkpoints(callbacks.Checkpoint):
             self._loaded_rng = checkpoint.get("random_states")
 
     def state_dict(self) -> dict[str, Any]:
-        """Names of files without the folder, which may be moved."""
         chosen_by = [self.monitor, self.mode, self.snapshots]
         cycle = [self._rate, self._peak, self._fell]
         return {"chosen_by": chosen_by, "best": dict(self._best), "kept": dict(self._kept), "cycle": cycle}
@@ -247,14 +256,12 @@ class EarlyStopping(callbacks.EarlyStopping):
         self.enabled, self.given_mode = monitor is not None, mode
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Turn the comparison around where the metric asks for it."""
         super().setup(trainer, pl_module, stage)
         mode = monitor_mode("early_stopping", self.monitor, self.given_mode, pl_module) if self.enabled else self.mode
         if mode != self.mode:
             self.mode, self.min_delta, self.best_score = mode, -self.min_delta, -self.best_score
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep counting, with the patience that is configured now."""
         super().load_state_dict({**state_dict, "patience": self.patience})
         if self.stopping_reason == EarlyStoppingReason.PATIENCE_EXHAUSTED and self.wait_count < self.patience:
             self.stopping_reason, self.stopping_reason_message = EarlyStoppingReason.NOT_STOPPED, None

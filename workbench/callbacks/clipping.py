@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch.optim import Optimizer
 
+from workbench.distributed import is_sharded
 from workbench.errors import UserError
 from workbench.lightning_private import is_accumulating, logs_now
-from workbench.strategies import is_sharded
 
 INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -23,18 +23,14 @@ class GradientClipping(Callback):
 
     A network is a part of the module whose parameters an optimizer holds, such as ``generator``; ``model`` are those of
     the module itself. Gradients are clipped right before the optimizer's step: accumulated, averaged over processes,
-    unscaled. All those of a step with a NaN or an infinite one become zero: it would make every weight NaN. The host
-    never waits for the device. Lightning's own clipping refuses manual optimization.
+    unscaled. All those of a step with a NaN or an infinite one become zero. The host never waits for the device, and
+    manual optimization is possible, unlike in Lightning's own clipping.
 
-    Logged every `trainer.log_every_n_steps`: ``grad/NETWORK_norm``, before clipping; ``grad/NETWORK_clipped`` and
-    ``grad/NETWORK_dropped``, the shares of the steps since the last log that were clipped, and whose gradients were not
-    finite.
+    Logged every `trainer.log_every_n_steps`: ``grad/NETWORK_norm``, before clipping, and ``grad/NETWORK_clipped`` and
+    ``_dropped``, the shares of the steps since the last log that were clipped, and whose gradients were not finite.
 
     Args:
         norm: Scale the gradients of each network down to this norm, above 0; null switches it off.
-
-    Raises:
-        UserError: The trainer clips as well, or the strategy or the optimizer does not allow it.
     """
 
     def __init__(self, norm: float | None = None) -> None:
@@ -80,9 +76,6 @@ class GradientClipping(Callback):
             for key in ("clipped", "dropped"):
                 pl_module.log(f"grad/{name}_{key}", measured[key] / measured["steps"])
         self._measured = {}
-
-    def teardown(self, *_: Any, stage: str) -> None:
-        self._known = {}  # release the parameters
 
     def state_dict(self) -> dict[str, Any]:
         return {"measured": {name: dict(measured) for name, measured in self._measured.items()}}

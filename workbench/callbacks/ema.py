@@ -10,17 +10,17 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.nn import Parameter
 
+from workbench.distributed import is_sharded
 from workbench.errors import UserError
-from workbench.strategies import is_sharded
 
 
 class EMA(Callback):
     """Average the weights after each optimizer step; validate, test and save with the average.
 
     The decay warms up as min(decay, (1 + n) / (10 + n)) after n updates, so that a short run forgets its random start.
-    Averaged are parameters alone, of a module with a tuple `averaged` those whose names start with a prefix in it. In a
-    checkpoint `state_dict` holds the average, and `current_model_state` the weights that a resumed run trains on.
-    Lightning's EMAWeightAveraging averages buffers and discriminators too, and has no warm-up.
+    Averaged are parameters alone (Lightning's EMAWeightAveraging averages buffers too), of a module with a tuple
+    `averaged` those whose names start with a prefix in it. In a checkpoint `state_dict` holds the average, and
+    `current_model_state` the weights that a resumed run trains on.
 
     Args:
         decay: Share of the average that is kept at each step, below 1: 0.999 averages over about 1,000; 0: off.
@@ -39,7 +39,6 @@ class EMA(Callback):
         self._swapped = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start from the weights as they are by now: initialized or loaded, on their device."""
         if not self.enabled:
             return
         if is_sharded(trainer):

@@ -67,7 +67,7 @@ class RunMetadata(SaveConfigCallback):
 
 
 def report_batch_size(trainer: Trainer) -> None:
-    """Print what a step's batch is made of, if it is more than the loader's; an epoch without one is a UserError."""
+    """Print a step's batch, if it is more than the loader's; UserError where an epoch has none."""
     loader, processes, accumulated = trainer.train_dataloader, trainer.world_size, trainer.accumulate_grad_batches
     batch = getattr(loader, "batch_size", None) or getattr(trainer.datamodule, "batch_size", None)
     if batch is None or processes * accumulated == 1:
@@ -79,10 +79,10 @@ def report_batch_size(trainer: Trainer) -> None:
             f"Use --data.batch_size {max(1, samples)}, fewer processes, or more samples in an epoch."
         )
     if trainer.is_global_zero:
-        text = f"Batch: {batch}"
-        text += f" x {processes} processes" if processes > 1 else ""
-        text += f" x {accumulated} accumulated" if accumulated > 1 else ""
-        print(f"{text} = {batch * processes * accumulated} samples a step; the learning rate is not scaled.")
+        factors = {"processes": processes, "accumulated": accumulated}
+        text = "".join(f" x {number} {name}" for name, number in factors.items() if number > 1)
+        total = batch * processes * accumulated
+        print(f"Batch: {batch}{text} = {total} samples a step; the learning rate is not scaled.")
 
 
 def environment() -> dict[str, Any]:

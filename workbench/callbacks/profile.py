@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from jsonargparse.typing import NonNegativeInt
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.profilers import Profiler
 
 from workbench.callbacks.progress import print_above_bar
@@ -41,13 +41,10 @@ class StepProfile(Callback):
         if self._done == SKIPPED and self.enabled:
             trainer.profiler = self._timer = _Timer(trainer)
         elif self._done == SKIPPED + self.steps:
-            self._finish(trainer)
+            self.on_train_end(trainer)
         self._done += 1
 
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._finish(trainer)
-
-    def _finish(self, trainer: Trainer) -> None:
+    def on_train_end(self, trainer: Trainer, *_: Any) -> None:
         if self._timer is None:
             return
         if trainer.is_global_zero:

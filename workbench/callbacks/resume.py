@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -15,7 +17,6 @@ from workbench.callbacks.checkpoints import Checkpoints
 from workbench.checkpoint import one_line, other_version
 from workbench.errors import UserError
 from workbench.loggers import MetricsCSV
-from workbench.random_states import reseed_per_rank
 from workbench.signals import STOP, Stop
 
 KEY = "exact_resume"
@@ -41,17 +42,15 @@ class ExactResume(Callback):
         trainer.callbacks = sorted(trainer.callbacks, key=lambda callback: getattr(callback, "order", 0))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over the signals from Lightning, which has just taken them."""
         environment = private.cluster_environment(trainer)
         if getattr(environment, "auto_requeue", False):
             STOP.take_requeue(environment.requeue_signal)
-        STOP.take()
+        STOP.take()  # from Lightning, which has just taken them
         STOP.waits = True
         if trainer.global_rank > 0 or self._steps is not None:  # `Checkpoints` restores exact states, where it can
             reseed_per_rank(trainer.global_rank, trainer.global_step)
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Agree with the other processes on what to do before the next step."""
         checkpoints = _find_checkpoints(trainer)
         self._wanted = STOP.received or int(checkpoints is not None and checkpoints.is_due(trainer))
         if trainer.world_size > 1:
@@ -60,10 +59,8 @@ class ExactResume(Callback):
             self._wanted = int(wanted)
 
     def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        """Save and stop, if that was agreed on; then forget what earlier steps logged.
-
-        Else the log of a GAN repeats the discriminator's values where it rests, and that of a resumed run does not.
-        """
+        """Save and stop, if that was agreed on; then forget what earlier steps logged: else a GAN's log repeats the
+        discriminator's values where it rests, and that of a resumed run does not."""
         self._validated = False
         if self._steps is not None:
             private.finish_restart(trainer, self._steps)
@@ -119,7 +116,6 @@ class ExactResume(Callback):
             print(f"{reason}--resume latest continues from step {checkpoints.saved_step}.", file=sys.stderr)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note the number of steps, and of rows in ``metrics.csv``."""
         if checkpoint.get("loops") is None:
             return
         steps = private.fix_progress(checkpoint["loops"]["fit_loop"], trainer, self._in_validation)
@@ -157,3 +153,12 @@ class ExactResume(Callback):
 
 def _find_checkpoints(trainer: Trainer) -> Checkpoints | None:
     return next((found for found in trainer.checkpoint_callbacks if isinstance(found, Checkpoints)), None)
+
+
+def reseed_per_rank(rank: int, step: int) -> None:
+    """Seed all generators from the common seed, the rank and the step; Lightning seeds all ranks alike."""
+    sequence = np.random.SeedSequence((torch.initial_seed(), rank, step))
+    seed = int(sequence.generate_state(1, np.uint64)[0]) >> 1
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)

@@ -30,14 +30,13 @@ WITH_WEIGHTS = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 class ActivationPass(TorchDispatchMode):
-    """Measures every non-linearity that is applied in a forward pass of a model within this context.
+    """Measures every non-linearity of a forward pass within this context.
 
     - ``dead``: the share of channels behind a ReLU that are zero for every sample, on all processes. A healthy ReLU is
-      zero half of the time, but in no channel always; leaky non-linearities cannot die.
-    - ``saturated``: the share of channels behind a tanh or a sigmoid that are at an end of its range nearly everywhere.
+      zero half of the time, but in no channel always. ``dead_units/worst`` is logged, the largest share of any layer.
+    - ``saturated``: the share of channels behind a tanh or a sigmoid that are at an end of its range nearly everywhere,
+      and ``saturated_units/worst``.
     - Mean and standard deviation before and after it, and how far the channels' means are off 0 against their spread.
-
-    Logged: ``dead_units/worst`` and ``saturated_units/worst``, the largest share of any layer.
 
     Hooks on modules alone would miss F.relu in a forward, and see an in-place ReLU's input when it is overwritten.
     """
@@ -91,7 +90,7 @@ class ActivationPass(TorchDispatchMode):
         return after
 
     def _measure(self, kind: str, before: Tensor, after: Tensor) -> None:
-        """Measure input and output, (B, C, ...) or (..., C)."""
+        """Of input and output, (B, C, ...) or (..., C)."""
         layer = self._layer
         linear = isinstance(layer, nn.Linear) and before.shape[-1] == layer.out_features
         dim = before.ndim - 1 if linear else min(1, before.ndim - 1)
@@ -153,10 +152,8 @@ def _reduced(trainer: Trainer, vectors: dict[str, Tensor], how: str) -> dict[str
 
 
 def _offsets(before: Tensor, dim: int, others: list[int]) -> Tensor:
-    """|mean| / standard deviation of each channel, away from the borders: padding with 0 is a spread of its own.
-
-    0 for a channel without any spread: what is constant is not off center, it does not see its input.
-    """
+    """|mean| / standard deviation of each channel, away from the borders, where padding with 0 is a spread of its own;
+    0 where there is no spread: what is constant does not see its input."""
     if before.ndim == 4 and dim == 1 and min(before.shape[2:]) >= 8:
         height, width = before.shape[2:]
         before = before[..., height // 8 : height - height // 8, width // 8 : width - width // 8]

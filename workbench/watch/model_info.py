@@ -14,8 +14,8 @@ from torch.nn.modules.conv import _ConvTransposeNd
 from torch.optim import Optimizer
 
 from workbench.findings import ModelInfo, Parameter, Setting
-from workbench.model_parts import HELPER, discriminators_of
 from workbench.monitor import metric_directions
+from workbench.task import HELPER, discriminators_of
 
 PENALTY = re.compile(r"^train/(?!gradient)\w*(penalty|regulari[sz]ation|weight_decay|_reg$)")
 

@@ -16,9 +16,9 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
-from workbench.batch import baseline_of, input_of, is_padding, target_of
 from workbench.findings import Parameter
 from workbench.lightning_private import steps_done
+from workbench.task import baseline_of, input_of, is_padding, target_of
 from workbench.watch.activations import ActivationPass
 from workbench.watch.recorder import Recorder
 
@@ -33,8 +33,8 @@ EARLY = (0, 20, 50, 100, 200, 500, 1000)  # steps of a pass on samples of traini
 class Probe:
     """The samples, and one forward pass for everything that is measured on them.
 
-    Logged: ``probe/error``, the mean squared error of the output, beside ``probe/nothing`` and ``probe/mean``, those of
-    the do-nothing output and of the mean target; where batches have a ``baseline``.
+    Logged where batches have a ``baseline``: ``probe/error``, the mean squared error of the output, beside
+    ``probe/nothing`` and ``probe/mean``, those of the do-nothing output and of the mean target.
     """
 
     def __init__(self, recorder: Recorder, model: LightningModule, state: dict[str, Any] | None = None) -> None:
@@ -46,17 +46,15 @@ class Probe:
         self._settled: bool = state.get("settled", False)
         self._ran_at: int = state.get("ran_at", -1)
         self._saved: list[Any] | None = state.get("training")
-        self._middles: list[Any] = []
-        self._corners: list[Any] = []
+        self._cuts: list[list[Any]] = []  # of each validation sample: its middle, and corners
         self._collected = self._broken = False
 
     @property
     def batch(self) -> Any:
-        """The samples: of the validation split where they are known, else those of the first training batch."""
         return self.training if self.validation is None else self.validation
 
     def on_train_batch_start(self, trainer: Trainer, batch: Any) -> None:
-        """Keep the first samples; before the first validation, run early and often: most faults show there."""
+        """Before the first validation, run early and often: most faults show there."""
         self._take_training(batch)
         if steps_done(trainer) in EARLY and not self._settled:
             self.run(trainer)
@@ -72,37 +70,34 @@ class Probe:
             self.training = _samples(batch, 0, _count(batch))
 
     def on_validation_batch_end(self, batch: Any) -> None:
-        """Collect the samples of the first validation."""
         if self._collected or is_padding(batch) or (self.training is None and self._saved is None):
             return
         self._take_training(batch)
         inputs = input_of(batch)
         for number in range(len(inputs) if isinstance(inputs, Tensor) and inputs.ndim else 0):
-            if len(self._middles) < _count(self.training):
-                cuts = _cuts(_samples(batch, number, number + 1), input_of(self.training))
-                self._middles += cuts[:1]
-                self._corners += cuts[1:]
+            if len(self._cuts) < _count(self.training):
+                cuts = _cut(_samples(batch, number, number + 1), input_of(self.training))
+                self._cuts += [cuts] if cuts else []
 
     def on_validation_end(self) -> None:
         """From the first validation on its samples are used: the middle of each image, corners where there are few."""
-        if self._middles and not self._collected:
-            chosen = (self._middles + self._corners)[: _count(self.training)]
+        if self._cuts and not self._collected:
+            middles, corners = [cuts[0] for cuts in self._cuts], [corner for cuts in self._cuts for corner in cuts[1:]]
+            chosen = (middles + corners)[: _count(self.training)]
             columns = zip(*(tree_flatten(part)[0] for part in chosen), strict=True)
             joined = [torch.cat(c) if isinstance(c[0], Tensor) and c[0].ndim else c[0] for c in columns]
             self.validation = tree_unflatten(joined, tree_flatten(chosen[0])[1])
-        self._middles, self._corners, self._settled, self._collected = [], [], True, True
+        self._cuts, self._settled, self._collected = [], True, True
 
     def state_dict(self) -> dict[str, Any]:
-        """With what a resumed run cannot find again: samples of the first batch. Those of the validation come again."""
+        """With samples of the first batch, which a resumed run cannot find again."""
         leaves = self._saved if self.training is None else tree_flatten(self.training)[0]
         plain = leaves and [leaf if isinstance(leaf, Tensor | int | float | str) else None for leaf in leaves]
         return {"settled": self._settled, "ran_at": self._ran_at, "training": plain}
 
     def run(self, trainer: Trainer) -> None:
-        """One forward pass in eval mode, unless there was one at this step; every process has to call it.
-
-        What the model computes with, and the random numbers that follow, are the same afterwards.
-        """
+        """One forward pass, which leaves model and random numbers as they are, unless there was one at this step;
+        every process has to call it."""
         step = steps_done(trainer)
         if self._ran_at == step or self._broken:
             return
@@ -146,7 +141,7 @@ def _in_order(parameters: dict[str, Parameter], order: dict[str, int]) -> dict[s
 
 @contextlib.contextmanager
 def _unchanged(model: nn.Module) -> Iterator[None]:
-    """Within this context the model is in eval mode; afterwards its modes and all random numbers are as before."""
+    """In eval mode; afterwards the model's modes and all random numbers are as before."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -158,7 +153,7 @@ def _unchanged(model: nn.Module) -> Iterator[None]:
 
 
 def _uncompiled() -> contextlib.AbstractContextManager[Any]:
-    """Within this context what is compiled runs uncompiled; importing dynamo only for that would take a second."""
+    """What is compiled runs uncompiled; importing dynamo only for that would take a second."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
 
 
@@ -174,7 +169,7 @@ def _samples(batch: Any, start: int, end: int) -> Any:
     return tree_map(lambda x: x.detach()[start:end].clone() if isinstance(x, Tensor) and x.ndim else x, batch)
 
 
-def _cuts(sample: Any, like: Tensor) -> list[Any]:
+def _cut(sample: Any, like: Tensor) -> list[Any]:
     """A sample cut to the size of other inputs: the middle, of a large one also the corners; [] if it cannot be cut."""
     inputs = input_of(sample)
     if inputs.shape[1:] == like.shape[1:]:

@@ -24,8 +24,7 @@ IN_HISTOGRAM = 20_000  # values of a tensor
 
 
 class Recorder:
-    """The measurements of one run, which may continue from the ``state_dict`` of an earlier part. ``put`` never waits
-    for the device; ``flush`` fetches everything in one transfer.
+    """The measurements of one run. ``put`` never waits for the device; ``flush`` fetches everything in one transfer.
 
     A resumed run cuts off the lines of its files that were written after its checkpoint: it writes them once more.
     """
@@ -67,10 +66,8 @@ class Recorder:
         self._unlogged[name] = value
 
     def put(self, names: Sequence[str], values: Tensor, step: int, table: str | None = None, log: bool = False) -> None:
-        """Keep scalars, or rows of a table, for later: (len(names),), or (), on any device.
-
-        ``step`` is the optimizer steps done before the one that is measured; with ``log`` loggers get them as well.
-        """
+        """Keep scalars, or rows of a table, (len(names),) or (), measured after ``step`` optimizer steps; with ``log``
+        loggers get them as well."""
         self._pending.append((table, names, step, values.detach().reshape(-1), log))
 
     def flush(self, log: bool = True) -> None:
@@ -121,8 +118,7 @@ class Recorder:
         self._log_histograms()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything measured so far; logs nothing, so that a run does not show where it was saved."""
-        self.flush(log=False)
+        self.flush(log=False)  # so that a run's logs do not show where it was saved
         return {"history": pack(self.history), "unlogged": dict(self._unlogged), "lines": dict(self.lines)}
 
 
@@ -142,7 +138,6 @@ def sample(values: Tensor, count: int) -> Tensor:
 
 
 def for_histogram(values: Tensor) -> Tensor:
-    """A copied sample; what is not finite counts as 0."""
     return torch.nan_to_num(sample(values, IN_HISTOGRAM).float(), nan=0.0, posinf=0.0, neginf=0.0)
 
 

@@ -23,8 +23,7 @@ class StepMonitor:
 
     Logged for each network: ``lr/NETWORK``, of further groups ``lr/NETWORK_1`` and so on; ``gradient/NETWORK``, the
     norm; ``grad/NETWORK_first_to_last``, the first weight's over the last one's; ``update/NETWORK``, a median. For the
-    rules also: which tensors have no gradient, where one was not finite first, whether gradients are cleared between
-    steps, whether a discriminator's backward passes reach the generator, and how hard weight decay pulls.
+    rules also: missing, left-over and leaking gradients, and how hard weight decay pulls.
     """
 
     def __init__(
@@ -46,7 +45,6 @@ class StepMonitor:
         self._leaks: dict[int, Tensor] = {}
 
     def before_backward(self, due: bool) -> None:
-        """See what is left of the gradients of the step before."""
         for number, seen in self._left.items():
             seen.append(self._norm(number))
         if self._discriminators and due:
@@ -55,13 +53,11 @@ class StepMonitor:
             self._before = {number: self._norm(number) for number in range(len(self.trainer.optimizers))}
 
     def after_backward(self) -> None:
-        """See whose gradients this backward pass has changed."""
         for number, before in self._before.items():
             self._changed[number] = self._changed.get(number, 0.0) + (self._norm(number) - before).abs()
         self._before = {}
 
     def before_step(self, optimizer: Optimizer, step: int, due: bool) -> None:
-        """Measure the gradients that are about to be used, and copy what is about to be moved."""
         number = next(n for n, other in enumerate(self.trainer.optimizers) if other is optimizer)
         network, parameters = self._of(number)
         if seen := self._left.pop(number, None):  # between two steps gradients have to be found cleared, at least once
@@ -163,7 +159,6 @@ class StepMonitor:
         return {name: dict(zip(parameters, row, strict=True)) for name, row in zip(names, found, strict=True)}
 
     def state_dict(self) -> dict[str, Any]:
-        """What was seen since each optimizer's last step, which a checkpoint may come after."""
         return {"left": {n: [float(norm) for norm in seen] for n, seen in self._left.items()}}
 
     def _norm(self, number: int) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -14,17 +14,16 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves
 
 from workbench.callbacks.progress import print_above_bar
+from workbench.distributed import is_sharded
 from workbench.errors import UserError
 from workbench.findings import Finding, RuleEngine, Setting, training_rules
 from workbench.lightning_private import is_accumulating, logs_now, steps_done, was_updated
-from workbench.strategies import is_sharded
 from workbench.watch.activations import MOMENTS
 from workbench.watch.model_info import PENALTY, collect, trainable_parameters
 from workbench.watch.probe import Probe
 from workbench.watch.recorder import FINDINGS, THROUGHPUT, Recorder
 from workbench.watch.steps import StepMonitor
 
-OnFault = Literal["continue", "stop"]
 DENSE = 10  # the first steps are all measured: a run that goes wrong at once is over before a second one of others
 EVALUATE_EVERY = 50
 EARLY = (10, 20, 35, 50)  # steps after which rules are evaluated as well: most faults show at once
@@ -34,13 +33,13 @@ RECORDED = 5  # what the model logs is recorded at every fifth step
 
 
 class Watch(Callback):
-    """Measures gradients, updates, activations, a GAN's balance, learning rates and throughput, and applies rules to
-    them, which name faults with advice. Works with any LightningModule: ``Trainer(callbacks=[Watch()])``.
+    """Measures gradients, updates, activations, a GAN's balance, learning rates and throughput of any LightningModule,
+    and applies rules that name faults with advice. Training is the same to the last bit with and without it.
 
     A fault is printed in one line, once a cause, written to ``findings.jsonl`` in the run's folder (if there is a
     logger) and sent as an alert to Weights & Biases; a note is only written. docs/faults.md explains each code. Values
     of single layers go to ``measurements.csv`` at validations, and as charts and histograms to Weights & Biases and
-    TensorBoard. Training is the same to the last bit with and without it. Under FSDP it switches itself off.
+    TensorBoard. Under FSDP it switches itself off.
 
     Args:
         every_n_steps: Measure gradients and updates at every n-th step, and at each of the first ten; 0: never.
@@ -51,12 +50,12 @@ class Watch(Callback):
 
     order = -1  # before a callback that clips gradients; see ExactResume
 
-    def __init__(self, every_n_steps: int = 10, every_n_validations: int = 1, on_fault: OnFault = "continue") -> None:
-        if min(every_n_steps, every_n_validations) < 0 or on_fault not in get_args(OnFault):
-            raise UserError(
-                "watch.every_n_steps and watch.every_n_validations must be at least 1, or 0 for never, "
-                f"and watch.on_fault one of {', '.join(get_args(OnFault))}."
-            )
+    def __init__(
+        self, every_n_steps: int = 10, every_n_validations: int = 1, on_fault: Literal["continue", "stop"] = "continue"
+    ) -> None:
+        if min(every_n_steps, every_n_validations) < 0 or on_fault not in ("continue", "stop"):
+            limits = "watch.every_n_steps and watch.every_n_validations must be 0 or more"
+            raise UserError(f"{limits}, and watch.on_fault continue or stop.")
         self.every_n_steps, self.every_n_validations, self.on_fault = every_n_steps, every_n_validations, on_fault
         self.findings: list[Finding] = []  # what was found so far, oldest first
         self.engine = RuleEngine(training_rules())
@@ -105,9 +104,7 @@ class Watch(Callback):
         if self.recorder is not None and trainer.is_global_zero:
             self.steps.before_step(optimizer, steps_done(trainer), self._due(trainer))
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, model: LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
         if self.recorder is None:
             return
         step = steps_done(trainer)
@@ -117,7 +114,7 @@ class Watch(Callback):
         self.throughput.count(batch)
         if logs_now(trainer):
             self.recorder.flush()
-            self.throughput.log(pl_module.device)
+            self.throughput.log(model.device)
         done = step + 1
         if not is_accumulating(trainer) and (done in EARLY or done % EVALUATE_EVERY == 0):
             self._evaluate(trainer)
@@ -148,9 +145,7 @@ class Watch(Callback):
                     penalties = self.recorder.history.model.penalties
                     penalties.setdefault(name, Setting(f"a smaller weight of {name}"))
 
-    def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any, **__: Any
-    ) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, model: LightningModule, _: Any, batch: Any, *__: Any) -> None:
         if self.recorder is not None and self.every_n_validations:
             self.probe.on_validation_batch_end(batch)
 
@@ -171,7 +166,6 @@ class Watch(Callback):
         self.throughput.restart()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Evaluate a last time, since a short run may not have been evaluated since its beginning."""
         if self.recorder is not None:
             self._evaluate(trainer, may_stop=False)
 
@@ -179,7 +173,7 @@ class Watch(Callback):
         self.recorder = self.steps = self.probe = None  # with the tensors that they hold
 
     def _evaluate(self, trainer: Trainer, may_stop: bool = True) -> None:
-        """Fetch what was measured and apply the rules; every process has to call it."""
+        """Apply the rules to what was measured; every process has to call it."""
         found: list[Finding] = []
         if trainer.is_global_zero:
             self.recorder.flush()
@@ -203,7 +197,6 @@ class Watch(Callback):
                     logger.experiment.alert(title=finding.code, text=finding.message(), level="WARN")
 
     def state_dict(self) -> dict[str, Any]:
-        """All measurements, and what was reported, which a resumed run does not repeat."""
         if self.recorder is None:
             return self._loaded
         return {
@@ -216,22 +209,19 @@ class Watch(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep the state until training starts."""
         self._loaded = state_dict
 
 
 class Throughput:
-    """Logs, whenever Lightning logs, ``throughput/samples_per_second`` (samples of all processes, validations left
-    out), and the most memory so far: ``memory/host_mib`` (of the main process, without its data workers) and
-    ``memory/device_mib`` (of tensors on a CUDA device). Not into metrics.csv, which repeats to the last digit.
-    """
+    """Logs ``throughput/samples_per_second`` (of all processes, validations left out), and the most memory so far:
+    ``memory/host_mib`` (without data workers) and ``memory/device_mib`` (of tensors on a CUDA device). Not into
+    metrics.csv, which repeats to the last digit."""
 
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
         self.restart()
 
     def restart(self) -> None:
-        """Start the clock anew, as after a validation."""
         self._since, self._samples = time.perf_counter(), 0
 
     def count(self, batch: Any) -> None:
@@ -239,7 +229,7 @@ class Throughput:
         self._samples += next((len(x) for x in tree_leaves(batch) if isinstance(x, Tensor) and x.ndim), 0)
 
     def log(self, device: torch.device) -> None:
-        """Log; right after values were fetched from the device, so that the time is that of whole steps."""
+        """Called right after values were fetched from the device, so that the time is that of whole steps."""
         trainer, seconds = self.recorder.trainer, time.perf_counter() - self._since
         if self._samples and seconds > 0 and trainer.is_global_zero:
             values = {"throughput/samples_per_second": self._samples * trainer.world_size / seconds}

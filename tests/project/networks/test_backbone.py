@@ -14,7 +14,7 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 from project.networks import BackboneUNet
 from project.networks.backbone import load_pretrained
 from workbench.errors import UserError
-from workbench.pretrained import skip_pretrained_download
+from workbench.task import skip_pretrained_download
 
 NAME = "mobilenet_v3_small"
 FAMILIES = ["resnet18", "vgg11_bn", "densenet121", "efficientnet_b0", "convnext_tiny", "regnet_y_400mf"]

@@ -73,7 +73,7 @@ def test_each_tap_of_a_transposed_convolution_is_one_linear_map():
 
 
 def test_gains():
-    gains = {"relu": math.sqrt(2), "LeakyReLU": math.sqrt(2 / 1.04), "identity": 1, "silu": math.sqrt(2)}
+    gains = {"relu": math.sqrt(2), "leaky_relu": math.sqrt(2 / 1.04), "identity": 1, "silu": math.sqrt(2)}
     assert {name: activation_gain(name) for name in gains} == pytest.approx(gains)
     with pytest.raises(UserError, match="Did you mean 'kaiming'"):
         initialize(nn.Conv2d(1, 1, 1), "kaming")

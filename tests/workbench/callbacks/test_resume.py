@@ -56,13 +56,12 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(case, small, killed):
     assert_same(small("uninterrupted", *words), killed("killed", moments, *words))
 
 
-def test_a_resumed_run_may_be_made_longer(small, capsys):
+def test_a_resumed_run_may_be_made_longer(small):
     """As if it had been that long from the beginning, where nothing else follows its length."""
     constant = [SCHEDULER, "null", "--trainer.max_steps"]
     long, longer = small("long", *constant, "16"), small("longer", *constant, "9")
-    for cache in ("other", "another"):  # the second time it is over: it only tests again
-        assert small("longer", *constant, "16", "--data.cache_dir", cache, resume=True) == longer
-    assert "Differs from the checkpoint: data.cache_dir .cache -> other\n" in capsys.readouterr().out
+    for _ in range(2):  # the second time it is over: it only tests again
+        assert small("longer", *constant, "16", resume=True) == longer
     assert yaml.safe_load((longer / "config.yaml").read_text())["resume"] is None
     one, other = (load(run)["current_model_state"] for run in (long, longer))
     assert all(torch.equal(value, other[name]) for name, value in one.items())

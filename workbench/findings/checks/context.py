@@ -15,10 +15,9 @@ from lightning_utilities.core.apply_func import apply_to_collection, apply_to_co
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from workbench.batch import input_of, target_of
 from workbench.findings.checks.trial import Trial, overfit, trial_copy
 from workbench.findings.engine import Found, Passed, Result
-from workbench.model_parts import discriminators_of, networks_of
+from workbench.task import discriminators_of, input_of, networks_of, target_of
 
 MAX_SAMPLES, MAX_VALUES, MAX_BATCHES = 500, 12_000_000, 40  # of the training batches that are measured
 

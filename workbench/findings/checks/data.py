@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from workbench.batch import input_of
 from workbench.findings.checks.context import CheckContext, first_tensor, floats_of, with_nonzero_weights
 from workbench.findings.engine import Found, Passed, Result, Skipped
+from workbench.task import input_of
 
 UNUSABLE_INPUT = frozenset({"input-nonfinite", "input-range", "input-constant"})
 

@@ -12,11 +12,10 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from workbench.batch import baseline_of, input_of, target_of
 from workbench.findings.checks.context import CheckContext, concatenate, judge
 from workbench.findings.checks.trial import Trial, overfit, trial_copy, without_dropout
 from workbench.findings.engine import Found, Passed, Result, Skipped
-from workbench.model_parts import discriminators_of, networks_of
+from workbench.task import baseline_of, discriminators_of, input_of, networks_of, target_of
 
 
 def rms_error(output: Tensor, target: Tensor) -> float:

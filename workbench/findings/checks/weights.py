@@ -14,7 +14,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from workbench.findings.checks.context import CheckContext, Part, listed
 from workbench.findings.engine import Found, Passed, Result, Skipped
-from workbench.model_parts import HELPER
+from workbench.task import HELPER
 
 LAYERS = (_ConvNd, nn.Linear)
 
