@@ -46,9 +46,8 @@ OWN = "http://localhost:8080"
         ({"settings": OWN}, "api.wandb.ai", "offline"),
     ],
 )
-def test_wandb_is_online_only_with_credentials_for_its_server(
-    tmp_path, monkeypatch, forgetful, variables, machine, mode
-):
+@pytest.mark.usefixtures("forgetful")
+def test_wandb_is_online_only_with_credentials_for_its_server(tmp_path, monkeypatch, variables, machine, mode):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     if machine is not None:
