@@ -53,7 +53,7 @@ class CommandLine(LightningCLI):
     run: Run | None = None
 
     def __init__(self, argv: list[str], command: str | None = None) -> None:
-        self.words = [command or argv[0], *argv[1:]]
+        Parser.words = [command or argv[0], *argv[1:]]  # of the class, as jsonargparse makes a parser for each class
         try:
             super().__init__(
                 LightningModule,
@@ -66,15 +66,11 @@ class CommandLine(LightningCLI):
                 args=argv,
             )
         finally:
+            Parser.words = ("",)
             finish_wandb()
             run = self.run  # one that a mistake ends before it starts leaves no folder behind
             if run is not None and run.first and not run.resumed and not (run.folder / "config.yaml").is_file():
                 shutil.rmtree(run.folder, ignore_errors=True)
-
-    def init_parser(self, **kwargs: Any) -> Parser:
-        parser = super().init_parser(**kwargs)
-        parser.words = self.words
-        return parser
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
