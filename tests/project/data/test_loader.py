@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.utils.data.distributed import DistributedSampler
 
-from project.data.augment import Augment, Augmenter
 from project.data.loader import (
     PADDING,
     EvaluationSampler,
@@ -160,21 +159,6 @@ def test_evaluation_takes_whole_images_or_their_middles():
     sampler = EvaluationSampler(KEYS[:3])
     loader = ResumableLoader(ImageDataset(store, KEYS[:3]), batch_size=2, sampler=sampler)
     assert [batch.index.tolist() for batch in loader] == [[0, 1], [2]]
-
-
-@pytest.mark.parametrize(
-    ("sizes", "crop", "training", "message"),
-    [
-        ([(20, 30), (20, 31)], None, True, r"30x20 and 31x20 pixels.*--data\.crop"),
-        ([(20, 30), (20, 31)], None, False, r"30x20 and 31x20 pixels.*--data\.eval_batch_size 1"),
-        ([(20, 20), (20, 31)], 21, False, "20x20 and 21x20"),
-        ([(20, 30), (20, 30)], None, True, "30x20 and 20x30"),  # a quarter turn swaps the sides
-    ],
-)
-def test_unequal_images_are_refused_before_the_first_batch(sizes, crop, training, message):
-    with pytest.raises(UserError, match=message):
-        ImageDataset(Images(sizes), KEYS, Augmenter(Augment(), None) if training else None, crop).check_sizes()
-    ImageDataset(Images(sizes), KEYS, None, 20).check_sizes()
 
 
 class Gone(Images):

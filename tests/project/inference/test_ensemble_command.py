@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,29 +18,10 @@ from project.color import rgb_to_lab
 from project.inference.image_files import read_image
 
 
-def fit(config: Path, name: str, seed: int = 1, *words: str) -> str:
-    """Trains, and returns the best checkpoint."""
-    given = ["--config", str(config), "--wandb", "off", "--seed_everything", str(seed), "--name", name]
-    assert main(["fit", *given, *words]) == 0
-    return str(Path("runs", name, "latest").resolve() / "checkpoints" / "best.ckpt")
-
-
-def write(path: Path, model: dict, data: dict, trainer: dict, **more: dict) -> Path:
-    data = {"crop": 24, "num_workers": 0, **data}
-    path.write_text(
-        yaml.safe_dump({"model": model, "data": data, "trainer": {"accelerator": "cpu", **trainer}, **more})
-    )
-    return path
-
-
-@pytest.fixture
-def config(tmp_path: Path, make_images) -> Path:
-    """A denoiser of a few steps."""
-    network = {"class_path": "project.networks.UNet", "init_args": {"widths": [6, 9], "norm": "none", "residual": True}}
-    adam = {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.005}}
-    model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network, "optimizer": adam}}
-    data = {"root": str(make_images(20, 52, 41)), "batch_size": 7}
-    return write(tmp_path / "tiny.yaml", model, data, {"max_steps": 12})
+def members_of(fit: Callable[..., Path], config: Path) -> list[str]:
+    """The best checkpoints of two runs of other seeds."""
+    runs = [fit(config, seed, "--seed_everything", seed) for seed in ("1", "2")]
+    return [str(run / "checkpoints" / "best.ckpt") for run in runs]
 
 
 def table(text: str) -> dict[str, float]:
@@ -47,8 +29,8 @@ def table(text: str) -> dict[str, float]:
     return {name: float(psnr) for name, psnr in re.findall(r"│ (\S.*?)\s+│\s+([\d.]+) │", text)}
 
 
-def test_members_are_scored_beside_the_ensemble_and_restore_images(config, capsys):
-    checkpoints = [fit(config, str(seed), seed) for seed in (1, 2)]
+def test_members_are_scored_beside_the_ensemble_and_restore_images(config, fit, capsys):
+    checkpoints = members_of(fit, config)
     capsys.readouterr()
     for words in ([], ["--tta", "true"]):
         assert main(["ensemble", "--ckpts", *checkpoints, *words]) == 0
@@ -77,17 +59,17 @@ def test_members_are_scored_beside_the_ensemble_and_restore_images(config, capsy
     words[-1] = str(limit)
     assert main(["ensemble", "--ckpts", *checkpoints, *words[:3], "certain", *words[4:]]) == 0
     assert len(list(Path("certain/pairs/inputs").iterdir())) == 10
-    fit(config, "more", 1, "--data.extra_pairs", "restored/pairs")
+    fit(config, "more", "--data.extra_pairs", "restored/pairs")
     assert "extra pairs" in capsys.readouterr().out
 
 
-def test_the_snapshots_of_one_run_are_averaged(config, capsys):
+def test_the_snapshots_of_one_run_are_averaged(config, fit, capsys):
     whole = yaml.safe_load(config.read_text())
     schedule = {"class_path": "project.models.WarmupCosine", "init_args": {"cycles": 3, "warmup": 0}}
     whole["model"]["init_args"]["scheduler"] = schedule
     whole["checkpoint"] = {"snapshots": "cycles"}
     config.write_text(yaml.safe_dump(whole))
-    folder = Path(fit(config, "cycles")).parent
+    folder = fit(config, "cycles") / "checkpoints"
     pattern = folder / "snapshot-*.ckpt"
     printed = re.sub(r"\s+", " ", capsys.readouterr().out)
     assert f"python -m project ensemble --ckpts {pattern.relative_to(Path.cwd())}" in printed
@@ -123,7 +105,7 @@ def lightness(pixels: np.ndarray) -> np.ndarray:
     return rgb_to_lab(torch.from_numpy(pixels / 255).permute(2, 0, 1)[None].float())[0, 0].numpy()
 
 
-def test_members_color_together_with_hints_and_their_pairs_train_further(tmp_path, make_images, capsys):
+def test_members_color_together_with_hints_and_their_pairs_train_further(config, fit, tmp_path, make_images, capsys):
     unet = {"in_channels": 5, "out_channels": 2, "widths": [6, 9]}
     patch = {"in_channels": 7, "width": 4, "layers": 2}
     networks = {
@@ -133,10 +115,11 @@ def test_members_color_together_with_hints_and_their_pairs_train_further(tmp_pat
     gan = {"class_path": "project.models.GANColorizer", "init_args": {**networks, "space": "lab"}}
     hints = {"hints": {"class_path": "project.data.pairs.SpatialHints"}}
     pairs = {"class_path": "project.data.pairs.GrayToColor", "init_args": hints}
-    data = {"root": str(make_images(12, 52, 41)), "batch_size": 5, "pairs": pairs}
-    trainer = {"max_steps": 6, "check_val_every_n_epoch": 6}
-    config = write(tmp_path / "gan.yaml", gan, data, trainer, checkpoint={"monitor": None})
-    checkpoints = [fit(config, str(seed), seed) for seed in (1, 2)]
+    whole = yaml.safe_load(config.read_text())
+    whole |= {"model": gan, "checkpoint": {"monitor": None}}
+    whole["data"] |= {"pairs": pairs}
+    config.write_text(yaml.safe_dump(whole))
+    checkpoints = members_of(fit, config)
     capsys.readouterr()
     assert main(["ensemble", "--ckpts", *checkpoints]) == 0
     printed = capsys.readouterr().out
@@ -167,8 +150,12 @@ def test_members_color_together_with_hints_and_their_pairs_train_further(tmp_pat
     assert len(manifest["pairs"]) == 3
     seen = np.asarray(Image.open("colored/pairs/inputs/002.png"))
     assert (seen[:, :20] == 255).all(), "transparency is white, as it is in training"
-    fit(config, "more", 1, "--data.extra_pairs", "colored/pairs")
-    assert "12 train (3 of them extra pairs)" in capsys.readouterr().out
+    fit(config, "more", "--data.extra_pairs", "colored/pairs")
+    assert "11 train (3 of them extra pairs)" in capsys.readouterr().out
+
+    assert main(["inspect", "--ckpt_path", checkpoints[0], "--maps", "1"]) == 0
+    made = {path.name for path in Path("runs/1/latest/inspect").iterdir()}
+    assert len(made) == 4 and {"filters.png", "worst.png", "worst.csv"} < made
 
     (tmp_path / "hints.json").write_text('{"000.png": [{"x": 45, "y": 30, "color": "#ff0000"}]}')
     assert main([*words, "--output", "hinted", "--hints", "hints.json", "--size", "0"]) == 0

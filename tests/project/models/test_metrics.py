@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from skimage.color import rgb2lab
-from torch.utils._python_dispatch import TorchDispatchMode
 from torchmetrics import MeanSquaredError
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
@@ -167,13 +166,8 @@ def test_metrics_from_elsewhere_get_values_in_range_and_contiguous_tensors():
     assert values["mse"] == pytest.approx(float((as_saved(output) - target).square().mean()))
 
 
-def test_counting_does_not_wait_for_the_device():
-    class NoWaiting(TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            assert func is not torch.ops.aten._local_scalar_dense.default, "a value was read back"
-            return func(*args, **(kwargs or {}))
-
+def test_counting_does_not_wait_for_the_device(blind):
     output, target = images()
     scores = Scores({"acc": PixelAccuracy(2), "c": Colorfulness(), "r": ColorfulnessRatio(), "psnr": PSNR()})
-    with NoWaiting():
+    with blind:
         scores.update(output, target, target)
