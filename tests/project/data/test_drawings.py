@@ -75,20 +75,6 @@ def test_pairs_are_written_once_with_credits(tmp_path, drawn, monkeypatch, capsy
     assert len({one.folder for one in other} | {Drawings(Cache(tmp_path), count=4).folder}) == 3
 
 
-def test_an_interrupted_set_is_not_there(tmp_path, monkeypatch):
-    def interrupted(number, size):
-        if number == 2:
-            raise KeyboardInterrupt
-        return draw(number, size)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(drawings, "draw", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            Drawings(Cache(tmp_path), count=4).find()
-    assert list(tmp_path.iterdir()) == []
-    assert len(Drawings(Cache(tmp_path), count=4).find()) == 4
-
-
 @pytest.fixture
 def make(monkeypatch, tmp_path):
     """A data module on twelve small drawings."""

@@ -14,7 +14,6 @@ import yaml
 from PIL import Image
 
 from project.__main__ import main
-from project.color import rgb_to_lab
 from project.inference.image_files import read_image
 
 
@@ -100,12 +99,7 @@ def test_a_mistake_is_reported_in_a_few_lines(capsys, words, reason):
     assert reason in capsys.readouterr().err
 
 
-def lightness(pixels: np.ndarray) -> np.ndarray:
-    """uint8 (H, W, 3) -> CIELAB's L, (H, W)."""
-    return rgb_to_lab(torch.from_numpy(pixels / 255).permute(2, 0, 1)[None].float())[0, 0].numpy()
-
-
-def test_members_color_together_with_hints_and_their_pairs_train_further(config, fit, tmp_path, make_images, capsys):
+def test_members_color_together_with_hints_and_their_pairs_train_further(config, fit, lightness, make_images, capsys):
     unet = {"in_channels": 5, "out_channels": 2, "widths": [6, 9]}
     patch = {"in_channels": 7, "width": 4, "layers": 2}
     networks = {
@@ -118,6 +112,7 @@ def test_members_color_together_with_hints_and_their_pairs_train_further(config,
     whole = yaml.safe_load(config.read_text())
     whole |= {"model": gan, "checkpoint": {"monitor": None}}
     whole["data"] |= {"pairs": pairs}
+    whole["trainer"] |= {"max_steps": 6, "check_val_every_n_epoch": 6}
     config.write_text(yaml.safe_dump(whole))
     checkpoints = members_of(fit, config)
     capsys.readouterr()
@@ -144,7 +139,7 @@ def test_members_color_together_with_hints_and_their_pairs_train_further(config,
         assert np.array_equal(colored.alpha, source.alpha)
         assert spread.max() > 0
         assert not np.array_equal(colored.pixels, read_image(f"alone/{name}").pixels)
-        assert np.abs(lightness(colored.pixels) - lightness(np.repeat(source.pixels, 3, axis=2))).max() < 1.5
+        assert np.abs(lightness(colored.pixels) - lightness(source.pixels)).max() < 1.5
     manifest = json.loads(Path("colored/pairs/manifest.json").read_text())
     assert manifest["kind"] == "lightness"
     assert len(manifest["pairs"]) == 3
@@ -157,7 +152,7 @@ def test_members_color_together_with_hints_and_their_pairs_train_further(config,
     made = {path.name for path in Path("runs/1/latest/inspect").iterdir()}
     assert len(made) == 4 and {"filters.png", "worst.png", "worst.csv"} < made
 
-    (tmp_path / "hints.json").write_text('{"000.png": [{"x": 45, "y": 30, "color": "#ff0000"}]}')
+    Path("hints.json").write_text('{"000.png": [{"x": 45, "y": 30, "color": "#ff0000"}]}')
     assert main([*words, "--output", "hinted", "--hints", "hints.json", "--size", "0"]) == 0
     assert main([*words, "--output", "large", "--size", "0"]) == 0
     for name, same in (("000.png", False), ("001.png", True)):  # the second has no hints

@@ -48,7 +48,7 @@ def checkpoint(make_images, save_checkpoint) -> Path:
 
 
 def test_from_a_run_to_its_worst_images_and_on_without_them(config, fit, tmp_path, capsys):
-    run = fit(config, "whole")
+    run = fit(config, "whole", "--trainer.max_steps", "2")
     best = run / "checkpoints" / "best.ckpt"
     assert inspect(best, "--maps", "2", "--layer", "encoder.0") == 0
     folder = run / "inspect"
@@ -73,7 +73,7 @@ def test_from_a_run_to_its_worst_images_and_on_without_them(config, fit, tmp_pat
     lines = (folder / "worst.csv").read_text(encoding="utf-8").splitlines()
     (tmp_path / "drop.csv").write_text("\n".join([*lines[:4], before["train"][0] + ",0"]), encoding="utf-8")
     capsys.readouterr()
-    second = fit(config, "less", "--data.exclude", "drop.csv")
+    second = fit(config, "less", "--trainer.max_steps", "2", "--data.exclude", "drop.csv")
     assert "Left out: 1 train, 3 val (--data.exclude" in capsys.readouterr().out
     gone = {before["train"][0], *(row["file"] for row in rows[:3])}
     after = splits(config, exclude=str(tmp_path / "drop.csv"))

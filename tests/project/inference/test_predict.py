@@ -50,10 +50,6 @@ def pixels(path):
         return np.asarray(image)
 
 
-def lightness(values):
-    return rgb2lab(values if values.ndim == 3 else np.stack([values] * 3, axis=2))[..., 0]
-
-
 def files(folder):
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
@@ -185,24 +181,21 @@ def test_the_version_that_wrote_a_checkpoint_is_named_where_it_does_not_load(mak
     assert "another version" not in capsys.readouterr().err, "what was typed is no matter of the checkpoint"
 
 
-def test_gray_photographs_get_colors_and_keep_their_lightness(coloring_checkpoint, photos, tmp_path, capsys):
-    output = tmp_path / "out"
-    assert predict(coloring_checkpoint("GrayToColor", crop=32), photos, output) == 0
-    assert files(output) == set(GRAY_SIZES)
-    for name, (height, width) in GRAY_SIZES.items():
-        colored = pixels(output / name)
-        assert colored.shape == (height, width, 3)
-        assert np.abs(lightness(colored) - lightness(pixels(photos / name))).max() < 1.2
-        assert colored[..., 0].mean() > colored[..., 2].mean() + 20
+def test_photographs_keep_their_lightness_hints_color_their_places_and_new_hints_color_anew(
+    coloring_checkpoint, photos, lightness, tmp_path, capsys
+):
+    checkpoint, output = coloring_checkpoint("GrayToColor", "SpatialHints", planes=4, crop=32), tmp_path / "out"
+    assert predict(checkpoint, photos, output) == 0
     printed = capsys.readouterr().out.replace("\n", " ")
     assert "Colors are found at 32 pixels along the shorter side" in printed
     assert "Colored 3, skipped 0, failed 0" in printed
-
-
-def test_hints_color_their_places_and_new_hints_color_anew(coloring_checkpoint, photos, tmp_path, capsys):
-    checkpoint, output = coloring_checkpoint("GrayToColor", "SpatialHints", planes=4, crop=32), tmp_path / "out"
-    assert predict(checkpoint, photos, output) == 0
+    assert files(output) == set(GRAY_SIZES)
     plain = {name: pixels(output / name) for name in GRAY_SIZES}
+    for name, colored in plain.items():
+        assert colored.shape == (*GRAY_SIZES[name], 3)
+        assert np.abs(lightness(colored) - lightness(pixels(photos / name))).max() < 1.2
+        assert colored[..., 0].mean() > colored[..., 2].mean() + 20
+
     hints = write_hints(tmp_path, {"a.png": [{"x": 75, "y": 15, "color": "#0000ff"}], "*": []})
     later = (output / "a.png").stat().st_mtime + 1
     os.utime(hints, (later, later))

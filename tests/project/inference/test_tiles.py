@@ -34,9 +34,7 @@ class Strided(nn.Module):
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(
-    ("tile", "overlap"), [(64, 16), (64, 0), (64, 1), (64, 56), (32, 8), (0, 16), (512, 64), (50, 5)]
-)
+@pytest.mark.parametrize(("tile", "overlap"), [(64, 16), (64, 1), (64, 56), (50, 5), (32, 8), (0, 16), (512, 64)])
 def test_the_identity_comes_back(size, tile, overlap):
     image = image_of(1, 3, *size)
     result = tiled(lambda x: x, image, tile=tile, overlap=overlap, align=8)
