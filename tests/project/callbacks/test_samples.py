@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -159,23 +158,18 @@ def test_the_histogram_is_drawn_once(make_trainer, tmp_path):
 
 
 def test_every_process_asks_for_the_folder_and_only_the_first_has_a_path(tmp_path):
-    class Trainer:
-        """Its folder is something that all processes have to ask for together."""
-
+    class Trainer(SimpleNamespace):
         asked = 0
-
-        def __init__(self, rank: int, folder: Path | None) -> None:
-            self.is_global_zero, self.folder = rank == 0, folder
 
         @property
         def log_dir(self) -> str | None:
-            Trainer.asked += 1
-            return None if self.folder is None else str(self.folder)
+            Trainer.asked += 1  # for which all processes have to ask together
+            return self.folder
 
     run = tmp_path / "runs" / "one"
-    assert run_file(Trainer(1, run), "samples/a.png") is None
+    assert run_file(Trainer(is_global_zero=False, folder=str(run)), "samples/a.png") is None
     assert not run.exists()
-    assert run_file(Trainer(0, run), "samples/a.png") == run / "samples" / "a.png"
+    assert run_file(Trainer(is_global_zero=True, folder=str(run)), "samples/a.png") == run / "samples" / "a.png"
     assert (run / "samples").is_dir()
-    assert run_file(Trainer(0, None), "a.png") is None  # a trial run keeps nothing
+    assert run_file(Trainer(is_global_zero=True, folder=None), "a.png") is None  # a trial run keeps nothing
     assert Trainer.asked == 3

@@ -73,16 +73,6 @@ def test_hints_do_not_follow_the_lines_chance(images):
     assert not torch.equal(top, drawn.long())
 
 
-def test_what_a_person_sees(images):
-    bare, hinted = GrayToColor(), GrayToColor(SpatialHints())
-    pair = bare(images(), None, INDEX, SEED, False)
-    assert list(bare.preview(pair)) == ["condition"] and bare.preview(pair)["condition"] is pair.baseline
-    pair = hinted(images(), None, INDEX, SEED, False)
-    shown = hinted.preview(pair)
-    assert list(shown) == ["condition", "hints"]
-    assert torch.equal(shown["hints"], hinted.hints.preview(pair.input[:, 1:], pair.input[:, :1]))
-
-
 def test_hint_planes_are_standardized():
     mean, std = GrayToColor(PaletteHints(2)).normalization([0.5, 0.4, 0.3], [0.2, 0.1, 0.3])
     assert mean == pytest.approx([0.299 * 0.5 + 0.587 * 0.4 + 0.114 * 0.3] + [0.0] * 8)

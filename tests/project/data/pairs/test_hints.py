@@ -65,13 +65,6 @@ def test_counts_are_geometric():
     assert found.max() == 3 and mean(found == 3) == pytest.approx(0.875**2, abs=0.03)
 
 
-def test_shares_of_images():
-    found, everything = counts(plain(none=0.3, all=0.1))
-    assert mean(found == 0) == pytest.approx(0.3, abs=0.03)
-    assert mean(everything) == pytest.approx(0.1, abs=0.02)
-    assert (found[everything] == 100).all()
-
-
 def test_some_images_lose_most_of_their_hints():
     found, _ = counts(plain(count_p=1e-6, drop=(0.25, 0.8)))  # without it all had 100
     whole = found == 100
@@ -162,8 +155,8 @@ def test_a_squares_color_is_its_mean_and_the_later_lies_on_top():
 @pytest.mark.parametrize("position", ["uniform", "gaussian"])
 @pytest.mark.parametrize("side", [1, 6, 23, 40])
 def test_squares_lie_wholly_inside(position, side):
-    sides = torch.full((2, 10000), side)
-    chance = torch.rand(2, 10000, 2)
+    sides = torch.full((2, 300), side)
+    chance = torch.rand(2, 300, 2)
     chance[0, 0] = 0.0
     chance[0, 1] = 1 - 2**-24
     patches = place(chance, sides, sides > 0, side, SIZE, position)

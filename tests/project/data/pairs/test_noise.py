@@ -78,11 +78,6 @@ def test_the_benchmark_and_evaluation_take_one_sigma(images):
         PoissonNoise().benchmark(images(), INDEX)
 
 
-def test_the_noise_map_needs_no_normalizing():
-    assert GaussianNoise(noise_map=True).normalization([0.4, 0.5], [0.2, 0.3]) == ([0.4, 0.5, 0.0], [0.2, 0.3, 1.0])
-    assert GaussianNoise().normalization([0.4], [0.2]) == ([0.4], [0.2])
-
-
 def test_a_noise_of_your_own_is_one_method_and_the_rest_is_inherited(images):
     class Darken(Noise):
         def degrade(self, image, generator):
@@ -91,12 +86,6 @@ def test_a_noise_of_your_own_is_one_method_and_the_rest_is_inherited(images):
     pair = noisy(Darken(), images(), training=False)
     assert torch.equal(pair.input, images() * 0.5)
     assert list(Darken().preview(pair)) == ["input"] and Darken().preview(pair)["input"] is pair.baseline
-
-
-def test_paired_input_passes_the_folders_images_on(images):
-    image, target = images(1), images(2)
-    pair = PairedInput()(image, target, INDEX, SEED, True)
-    assert pair.input is image and pair.target is target and pair.baseline is image and pair.seed is SEED
 
 
 def test_which_pairs_are_taken_for_one_folder_or_two(capsys):
