@@ -212,15 +212,9 @@ def config(tmp_path: Path, make_images) -> Path:
     weights = tmp_path / "weights.pth"
     torch.manual_seed(3)
     torch.save(get_model("mobilenet_v3_small", weights=None).state_dict(), weights)
-    network = {
-        "backbone": "mobilenet_v3_small",
-        "weights": str(weights),
-        "stages": 2,
-        "widths": [4, 6, 8],
-        "residual": True,
-    }
+    network = {"backbone": "mobilenet_v3_small", "weights": str(weights), "stages": 2, "widths": [4, 6, 8]}
     model = {
-        "network": {"class_path": "project.networks.BackboneUNet", "init_args": network},
+        "network": {"class_path": "project.networks.BackboneUNet", "init_args": {**network, "residual": True}},
         "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.005}},
         "scheduler": {"class_path": "project.models.WarmupCosine"},
         "finetune": {"freeze_stages": "all", "unfreeze": {2: 1}, "encoder_rate": 0.1},

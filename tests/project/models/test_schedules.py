@@ -76,18 +76,15 @@ def test_each_scheduler_steps_as_it_is_meant_or_as_configured(make, interval):
     assert describe(make, every=other)["interval"] == other
 
 
-def test_one_cycle_gets_the_length_of_the_run_unless_it_has_one():
+def test_schedules_get_the_length_of_the_run_unless_they_have_one():
+    assert describe(WarmupCosine)["scheduler"].progress.total_steps == 40
+    assert describe(partial(WarmupCosine, total_steps=9))["scheduler"].progress is None
     one_cycle = partial(lrs.OneCycleLR, max_lr=0.1)
     for given, expected in (({}, 40), ({"total_steps": None}, 40), ({"total_steps": 9}, 9),
                             ({"epochs": 2, "steps_per_epoch": 3}, 6)):  # fmt: skip
         assert describe(partial(one_cycle, **given))["scheduler"].total_steps == expected
     with pytest.raises(UserError, match="OneCycleLR needs"):
         describe(one_cycle, steps=float("inf"), prefix="generator_")
-
-
-def test_warmup_cosine_follows_the_run_unless_it_has_a_length():
-    assert describe(WarmupCosine)["scheduler"].progress.total_steps == 40
-    assert describe(partial(WarmupCosine, total_steps=9))["scheduler"].progress is None
 
 
 @pytest.mark.parametrize("prefix", ["", "generator_"])
