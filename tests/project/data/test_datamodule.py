@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from project.data import Batch, ImageDataModule, RawBatch, datamodule
+from project.data import Batch, ImageDataModule, datamodule
 from project.data import index as index_module
 from project.data import pixels as pixels_module
 from project.data.augment import Augment
@@ -325,8 +325,6 @@ def test_a_process_without_an_image_of_its_own_gets_one_that_does_not_count(make
 def test_batches_of_others_pass_unchanged(make):
     batch = {"mine": torch.ones(2)}
     assert make(stage=None).on_after_batch_transfer(batch, 0) is batch
-    raw = RawBatch(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), None, torch.tensor([0]), torch.tensor([5]))
-    assert isinstance(make(stage=None).on_after_batch_transfer(raw, 0), Batch)
 
 
 # Under a trainer

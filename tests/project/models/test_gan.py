@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, LambdaCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
 from skimage import color
@@ -71,11 +71,8 @@ def slope_penalty(discriminator, condition, real, fake, weight, seed):
     return weight * ((lengths - 1) ** 2).mean()
 
 
-class Seeded(Callback):
-    """So that what is drawn in a step does not depend on what was drawn before."""
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        torch.manual_seed(trainer.global_step)
+# So that what is drawn in a step does not depend on what was drawn before.
+SEEDED = LambdaCallback(on_train_batch_start=lambda trainer, *_: torch.manual_seed(trainer.global_step))
 
 
 def plain_loop(
@@ -152,7 +149,7 @@ def train(make_trainer, data, generator, discriminator, trainer=(), **options):
     defaults = {"space": "rgb", "generator_optimizer": SGD, "discriminator_optimizer": SGD, "metrics": {}}
     defaults |= {"adversarial_weight": 0.5, "reconstruction_weight": 3.0}
     model = GANColorizer(generator, discriminator, **{**defaults, **options})
-    fitted = make_trainer(**{"max_epochs": 2, "limit_val_batches": 0, "callbacks": [Seeded()], **dict(trainer)})
+    fitted = make_trainer(**{"max_epochs": 2, "limit_val_batches": 0, "callbacks": [SEEDED], **dict(trainer)})
     fitted.fit(model, data)
     return model, fitted
 
