@@ -82,8 +82,8 @@ class Data(LightningDataModule):
 SIZES = (2, 1, 2)
 
 
-def _batches(pairs, seed: int = 5) -> list[Batch]:
-    generator = torch.Generator().manual_seed(seed)
+def _batches(pairs) -> list[Batch]:
+    generator = torch.Generator().manual_seed(5)
     batches, number = [], 0
     for size in SIZES:
         image = torch.rand(size, 3, 9, 14, generator=generator)

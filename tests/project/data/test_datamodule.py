@@ -411,19 +411,17 @@ def test_resuming_continues_with_the_batches_that_were_due(make, tmp_path, worke
 def test_somebody_else_may_read_training_batches_meanwhile(make, tmp_path):
     """Only the trainer's own loader leaves out what an interrupted run has had."""
 
-    class Look(pl.Callback):
-        def on_train_start(self, trainer, *_):
-            self.at_start = len(list(trainer.datamodule.train_dataloader()))
+    found = []
 
-        def on_train_batch_end(self, trainer, *_):
-            self.meanwhile = len(list(trainer.datamodule.train_dataloader()))
+    def look(trainer, *_):
+        found.append(len(list(trainer.datamodule.train_dataloader())))
 
     options = {"max_epochs": 1, "limit_val_batches": 0}
     fit(make(stage=None, crops_per_image=2), tmp_path, callbacks=[keep_every(3, tmp_path)], **options)
-    look, path = Look(), tmp_path / "kept" / "step=3.ckpt"
-    watcher = fit(make(stage=None, crops_per_image=2), tmp_path, ckpt_path=path, callbacks=[look], **options)
-    assert len(watcher.seen) == 1
-    assert (look.at_start, look.meanwhile) == (4, 4)
+    path = tmp_path / "kept" / "step=3.ckpt"
+    callback = pl.callbacks.LambdaCallback(on_train_start=look, on_train_batch_end=look)
+    watcher = fit(make(stage=None, crops_per_image=2), tmp_path, ckpt_path=path, callbacks=[callback], **options)
+    assert len(watcher.seen) == 1 and found == [4, 4]
 
 
 def test_overfitting_on_a_few_batches_repeats_them(make, tmp_path):

@@ -30,10 +30,6 @@ def images(channels=3, height=20, width=13, count=5, low=0.01, high=0.3) -> tupl
     return target + spread * torch.randn(shape, generator=generator), target
 
 
-def close_images() -> tuple[torch.Tensor, torch.Tensor]:
-    return images(low=0.002, high=0.06)
-
-
 def eight_bits(image: torch.Tensor) -> np.ndarray:
     """(B, C, H, W) tensor -> (B, H, W, C) uint8 array."""
     return (image.float().numpy().clip(0, 1) * 255).round().astype(np.uint8).transpose(0, 2, 3, 1)
@@ -75,7 +71,7 @@ def test_psnr_equals_the_papers_protocol_in_any_batch_and_is_100_db_without_an_e
 
 @pytest.mark.parametrize("make", [PSNR, SSIM, lambda: PixelAccuracy(5), ColorfulnessRatio])
 def test_states_of_two_unequal_ranks_add_up(make):
-    output, target = close_images()
+    output, target = images(low=0.002, high=0.06)
     output = output * torch.tensor([0.2, 1, 0.5, 0.9, 0.1]).view(-1, 1, 1, 1)
     whole, first, second = make(), make(), make()
     whole.update(output, target)
@@ -92,7 +88,7 @@ def test_states_of_two_unequal_ranks_add_up(make):
 @pytest.mark.parametrize("threshold", [2, 5])
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_pixel_accuracy_equals_scikit_image_and_numpy_in_any_batch(threshold, batch):
-    output, target = close_images()
+    output, target = images(low=0.002, high=0.06)
     output = output.bfloat16() if batch == 5 else output
     metric = PixelAccuracy(threshold)
     with torch.autocast("cpu", torch.bfloat16):

@@ -200,10 +200,8 @@ def test_a_plateau_scheduler_steps_after_every_validation_and_at_no_other_time(m
     plateau = partial(lrs.ReduceLROnPlateau, patience=0, factor=0.5, threshold=100.0, threshold_mode="abs")
     model = ImageRestorer(tiny(), optimizer=partial(SGD, lr=0.08), scheduler=plateau)
     # Validations after steps 4, 8 and 12; epochs end in between.
-    callback = LambdaCallback(on_train_batch_start=note)
-    make_trainer(max_steps=14, check_val_every_n_epoch=None, val_check_interval=4, callbacks=[callback]).fit(
-        model, data
-    )
+    run = {"max_steps": 14, "check_val_every_n_epoch": None, "val_check_interval": 4}
+    make_trainer(**run, callbacks=[LambdaCallback(on_train_batch_start=note)]).fit(model, data)
     assert len(data.batches) not in (1, 2, 4)
     assert rates == [0.08] * 8 + [0.04] * 4 + [0.02] * 2
 

@@ -12,10 +12,6 @@ from project.models.schedules import configure_optimizer, warmup_cosine
 from workbench.errors import UserError
 
 
-def optimizer(lr: float = 0.5) -> torch.optim.Optimizer:
-    return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr)
-
-
 @pytest.mark.parametrize(
     ("progress", "warmup", "final", "cycles", "factor"),
     [
@@ -39,7 +35,7 @@ def test_the_shape_of_warmup_cosine(progress, warmup, final, cycles, factor):
 
 
 def test_impossible_arguments_are_refused():
-    sgd = optimizer()
+    sgd = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.5)
     schedule = WarmupCosine(sgd)
     sgd.step()
     for make, words in (
