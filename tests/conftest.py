@@ -36,14 +36,14 @@ def _stay_inside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[No
 
 @pytest.fixture
 def make_images(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a folder of smooth, distinct images: make_images(count=10, width=40, height=33, folder="images")."""
+    """Makes a folder of smooth, distinct images: make_images(10, width=40, height=33, folder="pictures", seed=0)."""
 
-    def make(count: int = 10, width: int = 40, height: int = 33, folder: str = "pictures") -> Path:
+    def make(count: int = 10, width: int = 40, height: int = 33, folder: str = "pictures", seed: int = 0) -> Path:
         root = tmp_path / folder
         root.mkdir(parents=True, exist_ok=True)
         y, x = np.mgrid[:height, :width] / 8
         for number in range(count):
-            waves = [np.sin(x * (1 + number / 7) + c) * np.cos(y * (1 + c / 3) + number) for c in range(3)]
+            waves = [np.sin(x * (1 + number / 7) + c + seed) * np.cos(y * (1 + c / 3) + number) for c in range(3)]
             Image.fromarray(np.uint8(127.5 + 120 * np.stack(waves, axis=-1))).save(root / f"{number:03d}.png")
         return root
 

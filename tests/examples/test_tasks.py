@@ -60,8 +60,10 @@ def test_a_task_is_fitted_resumed_tested_and_checked(task, score, request, capsy
     assert score in capsys.readouterr().out
     assert main(["check", *words]) == 0
     assert "0 faults" in capsys.readouterr().out
-    assert main(["export", "--ckpt_path", str(run / "checkpoints" / "best.ckpt")]) == 2
-    assert "image-to-image" in capsys.readouterr().err
+    for command in (["predict", "--input", "nowhere"], ["export"], ["inspect"]):
+        assert main([*command, "--ckpt_path", str(run / "checkpoints" / "best.ckpt"), "--output", "out"]) == 2
+        printed = capsys.readouterr()
+        assert f"{command[0]} is for image-to-image models" in printed.err and printed.out == ""
 
 
 def test_the_segmentation_loss_is_cross_entropy_and_dice():

@@ -42,7 +42,7 @@ def make_trainer(tmp_path: Path) -> Callable[..., SimpleNamespace]:
             "log_dir": str(tmp_path),
             "loggers": [],
             "sanity_checking": False,
-            "datamodule": None if pairs is None else SimpleNamespace(pairs=pairs),
+            "datamodule": SimpleNamespace(**({} if pairs is None else {"pairs": pairs})),
         }
         return SimpleNamespace(**{**plain, **more})
 

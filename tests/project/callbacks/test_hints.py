@@ -82,8 +82,8 @@ class Data(LightningDataModule):
 SIZES = (2, 1, 2)
 
 
-def _batches(pairs, seed: int = 5) -> list[Batch]:
-    generator = torch.Generator().manual_seed(seed)
+def _batches(pairs) -> list[Batch]:
+    generator = torch.Generator().manual_seed(5)
     batches, number = [], 0
     for size in SIZES:
         image = torch.rand(size, 3, 9, 14, generator=generator)
@@ -197,25 +197,15 @@ def test_it_is_added_where_there_are_hints_and_refuses_a_negative_count():
 
 
 TWO_PROCESSES = """
-import sys
+import os, sys
 sys.path.insert(0, {tests!r})
-from test_hints import Gray, Counting, Model, _batches
-from project.callbacks.hints import Hints
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.loggers import CSVLogger
-from torch.utils.data import DataLoader
-import os
-
-class Data(LightningDataModule):
-    pairs = Gray(Counting())
-    def test_dataloader(self):
-        return DataLoader(_batches(self.pairs)[int(os.environ.get("LOCAL_RANK", 0)) :: 2], batch_size=None)
+from test_hints import Counting, Gray, Hints, _batches, _test
 
 if __name__ == "__main__":
-    trainer = Trainer(logger=CSVLogger({folder!r}, name="", version=""), callbacks=[Hints(counts=(0, 20))],
-        accelerator="cpu", devices=2, strategy="ddp", use_distributed_sampler=False, enable_progress_bar=False,
-        enable_model_summary=False)
-    trainer.test(Model(), Data(), verbose=False)
+    pairs = Gray(Counting())
+    own = _batches(pairs)[int(os.environ.get("LOCAL_RANK", 0)) :: 2]
+    options = dict(devices=2, strategy="ddp", use_distributed_sampler=False)
+    _test({folder!r}, pairs, Hints(counts=(0, 20)), own, **options)
 """
 
 

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -58,6 +56,8 @@ def _headings(monkeypatch) -> list[tuple[list[str], list[list[str]]]]:
 def test_true_pixels_of_input_output_target_and_error(make_trainer, make_model, tmp_path, size, pairs, monkeypatch):
     seen = _headings(monkeypatch)
     batch = _batch()
+    if pairs is None:  # as of a data module of one's own
+        batch = SimpleNamespace(input=batch.input, target=batch.target, baseline=batch.baseline)
     model = make_model(lambda x: torch.full_like(x, 0.25))
     # Enough after the first batch.
     _validate(Samples(count=2, size=size), make_trainer(pairs, global_step=7), model, batch, _batch())
@@ -125,18 +125,6 @@ def test_samples_are_the_same_images_every_time_and_can_be_switched_off(make_tra
     assert not (tmp_path / "off").exists()
 
 
-def test_batches_of_ones_own_are_shown_too(make_trainer, make_model, tmp_path):
-    class Own(NamedTuple):
-        input: torch.Tensor
-        target: torch.Tensor
-        baseline: torch.Tensor
-
-    batch = Own(*_batch()[:3])
-    trainer = make_trainer(datamodule=SimpleNamespace())  # a data module without pair maker
-    _validate(Samples(), trainer, make_model(lambda x: x), batch)
-    assert _contains(np.asarray(Image.open(tmp_path / "samples" / "latest.png")), np.asarray(to_image(batch.target[1])))
-
-
 def test_what_is_not_about_images_is_left_alone(make_trainer, make_model, tmp_path):
     _validate(Samples(), make_trainer(), LightningModule(), _batch())
     _validate(Samples(), make_trainer(), make_model(lambda x: x), {"text": "no image"})
@@ -170,23 +158,18 @@ def test_the_histogram_is_drawn_once(make_trainer, tmp_path):
 
 
 def test_every_process_asks_for_the_folder_and_only_the_first_has_a_path(tmp_path):
-    class Trainer:
-        """Its folder is something that all processes have to ask for together."""
-
+    class Trainer(SimpleNamespace):
         asked = 0
-
-        def __init__(self, rank: int, folder: Path | None) -> None:
-            self.is_global_zero, self.folder = rank == 0, folder
 
         @property
         def log_dir(self) -> str | None:
-            Trainer.asked += 1
-            return None if self.folder is None else str(self.folder)
+            Trainer.asked += 1  # for which all processes have to ask together
+            return self.folder
 
     run = tmp_path / "runs" / "one"
-    assert run_file(Trainer(1, run), "samples/a.png") is None
+    assert run_file(Trainer(is_global_zero=False, folder=str(run)), "samples/a.png") is None
     assert not run.exists()
-    assert run_file(Trainer(0, run), "samples/a.png") == run / "samples" / "a.png"
+    assert run_file(Trainer(is_global_zero=True, folder=str(run)), "samples/a.png") == run / "samples" / "a.png"
     assert (run / "samples").is_dir()
-    assert run_file(Trainer(0, None), "a.png") is None  # a trial run keeps nothing
+    assert run_file(Trainer(is_global_zero=True, folder=None), "a.png") is None  # a trial run keeps nothing
     assert Trainer.asked == 3

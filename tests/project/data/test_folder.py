@@ -88,22 +88,15 @@ def test_missing_and_empty_folders_name_the_way_out(tmp_path):
         find_images(make(tmp_path / "in", "a.png"), str(tmp_path / "nowhere"))
 
 
-def link(target, place, folder=True):
-    try:
-        place.symlink_to(target, target_is_directory=folder)
-    except OSError:
-        pytest.skip("this system makes no symbolic links")
-
-
 def test_links_are_followed_and_circles_end(tmp_path):
     make(tmp_path / "elsewhere", "far.png")
     root = tmp_path / "root"
     make(root, "a.png", "sub/b.png")
-    link(root, root / "sub" / "circle")
-    link(tmp_path / "elsewhere", root / "linked")
-    link(root / "sub", root / "again")  # a second name of a folder inside: listed under its real place alone
-    link(root / "me.png", root / "me.png", folder=False)
-    link(root / "nothing.png", root / "dangling.png", folder=False)
+    (root / "sub" / "circle").symlink_to(root)
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "again").symlink_to(root / "sub")  # a second name of a folder inside: listed under its real place alone
+    (root / "me.png").symlink_to(root / "me.png")
+    (root / "dangling.png").symlink_to(root / "nothing.png")
     found = [name for name, _ in walk(root, "--data.root")]
     assert found == ["a.png", "dangling.png", "linked/far.png", "me.png", "sub/b.png"]
 

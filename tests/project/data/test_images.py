@@ -38,6 +38,7 @@ def palette(numbers, colors):
 RGB, GRAY, WIDE, INK = noise(H, W, 3), noise(H, W), noise(H, W, high=65536, dtype=np.uint16), noise(4, 3)
 WIDE[0, :4] = 0, 65535, 128, 129  # 128 / 257 = 0.498 and 129 / 257 = 0.502
 NUMBERS = noise(H, W, high=4)
+CLEAR_INK = np.where(NUMBERS[..., None] == 2, 255, INK[NUMBERS])
 ALPHA = noise(H, W)
 FLAT = np.full((16, 16, 4), (40, 100, 200, 30), np.uint8)
 
@@ -63,12 +64,7 @@ FILES = {  # the image, how it is saved, its colors (or grays), and how far off 
     "clear.png": (translucent(RGB), {}, on_white(RGB), 1),
     "clear gray.png": (translucent(GRAY), {}, on_white(GRAY[..., None])[..., 0], 1),
     "palette.png": (palette(NUMBERS, INK), {}, INK[NUMBERS], 0),
-    "clear palette.png": (
-        palette(NUMBERS, INK),
-        {"transparency": 2},
-        np.where(NUMBERS[..., None] == 2, 255, INK[NUMBERS]),
-        0,
-    ),
+    "clear palette.png": (palette(NUMBERS, INK), {"transparency": 2}, CLEAR_INK, 0),
     **{
         f"ink.{suffix}": (Image.fromarray(FLAT, "CMYK"), {}, (255.0 - FLAT[..., :3]) * (255 - 30) / 255, 4)
         for suffix in ("tif", "jpg")

@@ -1,20 +1,16 @@
 """Order, shares of processes and weights; the same batches whatever the number of workers; errors with a way out."""
 
-import hashlib
-
 import numpy as np
 import pytest
 import torch
 from torch.utils.data.distributed import DistributedSampler
 
-from project.data.augment import Augment, Augmenter
 from project.data.loader import (
     PADDING,
     EvaluationSampler,
     ImageDataset,
     ResumableLoader,
     TrainingSampler,
-    draw_seeds,
     image_keys,
     image_weights,
 )
@@ -104,18 +100,6 @@ def test_keys_follow_from_bytes_and_seed():
     assert image_keys(["bb"], 1)[0] == keys[1] != image_keys(["bb"], 2)[0]
 
 
-def test_draw_seeds_are_splitmix64():
-    """Against the generator's published loop, in Python's unbounded integers."""
-    start = int.from_bytes(hashlib.blake2b(b"5:2", digest_size=8).digest(), "big")
-    expected = []
-    for _ in range(5):
-        start = (start + 0x9E3779B97F4A7C15) % 2**64
-        value = (start ^ (start >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-        value = (value ^ (value >> 27)) * 0x94D049BB133111EB % 2**64
-        expected.append((value ^ (value >> 31)) >> 1)
-    assert draw_seeds(5, 2, np.arange(5)).tolist() == expected
-
-
 class Images:
     """Stands in for a PixelStore: random images, and targets that are their negatives."""
 
@@ -160,21 +144,6 @@ def test_evaluation_takes_whole_images_or_their_middles():
     sampler = EvaluationSampler(KEYS[:3])
     loader = ResumableLoader(ImageDataset(store, KEYS[:3]), batch_size=2, sampler=sampler)
     assert [batch.index.tolist() for batch in loader] == [[0, 1], [2]]
-
-
-@pytest.mark.parametrize(
-    ("sizes", "crop", "training", "message"),
-    [
-        ([(20, 30), (20, 31)], None, True, r"30x20 and 31x20 pixels.*--data\.crop"),
-        ([(20, 30), (20, 31)], None, False, r"30x20 and 31x20 pixels.*--data\.eval_batch_size 1"),
-        ([(20, 20), (20, 31)], 21, False, "20x20 and 21x20"),
-        ([(20, 30), (20, 30)], None, True, "30x20 and 20x30"),  # a quarter turn swaps the sides
-    ],
-)
-def test_unequal_images_are_refused_before_the_first_batch(sizes, crop, training, message):
-    with pytest.raises(UserError, match=message):
-        ImageDataset(Images(sizes), KEYS, Augmenter(Augment(), None) if training else None, crop).check_sizes()
-    ImageDataset(Images(sizes), KEYS, None, 20).check_sizes()
 
 
 class Gone(Images):

@@ -12,24 +12,9 @@ from project.data.index import index_images
 from project.data.pixels import PixelStore, decode_once
 from workbench.errors import UserError
 
-SIZES = [(9, 7), (5, 8), (6, 6), (11, 4)]  # (width, height)
-
 
 def keep(records, cache, limit_gb=1.0, **options):
     return decode_once(records, cache, limit_gb, **{"channels": 3, **options})
-
-
-@pytest.fixture
-def folders(tmp_path):
-    """Two folders of images of the same names and sizes, and the arrays in them."""
-    arrays = []
-    for seed, name in enumerate("ab"):
-        (tmp_path / name).mkdir()
-        random = np.random.default_rng(seed)
-        arrays.append([random.integers(0, 256, (height, width, 3), dtype=np.uint8) for width, height in SIZES])
-        for number, array in enumerate(arrays[-1]):
-            Image.fromarray(array).save(tmp_path / name / f"{number}.png")
-    return str(tmp_path / "a"), str(tmp_path / "b"), *arrays
 
 
 @pytest.fixture
@@ -75,7 +60,7 @@ def test_the_file_is_made_once_and_anew_when_it_is_cut(single, cache, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(pixels_module, "decode", lambda *_, **__: pytest.fail("decoded again"))
         assert keep([*records[::-1], records[0]], cache)[0] == path
-    assert path.stat().st_size == sum(3 * width * height for width, height in SIZES)
+    assert path.stat().st_size == sum(array.size for array in arrays)
     path.write_bytes(path.read_bytes()[:100])
     np.testing.assert_array_equal(PixelStore(records, channels=3, file=keep(records, cache))[3], arrays[3])
     others = [keep(records[:3], cache), keep(records, cache, channels=1), keep(records, cache, resize=4)]

@@ -1,74 +1,112 @@
-"""A model whose output everybody knows: the negative of an image."""
+"""Untrained checkpoints of models whose output everybody knows, and small runs."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from lightning.pytorch import LightningModule
+from skimage.color import rgb2lab
 from torch import nn
 
-
-class Model(LightningModule):
-    """Any network, as a model that a checkpoint can name."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.network = network
-
-    def forward(self, x):
-        return self.network(x)
-
-    restore = forward
+from project.__main__ import main
+from project.models import ImageRestorer
 
 
-def save_checkpoint(path: Path, network: nn.Module, class_path: str, **data) -> Path:
-    """What `fit` would write for that network; its class takes in_channels, out_channels and kernel_size."""
-    arguments = {"in_channels": network.in_channels, "out_channels": network.out_channels, "kernel_size": 1}
-    described = {"network": {"class_path": class_path, "init_args": arguments}}
-    config = {"model": {"class_path": f"{__name__}.Model", "init_args": described}, "data": {"channels": 3, **data}}
-    weights = {f"network.{name}": value for name, value in network.state_dict().items()}
-    torch.save({"state_dict": weights, "config": yaml.safe_dump(config)}, path)
-    return path
+@pytest.fixture
+def save_checkpoint(tmp_path) -> Callable[..., Path]:
+    """What `fit` leaves of a model, untrained: save_checkpoint(model, described, {"crop": 32}) -> run/.../best.ckpt."""
+
+    def save(model: LightningModule, described: dict, data: dict, **more) -> Path:
+        config = yaml.safe_dump({"name": "tiny", "model": described, "data": data})
+        path = tmp_path / "run" / "checkpoints" / "best.ckpt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "run" / "config.yaml").write_text(config)
+        torch.save({"state_dict": model.state_dict(), "config": config, **more}, path)
+        return path
+
+    return save
 
 
-def negative(channels: int) -> nn.Conv2d:
-    """1 - x, exactly; further input channels count for nothing."""
-    layer = nn.Conv2d(channels, channels, 1)
+@pytest.fixture
+def lightness() -> Callable[[np.ndarray], np.ndarray]:
+    """CIELAB's L by another library: uint8 (H, W), (H, W, 1) or (H, W, 3) -> (H, W)."""
+
+    def measure(pixels: np.ndarray) -> np.ndarray:
+        pixels = pixels if pixels.ndim == 3 else pixels[..., None]
+        return rgb2lab(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))[..., 0]
+
+    return measure
+
+
+def describe(layer: nn.Conv2d) -> dict:
+    """The model section of a configuration."""
+    sizes = {"in_channels": layer.in_channels, "out_channels": layer.out_channels, "kernel_size": 1}
+    network = {"class_path": "torch.nn.Conv2d", "init_args": sizes}
+    return {"class_path": "project.models.ImageRestorer", "init_args": {"network": network}}
+
+
+@pytest.fixture
+def checkpoint(save_checkpoint) -> str:
+    """A checkpoint of the negative in color: 1 - x, exactly."""
+    layer = nn.Conv2d(3, 3, 1)
     with torch.no_grad():
-        layer.weight.copy_(-torch.eye(channels)[:, :, None, None])
+        layer.weight.copy_(-torch.eye(3)[:, :, None, None])
         layer.bias.fill_(1)
-    return layer
+    return str(save_checkpoint(ImageRestorer(layer), describe(layer), {"channels": 3}))
 
 
 @pytest.fixture
-def checkpoint(tmp_path) -> str:
-    """A checkpoint of the negative, in color."""
-    return str(save_checkpoint(tmp_path / "negative.ckpt", negative(3), "torch.nn.Conv2d"))
+def coloring_checkpoint(save_checkpoint) -> Callable[..., str]:
+    """Makes a checkpoint of a network that colors: coloring_checkpoint("GrayToColor", "SpatialHints", crop=32).
 
-
-def tinting(in_channels: int) -> nn.Conv2d:
-    """The condition in brown, and on top of it the colors of the first four planes of hints."""
-    layer = nn.Conv2d(in_channels, 3, 1)
-    with torch.no_grad():
-        layer.weight.zero_()
-        layer.bias.zero_()
-        layer.weight[:, 0, 0, 0] = torch.tensor([0.9, 0.6, 0.4])
-        if in_channels > 1:
-            layer.weight[:, 1:4, 0, 0] = torch.eye(3)
-    return layer
-
-
-@pytest.fixture
-def coloring_checkpoint(tmp_path) -> Callable[..., str]:
-    """Makes a checkpoint of a network that colors: coloring_checkpoint("GrayToColor", "SpatialHints", crop=32)."""
+    Its output is the condition in brown, and on top of it the colors of the first four planes of hints.
+    """
 
     def make(maker: str, hints: str | None = None, planes: int = 0, **data) -> str:
+        layer = nn.Conv2d(1 + planes, 3, 1)
+        with torch.no_grad():
+            layer.weight.zero_()
+            layer.bias.zero_()
+            layer.weight[:, 0, 0, 0] = torch.tensor([0.9, 0.6, 0.4])
+            if planes:
+                layer.weight[:, 1:4, 0, 0] = torch.eye(3)
         options = {"colors": planes // 4} if hints == "PaletteHints" else {}
         named = {"class_path": f"project.data.pairs.{hints}", "init_args": options} if hints else None
         pairs = {"class_path": f"project.data.pairs.{maker}", "init_args": {"hints": named}}
-        network = tinting(1 + planes)
-        return str(save_checkpoint(tmp_path / "colors.ckpt", network, "torch.nn.Conv2d", pairs=pairs, **data))
+        return str(save_checkpoint(ImageRestorer(layer), describe(layer), {"channels": 3, "pairs": pairs, **data}))
 
     return make
+
+
+@pytest.fixture
+def config(tmp_path: Path, make_images) -> Path:
+    """A denoiser of a few steps on twenty images."""
+    network = {"widths": [6, 9], "norm": "group", "stem": 2, "residual": True}
+    model = {
+        "network": {"class_path": "project.networks.UNet", "init_args": network},
+        "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.005}},
+    }
+    noise = {"class_path": "project.data.pairs.GaussianNoise", "init_args": {"sigma": 50.0}}
+    data = {"root": str(make_images(20, 52, 41)), "fractions": [0.4, 0.5, 0.1], "pairs": noise}
+    tree = {
+        "model": {"class_path": "project.models.ImageRestorer", "init_args": model},
+        "data": {**data, "crop": 24, "batch_size": 4, "num_workers": 0},
+        "trainer": {"accelerator": "cpu", "max_steps": 12},
+    }
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+@pytest.fixture
+def fit() -> Callable[..., Path]:
+    """Trains, and returns the run's folder: fit(config, "name", "--key", "value")."""
+
+    def run(config: Path, name: str, *words: str) -> Path:
+        assert main(["fit", "--config", str(config), "--wandb", "off", "--name", name, *words]) == 0
+        return Path("runs", name, "latest").resolve()
+
+    return run

@@ -23,16 +23,12 @@ NETWORK = {"class_path": "project.networks.UNet", "init_args": {"widths": [6, 9]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A run's folder with an untrained checkpoint, as `fit` writes it."""
-    model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": NETWORK}}
-    config = yaml.safe_dump({"name": "tiny", "model": model, "data": {"root": "photos"}})
-    splits = {part: {"images": 14, "fingerprint": "ab"} for part in ("train", "val")}
-    content = {"state_dict": ImageRestorer(UNet(**NETWORK["init_args"])).state_dict(), "config": config}
-    folder = tmp_path / "run"
-    (folder / "checkpoints").mkdir(parents=True)
-    torch.save({**content, "ImageDataModule": {"splits": splits}}, folder / "checkpoints" / "best.ckpt")
-    (folder / "config.yaml").write_text(config)
+def run(save_checkpoint) -> Path:
+    """The folder of a run that trained nothing."""
+    described = {"class_path": "project.models.ImageRestorer", "init_args": {"network": NETWORK}}
+    splits = {"splits": {part: {"images": 14, "fingerprint": "ab"} for part in ("train", "val")}}
+    model = ImageRestorer(UNet(**NETWORK["init_args"]))
+    folder = save_checkpoint(model, described, {"root": "photos"}, ImageDataModule=splits).parents[1]
     (folder / "metrics.csv").write_text("step,val/psnr,val/psnr_baseline,train/lr\n1,20,19,1\n2,21.5,,\n")
     return folder
 
@@ -116,7 +112,7 @@ def test_a_file_whose_output_differs_is_not_kept(run, monkeypatch, capsys):
     ("words", "message"),
     [
         (["--format", "onyx"], "--format"),
-        (["--output", "."], "cannot be written"),
+        (["--output", ".", "--format", "state_dict"], "cannot be written"),
         (["--output", "run/checkpoints/best.ckpt"], "is the checkpoint itself"),
         (["--output", "run/config.yaml/restorer.onnx"], "cannot be written"),
     ],

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from lightning.pytorch import LightningModule
 from PIL import Image
 from torch import nn
 from torch.nn import functional as F
@@ -18,31 +17,8 @@ from torch.nn import functional as F
 from project.__main__ import main
 from project.data import ImageDataModule
 from project.inference.inspect import first_filters
-from project.models import GANColorizer, ImageRestorer
+from project.models import ImageRestorer
 from project.networks import PatchGAN, UNet
-
-NOISE = {"class_path": "project.data.pairs.GaussianNoise", "init_args": {"sigma": 50.0}}
-
-
-@pytest.fixture
-def config(tmp_path, make_images) -> Path:
-    """Two steps of a tiny network on twenty images."""
-    network = {"class_path": "project.networks.UNet", "init_args": {"widths": [6, 9], "norm": "group", "stem": 2}}
-    model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network}}
-    data = {"root": str(make_images(20, width=52, height=41)), "fractions": [0.4, 0.5, 0.1], "pairs": NOISE}
-    data |= {"crop": 24, "batch_size": 4, "num_workers": 0}
-    trainer = {"accelerator": "cpu", "max_steps": 2}
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump({"model": model, "data": data, "trainer": trainer}))
-    return path
-
-
-def fit(config, *words) -> Path:
-    """The folder of a new run."""
-    before = set(Path("runs", config.stem).glob("2*"))
-    assert main(["fit", "--config", str(config), "--wandb", "off", *words]) == 0
-    (folder,) = set(Path("runs", config.stem).glob("2*")) - before
-    return folder
 
 
 def inspect(checkpoint, *words) -> int:
@@ -63,8 +39,16 @@ def splits(config: Path, **more) -> dict[str, list[str]]:
     return {split: [image.name for image in found] for split, found in data.images.items()}
 
 
-def test_from_a_run_to_its_worst_images_and_on_without_them(config, tmp_path, capsys):
-    run = fit(config)
+@pytest.fixture
+def checkpoint(make_images, save_checkpoint) -> Path:
+    network = {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 5]}}
+    described = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network}}
+    data = {"root": str(make_images(10)), "num_workers": 0, "crop": 16}
+    return save_checkpoint(ImageRestorer(UNet(widths=[4, 5])), described, data)
+
+
+def test_from_a_run_to_its_worst_images_and_on_without_them(config, fit, tmp_path, capsys):
+    run = fit(config, "whole", "--trainer.max_steps", "2")
     best = run / "checkpoints" / "best.ckpt"
     assert inspect(best, "--maps", "2", "--layer", "encoder.0") == 0
     folder = run / "inspect"
@@ -89,7 +73,7 @@ def test_from_a_run_to_its_worst_images_and_on_without_them(config, tmp_path, ca
     lines = (folder / "worst.csv").read_text(encoding="utf-8").splitlines()
     (tmp_path / "drop.csv").write_text("\n".join([*lines[:4], before["train"][0] + ",0"]), encoding="utf-8")
     capsys.readouterr()
-    second = fit(config, "--data.exclude", "drop.csv")
+    second = fit(config, "less", "--trainer.max_steps", "2", "--data.exclude", "drop.csv")
     assert "Left out: 1 train, 3 val (--data.exclude" in capsys.readouterr().out
     gone = {before["train"][0], *(row["file"] for row in rows[:3])}
     after = splits(config, exclude=str(tmp_path / "drop.csv"))
@@ -101,46 +85,6 @@ def test_from_a_run_to_its_worst_images_and_on_without_them(config, tmp_path, ca
         assert sorted(row["file"] for row in table(Path(split, "worst.csv"))) == after[split]
         assert not list(Path(split).glob("features_*"))
     assert splits(config) == before
-
-
-def save_checkpoint(folder: Path, model: LightningModule, described: dict, data: dict) -> Path:
-    """What `fit` would write in a run's folder, untrained."""
-    config = {"model": described, "data": {"num_workers": 0, "crop": 16, **data}}
-    path = folder / "checkpoints" / "best.ckpt"
-    path.parent.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config))
-    torch.save({"state_dict": model.state_dict(), "config": yaml.safe_dump(config)}, path)
-    return path
-
-
-@pytest.fixture
-def checkpoint(make_images, tmp_path) -> Path:
-    network = {"class_path": "project.networks.UNet", "init_args": {"widths": [4, 5]}}
-    model = {"class_path": "project.models.ImageRestorer", "init_args": {"network": network}}
-    data = {"root": str(make_images(10)), "pairs": NOISE}
-    return save_checkpoint(tmp_path / "run", ImageRestorer(UNet(widths=[4, 5])), model, data)
-
-
-def test_a_coloring_gan_with_hints_is_inspected(make_images, tmp_path):
-    sizes = {"in_channels": 5, "out_channels": 2, "widths": [4, 6], "stem": 2}
-    judge = {"in_channels": 7, "width": 4, "layers": 1}
-    described = {
-        "class_path": "project.models.GANColorizer",
-        "init_args": {
-            "space": "lab",
-            "generator": {"class_path": "project.networks.UNet", "init_args": sizes},
-            "discriminator": {"class_path": "project.networks.PatchGAN", "init_args": judge},
-        },
-    }
-    hints = {"class_path": "project.data.pairs.SpatialHints"}
-    pairs = {"class_path": "project.data.pairs.GrayToColor", "init_args": {"hints": hints}}
-    model = GANColorizer(UNet(**sizes), PatchGAN(**judge), space="lab")
-    root = str(make_images(10, width=36, height=32))
-    path = save_checkpoint(tmp_path / "gan", model, described, {"root": root, "pairs": pairs})
-    assert inspect(path, "--maps", "1") == 0
-    made = {path.name for path in (tmp_path / "gan" / "inspect").iterdir()}
-    assert {"filters.png", "worst.png", "worst.csv"} < made
-    assert len(made) == 4
 
 
 @pytest.mark.parametrize(

@@ -65,10 +65,6 @@ def smooth(height, width, channels):
     return np.uint8(127.5 + 110 * np.stack(waves, axis=2))
 
 
-def lightness(pixels):
-    return rgb2lab(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))[..., 0]
-
-
 def checkpoint(pairs=None, **data):
     return Checkpoint(Path("best.ckpt"), {"model": {}, "data": {"pairs": pairs, **data}}, {})
 
@@ -144,7 +140,7 @@ def test_the_working_side(height, width, size, expected):
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [(131, 202), (20, 27), (32, 50)])
-def test_a_photograph_keeps_its_own_lightness_at_full_size(size, channels):
+def test_a_photograph_keeps_its_own_lightness_at_full_size(lightness, size, channels):
     pixels = smooth(*size, channels)
     output = colorizer(GrayToColor())(pixels)
     assert output.shape == (*size, 3)

@@ -1,8 +1,5 @@
 """Tiles: an exact partition, no seams, bounded memory."""
 
-import itertools
-
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,7 +7,7 @@ from torch import nn
 from project.inference.tiles import choose_device, spans, tiled_bands
 from workbench.errors import UserError
 
-SIZES = [(1, 1), (7, 131), (64, 64), (65, 63), (97, 160)]
+SIZES = [(1, 1), (7, 131), (64, 64), (65, 63), (97, 160), (31, 1000)]
 
 
 def image_of(*shape: int) -> torch.Tensor:
@@ -36,26 +33,8 @@ class Strided(nn.Module):
         return self.up(torch.relu(self.middle(self.down(padded))))[..., :height, :width]
 
 
-@pytest.mark.parametrize("length", [1, 31, 64, 65, 95, 97, 200, 1000])
-@pytest.mark.parametrize("overlap", [0, 1, 7, 32, 48])
-def test_weights_sum_to_one_and_cover_the_axis(length, overlap):
-    parts = spans(length, 64, overlap, align=16)
-    total = np.zeros(length)
-    for part in parts:
-        assert part.start % 16 == 0
-        assert 0 <= part.start < part.stop <= length
-        assert (part.weight >= 0).all()
-        total[part.start : part.stop] += part.weight.double().numpy()
-    np.testing.assert_allclose(total, 1, atol=1e-6)
-    assert all(left.stop - right.start >= overlap for left, right in itertools.pairwise(parts))
-    sizes = [part.stop - part.start for part in parts]
-    assert all(size == 64 for size in sizes[:-1])
-    assert sizes[-1] <= 64
-    assert len(parts) == 1 or sizes[-1] > 64 - 16
-
-
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize(("tile", "overlap"), [(64, 16), (32, 8), (0, 16), (512, 64), (50, 5)])
+@pytest.mark.parametrize(("tile", "overlap"), [(64, 16), (64, 1), (64, 56), (50, 5), (32, 8), (0, 16), (512, 64)])
 def test_the_identity_comes_back(size, tile, overlap):
     image = image_of(1, 3, *size)
     result = tiled(lambda x: x, image, tile=tile, overlap=overlap, align=8)

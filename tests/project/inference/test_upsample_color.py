@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from skimage.color import lab2rgb, rgb2lab
+from skimage.color import rgb2lab
 
 from project.inference.upsample_color import LazyResize, clip_to_gamut, multiply_lines, split_ink
 
@@ -44,9 +44,6 @@ def test_colors_that_a_screen_has_are_not_touched():
     rgb = torch.rand(1, 3, 9, 14, generator=torch.Generator().manual_seed(0))
     lab = torch.from_numpy(rgb_to_lab(rgb)).permute(2, 0, 1)[None].float()
     torch.testing.assert_close(clip_to_gamut(lab[:, :1], lab[:, 1:]), rgb, atol=2e-3, rtol=0)
-    gray = clip_to_gamut(lab[:, :1], torch.zeros_like(lab[:, 1:]))
-    expected = lab2rgb(np.stack([lab[0, 0].numpy(), *np.zeros((2, 9, 14))], axis=2))
-    np.testing.assert_allclose(gray[0].permute(1, 2, 0).numpy(), expected, atol=2e-3)
 
 
 ORANGE, BLUE = (1.0, 0.5, 0.0), (0.0, 0.25, 0.75)

@@ -11,6 +11,7 @@ import lightning as L
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import LambdaCallback
 from torch import nn
 from torch.optim import lr_scheduler as lrs
 from torchvision.models import get_model
@@ -100,25 +101,17 @@ def test_synchronized_norms_are_frozen_too():
     assert not changes(before, encoder.state_dict())
 
 
-class Epochs(L.Callback):
-    """Notes which stages get gradients in each epoch."""
-
-    def __init__(self) -> None:
-        self.seen: dict[int, tuple[bool, ...]] = {}
-
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-        parameters = dict(pl_module.network.named_parameters())
-        self.seen[trainer.current_epoch] = tuple(
-            any(p.grad is not None for p in stage(number, parameters).values()) for number in range(3)
-        )
-
-
 def test_stages_are_unfrozen_at_their_epochs(make_trainer, data):
-    model, epochs = restorer(FineTuning("all", unfreeze={2: 1, 3: 0})), Epochs()
+    with_gradients = {}
+
+    def note(trainer: L.Trainer, *_) -> None:
+        stages = (stage(number, dict(model.network.named_parameters())).values() for number in range(3))
+        with_gradients[trainer.current_epoch] = [any(p.grad is not None for p in one) for one in stages]
+
+    model = restorer(FineTuning("all", unfreeze={2: 1, 3: 0}))
     before = copy.deepcopy(model.network.state_dict())
-    make_trainer(max_epochs=4, callbacks=[epochs]).fit(model, data)
-    none, two, all_three = (False, False, False), (False, True, True), (True, True, True)
-    assert epochs.seen == {0: none, 1: none, 2: two, 3: all_three}
+    make_trainer(max_epochs=4, callbacks=[LambdaCallback(on_before_optimizer_step=note)]).fit(model, data)
+    assert with_gradients == {0: [False] * 3, 1: [False] * 3, 2: [False, True, True], 3: [True] * 3}
     changed = {name for name in changes(before, model.network.state_dict()) if name.endswith("weight")}
     assert all(changed & stage(number, before).keys() for number in range(3)), "not optimized"
 
@@ -147,16 +140,16 @@ def test_each_stage_has_its_rate(make_trainer, data):
 def test_rates_keep_their_proportions_under_any_scheduler(make_trainer, data, scheduler):
     seen = []
 
-    class Rates(L.Callback):
-        def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
-            seen.append([group["lr"] for group in optimizer.param_groups])
+    def note(trainer: L.Trainer, model: L.LightningModule, optimizer: torch.optim.Optimizer) -> None:
+        seen.append([group["lr"] for group in optimizer.param_groups])
 
     plain, scaled = (
         restorer(FineTuning(encoder_rate=rate), optimizer=partial(torch.optim.SGD, lr=0.02), scheduler=scheduler)
         for rate in (1.0, 0.25)
     )
     for model in (plain, scaled):
-        make_trainer(max_epochs=2, limit_val_batches=0, callbacks=[Rates()]).fit(model, data)
+        callback = LambdaCallback(on_before_optimizer_step=note)
+        make_trainer(max_epochs=2, limit_val_batches=0, callbacks=[callback]).fit(model, data)
     assert len({round(rate, 9) for (rate,) in seen[:12]}) > 1
     for (rate,), others in zip(seen[:12], seen[12:], strict=True):
         assert others == pytest.approx([rate, rate / 4, rate / 4, rate / 4])
@@ -212,15 +205,9 @@ def config(tmp_path: Path, make_images) -> Path:
     weights = tmp_path / "weights.pth"
     torch.manual_seed(3)
     torch.save(get_model("mobilenet_v3_small", weights=None).state_dict(), weights)
-    network = {
-        "backbone": "mobilenet_v3_small",
-        "weights": str(weights),
-        "stages": 2,
-        "widths": [4, 6, 8],
-        "residual": True,
-    }
+    network = {"backbone": "mobilenet_v3_small", "weights": str(weights), "stages": 2, "widths": [4, 6, 8]}
     model = {
-        "network": {"class_path": "project.networks.BackboneUNet", "init_args": network},
+        "network": {"class_path": "project.networks.BackboneUNet", "init_args": {**network, "residual": True}},
         "optimizer": {"class_path": "torch.optim.Adam", "init_args": {"lr": 0.005}},
         "scheduler": {"class_path": "project.models.WarmupCosine"},
         "finetune": {"freeze_stages": "all", "unfreeze": {2: 1}, "encoder_rate": 0.1},

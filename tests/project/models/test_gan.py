@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, LambdaCallback
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins.precision import MixedPrecision
 from skimage import color
@@ -71,11 +71,8 @@ def slope_penalty(discriminator, condition, real, fake, weight, seed):
     return weight * ((lengths - 1) ** 2).mean()
 
 
-class Seeded(Callback):
-    """So that what is drawn in a step does not depend on what was drawn before."""
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        torch.manual_seed(trainer.global_step)
+# So that what is drawn in a step does not depend on what was drawn before.
+SEEDED = LambdaCallback(on_train_batch_start=lambda trainer, *_: torch.manual_seed(trainer.global_step))
 
 
 def plain_loop(
@@ -152,7 +149,7 @@ def train(make_trainer, data, generator, discriminator, trainer=(), **options):
     defaults = {"space": "rgb", "generator_optimizer": SGD, "discriminator_optimizer": SGD, "metrics": {}}
     defaults |= {"adversarial_weight": 0.5, "reconstruction_weight": 3.0}
     model = GANColorizer(generator, discriminator, **{**defaults, **options})
-    fitted = make_trainer(**{"max_epochs": 2, "limit_val_batches": 0, "callbacks": [Seeded()], **dict(trainer)})
+    fitted = make_trainer(**{"max_epochs": 2, "limit_val_batches": 0, "callbacks": [SEEDED], **dict(trainer)})
     fitted.fit(model, data)
     return model, fitted
 
@@ -350,10 +347,7 @@ def test_a_discriminator_too_deep_for_the_images_is_refused(color_data, fit, ref
         ({"space": "lba"}, "Did you mean 'lab'"),
         ({"schedule_every": "stp"}, "schedule_every"),
         ({"adversarial": WassersteinGP()}, "norm: instance"),
-        (
-            {"discriminator": None, "critic_epochs": 1, "feature_matching_weight": 1.0},
-            r"(?s)critic_epochs.*features\(x\)",
-        ),
+        ({"discriminator": None, "critic_epochs": 1, "feature_matching_weight": 1.0}, r"(?s)critic_epochs.*features"),
         ({"discriminator": nn.Conv2d(8, 1, 3), "feature_matching_weight": 1.0}, r"features\(x\), such as PatchGAN"),
     ],
 )
@@ -363,45 +357,19 @@ def test_invalid_options_are_refused(options, key):
         GANColorizer(nn.Conv2d(5, 3, 1), **given)
 
 
-# The colors of lab
+def test_lab_is_the_color_and_takes_the_lightness_from_the_condition_and_nothing_else():
+    def in_lab(image):
+        return torch.from_numpy(color.rgb2lab(image.permute(0, 2, 3, 1).double().numpy()).transpose(0, 3, 1, 2))
 
-
-@pytest.fixture
-def image():
-    return torch.rand(2, 3, 5, 9, generator=torch.Generator().manual_seed(0))
-
-
-def in_lab(image):
-    return torch.from_numpy(color.rgb2lab(image.permute(0, 2, 3, 1).double().numpy()).transpose(0, 3, 1, 2))
-
-
-def test_lab_is_the_color_without_the_lightness(image):
+    image = torch.rand(2, 3, 5, 9, generator=torch.Generator().manual_seed(0))
+    lightness = (in_lab(image)[:, :1] / 100).float()
+    condition = torch.cat([lightness, torch.rand(2, 4, 5, 9)], dim=1)
     y = Lab().encode(image)
     assert y.shape == (2, 2, 5, 9) and y.dtype == torch.float32
     np.testing.assert_allclose(y, in_lab(image)[:, 1:] / 110, atol=2e-3)
-
-
-def test_lab_takes_the_lightness_from_the_condition_and_nothing_else(image):
-    lightness = (in_lab(image)[:, :1] / 100).float()
-    condition = torch.cat([lightness, torch.rand(2, 4, 5, 9)], dim=1)
-    torch.testing.assert_close(Lab().decode(Lab().encode(image), condition), image, atol=5e-3, rtol=0)
+    torch.testing.assert_close(Lab().decode(y, condition), image, atol=5e-3, rtol=0)
     gray = Lab().decode(torch.zeros(2, 2, 5, 9), condition)
     torch.testing.assert_close(gray[:, 0], gray[:, 2], atol=2e-3, rtol=0)
     np.testing.assert_allclose(in_lab(gray)[:, :1] / 100, lightness, atol=2e-3)
-
-
-def test_lab_is_exact_under_autocast(image):
-    lightness = (in_lab(image)[:, :1] / 100).float()
-    exact = Lab().encode(image)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(Lab().encode(image), exact)
-        decoded = Lab().decode(exact.bfloat16(), lightness)
-    assert decoded.dtype == torch.float32
-    torch.testing.assert_close(decoded, Lab().decode(exact.bfloat16().float(), lightness))
-
-
-def test_gradients_through_the_conversion_are_finite_at_black_and_beyond_the_gamut():
-    y = torch.tensor([[0.0, 0.0], [2.0, -2.0], [0.0, 0.9]]).view(3, 2, 1, 1).requires_grad_()
-    condition = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1)
-    Lab().decode(y, condition).sum().backward()
-    assert torch.isfinite(y.grad).all()
+    rough = y.bfloat16()  # as a generator gives it under autocast
+    torch.testing.assert_close(Lab().decode(rough, condition), Lab().decode(rough.float(), condition))

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, LambdaCallback, LearningRateMonitor, ModelCheckpoint
 from torch.optim import lr_scheduler as lrs
 
 from project.models import GANColorizer, ImageRestorer, VGGPerceptual, WarmupCosine
@@ -69,12 +69,11 @@ def test_schedules_step_after_every_step_or_epoch_as_they_are_meant(make_trainer
     }
     rates = []
 
-    class Rates(Callback):
-        def on_train_batch_start(self, trainer, *_):
-            rates.append(tuple(optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers))
+    def note(trainer, *_):
+        rates.append(tuple(optimizer.param_groups[0]["lr"] for optimizer in trainer.optimizers))
 
     optimizers = {"generator_optimizer": SGD, "discriminator_optimizer": partial(torch.optim.SGD, lr=0.02)}
-    trainer = make_trainer(max_epochs=3, limit_val_batches=0, callbacks=[Rates()])
+    trainer = make_trainer(max_epochs=3, limit_val_batches=0, callbacks=[LambdaCallback(on_train_batch_start=note)])
     trainer.fit(colorizer(**optimizers, **schedules, **options), color_data)
     expected = [(0.01 * warmup_cosine(step / 9, 0.3, 0.001), 0.02 * 0.5 ** (step // 3)) for step in range(9)]
     assert rates == [pytest.approx(pair) for pair in expected]

@@ -1,12 +1,11 @@
 import copy
 from functools import partial
 
-import lightning as L
 import lightning.pytorch.cli
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
 from torch import nn
 from torch.optim import lr_scheduler as lrs
 
@@ -195,15 +194,14 @@ def test_init_from_loads_weights_and_a_resumed_run_does_not_need_the_file(make_t
 def test_a_plateau_scheduler_steps_after_every_validation_and_at_no_other_time(make_trainer, data):
     rates = []
 
-    class Watch(L.Callback):
-        def on_train_batch_start(self, trainer, *_):
-            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+    def note(trainer, *_):
+        rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
     plateau = partial(lrs.ReduceLROnPlateau, patience=0, factor=0.5, threshold=100.0, threshold_mode="abs")
     model = ImageRestorer(tiny(), optimizer=partial(SGD, lr=0.08), scheduler=plateau)
     # Validations after steps 4, 8 and 12; epochs end in between.
-    run = make_trainer(max_steps=14, check_val_every_n_epoch=None, val_check_interval=4, callbacks=[Watch()])
-    run.fit(model, data)
+    run = {"max_steps": 14, "check_val_every_n_epoch": None, "val_check_interval": 4}
+    make_trainer(**run, callbacks=[LambdaCallback(on_train_batch_start=note)]).fit(model, data)
     assert len(data.batches) not in (1, 2, 4)
     assert rates == [0.08] * 8 + [0.04] * 4 + [0.02] * 2
 

@@ -12,10 +12,6 @@ from project.models.schedules import configure_optimizer, warmup_cosine
 from workbench.errors import UserError
 
 
-def optimizer(lr: float = 0.5) -> torch.optim.Optimizer:
-    return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr)
-
-
 @pytest.mark.parametrize(
     ("progress", "warmup", "final", "cycles", "factor"),
     [
@@ -39,7 +35,7 @@ def test_the_shape_of_warmup_cosine(progress, warmup, final, cycles, factor):
 
 
 def test_impossible_arguments_are_refused():
-    sgd = optimizer()
+    sgd = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.5)
     schedule = WarmupCosine(sgd)
     sgd.step()
     for make, words in (
@@ -76,18 +72,15 @@ def test_each_scheduler_steps_as_it_is_meant_or_as_configured(make, interval):
     assert describe(make, every=other)["interval"] == other
 
 
-def test_one_cycle_gets_the_length_of_the_run_unless_it_has_one():
+def test_schedules_get_the_length_of_the_run_unless_they_have_one():
+    assert describe(WarmupCosine)["scheduler"].progress.total_steps == 40
+    assert describe(partial(WarmupCosine, total_steps=9))["scheduler"].progress is None
     one_cycle = partial(lrs.OneCycleLR, max_lr=0.1)
     for given, expected in (({}, 40), ({"total_steps": None}, 40), ({"total_steps": 9}, 9),
                             ({"epochs": 2, "steps_per_epoch": 3}, 6)):  # fmt: skip
         assert describe(partial(one_cycle, **given))["scheduler"].total_steps == expected
     with pytest.raises(UserError, match="OneCycleLR needs"):
         describe(one_cycle, steps=float("inf"), prefix="generator_")
-
-
-def test_warmup_cosine_follows_the_run_unless_it_has_a_length():
-    assert describe(WarmupCosine)["scheduler"].progress.total_steps == 40
-    assert describe(partial(WarmupCosine, total_steps=9))["scheduler"].progress is None
 
 
 @pytest.mark.parametrize("prefix", ["", "generator_"])

@@ -41,35 +41,6 @@ def test_planes_have_the_images_sides_and_range(images, hints, size):
     assert planes.shape == (1, hints.channels, *size) and not planes.any()
 
 
-@pytest.mark.parametrize("hints", ALL[1:])
-def test_evaluation_follows_from_image_and_seed_alone(images, hints):
-    image = images()
-    before = torch.random.get_rng_state()
-    whole = hints(image, SEED, False)
-    assert torch.equal(torch.random.get_rng_state(), before)
-    torch.rand(7)  # the global generator plays no part
-    assert torch.equal(hints(image, SEED, False), whole)
-    reverse = torch.tensor([3, 2, 1, 0])
-    assert torch.equal(hints(image[reverse], SEED[reverse], False), whole[reverse])
-    for position in range(4):
-        assert torch.equal(hints(image[position, None], SEED[position, None], False)[0], whole[position])
-    other = hints(image, SEED + 1, False)
-    assert not any(torch.equal(other[position], whole[position]) for position in range(4))
-    assert torch.equal(hints.deterministic(image, SEED, hints.eval_count), whole)
-
-
-@pytest.mark.parametrize("hints", ALL)
-def test_training_follows_from_the_devices_generator_and_reads_no_value(images, hints):
-    torch.manual_seed(3)
-    first, second = hints(images(), SEED, True), hints(images(), SEED, True)
-    torch.manual_seed(3)
-    assert torch.equal(hints(images(), SEED, True), first)
-    assert hints.channels == 0 or not torch.equal(first, second)
-    # On this device there are no values: code that reads one, or makes shapes that depend on one, raises.
-    planes = hints(images(device="meta"), SEED.to("meta"), True)
-    assert planes.shape == (4, hints.channels, 40, 56) and planes.is_meta
-
-
 # How many, and how exact
 
 
@@ -92,13 +63,6 @@ def test_counts_are_geometric():
     assert counts(plain(count_p=1.0), 100)[0].unique().tolist() == [1]
     found, _ = counts(plain(most=3))
     assert found.max() == 3 and mean(found == 3) == pytest.approx(0.875**2, abs=0.03)
-
-
-def test_shares_of_images():
-    found, everything = counts(plain(none=0.3, all=0.1))
-    assert mean(found == 0) == pytest.approx(0.3, abs=0.03)
-    assert mean(everything) == pytest.approx(0.1, abs=0.02)
-    assert (found[everything] == 100).all()
 
 
 def test_some_images_lose_most_of_their_hints():
@@ -191,8 +155,8 @@ def test_a_squares_color_is_its_mean_and_the_later_lies_on_top():
 @pytest.mark.parametrize("position", ["uniform", "gaussian"])
 @pytest.mark.parametrize("side", [1, 6, 23, 40])
 def test_squares_lie_wholly_inside(position, side):
-    sides = torch.full((2, 10000), side)
-    chance = torch.rand(2, 10000, 2)
+    sides = torch.full((2, 300), side)
+    chance = torch.rand(2, 300, 2)
     chance[0, 0] = 0.0
     chance[0, 1] = 1 - 2**-24
     patches = place(chance, sides, sides > 0, side, SIZE, position)

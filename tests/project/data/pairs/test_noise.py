@@ -1,6 +1,5 @@
 """Noise: how strong each degradation is, and what it depends on; which pair maker is taken."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -18,7 +17,6 @@ from workbench.errors import UserError
 
 INDEX = torch.arange(4)
 SEED = torch.tensor([11, 12, 13, 2**62])
-MAKERS = [GaussianNoise((5, 50), noise_map=True), PoissonNoise((10, 50)), SaltAndPepper((0.02, 0.3))]
 
 
 def batch(value=0.5, size=(128, 200)):
@@ -69,36 +67,6 @@ def test_salt_and_pepper_turns_whole_pixels():
     assert ((degraded == 0) | (degraded == 1) | (degraded == 0.5)).all()
 
 
-@pytest.mark.parametrize("maker", MAKERS)
-def test_training_follows_from_the_devices_generator_and_evaluation_from_the_images_seed(images, maker):
-    image = images()
-    torch.manual_seed(3)
-    first, second = noisy(maker, image).input, noisy(maker, image).input
-    torch.manual_seed(3)
-    assert torch.equal(noisy(maker, image).input, first)
-    assert not torch.equal(first, second)
-    whole = noisy(maker, image, training=False).input
-    torch.rand(7)  # the global generator plays no part
-    reverse = torch.tensor([3, 2, 1, 0])
-    assert torch.equal(maker(image[reverse], None, INDEX[reverse], SEED[reverse], False).input, whole[reverse])
-    for position in range(4):
-        alone = maker(image[position, None], None, INDEX[:1], SEED[position, None], False).input
-        assert torch.equal(alone[0], whole[position])
-    other = noisy(maker, image, training=False, seed=SEED + 1).input
-    assert not any(torch.equal(other[position], whole[position]) for position in range(4))
-
-
-def test_the_benchmark_is_numpys_noise_for_each_image_anew(images):
-    image = images()
-    pair = GaussianNoise(25, noise_map=True).benchmark(image, INDEX)
-    for position in range(4):
-        clean = np.round(image[position].numpy() * 255).astype(np.uint8).transpose(1, 2, 0) / 255.0
-        expected = clean + np.random.RandomState(0).normal(0, 25 / 255.0, (40, 56, 3))
-        assert np.array_equal(pair.baseline[position].numpy(), expected.astype(np.float32).transpose(2, 0, 1))
-    assert pair.input[:, 3].unique().item() == pytest.approx(25 / 255)
-    assert torch.equal(pair.input[:, :3], pair.baseline)
-
-
 def test_the_benchmark_and_evaluation_take_one_sigma(images):
     with pytest.raises(UserError, match="eval_sigma"):
         GaussianNoise((5, 50)).benchmark(images(), INDEX)
@@ -110,11 +78,6 @@ def test_the_benchmark_and_evaluation_take_one_sigma(images):
         PoissonNoise().benchmark(images(), INDEX)
 
 
-def test_the_noise_map_needs_no_normalizing():
-    assert GaussianNoise(noise_map=True).normalization([0.4, 0.5], [0.2, 0.3]) == ([0.4, 0.5, 0.0], [0.2, 0.3, 1.0])
-    assert GaussianNoise().normalization([0.4], [0.2]) == ([0.4], [0.2])
-
-
 def test_a_noise_of_your_own_is_one_method_and_the_rest_is_inherited(images):
     class Darken(Noise):
         def degrade(self, image, generator):
@@ -123,12 +86,6 @@ def test_a_noise_of_your_own_is_one_method_and_the_rest_is_inherited(images):
     pair = noisy(Darken(), images(), training=False)
     assert torch.equal(pair.input, images() * 0.5)
     assert list(Darken().preview(pair)) == ["input"] and Darken().preview(pair)["input"] is pair.baseline
-
-
-def test_paired_input_passes_the_folders_images_on(images):
-    image, target = images(1), images(2)
-    pair = PairedInput()(image, target, INDEX, SEED, True)
-    assert pair.input is image and pair.target is target and pair.baseline is image and pair.seed is SEED
 
 
 def test_which_pairs_are_taken_for_one_folder_or_two(capsys):
