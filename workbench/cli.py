@@ -64,7 +64,6 @@ class CommandLine(LightningCLI):
                 args=argv,
             )
         finally:
-            Parser.words = ("",)
             finish_wandb()
             run = self.run  # one that a mistake ends before it starts leaves no folder behind
             if run is not None and run.first and not run.resumed and not (run.folder / "config.yaml").is_file():
