@@ -36,11 +36,10 @@ class Curve:
     @cached_property
     def smoothed(self) -> np.ndarray:
         """The losses under a Gaussian of `WINDOW`: unlike a running mean it looks ahead as well, so that nothing is
-        shifted to higher rates. Losses above the ceiling count as the ceiling, or an explosion would hide what the
-        loss did right before it."""
+        shifted to higher rates. Losses above the first ones count as those, or an explosion would hide what the loss
+        did right before it."""
         losses = np.asarray(self.losses, dtype=float)
-        first = np.median(losses[:FEWEST])
-        ceiling = first + max(first - losses.min(), np.ptp(losses[:FEWEST]))
+        ceiling = losses[:FEWEST].max()
         return self._window @ np.minimum(losses, ceiling)
 
     @cached_property

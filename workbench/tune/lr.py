@@ -155,10 +155,9 @@ class _Sweep(Callback):
             own = own or [loss for loss, reaches in self._older if reaches]
             self._older = []
             self._take(trainer, float(torch.stack(own).sum()) if own else math.nan)
-        if not trainer.should_stop:
-            rate = self.rates[len(self.losses) - 1] if self.losses else self.rates[0]
-            for group, scale in zip(self.optimizer.param_groups, self._scale, strict=True):
-                group["lr"] = rate * scale
+        rate = self.rates[max(len(self.losses) - 1, 0)]
+        for group, scale in zip(self.optimizer.param_groups, self._scale, strict=True):
+            group["lr"] = rate * scale
 
     def _take(self, trainer: Trainer, loss: float) -> None:
         """Record a loss, and end the sweep where it explodes."""
