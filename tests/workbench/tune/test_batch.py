@@ -91,6 +91,14 @@ class Alone(Model):
         return DataLoader(TensorDataset(torch.ones(8, 3)), self.batch_size)
 
 
+@pytest.fixture(autouse=True)
+def collected(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Counts how often memory is freed, which takes a third of a second with all of torch loaded."""
+    calls: list[int] = []
+    monkeypatch.setattr(batch, "garbage_collection_cuda", lambda: calls.append(1))
+    return calls
+
+
 @pytest.fixture
 def _to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU: speed and RAM end nothing."""
@@ -110,7 +118,7 @@ def tried(result: Result) -> list[tuple[int, str]]:
         (1, [(1, ""), (2, "out of memory")]),
     ],
 )
-def test_sizes_double_until_memory_is_full_and_once_between(fits, rows):
+def test_sizes_double_until_memory_is_full_and_once_between(fits, rows, collected):
     Model.sizes.clear()
     model, data, state = Model(fits), Rows(), torch.get_rng_state()
     result = find_batch_sizes(Task(model, data, CPU), 32, 2)
@@ -120,6 +128,7 @@ def test_sizes_double_until_memory_is_full_and_once_between(fits, rows):
     assert result.measured[-1].size == max(size for size, problem in rows if not problem)
     assert (data.batch_size, data.trainer, model._trainer) == (8, None, None)
     assert torch.equal(torch.get_rng_state(), state)
+    assert len(collected) == len(rows)
 
 
 @pytest.mark.usefixtures("_to_the_end")
