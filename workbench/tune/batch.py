@@ -296,5 +296,5 @@ def _print(result: Result, given: int, rates: dict[str, float], words: list[str]
             for name, rate in rates.items()
         ]
         print(f"Learning rate  {', '.join(scaled)}: by the square root of the batch (Adam) or in proportion (SGD).")
-        print("               A rule of thumb only. Measure it:")
-        print(f"python -m {PROGRAM.name} tune-lr {shlex.join(words[1:])} --data.batch_size {best.size}")
+        command = f"python -m {PROGRAM.name} tune-lr {shlex.join(words[1:])}"
+        print(f"               A rule of thumb only. Measure it: {command} --data.batch_size {best.size}")

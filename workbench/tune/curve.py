@@ -74,7 +74,7 @@ class Curve:
         if len(self.losses) < FEWEST:
             return self.ended or f"only {len(self.losses)} steps were taken"
         if self.minimum < FEWEST // 2:
-            return "the loss only rises: look at lower rates, --min"
+            return "the loss is lowest at the lowest rates: --min looks further down"
         first, lowest = np.mean(self.losses[:FEWEST]), self.smoothed[self.minimum]
         falling = slice(self.minimum + 1)  # by their median, since the others are no noise
         noise = 1.48 * float(np.median(np.abs(np.asarray(self.losses)[falling] - self.smoothed[falling])))
@@ -112,15 +112,12 @@ def draw(curves: Sequence[Curve], path: Path) -> None:
 
 
 def _draw_panel(axis: Any, curve: Curve) -> None:
-    title = f"{curve.network}: " + (
-        "no suggestion" if curve.problem else f"{yaml_number(curve.suggestion)} is suggested"
-    )
-    axis.set(xscale="log", xlabel="learning rate", ylabel="training loss", title=title)
+    title = "no suggestion" if curve.problem else f"{yaml_number(curve.suggestion)} is suggested"
+    axis.set(xscale="log", xlabel="learning rate", ylabel="training loss", title=f"{curve.network}: {title}")
     axis.set_xlim(curve.planned[0], curve.planned[-1])
     axis.grid(alpha=0.3)
-    axis.axvline(
-        curve.configured, color="tab:gray", linestyle="--", label=f"configured: {yaml_number(curve.configured)}"
-    )
+    label = f"configured: {yaml_number(curve.configured)}"
+    axis.axvline(curve.configured, color="tab:gray", linestyle="--", label=label)
     if curve.losses:
         axis.plot(curve.rates, curve.losses, ".", color="tab:blue", alpha=0.3, label="each step")
         axis.plot(curve.rates, curve.smoothed, color="tab:blue", label="smoothed")

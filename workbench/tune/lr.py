@@ -39,7 +39,7 @@ from workbench.tune.steps import (
     start_in_epoch,
 )
 
-EXPLODED = 3.0  # times what the loss fell by, or its lowest value, above that value: here a sweep ends
+EXPLODED = 3.0  # times its lowest value, what it fell by, or its spread, above that value: here a sweep ends
 RUNNING = 0.9  # of the running mean that is compared with it
 BATCHES_PER_STEP = 20  # most that are waited for
 
@@ -172,8 +172,9 @@ class _Sweep(Callback):
         mean = self._mean / (1 - RUNNING**count)
         if count >= FEWEST:
             self._best = min(self._best, mean)
-            first = sum(self.losses[:FEWEST]) / FEWEST
-            if mean > self._best + EXPLODED * max(abs(self._best), first - self._best):
+            start = self.losses[:FEWEST]
+            scale = max(abs(self._best), sum(start) / FEWEST - self._best, max(start) - min(start))
+            if mean > self._best + EXPLODED * scale:
                 self.ended = f"the loss exploded at {yaml_number(self.rates[count - 1])}"
         trainer.should_stop |= bool(self.ended) or count == len(self.rates)
         self.report(f"step {count} of {len(self.rates)}, rate {yaml_number(self.rates[count - 1])}, loss {loss:.4g}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,7 @@ KEPT = (
 )
 """Settings of the trainer that a step depends on."""
 PROBED, EPOCHS = 6, 200  # batches of each epoch, and epochs, in which an optimizer may be stepped first
+SECONDS = 60.0  # the same in time
 ENDLESS = 10**9  # steps; schedulers such as OneCycleLR refuse a run without an end
 
 
@@ -77,6 +79,7 @@ class Probe(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         stop_schedulers(trainer)
+        self._since = time.monotonic()
         self.networks = [network_name(pl_module, optimizer) for optimizer in trainer.optimizers]
         if len(set(self.networks)) < len(self.networks):
             self.networks = [f"{name} {number}" for number, name in enumerate(self.networks)]
@@ -93,7 +96,8 @@ class Probe(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         if len(self._stepped) == len(self.networks):
             self.common = trainer.current_epoch
-        trainer.should_stop |= self.common is not None or self.epochs > EPOCHS
+        late = self.epochs > EPOCHS or time.monotonic() - self._since > SECONDS
+        trainer.should_stop |= self.common is not None or late
 
 
 def configured_rate(optimizer: Optimizer) -> float:
@@ -126,21 +130,17 @@ def start_in_epoch(trainer: Trainer, epoch: int) -> None:
 def build_task(argv: Sequence[str]) -> tuple[Task, Namespace]:
     """The task of a command line, built as ``fit`` would, and the whole configuration."""
     built = Builder(expand_args(["fit", *argv[1:]]), command=argv[0])
-    clipping = built.config_init[built.subcommand].gradient_clipping
-    config = built.config[built.subcommand]
-    task = Task(
-        built.model, built.datamodule, config.trainer, clipping if clipping.enabled else None, built.plain_config()
-    )
-    return task, config
+    config, clipping = built.config[built.subcommand], built.config_init[built.subcommand].gradient_clipping
+    used = clipping if clipping.enabled else None
+    return Task(built.model, built.datamodule, config.trainer, used, built.plain_config()), config
 
 
 def option_parser(command: str, description: str) -> ArgumentParser:
     """A parser for a tuning command's own options."""
-    usage = f"python -m {PROGRAM.name} {command} --config FILE [options] [--key value ...]"
-    text = f"{description} Every key that fit takes may be given as well: python -m {PROGRAM.name} fit --help"
-    return ArgumentParser(
-        prog=f"python -m {PROGRAM.name} {command}", usage=usage, description=text, exit_on_error=False
-    )
+    program = f"python -m {PROGRAM.name}"
+    usage = f"{program} {command} --config FILE [options] [--key value ...]"
+    text = f"{description} Every key that fit takes may be given as well: {program} fit --help"
+    return ArgumentParser(prog=f"{program} {command}", usage=usage, description=text, exit_on_error=False)
 
 
 def split_options(parser: ArgumentParser, argv: Sequence[str]) -> tuple[Namespace, list[str]]:
