@@ -13,7 +13,7 @@ import yaml
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor, nn
 from torch.optim import SGD, Adam
-from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau, StepLR
+from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau
 from torch.utils.data import DataLoader, TensorDataset
 
 from project.__main__ import main
@@ -40,6 +40,7 @@ class Quadratic(LightningModule):
     """loss = curvature / 2 * |w|^2 * scale, whatever the batch."""
 
     used: ClassVar[list[tuple[float, ...]]] = []  # the rates of each step
+    scheduled: ClassVar[list[int]] = []  # the steps that a scheduler asked for
 
     def __init__(self, lr: float = 0.01, scale: float = 1.0, schedule: str = "") -> None:
         super().__init__()
@@ -53,11 +54,15 @@ class Quadratic(LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         self.used.append(tuple(group["lr"] for group in optimizer.param_groups))
 
+    def _decay(self, step: int) -> float:
+        self.scheduled.append(step)
+        return 0.1**step
+
     def configure_optimizers(self) -> Any:
         groups = [{"params": [self.w]}, {"params": [self.b], "lr": self.hparams.lr / 4}]
         optimizer = SGD(groups, lr=self.hparams.lr)
         steps = {
-            "step": lambda: {"scheduler": StepLR(optimizer, 1, gamma=0.1), "interval": "step"},
+            "step": lambda: {"scheduler": LambdaLR(optimizer, self._decay), "interval": "step"},
             "plateau": lambda: {"scheduler": ReduceLROnPlateau(optimizer), "monitor": "val/loss"},
             "cycle": lambda: {
                 "scheduler": OneCycleLR(optimizer, [0.02, 0.005], int(self.trainer.estimated_stepping_batches)),
@@ -141,6 +146,7 @@ def test_schedulers_are_off(schedule):
     assert len(curve.losses) == 20, curve.ended
     assert [rate for rate, _ in Quadratic.used[-20:]] == pytest.approx(list(curve.planned))
     assert curve.configured == (0.02 if schedule == "cycle" else 0.01)
+    assert set(Quadratic.scheduled) <= {0}
 
 
 def test_an_accumulated_batch_is_one_step_with_its_mean_loss():
