@@ -16,6 +16,7 @@ from workbench.tune.apply import yaml_number
 WINDOW = 0.04  # standard deviation of the smoothing, as a share of the planned steps
 CLEAR = 3.5  # standard errors that the loss has to fall by: 3 % of flat, noisy curves still seem to fall
 LEAST = 0.02  # and the share of its first value
+MOST = 0.8  # of the whole fall, which makes a minimum the minimum
 FEWEST = 10  # steps that can be judged
 
 
@@ -52,8 +53,12 @@ class Curve:
 
     @cached_property
     def minimum(self) -> int:
-        """The step of the lowest smoothed loss."""
-        return int(self.smoothed.argmin())
+        """The step of the first minimum of the smoothed loss that has most of its whole fall: a lower one behind it,
+        at rates where the loss jumps about, is chance."""
+        fall = np.mean(self.losses[:FEWEST]) - self.smoothed
+        lowest = int(fall.argmax())
+        turns = np.append(np.diff(fall) <= 0, True) & (fall >= MOST * fall[lowest])
+        return int(turns.argmax()) if fall[lowest] > 0 else lowest
 
     @cached_property
     def steepest(self) -> int:

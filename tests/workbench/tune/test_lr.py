@@ -213,6 +213,16 @@ def test_the_higher_of_steepest_descent_and_a_tenth_of_the_minimum_is_suggested(
     assert found.reason.startswith("rate of its minimum") and 10**-3.3 < found.suggestion < 10**-2.4
 
 
+def test_a_lower_minimum_at_rates_where_the_loss_jumps_about_is_chance():
+    decades = np.linspace(-6, 0, 100)
+    valleys = [(1.0, -3), (1.1, -1)]  # depth and place
+    losses = 3.0 - sum(depth * np.exp(-(((decades - place) / 0.7) ** 2)) for depth, place in valleys)
+    found = curve(losses.tolist())
+    assert 10**-3.1 < found.rates[found.minimum] < 10**-2.9
+    early = curve((losses - 0.2 * np.exp(-(((decades + 5) / 0.4) ** 2)) + np.where(decades > -2, 9, 0)).tolist())
+    assert 10**-3.3 < early.rates[early.minimum] < 10**-2.8  # and a dip before the fall is none either
+
+
 def test_noise_alone_and_a_loss_that_only_rises_are_not_suggested_from():
     noise = np.random.default_rng(1).standard_normal((50, 100))
     assert sum(not curve((30 + row).tolist()).problem for row in noise) <= 2
