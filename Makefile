@@ -13,7 +13,7 @@ READY := .venv/.ready
 ARGS ?=
 CONFIG ?= configs/denoise.yaml
 
-.PHONY: help setup check overfit train train-bsd colorize test test-all lint format benchmark bench-inference soak faults lines clean
+.PHONY: help setup check overfit lr train train-bsd colorize test test-all lint format benchmark bench-inference soak faults lines clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ check: $(READY) ## check data and model before the first step (under 2 minutes):
 
 overfit: $(READY) ## overfit a few images: the training loss goes to nearly 0 (at most 3 minutes)
 	@$(BIN)/python -m project fit --config $(CONFIG) --config configs/trainer/overfit.yaml --name overfit $(ARGS)
+
+lr: $(READY) ## suggest a learning rate by the range test: make lr CONFIG=FILE
+	@$(BIN)/python -m project tune-lr --config $(CONFIG) $(ARGS)
 
 train: $(READY) ## train a UNet to denoise the embedded photographs (at most 5 minutes on 2 cores)
 	@$(BIN)/python -m project fit --config configs/denoise.yaml $(ARGS)

@@ -20,6 +20,8 @@ COMMANDS = {
     "validate": ("workbench.cli", "evaluate a checkpoint on the validation split"),
     "test": ("workbench.cli", "evaluate a checkpoint on the test split"),
     "check": ("workbench.check", "check data and model of a configuration before the first step"),
+    "tune-lr": ("workbench.tune.lr", "suggest a learning rate: the range test"),
+    "tune-batch": ("workbench.tune.batch", "find the batch size that the device is fast at, and the largest"),
 }
 
 HELP = """usage: python -m {name} COMMAND [options]

@@ -59,10 +59,9 @@ class Trial(Callback):
         self.started, self.deadline = True, time.monotonic() + self.seconds
         self._measure(pl_module)
         # Full, constant rates and no weight decay, or Adam instead.
-        for config in trainer.lr_scheduler_configs:  # the model may step it itself
-            config.scheduler.step = lambda *_, **__: None
+        stop_schedulers(trainer)
         for group in (group for optimizer in trainer.optimizers for group in optimizer.param_groups):
-            group["lr"] = group.get("max_lr", group.get("initial_lr", group["lr"]))
+            group["lr"] = full_rate(group)
             group["weight_decay"] = 0.0
         if self.rate is not None:
             held = [[p for group in o.param_groups for p in group["params"]] for o in trainer.optimizers]
@@ -83,6 +82,18 @@ class Trial(Callback):
             return
         self._measure(pl_module, outputs.get("loss") if isinstance(outputs, dict) else outputs)
         trainer.should_stop |= self.last <= self.enough or time.monotonic() > self.deadline
+
+
+def stop_schedulers(trainer: Trainer) -> None:
+    """Let no scheduler change a rate, whoever steps it."""
+    for config in trainer.lr_scheduler_configs:
+        config.scheduler.step = lambda *_, **__: None
+        config.strict = False  # or Lightning asks for the metric of a ReduceLROnPlateau, which no validation gives
+
+
+def full_rate(group: dict[str, Any]) -> float:
+    """The learning rate of an optimizer's parameter group before a scheduler changed it, or the schedule's highest."""
+    return float(group.get("max_lr", group.get("initial_lr", group["lr"])))
 
 
 def overfit(model: LightningModule, batch: Any, trainer: Trainer, trial: Trial) -> Trial:
