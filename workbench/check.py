@@ -39,8 +39,7 @@ def main(argv: list[str]) -> int:
     with STOP.handled():
         built = Builder(expand_args(["fit", *argv[1:]]), command=argv[0])
         config = built.config[built.subcommand]
-        plain = yaml.safe_load(built.parser.dump(built.config, skip_check=True))[built.subcommand]
-        context = set_up(built.model, built.datamodule, built.trainer, plain)
+        context = set_up(built.model, built.datamodule, built.trainer, built.plain_config())
         run = built.run = start_run(config.runs_dir, config.name, "check")
         if isinstance(context, Finding):
             return _report([context], run, started, {})
@@ -73,7 +72,7 @@ class Builder(CommandLine):
         config = self.config[self.subcommand]
         if config.ckpt_path is not None or config.get("resume"):
             raise UserError(
-                f"{self.words[0]!r} looks at a model before its first step: leave --ckpt_path and --resume out.\n"
+                f"{self.parser.words[0]!r} looks at a model before its first step: leave --ckpt_path and --resume out.\n"
                 "To start from a checkpoint's weights: --model.init_args.init_from FILE."
             )
         super().before_instantiate_classes()
@@ -86,6 +85,10 @@ class Builder(CommandLine):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Nothing is run: the checks look at what is built."""
+
+    def plain_config(self) -> dict[str, Any]:
+        """The resolved configuration."""
+        return yaml.safe_load(self.parser.dump(self.config, skip_check=True))[self.subcommand]
 
 
 def set_up(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,14 +14,14 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from torch.optim import Optimizer
 
+from workbench.callbacks.checkpoints import get_rng_state, set_rng_state
 from workbench.callbacks.clipping import GradientClipping
 from workbench.check import Builder
 from workbench.distributed import make_trainer
 from workbench.errors import UserError
-from workbench.findings.checks.trial import SILENT, full_rate, quiet, stop_schedulers
+from workbench.findings.checks.trial import SILENT, full_rate, stop_schedulers
 from workbench.main import PROGRAM
 from workbench.parser import expand_args, read_options
-from workbench.random_states import get_rng_state, set_rng_state
 from workbench.watch.model_info import network_name
 
 KEPT = (
@@ -54,7 +55,7 @@ class Task:
         options |= {"callbacks": [callback, *clipping], "num_sanity_val_steps": 0, "log_every_n_steps": ENDLESS}
         if not getattr(self.data, "use_distributed_sampler", True):
             options["use_distributed_sampler"] = False
-        with quiet():
+        with warnings.catch_warnings(action="ignore"):
             trainer = make_trainer(lambda: Trainer(**options), options)
             device, before = trainer.strategy.root_device, getattr(self.data, "trainer", None)
             states = get_rng_state(device)
