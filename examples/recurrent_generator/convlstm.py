@@ -54,7 +54,7 @@ class RecurrentGenerator(nn.Module):
         self.head = nn.Conv2d(4 * (in_channels + out_channels), width, 3, padding=1)  # of pixel-unshuffled images
         self.down = nn.Conv2d(width, width, 3, stride=2, padding=1)
         self.lstm = ConvLSTMCell(width, kernel_size)
-        self.up = nn.Conv2d(width, 4 * width, 3, padding=1)
+        self.up = nn.Conv2d(width, width, 3, padding=1)
         self.tail = nn.Conv2d(width, 4 * out_channels, 3, padding=1)
         self.normalize_output = Normalize(out_channels)
         gains = {"head": 2**0.5, "down": 2**0.5, "lstm": 1.0, "up": 2**0.5, "tail": 0.1}
@@ -65,12 +65,10 @@ class RecurrentGenerator(nn.Module):
         """(B, in_channels, H, W) around [0, 1] -> (B, out_channels, H, W) around [0, 1], not clipped."""
         given = F.pixel_unshuffle(self.normalize_input(pad_to_multiple(x, self.multiple, self.multiple)), 2)
         output = given.new_zeros(len(x), self.tail.out_channels, *given.shape[2:])  # normalized, pixel-unshuffled
-        hidden = cell = None
+        hidden = cell = given.new_zeros(len(x), self.down.out_channels, *(side // 2 for side in given.shape[2:]))
         for _ in range(self.passes):
             seen = self.head(torch.cat([given, output], dim=1)).relu()
-            low = self.down(seen).relu()
-            if hidden is None:
-                hidden = cell = torch.zeros_like(low)
-            hidden, cell = self.lstm(low, hidden, cell)
-            output = output + self.tail(F.pixel_shuffle(self.up(hidden), 2).relu() + seen)
+            hidden, cell = self.lstm(self.down(seen).relu(), hidden, cell)
+            up = self.up(F.interpolate(hidden, scale_factor=2.0)).relu()  # nearest: no checkerboard
+            output = output + self.tail(up + seen)
         return self.normalize_output.inverse(F.pixel_shuffle(output, 2))[..., : x.shape[-2], : x.shape[-1]]

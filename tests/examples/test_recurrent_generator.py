@@ -52,6 +52,16 @@ def test_further_passes_refine_the_output_and_carry_a_hint_further():
     assert reach[1] > reach[0] + 2 * 8  # two further 5 x 5 kernels at a quarter of the resolution: 8 pixels either way
 
 
+def test_each_pass_sees_the_output_so_far_and_adds_a_correction():
+    network, seen, corrections = generator(passes=3), [], []
+    network.head.register_forward_hook(lambda _, args, __: seen.append(args[0][:, -12:]))  # 2 x 2 pixels of 3 channels
+    network.tail.register_forward_hook(lambda _, __, correction: corrections.append(correction))
+    output = network(torch.rand(2, 5, 8, 12))
+    for number in range(3):
+        torch.testing.assert_close(seen[number], sum(corrections[:number], torch.zeros(2, 12, 4, 6)))
+    torch.testing.assert_close(output, nn.functional.pixel_shuffle(sum(corrections), 2))
+
+
 def test_every_parameter_gets_a_gradient():
     network = generator(passes=2)
     network(torch.rand(2, 5, 12, 16)).square().mean().backward()
