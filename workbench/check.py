@@ -72,7 +72,7 @@ class Builder(CommandLine):
         config = self.config[self.subcommand]
         if config.ckpt_path is not None or config.get("resume"):
             raise UserError(
-                f"{self.parser.words[0]!r} looks at a model before its first step: leave --ckpt_path and --resume out.\n"
+                f"{self.parser.words[0]} looks at a model before its first step: leave --ckpt_path and --resume out.\n"
                 "To start from a checkpoint's weights: --model.init_args.init_from FILE."
             )
         super().before_instantiate_classes()

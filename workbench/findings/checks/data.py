@@ -16,6 +16,7 @@ from workbench.findings.checks.context import CheckContext, first_tensor, floats
 from workbench.findings.engine import Found, Passed, Result, Skipped
 from workbench.task import input_of
 
+FIRST_LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 UNUSABLE_INPUT = frozenset({"input-nonfinite", "input-range", "input-constant"})
 
 
@@ -105,7 +106,7 @@ def input_not_centered(context: CheckContext, far: float = 1.0, least: float = 0
     """
     if any(name.endswith("normalize_encoder") for name, _ in context.main.module.named_modules()):
         return Skipped("pretrained weights bring their own normalization: see pretrained-range")
-    found = reaching(context, lambda name, module: isinstance(module, nn.modules.conv._ConvNd | nn.Linear))
+    found = reaching(context, lambda name, module: isinstance(module, FIRST_LAYERS))
     if found is None:
         return Skipped("the input meets no layer with weights on its way through the network")
     values = torch.cat([part.flatten() for part in found[1]])
