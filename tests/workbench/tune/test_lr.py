@@ -271,7 +271,7 @@ def test_the_command_says_so_where_there_is_nothing_to_suggest(capsys):
         "--apply nowhere.yaml": "no file nowhere.yaml",
         "--min 2": "--min must be",
         "--steps many": "expected int",
-        "--ckpt_path x.ckpt": "'tune-lr' looks at a model before its first step",
+        "--ckpt_path x.ckpt": "tune-lr looks at a model before its first step",
     }.items():
         assert main([*words, *wrong.split()]) == 2
         assert message in capsys.readouterr().err
