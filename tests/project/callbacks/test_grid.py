@@ -9,16 +9,7 @@ from lightning.pytorch import LightningModule
 from PIL import Image, ImageFont
 
 from project.callbacks import grid as grid_file
-from project.callbacks.grid import (
-    GAP,
-    draw_histogram,
-    grid,
-    has_images,
-    new_figure,
-    run_model,
-    to_image,
-    zoom_for,
-)
+from project.callbacks.grid import GAP, draw_histogram, grid, has_images, new_figure, run_model, to_image, zoom_for
 from project.data.batch import Batch
 from project.networks import Normalize
 

@@ -1,5 +1,7 @@
 """Order, shares of processes and weights; the same batches whatever the number of workers; errors with a way out."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from project.data.loader import (
     ImageDataset,
     ResumableLoader,
     TrainingSampler,
+    draw_seeds,
     image_keys,
     image_weights,
 )
@@ -98,6 +101,18 @@ def test_keys_follow_from_bytes_and_seed():
     assert keys[0] == keys[2] != keys[1]
     assert keys.min() >= 0 and keys.dtype == np.int64
     assert image_keys(["bb"], 1)[0] == keys[1] != image_keys(["bb"], 2)[0]
+
+
+def test_draw_seeds_are_splitmix64():
+    """Against the generator's published loop, in Python's unbounded integers."""
+    start = int.from_bytes(hashlib.blake2b(b"5:2", digest_size=8).digest(), "big")
+    expected = []
+    for _ in range(5):
+        start = (start + 0x9E3779B97F4A7C15) % 2**64
+        value = (start ^ (start >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+        value = (value ^ (value >> 27)) * 0x94D049BB133111EB % 2**64
+        expected.append((value ^ (value >> 31)) >> 1)
+    assert draw_seeds(5, 2, np.arange(5)).tolist() == expected
 
 
 class Images:

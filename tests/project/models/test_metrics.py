@@ -9,15 +9,7 @@ from skimage.color import rgb2lab
 from torchmetrics import MeanSquaredError
 from torchmetrics.image import StructuralSimilarityIndexMeasure
 
-from project.models.metrics import (
-    PSNR,
-    SSIM,
-    Colorfulness,
-    ColorfulnessRatio,
-    PixelAccuracy,
-    Scores,
-    as_saved,
-)
+from project.models.metrics import PSNR, SSIM, Colorfulness, ColorfulnessRatio, PixelAccuracy, Scores, as_saved
 from workbench.errors import UserError
 
 

@@ -6,13 +6,7 @@ import torch
 from torch import nn
 
 from project.networks import Normalize, Normalized
-from project.networks.layers import (
-    ConvBlock,
-    LayerNorm2d,
-    SelfAttention,
-    activation_gain,
-    initialize,
-)
+from project.networks.layers import ConvBlock, LayerNorm2d, SelfAttention, activation_gain, initialize
 from workbench.errors import UserError
 
 
