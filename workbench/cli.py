@@ -92,6 +92,7 @@ class CommandLine(LightningCLI):
         add("--resume", type=str | None, default=None, help="'latest' or a VERSION: resume that run of this name.")
         text = "Weights & Biases; auto is online where there are credentials, otherwise offline."
         add("--wandb", type=WandbMode, default="auto", help=text)
+        add("--evaluate", type=bool, default=True, help="Evaluate the best checkpoint on val and test after training.")
         add("--tensorboard", type=bool, default=False, help="Write TensorBoard's files as well.")
         for key, callback in (CALLBACKS | {key: load(path) for key, path in PROGRAM.callbacks.items()}).items():
             parser.add_lightning_class_args(callback, key)
@@ -202,7 +203,7 @@ class CommandLine(LightningCLI):
             if is_sharded(trainer):  # Lightning cannot wrap sharded weights once more, to evaluate them
                 title = title.replace(f"{kind} checkpoint", "last validation")
                 facts["Test"] = f"python -m {PROGRAM.name} test --ckpt_path {best}"
-            else:
+            elif self.config.fit.evaluate:
                 scores |= self._evaluate(model, keeper.best_model_path)
             facts |= PROGRAM.next_steps(run.folder, best, model)
         if trainer.is_global_zero:

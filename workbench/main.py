@@ -19,6 +19,8 @@ COMMANDS = {
     "fit": ("workbench.cli", "train a model, then test its best checkpoint"),
     "validate": ("workbench.cli", "evaluate a checkpoint on the validation split"),
     "test": ("workbench.cli", "evaluate a checkpoint on the test split"),
+    "sweep": ("workbench.tune.sweep", "search hyper-parameters: many runs of a configuration"),
+    "sweep-report": ("workbench.tune.report", "tables and charts of a sweep, at any time"),
     "check": ("workbench.check", "check data and model of a configuration before the first step"),
 }
 
