@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import statistics
-from collections import Counter
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import yaml
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeFloat
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from workbench.checkpoint import atomic_write_text
-from workbench.errors import UserError
 from workbench.main import PROGRAM
-from workbench.parser import read_options, values
-from workbench.tune.rounds import Settings
-from workbench.tune.space import Parameter, Space, Values
+from workbench.parser import read_options
+from workbench.tune.space import Values
 
 if TYPE_CHECKING:
-    import optuna
+    pass
 
 TOP = 20
 LEADERS = 10  # whose choices are counted
@@ -48,11 +37,6 @@ class Row:
     curve: list[list[float]] = field(default_factory=list)  # step, seconds, objective
 
 
-@dataclass(frozen=True)
-class Table_:
-    pass
-
-
 def main(argv: list[str]) -> int:
     """Run ``sweep-report``."""
     from workbench.tune.study import load_study
@@ -65,7 +49,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("study", type=str, help="name of the study")
     parser.add_argument("--runs_dir", type=str, default="runs", help="folder of all runs")
     parser.add_argument("--storage", type=str | None, default=None, help="database URL, where the sweep had one")
-    parser.add_argument("--smoothing", type=NonNegativeFloat, default=0.0, help="of the curves, such as 0.8; 0 for none")
+    parser.add_argument(
+        "--smoothing", type=NonNegativeFloat, default=0.0, help="of the curves, such as 0.8; 0 for none"
+    )
     options = read_options(parser, argv[1:])
     folder = Path(options.runs_dir) / options.study
     print(write(load_study(options.storage, options.study, folder), folder, options.smoothing))

@@ -156,6 +156,23 @@ class Space:
             if parameter.when is None or values.get(parameter.when[0]) == parameter.when[1]:
                 yield parameter
 
+    def first(self) -> Values:
+        """The first choice of each parameter, and the low end of each range."""
+        values: Values = {}
+        for parameter in self.active(values):
+            values[parameter.name] = parameter.at(0)
+        return values
+
+    def examples(self) -> Iterator[tuple[str, Values]]:
+        """Points in which a parameter, which is named, takes each of its choices, or the ends of its range."""
+        for parameter in self.parameters:
+            base = self.first() | ({parameter.when[0]: parameter.when[1]} if parameter.when else {})
+            for value in parameter.choices or (parameter.low, parameter.high):
+                given, point = {**base, parameter.name: value}, {}
+                for other in self.active(point):
+                    point[other.name] = given.get(other.name, other.at(0))
+                yield parameter.name, point
+
     def words(self, values: Values) -> list[str]:
         """A trial's options for the command line, such as ``--data.batch_size=8``; those of classes first."""
         settings: dict[str, Any] = {}
