@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,8 +21,11 @@ if TYPE_CHECKING:
 
     from workbench.tune.study import Sweep
 
-RESTARTS = 2  # of a trial whose process was killed, without the sweep
+MAX_KILLS = 3  # of a trial, one after the other without a validation between, before it counts as failed
 DISK_FULL = "disk is full"
+MIN_FREE = 2**20  # bytes
+STOPPED = (130, 143)  # exit codes at Ctrl-C and SIGTERM, after a checkpoint is saved
+ALIVE = 10  # seconds between two looks at whether the study still has the trial as running
 
 
 class Failed(Exception):
@@ -29,73 +33,79 @@ class Failed(Exception):
 
 
 class Interrupted(Exception):
-    """A trial that the sweep stopped: the next one continues it."""
+    """A trial that the sweep stopped: another attempt continues it."""
 
 
 class TrialRun:
-    """The process of a trial, started again where it is killed, and what it has logged so far."""
+    """The process of a trial, started again where it is killed, and what it has logged so far.
 
-    def __init__(self, sweep: Sweep, trial: optuna.Trial, name: str, words: list[str], resume: bool) -> None:
+    Runs that are in its folder already are set aside where the trial is to start ``fresh``, and continued otherwise.
+    """
+
+    def __init__(self, sweep: Sweep, trial: optuna.Trial, name: str, fresh: bool) -> None:
         self.sweep, self.trial, self.name = sweep, trial, name
         self.folder = sweep.folder / name
         self.folder.mkdir(parents=True, exist_ok=True)
-        objective, patience = sweep.settings.objective, sweep.settings.patience
-        self.words = [*words, "--evaluate=false", f"--runs_dir={sweep.folder}", f"--name={name}"]
-        self.words += [f"--checkpoint.monitor={objective}", f"--checkpoint.mode={sweep.settings.mode}"]
-        if patience:
-            self.words += [f"--early_stopping.monitor={objective}", f"--early_stopping.patience={patience}"]
-        self.resume = resume
-        self.curve: list[list[float]] = []  # step, seconds, value
-        self.seconds = 0.0
-        if resume:
-            self.curve = next((t.user_attrs["curve"] for t in reversed(sweep.trials()) if self._is_mine(t)), [])
-            self.seconds = self.curve[-1][1] if self.curve else 0.0
-        self._modified = 0.0
+        self.curve: list[list[float]] = []  # step, seconds, objective
+        for run in self._runs() if fresh else ():
+            run.rename(run.with_name(f"earlier-{run.name}"))
+        if not fresh:
+            earlier = [t.user_attrs for t in sweep.trials() if t.user_attrs.get("index") == trial.user_attrs["planned"]]
+            self.curve = next((attributes["curve"] for attributes in reversed(earlier) if "curve" in attributes), [])
+        self.seconds = self.curve[-1][1] if self.curve else 0.0
+        self._modified, self._alive_at = 0.0, 0.0
 
-    def _is_mine(self, trial: Any) -> bool:
-        same = trial.user_attrs.get("index") == self.trial.user_attrs["index"]
-        return same and trial.number < self.trial.number and "curve" in trial.user_attrs
+    def _runs(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("2*") if path.is_dir())
 
     @property
     def run_folder(self) -> Path:
         """Of the newest run."""
-        found = sorted(path for path in self.folder.glob("2*") if path.is_dir())
-        return found[-1] if found else self.folder / "none"
+        return (self._runs() or [self.folder / "none"])[-1]
 
-    def finish(self) -> float:
+    def finish(self, words: list[str]) -> float:
         """Run to the end; the best of the objective. Raises Failed, Interrupted or TrialPruned."""
-        sweep, log = self.sweep, self.folder / "log.txt"
-        for attempt in range(RESTARTS + 1):
-            words = list(self.words)
-            if self.resume and (self.run_folder / "checkpoints" / "last.ckpt").is_file():
-                words += [f"--resume={self.run_folder.name}"]
-            started, before = time.monotonic(), self.seconds
+        sweep, settings, log = self.sweep, self.sweep.settings, self.folder / "log.txt"
+        words = [*words, "--evaluate=false", f"--runs_dir={sweep.folder}", f"--name={self.name}"]
+        words += [f"--checkpoint.monitor={settings.objective}", f"--checkpoint.mode={settings.mode}"]
+        if settings.patience:
+            words += [f"--early_stopping.monitor={settings.objective}", f"--early_stopping.mode={settings.mode}"]
+            words += [f"--early_stopping.patience={settings.patience}"]
+        kills = 0
+        while True:
+            resume = [f"--resume={self.run_folder.name}"] if self._has_checkpoint() else []
+            validations, started, before = len(self.curve), time.monotonic(), self.seconds
+            start = log.stat().st_size if log.is_file() else 0
 
             def look(started: float = started, before: float = before) -> None:
                 self.seconds = before + time.monotonic() - started
                 self._read()
 
-            code, killed_by_us = run_process(words, log, sweep.environment, sweep.stopping, look)
+            code, stopped = run_process([*words, *resume], log, sweep.environment, sweep.stopping, look)
             self._modified = 0.0
             look()
             if code == 0:
                 break
-            if sweep.stopping.is_set() or killed_by_us:
+            if stopped:
                 raise Interrupted
-            error = error_in(log)
-            if DISK_FULL in error:
-                sweep.stopped_by = f"{error.splitlines()[0]}\nFree some space; then the same command continues."
+            error = error_in(log, start)
+            if DISK_FULL in error or shutil.disk_usage(self.folder).free < MIN_FREE:
+                sweep.stopped_by = "The disk is full.\nFree some space; then the same command continues the sweep."
                 sweep.stopping.set()
                 raise Interrupted
-            if code > 0 or attempt == RESTARTS:
-                cause = error or (f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else ""))
-                raise Failed(f"{cause}\nLog: {log}")
-            self.resume = True
+            kills = 1 if len(self.curve) > validations else kills + 1
+            if (code > 0 and code not in STOPPED) or kills == MAX_KILLS:
+                memory = " (out of memory?)" if code == -9 else ""
+                cause = f"killed by signal {-code}{memory}, {kills} times" if code < 0 else f"exit code {code}"
+                raise Failed(f"{error or cause}\nLog: {log}")
         values = [value for _, _, value in self.curve if math.isfinite(value)]
         if not values:
-            raise Failed(f"{sweep.settings.objective} was never finite: it diverged\nLog: {log}")
+            raise Failed(f"diverged: {settings.objective} was never finite\nLog: {log}")
         self._keep_facts()
-        return (max if sweep.settings.mode == "max" else min)(values)
+        return (max if settings.mode == "max" else min)(values)
+
+    def _has_checkpoint(self) -> bool:
+        return any((self.run_folder / "checkpoints").glob("*.ckpt"))
 
     def _keep_facts(self) -> None:
         facts = {"run": str(self.run_folder), "seconds": round(self.seconds, 1)}
@@ -104,31 +114,38 @@ class TrialRun:
             facts["parameters"] = environment.get("parameters")
         rows = read_rows(self.run_folder / "metrics.csv")
         epochs = [int(row["epoch"]) for row in rows if (row.get("epoch") or "").isdigit()]
-        facts |= {"epochs": max(epochs, default=0) + 1, "steps": int(self.curve[-1][0]) if self.curve else 0}
+        facts |= {"epochs": max(epochs, default=0) + 1, "steps": int(self.curve[-1][0])}
         for key, value in facts.items():
             self.trial.set_user_attr(key, value)
 
     def _read(self) -> None:
-        """Note validations that are new in ``metrics.csv``; raises TrialPruned."""
+        """Note validations that are new in ``metrics.csv``; raises TrialPruned, or Interrupted where it is lost."""
         from optuna.exceptions import TrialPruned
 
+        if time.monotonic() - self._alive_at > ALIVE:
+            self._alive_at = time.monotonic()
+            if not self.sweep.is_running(self.trial):
+                raise Interrupted
         path, objective = self.run_folder / "metrics.csv", self.sweep.settings.objective
-        try:
+        with suppress(OSError):
             modified = path.stat().st_mtime
-        except OSError:
-            return
-        if modified == self._modified:
-            return
-        self._modified = modified
-        new = [(int(float(row["step"])), float(row[objective])) for row in read_rows(path) if row.get(objective)]
+            if modified == self._modified:
+                return
+            self._modified = modified
+        found = []
+        for row in read_rows(path):
+            with suppress(KeyError, TypeError, ValueError):  # other rows, and one that is being written
+                found.append((int(float(row["step"])), float(row[objective])))
         known = {step: seconds for step, seconds, _ in self.curve}
-        curve = [[step, round(known.get(step, self.seconds), 1), value] for step, value in new]
-        if curve == self.curve:
+        curve = [[step, round(known.get(step, self.seconds), 1), value] for step, value in found]
+        if not curve or curve == self.curve:
             return
         self.curve = curve
         self.trial.set_user_attr("curve", curve)
-        if self.sweep.settings.prune and math.isfinite(curve[-1][2]):
-            self.trial.report(curve[-1][2], int(curve[-1][0]))
+        if self.sweep.settings.prune:
+            for step, _, value in curve:
+                if step not in known and math.isfinite(value):
+                    self.trial.report(value, step)
             if self.trial.should_prune():
                 raise TrialPruned
 
@@ -176,12 +193,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return []
 
 
-def error_in(log: Path) -> str:
-    """The last error in a trial's log: what a user reads of it, or the last line of a trace."""
-    try:
-        lines = log.read_text("utf-8", errors="replace").splitlines()[-60:]
-    except OSError:
-        return ""
+def error_in(log: Path, start: int = 0) -> str:
+    """The last error in a trial's log from a byte on: what a user reads of it, or the last line of a trace."""
+    lines = log.read_bytes()[start:].decode("utf-8", "replace").splitlines()[-60:]
     starts = [i for i, line in enumerate(lines) if line.startswith("error: ")]
     if starts:
         return "\n".join(lines[starts[-1] :])[len("error: ") :][:1000]

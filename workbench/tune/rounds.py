@@ -26,7 +26,7 @@ class Settings:
         sampler: grid, jittered_grid (each point drawn within its cell), random, quasi_random (Sobol), or tpe.
         trials: How many points to try in the space; 0 for every point of a grid.
         patience: Validations without a better objective after which a trial stops; 0 for never.
-        prune: Stop trials that do worse than the median of the others at the same step.
+        prune: Stop trials that do worse than the median of at least five others at the same step.
         refine: Factor of a finer second round around the best, such as 3; 0 for none.
         extend: At most so many steps past a border of the space that the best lies on; 0 for none.
         seed: Of the points; trials themselves have the configuration's seed_everything.
@@ -80,17 +80,22 @@ def next_round(settings: Settings, space: Space, rounds: Sequence[Round], result
     last = max(i for i, round in enumerate(rounds) if round.kind == "search")
     since = rounds[last:]
     kinds = [round.kind for round in since]
-    if "refine" not in kinds and kinds.count("extend") < settings.extend:
-        moved = [(p, beyond(p, best.values, results, settings)) for p in numeric(space, best.values)]
-        moved = [(p, to) for p, to in moved if to is not None and to != best.values[p.name]]
-        if moved:
-            why = ", ".join(f"{p.name} = {best.values[p.name]:g}: extended to {to:g}" for p, to in moved)
-            points = [{**best.values, p.name: to} for p, to in moved]
-            return Round("extend", points, f"the best lies at the border {why}")
-    if settings.refine > 1 and "refine" not in kinds and (points := refined(settings, space, best.values, results)):
-        return Round("refine", points, f"around the best, finer by factors of {settings.refine:g}")
+    steps = [(p, best.values[p.name], beyond(p, best.values, results, settings)) for p in numeric(space, best.values)]
+    steps = [(p, value, to) for p, value, to in steps if to is not None]
+    moved = [(p, value, to) for p, value, to in steps if to != value and not 0 <= p.position(to) <= 1]
+    if moved and not {"refine", "repeat"} & {*kinds} and kinds.count("extend") < settings.extend:
+        why = ", ".join(f"{p.name} = {value:g}: extended to {to:g}" for p, value, to in moved)
+        points = [{**best.values, p.name: to} for p, value, to in moved]
+        return Round("extend", points, f"the best lies at the border {why}")
+    where = "the best lies inside the space"
+    if steps:
+        where = "the best lies at the border still, at " + ", ".join(f"{p.name} = {value:g}" for p, value, _ in steps)
+    if settings.refine > 1 and not {"refine", "repeat"} & {*kinds}:
+        points = refined(settings, space, best.values, results)
+        if points:
+            return Round("refine", points, f"finer by factors of {settings.refine:g} around the best; {where}")
     if "repeat" not in kinds:
-        return Round("repeat", [best.values] * REPEATS, f"the best with {REPEATS} further seeds")
+        return Round("repeat", [best.values] * REPEATS, f"the best with {REPEATS} further seeds; {where}")
     return None
 
 
@@ -128,7 +133,8 @@ def beyond(parameter: Parameter, values: Values, results: Sequence[Result], sett
     if outer < position < 1 - outer:
         return None
     sign = 1 if position >= 0.5 else -1
-    to = parameter.moved(value, sign, settings.refine if settings.refine > 1 else 3.0)
+    start = value if not 0 <= position <= 1 else parameter.high if sign > 0 else parameter.low
+    to = parameter.moved(start, sign, settings.refine if settings.refine > 1 else 3.0)
     tried = [result.values.get(parameter.name) for result in results]
     outside = [t for t in tried if t is not None and not 0 <= parameter.position(t) <= 1]
     return None if any(sign * t > sign * value for t in outside) else to

@@ -46,7 +46,11 @@ class Parameter:
 
     @property
     def is_integer(self) -> bool:
-        return isinstance(self.low, int)
+        return not self.choices and isinstance(self.low, int)
+
+    @property
+    def is_float(self) -> bool:
+        return not self.choices and isinstance(self.low, float)
 
     def at(self, position: float) -> Any:
         """The value at a position: 0 is the low end of a range, 1 the high end; choices divide [0, 1) evenly."""
@@ -87,17 +91,14 @@ class Parameter:
         """The distance of two points of the grid."""
         return (self.high - self.low) / max(1, self.points - 1)
 
-    def grid(self, jitter: np.random.Generator | None = None) -> list[Any]:
-        """The points of a grid; with ``jitter`` each range is cut into that many equal cells, and every point is drawn
-        at random within its cell (in logarithms where it is log)."""
+    def grid(self) -> list[Any]:
+        """The points of a grid, both ends among them."""
         if self.choices:
             return list(self.choices)
         if self.is_integer:
             ends = (np.geomspace if self.log else np.linspace)(self.low, self.high, self.points)
             return sorted({round(float(value)) for value in ends})
-        if jitter is not None:
-            return [self.at((i + jitter.random()) / self.points) for i in range(self.points)]
-        return [self.at(i / (self.points - 1)) if self.points > 1 else self.at(0.5) for i in range(self.points)]
+        return [self.at(i / (self.points - 1)) for i in range(self.points)]
 
 
 class Space:
@@ -136,7 +137,7 @@ class Space:
             return
         if not isinstance(value, Sequence) or isinstance(value, str) or not value:
             raise UserError(f"space.{key} is {value!r}: a list of choices, or a range such as {{low: 1, high: 4}}.")
-        labels = _labels(value)
+        labels = _labels(key, value)
         own: list[tuple[str, str, Any, tuple[str, Any]]] = []
         choices: dict[Any, Any] = {}
         for label, choice in zip(labels, value, strict=True):
@@ -187,25 +188,35 @@ class Space:
         return [f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in ordered]
 
     def grid(self, seed: int, jittered: bool) -> list[Values]:
-        """Every point of the grid, in an order that follows from the seed: the first ones cover the space."""
-        rng = np.random.default_rng(seed)
-        found = list(itertools.islice(self._combinations(self.parameters, {}, rng if jittered else None), MAX_GRID + 1))
+        """Every point of the grid, in an order that follows from the seed: the first ones cover the space.
+
+        ``jittered``: each range of floats is cut into as many equal cells as it has points, and every point of the
+        mesh is drawn at random within its cell (in logarithms where the range is log).
+        """
+        found = list(itertools.islice(self._combinations(self.parameters, {}, jittered), MAX_GRID + 1))
         if len(found) > MAX_GRID:
             raise UserError(
                 f"The grid has more than {MAX_GRID:,} points. Give ranges fewer `points`, or use another sampler."
             )
-        return [found[i] for i in np.random.default_rng(seed).permutation(len(found))]
+        rng = np.random.default_rng(seed)
+        if jittered:
+            for point in found:
+                for p in self.active(point):
+                    if p.is_float:
+                        point[p.name] = p.at((point[p.name] + rng.random()) / p.points)
+        return [found[i] for i in rng.permutation(len(found))]
 
-    def _combinations(self, rest: Sequence[Parameter], values: Values, jitter: Any) -> Iterator[Values]:
+    def _combinations(self, rest: Sequence[Parameter], values: Values, cells: bool) -> Iterator[Values]:
+        """Every combination; with ``cells`` the number of the cell instead of a float."""
         if not rest:
             yield dict(values)
             return
         parameter, rest = rest[0], rest[1:]
         if parameter.when is not None and values.get(parameter.when[0]) != parameter.when[1]:
-            yield from self._combinations(rest, values, jitter)
+            yield from self._combinations(rest, values, cells)
             return
-        for value in parameter.grid(jitter):
-            yield from self._combinations(rest, {**values, parameter.name: value}, jitter)
+        for value in range(parameter.points) if cells and parameter.is_float else parameter.grid():
+            yield from self._combinations(rest, {**values, parameter.name: value}, cells)
 
     def point(self, positions: Sequence[float]) -> Values:
         """The point at one position in [0, 1) for each parameter."""
@@ -243,16 +254,28 @@ def _range(name: str, key: str, value: Mapping[str, Any], when: tuple[str, Any] 
     points = _number(key, "points", value.get("points", min(high - low + 1, 5) if isinstance(low, int) else 3))
     if not isinstance(points, int) or points < 2:
         raise UserError(f"space.{key}: points {points} has to be an integer of at least 2.")
-    if log:
-        limits = (low / 1000, high * 1000)
-    else:  # a range of positive numbers, such as a number of layers, stays positive
-        limits = (low - 3 * (high - low), high + 3 * (high - low))
-        limits = (max(limits[0], 1 if isinstance(low, int) else 0) if low > 0 else limits[0], limits[1])
+    return Parameter(name, key, {}, low, high, log, points, _limits(key, value, low, high, log), when)
+
+
+def _limits(key: str, value: Mapping[str, Any], low: float, high: float, log: bool) -> tuple[float, float]:
+    """How far a range may grow: as its file says, or 1000 times, or three times its width. A positive number stays
+    positive, one that is not negative stays so, and a share of 1 stays one."""
+    whole = isinstance(low, int)
     if "limits" in value:
-        limits = tuple(_number(key, "limits", end) for end in value["limits"])
-        if len(limits) != 2 or limits[0] > low or limits[1] < high:
-            raise UserError(f"space.{key}: limits {value['limits']} have to enclose {low} to {high}.")
-    return Parameter(name, key, {}, low, high, log, points, limits, when)
+        given = value["limits"]
+        if not isinstance(given, Sequence) or isinstance(given, str) or len(given) != 2:
+            raise UserError(f"space.{key}: limits {given!r} has to be a pair, such as [1.0e-6, 1.0].")
+        lowest, highest = (_number(key, "limits", end) for end in given)
+        if lowest > low or highest < high or (log and lowest <= 0):
+            raise UserError(f"space.{key}: limits {given} have to enclose {low} to {high}" + " above 0." * log)
+        return lowest, highest
+    if log:
+        return max(low / 1000, 1) if whole else low / 1000, high * 1000
+    lowest, highest = low - 3 * (high - low), high + 3 * (high - low)
+    if low >= 0:
+        lowest = max(lowest, 1 if whole and low > 0 else 0)
+        highest = 1.0 if not whole and high <= 1 else highest
+    return lowest, highest
 
 
 def _only(key: str, value: Mapping[str, Any], known: set[str]) -> None:
@@ -273,17 +296,17 @@ def _number(key: str, name: str, value: Any) -> int | float:
     return number
 
 
-def _labels(choices: Sequence[Any]) -> list[Any]:
+def _labels(key: str, choices: Sequence[Any]) -> list[Any]:
     """What choices are called: a scalar by itself, a class by its name, anything else by its text; each once."""
     labels: list[Any] = []
-    for choice in choices:
-        if choice is None or isinstance(choice, bool | int | float | str):
-            label = choice
-        elif isinstance(choice, Mapping) and "class_path" in choice:
+    for i, choice in enumerate(choices):
+        if choice in choices[:i]:
+            raise UserError(f"space.{key}: {choice!r} stands there twice.")
+        label = choice
+        if isinstance(choice, Mapping) and "class_path" in choice:
             label = str(choice["class_path"]).rpartition(".")[2]
-        else:
+        elif not (choice is None or isinstance(choice, bool | int | float | str)):
             label = json.dumps(choice)
-        # Python takes 1, 1.0 and True for one.
-        count = sum(repr(label) == repr(known) or str(known).startswith(f"{label}-") for known in labels)
-        labels.append(f"{label}-{count + 1}" if count else label)
+        number = 1 + sum(str(known).split("-")[0] == label for known in labels)
+        labels.append(label if label not in labels else f"{label}-{number}")
     return labels

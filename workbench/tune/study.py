@@ -3,108 +3,192 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
-import shutil
+import sqlite3
+import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import UserError, one_line
-from workbench.parser import values
+from workbench.errors import UserError, did_you_mean, one_line
 from workbench.tune.process import Failed, Interrupted, TrialRun, error_in, run_process
-from workbench.tune.rounds import Result, Round, Settings, next_round
+from workbench.tune.rounds import Result, Round, Settings, best_result, next_round
 from workbench.tune.space import Space, Values
 
 if TYPE_CHECKING:
     import optuna
 
 HEARTBEAT, GRACE = 10, 45  # seconds: how often a running trial says so, and after how long without it is gone
+FILE = "study.db"
+CONTINUE = "The same command continues the sweep."
 
 
 def import_optuna() -> Any:
+    """Optuna, without its log; UserError where it is not installed."""
     try:
         import optuna
     except ModuleNotFoundError:
         raise UserError("Sweeps need Optuna: make setup, or pip install -e '.[tune]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats
     return optuna
 
 
-def open_study(url: str | None, name: str, folder: Path, mode: str, described: dict[str, Any]) -> optuna.Study:
-    """The study of that name, made if it is not there; UserError where another sweep has the name, or it is damaged."""
+def open_study(
+    url: str | None, name: str, folder: Path, mode: str, described: dict[str, Any], sampler: Any
+) -> optuna.Study:
+    """The study of that name, made if it is not there.
 
+    Raises:
+        UserError: Another sweep has the name, its file is damaged, or the database does not answer.
+    """
     optuna = import_optuna()
-    from sqlalchemy.exc import SQLAlchemyError
-
-    file = folder / "study.db"
     if url is None:
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.glob("trial-*")) and (not file.is_file() or file.stat().st_size == 0):
-            raise UserError(
-                f"{folder} holds trials, but its {file.name} is gone or empty.\nUse another name: --study NAME"
-            )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            storage = optuna.storages.RDBStorage(
-                url or f"sqlite:///{file}",
-                engine_kwargs={"connect_args": {"timeout": 60}} if url is None else {"pool_pre_ping": True},
+        _check_file(folder)
+    direction = {"min": "minimize", "max": "maximize"}[mode]
+    with _explained(url, folder):
+        storage = _storage(url, folder)
+        study = optuna.create_study(
+            storage=storage, study_name=name, direction=direction, load_if_exists=True, sampler=sampler
+        )
+        known, now = study.user_attrs.get("sweep"), json.dumps(described, sort_keys=True)
+        if known != now and not study.get_trials(deepcopy=False):  # new, or its sweep never started
+            optuna.delete_study(study_name=name, storage=storage)
+            study = optuna.create_study(storage=storage, study_name=name, direction=direction, sampler=sampler)
+            study.set_user_attr("sweep", now)
+            return study
+    old, new = (_flat(json.loads(text)) for text in (known or "{}", now))
+    differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    if differing:
+        lines = [f"  {key}: {old.get(key)} -> {new.get(key)}"[:160] for key in differing[:5]]
+        raise UserError(f"The study {name!r} is of another sweep:\n" + "\n".join(lines) + "\nUse: --study NAME")
+    return study
+
+
+def load_study(url: str | None, name: str, folder: Path) -> optuna.Study:
+    """A study that is there; UserError where it is not."""
+    optuna = import_optuna()
+    if url is None and not (folder / FILE).is_file():
+        there = [path.parent.name for path in folder.parent.glob(f"*/{FILE}")]
+        hint = f"There are: {', '.join(sorted(there))}." if there else "There are none."
+        raise UserError(f"There is no study {folder / FILE}.{did_you_mean(name, there)}\n{hint}")
+    if url is None:
+        _check_file(folder)
+    with _explained(url, folder):
+        storage = _storage(url, folder)
+        names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
+        if name in names:
+            return optuna.load_study(study_name=name, storage=storage)
+    raise UserError(f"The database has no study {name!r}.\nThere are: {', '.join(names) or 'none'}.")
+
+
+def _storage(url: str | None, folder: Path) -> Any:
+    import optuna
+    from sqlalchemy.exc import OperationalError
+
+    options = {"connect_args": {"timeout": 60}} if url is None else {"pool_pre_ping": True}
+    for attempt in range(5):
+        try:
+            return optuna.storages.RDBStorage(
+                url or f"sqlite:///{folder / FILE}",
+                engine_kwargs=options,
                 heartbeat_interval=HEARTBEAT,
                 grace_period=GRACE,
             )
-        direction = {"min": "minimize", "max": "maximize"}[mode]
-        study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
-        known = study.user_attrs.get("sweep")
-        if known is None:
-            study.set_user_attr("sweep", json.dumps(described, sort_keys=True))
-    except ModuleNotFoundError as error:
-        raise UserError(f"--storage {url} needs the package {error.name}: pip install {error.name}") from None
-    except (SQLAlchemyError, optuna.exceptions.OptunaError, ImportError, ValueError) as error:
-        what = (
-            f"The database {url} does not answer" if url else f"{file} cannot be read as a study; it is left as it is"
-        )
-        raise UserError(f"{what}: {one_line(error.__cause__ or error, 200)}\nUse another: --study NAME") from None
-    if known is not None:
-        before, now = _flat(json.loads(known)), _flat(json.loads(json.dumps(described)))
-        differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-        if differing:
-            lines = [f"  {key}: {before.get(key)} -> {now.get(key)}"[:160] for key in differing[:5]]
-            raise UserError(f"The study {name!r} is of another sweep:\n" + "\n".join(lines) + "\nUse: --study NAME")
-    return study
+        except OperationalError as error:  # another process makes the tables at this moment
+            if "already exists" not in str(error) or attempt == 4:
+                raise
+            time.sleep(1)
+
+
+def _check_file(folder: Path) -> None:
+    """UserError where the study's file is damaged: SQLAlchemy would make its tables anew in an empty or cut one."""
+    file = folder / FILE
+    if not file.is_file() or file.stat().st_size == 0:
+        if any(folder.glob("trial-*")):
+            raise UserError(f"{folder} holds trials, but {FILE} is gone or empty.\nUse another name: --study NAME")
+        return
+    try:
+        with closing(sqlite3.connect(file, timeout=60)) as connection:
+            fault = connection.execute("PRAGMA quick_check").fetchone()[0]
+    except sqlite3.Error as error:
+        fault = str(error)
+    if fault != "ok":
+        text = f"{file} is damaged, and left as it is: {one_line(ValueError(fault), 200)}"
+        raise UserError(f"{text}\nUse another name: --study NAME")
+
+
+@contextmanager
+def _explained(url: str | None, folder: Path) -> Iterator[None]:
+    """Turn an error of the database into a UserError."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    where = _without_password(url) if url else str(folder / FILE)
+    try:
+        yield
+    except ImportError as error:
+        package = getattr(error.__cause__, "name", None) or "a driver"
+        package = "'psycopg[binary]'" if package == "psycopg" else package
+        raise UserError(f"--storage {where} needs a package: pip install {package}") from None
+    except (SQLAlchemyError, StorageInternalError, RuntimeError, OSError) as error:
+        cause = getattr(error, "orig", None) or error.__cause__ or error
+        full = getattr(error, "errno", None) == errno.ENOSPC or "disk is full" in str(cause)
+        if not full and isinstance(error, OSError):
+            raise
+        if full:
+            raise UserError(f"The disk is full.\nFree some space. {CONTINUE}") from None
+        raise UserError(f"The database {where} fails: {one_line(cause, 300)}\n{CONTINUE}") from None
+
+
+def _without_password(url: str) -> str:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url).render_as_string()
+    except ArgumentError:
+        return url
 
 
 class Sweep:
     """Runs the trials of a study until its rounds are finished, together with other processes that do so.
 
-    A trial's index counts those that were started, without the second attempts; round and point follow from it. So
-    processes need not agree on who tries what. A trial that is found without a heartbeat failed, and is enqueued anew:
-    it continues the run in its folder.
+    The trials of a round are enqueued; each has the number that its folder is named by, its index. One that fails
+    without a reason was killed, stopped, or lost its heartbeat: it is enqueued as another attempt, which continues the
+    run in its folder. Two processes may enqueue the same: then the first of them is run, and the second is dropped.
     """
 
     def __init__(
-        self, study: optuna.Study, settings: Settings, space: Space, words: list[str], folder: Path, jobs: int
+        self,
+        study: optuna.Study,
+        settings: Settings,
+        space: Space,
+        words: list[str],
+        folder: Path,
+        seed: int,
+        jobs: int,
+        url: str | None,
     ) -> None:
         self.study, self.settings, self.space, self.words, self.folder = study, settings, space, words, folder
-        self.jobs = jobs
+        self.seed, self.jobs, self.url = seed, jobs, url
         self.stopping = threading.Event()
         self.stopped_by: str | None = None
-        self._starting = threading.Lock()  # held until a trial that starts is counted
+        self._starting = threading.Lock()  # held while a thread looks for a trial, until it has its point
         self._started_at = time.monotonic()
         self._finished_here = 0
-        self.planned: dict[int, Values] = {}  # trial's number -> what it tries
-        cores = os.cpu_count() or 1
-        self.environment = {
-            "OMP_NUM_THREADS": str(max(1, cores // jobs)),
-            "WANDB_RUN_GROUP": study.study_name,
-            **os.environ,
-        }
+        self._said_waiting = False
+        threads = str(max(1, (os.cpu_count() or 1) // jobs))
+        self.environment = {"OMP_NUM_THREADS": threads, "WANDB_RUN_GROUP": study.study_name, **os.environ}
 
     # ------------------------------------------------------------------ what there is to do
 
@@ -115,267 +199,275 @@ class Sweep:
         return [Round(**round) for round in self.study.user_attrs.get("rounds", [])]
 
     def results(self) -> dict[int, Result]:
-        """The finished trials by their index; the last attempt of each counts."""
-        return {
-            trial.user_attrs["index"]: Result(trial.user_attrs["index"], trial.user_attrs["values"], trial.value)
-            for trial in self.trials()
-            if "index" in trial.user_attrs and is_finished(trial)
-        }
+        """The finished trials by their index; of each the last attempt counts."""
+        last = {index: attempts[-1] for index, attempts in self._attempts().items()}
+        return {i: Result(i, t.user_attrs["values"], score(t)) for i, t in last.items() if is_finished(t)}
+
+    def finished(self) -> bool:
+        """Whether nothing is left to do, and any trial has a result."""
+        rounds, results = self.rounds(), self.results()
+        if not rounds or len(results) < sum(len(round.points) for round in rounds):
+            return False
+        scored = any(result.score is not None for result in results.values())
+        return scored and next_round(self.settings, self.space, rounds, list(results.values())) is None
 
     def state(self) -> str:
         """``work``, ``wait`` (for what others run) or ``done``; a round that follows is added to the study."""
         import optuna
 
         optuna.storages.fail_stale_trials(self.study)
-        trials = self.trials()
-        self._requeue_lost(trials)
-        if any(trial.state == optuna.trial.TrialState.WAITING for trial in self.trials()):
-            return "work"
+        self._fail_unstarted()
         rounds, results = self.rounds(), self.results()
-        planned = sum(len(round.points) for round in rounds)
-        if sum(is_new(trial) for trial in trials) < planned:
-            return "work"
-        if len(results) < planned:
-            return "wait"
-        following = next_round(self.settings, self.space, rounds, list(results.values()))
-        if following is None:
-            return "done"
-        # Another process may write at the same time, and then it writes the same.
-        self.study.set_user_attr("rounds", [dataclasses.asdict(round) for round in [*rounds, following]])
-        return "work"
+        if len(results) == sum(len(round.points) for round in rounds):
+            following = next_round(self.settings, self.space, rounds, list(results.values()))
+            if following is None:
+                return "done"
+            rounds.append(following)  # another process may do so at the same time: it adds the same
+            self.study.set_user_attr("rounds", [dataclasses.asdict(round) for round in rounds])
+        self._enqueue_missing(rounds)
+        waiting = any(trial.state == optuna.trial.TrialState.WAITING for trial in self.trials())
+        return "work" if waiting else "wait"
 
-    def _requeue_lost(self, trials: list[Any]) -> None:
-        """Enqueue what failed without a reason: its process or the sweep was killed or stopped."""
+    def is_running(self, trial: optuna.Trial) -> bool:
+        """Whether nobody has taken it for dead, as after this machine slept."""
+        return not self.trials()[trial.number].state.is_finished()
+
+    def _fail_unstarted(self) -> None:
+        """Fail trials whose process was killed between taking them and their first heartbeat."""
         from optuna.trial import TrialState
 
-        continued = {trial.user_attrs.get("continues") for trial in trials}
-        for trial in trials:
-            lost = trial.state == TrialState.FAIL and "reason" not in trial.user_attrs
-            if trial.state == TrialState.RUNNING and "index" not in trial.user_attrs and _age(trial) > GRACE:
-                self.study.tell(trial.number, state=TrialState.FAIL)  # killed before its first heartbeat
-                lost = True
-            if lost and trial.number not in continued:
-                self._enqueue(trial, fresh=False)
+        for trial in self.trials():
+            if trial.state == TrialState.RUNNING and "index" not in trial.user_attrs:
+                age = (datetime.now() - trial.datetime_start).total_seconds()
+                if age > GRACE:
+                    self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
 
-    def _enqueue(self, trial: Any, fresh: bool) -> None:
-        index = trial.user_attrs.get("index", index_of(trial, self.trials()))
-        attrs = {"continues": trial.number, "continues_index": index, "fresh": fresh}
-        self.study.enqueue_trial({}, user_attrs=attrs)
+    def _attempts(self) -> dict[int, list[Any]]:
+        """The attempts at each planned trial, in order; those that were enqueued twice are left out."""
+        found: dict[int, dict[int, Any]] = {}
+        for trial in self.trials():
+            if "planned" in trial.user_attrs:
+                found.setdefault(trial.user_attrs["planned"], {}).setdefault(trial.user_attrs["attempt"], trial)
+        return {index: [attempts[key] for key in sorted(attempts)] for index, attempts in found.items()}
+
+    def _enqueue_missing(self, rounds: list[Round]) -> None:
+        """Enqueue what the rounds plan and nobody has tried, and what failed without a reason."""
+        attempts = self._attempts()
+        points = [point for round in rounds for point in round.points]
+        for index, point in enumerate(points):
+            if index not in attempts:
+                self._enqueue(index, 0, point)
+                continue
+            last = attempts[index][-1]
+            if last.state.is_finished() and not is_finished(last):
+                self._enqueue_again(index, attempts[index], fresh=False)
+
+    def _enqueue_again(self, index: int, attempts: list[Any], fresh: bool) -> None:
+        last = attempts[-1].user_attrs
+        fresh = fresh or (last["fresh"] and "index" not in last)  # it did not come so far
+        values = [trial.user_attrs["values"] for trial in attempts if "values" in trial.user_attrs]
+        point = values[-1] if values else attempts[0].system_attrs["fixed_params"]
+        self._enqueue(index, last["attempt"] + 1, point, fresh)
+
+    def _enqueue(self, index: int, attempt: int, point: Values | None, fresh: bool = True) -> None:
+        attributes = {"planned": index, "attempt": attempt, "fresh": fresh}
+        self.study.enqueue_trial(point or {}, user_attrs=attributes)
 
     def retry_failed(self) -> None:
-        """Enqueue the failed trials whose last attempt has a reason."""
-        trials = self.trials()
-        continued = {trial.user_attrs.get("continues") for trial in trials}
-        failed = [t for t in trials if not t.state.is_finished() or "reason" in t.user_attrs]
-        for trial in failed:
-            if trial.state.is_finished() and trial.value is None and trial.number not in continued:
-                self._enqueue(trial, fresh=True)
+        """Enqueue the failed trials once more, from their first step."""
+        from optuna.trial import TrialState
 
-    def finished(self) -> bool:
-        """Whether the study has its last round, and any result."""
-        rounds, results = self.rounds(), self.results()
-        complete = bool(rounds) and len(results) == sum(len(round.points) for round in rounds)
-        scored = any(result.score is not None for result in results.values())
-        return complete and scored and next_round(self.settings, self.space, rounds, list(results.values())) is None
+        for index, attempts in self._attempts().items():
+            if attempts[-1].state == TrialState.FAIL and is_finished(attempts[-1]):
+                self._enqueue_again(index, attempts, fresh=True)
 
     # ------------------------------------------------------------------ running
 
     def run(self) -> None:
         """Work until the study is done; on Ctrl-C the trials are saved and stopped first."""
-        with ThreadPoolExecutor(self.jobs) as executor:
-            workers = [executor.submit(self._work) for _ in range(self.jobs)]
-            try:
+        # Optuna's heartbeat threads print a trace where the database is away; the workers explain it.
+        hook, threading.excepthook = threading.excepthook, lambda _: None
+        try:
+            with ThreadPoolExecutor(self.jobs) as executor, _stopping(self.stopping):
+                workers = [executor.submit(self._work) for _ in range(self.jobs)]
                 done, _ = wait(workers, return_when=FIRST_EXCEPTION)
-            except BaseException:
-                self.stopping.set()
-                raise
-            finally:
-                if any(worker.done() and worker.exception() for worker in workers):
-                    self.stopping.set()
-        for worker in done:
-            worker.result()
+                for worker in done:
+                    worker.result()
+        finally:
+            threading.excepthook = hook
         if self.stopped_by:
             raise UserError(self.stopped_by)
 
     def _work(self) -> None:
-        study = self.study
-        sampler = make_sampler(self.settings, len(self.trials()), self.planned)
-        study.sampler = sampler
-        while not self.stopping.is_set():
-            with self._counted() as release:
-                state = self.state()
-                if state == "work":
-                    study.optimize(lambda trial: self._try(trial, release), n_trials=1, catch=(Failed, Interrupted))
-            if state == "done":
-                return
-            if state == "wait":
-                self.stopping.wait(2)
+        with _explained(self.url, self.folder):
+            while not self.stopping.is_set():
+                with ExitStack() as stack:
+                    stack.enter_context(self._starting)
+                    state = self.state()
+                    if state == "work":
+                        self._try_next(stack.close)
+                if state == "done":
+                    return
+                if state == "wait":
+                    self._say_waiting()
+                    self.stopping.wait(2)
 
-    @contextmanager
-    def _counted(self) -> Iterator[Any]:
-        """Let one thread at a time decide, until it releases: its trial is counted then."""
-        self._starting.acquire()
-        held = [True]
-
-        def release() -> None:
-            if held:
-                held.clear()
-                self._starting.release()
-
+    def _try_next(self, started: Callable[[], None]) -> None:
+        """Run the next trial of the queue; ``started`` lets other threads look for theirs."""
         try:
-            yield release
-        finally:
-            release()
+            # Heartbeats work only within `optimize`.
+            self.study.optimize(lambda trial: self._try(trial, started), n_trials=1, catch=(Failed, Interrupted))
+        except ValueError as error:
+            if "Cannot tell" not in str(error):  # it was taken for dead, as after a machine slept, and failed
+                raise
 
-    def _try(self, trial: optuna.Trial, release: Any) -> float:
+    def _try(self, trial: optuna.Trial, started: Callable[[], None]) -> float:
         """One trial: its point, its process, its result."""
         from optuna.exceptions import TrialPruned
 
-        attrs = trial.user_attrs
-        index = attrs.get("continues_index")
-        if index is None:
-            index = index_of(trial, self.trials())
-        elif any(
-            other.number < trial.number and other.user_attrs.get("continues") == attrs["continues"]
-            for other in self.trials()
-        ):
-            trial.set_user_attr("reason", "enqueued twice")
-            raise Failed
-        while (place := self._place(index)) is None:  # others are ahead; a round that follows may have room
-            if self.state() == "done" or self.stopping.is_set():
-                trial.set_user_attr("reason", "no point was left")
-                raise Failed
-            time.sleep(1)
-        round, number = place
-        point = self._point(trial, index, round.points[number])
-        trial.set_user_attr("values", point)
-        trial.set_user_attr("kind", round.kind)
-        trial.set_user_attr("index", index)
-        release()
-        name = f"trial-{index:04d}"
+        attributes = trial.user_attrs
+        if "planned" not in attributes:
+            raise Failed("Another process took the last trial of the queue")
+        index = attributes["planned"]
+        known = self._attempts()[index][-1]
+        if known.number != trial.number:
+            raise Failed("It was enqueued twice")
+        round, offset = self._place(index)
+        run = TrialRun(self, trial, f"trial-{index:04d}", attributes["fresh"])
+        point = self._point(trial, known.system_attrs["fixed_params"])
+        for key, value in {"values": point, "kind": round.kind, "index": index}.items():
+            trial.set_user_attr(key, value)
+        started()
         words = [*self.words, *self.space.words(point)]
-        if offset := round.seed_offsets[number]:
-            words += [f"--seed_everything={int((values(self.words, '--seed_everything') or [42])[-1]) + offset}"]
+        if offset:
+            words += [f"--seed_everything={self.seed + offset}"]
         try:
-            run = TrialRun(self, trial, name, words, resume=not attrs.get("fresh"))
-            score = run.finish()
+            result = run.finish(words)
         except TrialPruned:
             trial.set_user_attr("reason", "pruned: worse than the median")
+            self._report(index, point, None, "pruned")
             raise
         except Failed as error:
             trial.set_user_attr("reason", str(error))
             self._report(index, point, None, str(error))
             raise
-        self._report(index, point, score, "")
-        return score
+        self._report(index, point, result, "")
+        return result
 
-    def _place(self, index: int) -> tuple[Round, int] | None:
-        """The round of a trial, and its number there."""
+    def _place(self, index: int) -> tuple[Round, int]:
+        """The round of a trial, and what is added to its seed."""
         for round in self.rounds():
             if index < len(round.points):
-                return round, index
+                return round, round.seed_offsets[index]
             index -= len(round.points)
-        return None
+        raise LookupError(index)
 
-    def _point(self, trial: optuna.Trial, index: int, point: Values | None) -> Values:
-        """What a trial tries, registered with Optuna; of a trial that TPE chose, the earlier attempt's."""
-        earlier = [t.user_attrs["values"] for t in self.trials() if t.user_attrs.get("index") == index]
-        point = point or (earlier[-1] if earlier else None)
-        if point is not None:
-            self.planned[trial.number] = point
+    def _point(self, trial: optuna.Trial, planned: Values) -> Values:
+        """What a trial tries: the point that is enqueued with it, else one that the sampler chooses."""
         found: Values = {}
         for parameter in self.space.active(found):
+            name = parameter.name
             if parameter.choices:
-                value: Any = trial.suggest_categorical(parameter.name, list(parameter.choices))
-            else:
-                planned = [point[parameter.name]] if point is not None else []
-                low, high = min([parameter.low, *planned]), max([parameter.high, *planned])
+                found[name] = trial.suggest_categorical(name, list(parameter.choices))
+            else:  # beyond the range, where the sweep was extended past its border
+                low, high = (end(x, planned.get(name, x)) for end, x in ((min, parameter.low), (max, parameter.high)))
                 suggest = trial.suggest_int if parameter.is_integer else trial.suggest_float
-                value = suggest(parameter.name, low, high, log=parameter.log)
-            found[parameter.name] = value
+                found[name] = suggest(name, low, high, log=parameter.log)
         return found
 
     def rehearse(self) -> None:
         """One step and one validation of the first point, before the first trial; UserError where that fails."""
-        folder = self.folder / ".rehearsal"
-        point = self.space.first()
         words = [
             *self.words,
-            *self.space.words(point),
+            *self.space.words(self.space.first()),
             *("--trainer.max_steps=1", "--trainer.limit_train_batches=1", "--trainer.limit_val_batches=1"),
             *("--trainer.check_val_every_n_epoch=1", "--trainer.val_check_interval=1.0"),
-            *("--evaluate=false", f"--checkpoint.monitor={self.settings.objective}", "--wandb=off"),
-            *(f"--runs_dir={folder}", "--name=rehearsal"),
+            *("--evaluate=false", f"--checkpoint.monitor={self.settings.objective}", "--wandb=off", "--name=rehearsal"),
         ]
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            code, _ = run_process(words, folder / "log.txt", self.environment, self.stopping)
-        finally:
-            text = error_in(folder / "log.txt")
-            shutil.rmtree(folder, ignore_errors=True)
-        if code != 0 and not self.stopping.is_set():
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".rehearsal-", dir=self.folder) as folder, _stopping(self.stopping):
+            log = Path(folder, "log.txt")
+            code, _ = run_process([*words, f"--runs_dir={folder}"], log, self.environment, self.stopping)
+            text = error_in(log)
+        if code != 0:
             text = text.replace("checkpoint.monitor", "objective").partition("\nSet --objective")[0]
             raise UserError(f"The configuration fails at its first step:\n{text or f'exit code {code}'}")
 
     # ------------------------------------------------------------------ printing
 
-    def _report(self, index: int, point: Values, score: float | None, reason: str) -> None:
-        results = list(self.results().values())
-        scored = [r.score for r in results if r.score is not None] + ([score] if score is not None else [])
+    def _report(self, index: int, point: Values, value: float | None, reason: str) -> None:
+        """Print what a trial came to; it is the study's after this."""
+        results = self.results() | {index: Result(index, point, value)}
         planned = sum(len(round.points) for round in self.rounds())
-        best = (max if self.settings.mode == "max" else min)(scored, default=None)
+        best = best_result(list(results.values()), self.settings.mode)
         self._finished_here += 1
         each = (time.monotonic() - self._started_at) / self._finished_here
-        left = max(0, planned - len(results) - 1) * each / 60
+        left = max(0, planned - len(results)) * each / 60
         shown = ", ".join(f"{name.rpartition('.')[2]} {_short(value)}" for name, value in point.items())
-        what = reason.splitlines()[0][:120] if score is None else f"{self.settings.objective} {score:.5g}"
-        tail = "" if best is None else f"; best {best:.5g}"
-        print(
-            f"[{len(results) + 1}/{planned}] trial {index}: {what} ({shown}){tail}; about {left:.0f} min left",
-            flush=True,
-        )
+        what = reason.splitlines()[0][:120] if value is None else f"{self.settings.objective} {value:.5g}"
+        tail = f"; best {best.score:.5g}, trial {best.index}" if best else ""
+        text = f"[{len(results)}/{planned}] trial {index}: {what} ({shown}){tail}; about {left:.0f} min left"
+        print(text, flush=True)
+
+    def _say_waiting(self) -> None:
+        if not self._said_waiting:
+            self._said_waiting = True
+            print(f"Waiting for trials that other processes run, or did until {GRACE} seconds ago ...", flush=True)
 
     def print_state(self) -> None:
+        """Print how many trials have a result."""
         results = list(self.results().values())
-        failed = sum(result.score is None for result in results)
-        text = f"{len(results)} trials are finished" + (f", {failed} of them failed" if failed else "")
-        if failed:
-            text += " (--retry failed tries those again)"
+        without = sum(result.score is None for result in results)
+        text = f"{len(results)} trials are finished"
+        if without:
+            text += f", {without} of them without a result (--retry failed tries failed ones again)"
         print(f"{text}. Study: {self.folder}", flush=True)
 
 
-def make_sampler(settings: Settings, finished: int, planned: dict[int, Values]) -> Any:
-    """A sampler that gives planned trials their points; TPE chooses the others, from what has finished."""
-    import optuna
+def make_sampler(seed: int) -> Any:
+    """TPE whose draws for a trial follow from the seed and the trial's number.
 
-    class Planned(optuna.samplers.TPESampler):
-        def sample_independent(self, study: Any, trial: Any, name: str, distribution: Any) -> Any:
-            if trial.number in planned:
-                return planned[trial.number][name]
-            return super().sample_independent(study, trial, name, distribution)
+    A seeded sampler of Optuna's repeats its first draws after a restart, and in another process.
+    """
+    optuna = import_optuna()
 
-    # A sampler that starts with the same seed again repeats its first draws.
-    return Planned(seed=settings.seed + finished, constant_liar=True, warn_independent_sampling=False)
+    class Sampler(optuna.samplers.BaseSampler):
+        def before_trial(self, study: Any, trial: Any) -> None:
+            index = trial.user_attrs.get("planned", 0)
+            self._tpe = optuna.samplers.TPESampler(seed=(seed * 1_000_003 + index) % 2**32)
+
+        def infer_relative_search_space(self, *arguments: Any) -> Any:
+            return self._tpe.infer_relative_search_space(*arguments)
+
+        def sample_relative(self, *arguments: Any) -> Any:
+            return self._tpe.sample_relative(*arguments)
+
+        def sample_independent(self, *arguments: Any) -> Any:
+            return self._tpe.sample_independent(*arguments)
+
+    return Sampler()
 
 
 def is_finished(trial: Any) -> bool:
     """Whether a trial has its result: a score, or the reason why there is none."""
-    return trial.state.is_finished() and (trial.value is not None or "reason" in trial.user_attrs)
+    if not trial.state.is_finished() or "index" not in trial.user_attrs:
+        return False
+    return score(trial) is not None or "reason" in trial.user_attrs
 
 
-def is_new(trial: Any) -> bool:
-    """Whether a trial is not another attempt at an earlier one."""
-    return "continues" not in trial.user_attrs
+def score(trial: Any) -> float | None:
+    """The objective of a trial that was trained to its end."""
+    return trial.value if trial.state.name == "COMPLETE" else None
 
 
-def index_of(trial: Any, trials: list[Any]) -> int:
-    """How many new trials were started before this one."""
-    return sum(is_new(other) and other.number < trial.number for other in trials)
-
-
-def _age(trial: Any) -> float:
-
-    return (datetime.now() - trial.datetime_start).total_seconds() if trial.datetime_start else 0.0
+@contextmanager
+def _stopping(event: threading.Event) -> Iterator[None]:
+    """Set the event where the block raises."""
+    try:
+        yield
+    except BaseException:
+        event.set()
+        raise
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,23 +12,22 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from workbench.errors import UserError, choose, did_you_mean, one_line
-from workbench.main import PROGRAM, load
+from workbench.main import PROGRAM
 from workbench.parser import read_options
 from workbench.signals import STOP
 from workbench.tune.rounds import Settings
 from workbench.tune.space import Space
 
+COMPARED = "max_|min_|limit_|val_check|check_val|accumulate|precision"  # settings of the trainer that decide a result
+OF_A_TRIAL = ("--name", "--resume", "--ckpt_path")  # which the sweep gives to each
 SAMPLERS = ("grid", "jittered_grid", "random", "quasi_random", "tpe")
 
 
 def main(argv: list[str]) -> int:
     """Run ``sweep``: 0 when the study is finished, 1 when none of its trials has a result."""
-    from workbench.check import Builder
     from workbench.console import silence_warnings
-    from workbench.monitor import monitor_mode
-    from workbench.parser import expand_args
     from workbench.tune import report
-    from workbench.tune.study import Sweep, import_optuna, open_study
+    from workbench.tune.study import Sweep, import_optuna, make_sampler, open_study
 
     silence_warnings()
     options, words = read_arguments(argv)
@@ -38,26 +38,17 @@ def main(argv: list[str]) -> int:
         return 0
     import_optuna()
     with STOP.handled():
-        first = space.words(space.first())
-        built = Builder(expand_args(["fit", *words, *first]), command="sweep")
-        config = built.config["fit"]
-        if config.trainer.max_time is not None:
-            raise UserError(
-                "trainer.max_time is set: trials that share a machine cannot be compared by the clock.\n"
-                "Bound each by its steps instead: --trainer.max_time null --trainer.max_steps N"
-            )
-        mode = monitor_mode("sweep", settings.objective, settings.mode, built.model)
+        mode, runs_dir, seed, compared = read_configuration(settings, space, words)
         settings = dataclasses.replace(settings, mode=mode)
-        study_name = options.study or Path(options.sweep).stem
-        folder = Path(config.runs_dir) / study_name
+        name = options.study or Path(options.sweep).stem
+        folder = Path(runs_dir) / name
         described = {
-            "settings": {k: v for k, v in dataclasses.asdict(settings).items() if k != "trials"},
-            "config": _comparable(built),
+            "settings": {key: value for key, value in dataclasses.asdict(settings).items() if key != "trials"},
+            "config": compared,
         }
-        del built
-        study = open_study(options.storage, study_name, folder, mode, described)
-        sweep = Sweep(study, settings, space, words, folder, options.jobs)
-        if not sweep.finished():
+        study = open_study(options.storage, name, folder, mode, described, make_sampler(settings.seed))
+        sweep = Sweep(study, settings, space, words, folder, seed, options.jobs, options.storage)
+        if all(result.score is None for result in sweep.results().values()):
             check_space(space, words)
             sweep.rehearse()
         if options.retry == "failed":
@@ -97,6 +88,9 @@ def read_arguments(argv: list[str]) -> tuple[Any, list[str]]:
             own.append(word)
         else:
             own += [word, *[value for value in [next(words, None)] if value is not None]]
+    for word in rest:
+        if word.split("=")[0] in OF_A_TRIAL:
+            raise UserError(f"{word}: each trial of a sweep has its own. Leave it out; --study NAME names the sweep.")
     return read_options(parser, own), rest
 
 
@@ -124,6 +118,8 @@ def read_settings(path: str, trials: int | None) -> Settings:
         if kind in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
             raise UserError(f"{path}: {key} is {value!r}, not a number of at least 0.")
     settings = Settings(**tree) if trials is None else dataclasses.replace(Settings(**tree), trials=trials)
+    if settings.mode not in (None, "min", "max"):
+        raise UserError(f"{path}: mode is {settings.mode!r}; it is min, max, or left out.")
     settings = dataclasses.replace(settings, sampler=choose(f"{path}: sampler", settings.sampler, SAMPLERS))
     if settings.trials == 0 and settings.sampler not in ("grid", "jittered_grid"):
         raise UserError(f"{path}: trials 0 means every point of a grid; {settings.sampler} has no end: --trials 24")
@@ -148,13 +144,30 @@ def check_space(space: Space, words: list[str]) -> None:
             raise UserError(f"space.{name}: {error}") from None
 
 
-def _comparable(built: Any) -> dict[str, Any]:
-    """Of a configuration, what two machines that share a study have in common."""
+def read_configuration(settings: Settings, space: Space, words: list[str]) -> tuple[str, str, int, dict[str, Any]]:
+    """Build the first point: the objective's mode, the folder of runs, the seed, and what trials have in common.
 
+    The last is what two machines that share a study have to agree on: neither paths nor how many processes load data.
+    """
+    from workbench.check import Builder
+    from workbench.monitor import monitor_mode
+    from workbench.parser import expand_args
+
+    built = Builder(expand_args(["fit", *words, *space.words(space.first())]), command="sweep")
     config = built.plain_config()
-    data = config.get("data") or {}
+    trainer, data = config["trainer"], config.get("data") or {}
+    if trainer.get("max_time") is not None:
+        raise UserError(
+            "trainer.max_time is set: trials that share a machine cannot be compared by the clock.\n"
+            "Bound each by its steps instead: --trainer.max_time null --trainer.max_steps N"
+        )
     arguments = dict(data.get("init_args") or {})
-    if data.get("class_path"):
-        for key in [*getattr(load(data["class_path"]), "path_arguments", ()), "num_workers"]:
-            arguments.pop(key, None)
-    return {"model": config["model"], "data": {"class_path": data.get("class_path"), "init_args": arguments}}
+    for key in (*getattr(built.datamodule, "path_arguments", ()), "num_workers"):
+        arguments.pop(key, None)
+    compared = {key: config.get(key) for key in ("model", "ema", "gradient_clipping", "early_stopping", "seed_everything")}
+    compared["data"] = {"class_path": data.get("class_path"), "init_args": arguments}
+    compared["trainer"] = {key: value for key, value in trainer.items() if re.match(COMPARED, key)}
+    seed = config.get("seed_everything")
+    seed = seed if isinstance(seed, int) and not isinstance(seed, bool) else 42
+    mode = monitor_mode("objective", settings.objective, settings.mode, built.model)
+    return mode, config["runs_dir"], seed, compared
