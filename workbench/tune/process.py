@@ -108,13 +108,14 @@ class TrialRun:
         return any((self.run_folder / "checkpoints").glob("*.ckpt"))
 
     def _keep_facts(self) -> None:
+        """Record what the report says of a run."""
         facts = {"run": str(self.run_folder), "seconds": round(self.seconds, 1)}
         with suppress(OSError, ValueError):
             environment = json.loads((self.run_folder / "environment.json").read_text("utf-8"))
             facts["parameters"] = environment.get("parameters")
         rows = read_rows(self.run_folder / "metrics.csv")
         epochs = [int(row["epoch"]) for row in rows if (row.get("epoch") or "").isdigit()]
-        facts |= {"epochs": max(epochs, default=0) + 1, "steps": int(self.curve[-1][0])}
+        facts |= {"epochs": max(epochs, default=0) + 1, "steps": self.curve[-1][0]}
         for key, value in facts.items():
             self.trial.set_user_attr(key, value)
 
@@ -135,7 +136,7 @@ class TrialRun:
         found = []
         for row in read_rows(path):
             with suppress(KeyError, TypeError, ValueError):  # other rows, and one that is being written
-                found.append((int(float(row["step"])), float(row[objective])))
+                found.append((int(float(row["step"])) + 1, float(row[objective])))  # Lightning counts from 0
         known = {step: seconds for step, seconds, _ in self.curve}
         curve = [[step, round(known.get(step, self.seconds), 1), value] for step, value in found]
         if not curve or curve == self.curve:

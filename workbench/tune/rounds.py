@@ -123,7 +123,7 @@ def numeric(space: Space, values: Values) -> list[Parameter]:
 
 
 def beyond(parameter: Parameter, values: Values, results: Sequence[Result], settings: Settings) -> Any | None:
-    """One step past the border that the value lies on; None where it lies inside, or the next one has been tried."""
+    """One step past the border that the value lies on; None where it lies inside, or a step beyond it was tried."""
     value = values[parameter.name]
     position = parameter.position(value)
     gridded = settings.sampler in ("grid", "jittered_grid")
@@ -135,9 +135,9 @@ def beyond(parameter: Parameter, values: Values, results: Sequence[Result], sett
     sign = 1 if position >= 0.5 else -1
     start = value if not 0 <= position <= 1 else parameter.high if sign > 0 else parameter.low
     to = parameter.moved(start, sign, settings.refine if settings.refine > 1 else 3.0)
-    tried = [result.values.get(parameter.name) for result in results]
-    outside = [t for t in tried if t is not None and not 0 <= parameter.position(t) <= 1]
-    return None if any(sign * t > sign * value for t in outside) else to
+    name = parameter.name
+    line = [r.values[name] for r in results if name in r.values and {**r.values, name: value} == values]
+    return None if any(sign * t > sign * value and not 0 <= parameter.position(t) <= 1 for t in line) else to
 
 
 def refined(settings: Settings, space: Space, best: Values, results: Sequence[Result]) -> list[Values | None]:

@@ -124,12 +124,13 @@ class Space:
                 self.ties[key] = (value["same_as"], _number(key, "times", value.get("times", 1)))
             else:
                 self._add(key, key, value, None)
-        keys = {parameter.key for parameter in self.parameters}
-        for key, (other, _) in self.ties.items():
-            if other not in keys:
-                raise UserError(
-                    f"space.{key}: same_as {other} names no key of the space.\nThere are: {', '.join(keys)}."
-                )
+        known = {parameter.key: parameter for parameter in self.parameters}
+        for key, (other, times) in self.ties.items():
+            if other not in known:
+                there = ", ".join(known)
+                raise UserError(f"space.{key}: same_as {other} names no key of the space.\nThere are: {there}.")
+            if times != 1 and any(not isinstance(choice, int | float) for choice in known[other].choices.values()):
+                raise UserError(f"space.{key}: {other} is no number, so it has no {times} times.")
 
     def _add(self, name: str, key: str, value: Any, when: tuple[str, Any] | None) -> None:
         if _is_range(value):

@@ -20,6 +20,7 @@ from workbench.tune.space import Space
 
 COMPARED = "max_|min_|limit_|val_check|check_val|accumulate|precision"  # settings of the trainer that decide a result
 OF_A_TRIAL = ("--name", "--resume", "--ckpt_path")  # which the sweep gives to each
+EXPECTED = {bool: "true or false", int: "an integer of at least 0", float: "a number of at least 0", str: "a name"}
 SAMPLERS = ("grid", "jittered_grid", "random", "quasi_random", "tpe")
 
 
@@ -114,9 +115,13 @@ def read_settings(path: str, trials: int | None) -> Settings:
         if not tree.get(key):
             raise UserError(f"{path}: {key} is missing.")
     for key, value in tree.items():
-        kind = type(fields[key].default)
-        if kind in (int, float) and (isinstance(value, bool) or not isinstance(value, int | float) or value < 0):
-            raise UserError(f"{path}: {key} is {value!r}, not a number of at least 0.")
+        kind = type(fields[key].default) if key != "objective" else str
+        text = EXPECTED.get(kind)
+        right = isinstance(value, (int, float) if kind is float else kind) and (kind is bool or value is not True)
+        if text and (not right or (kind in (int, float) and (value is False or value < 0))):
+            raise UserError(f"{path}: {key} is {value!r}; it has to be {text}.")
+    if 0 < tree.get("refine", 0) <= 1:
+        raise UserError(f"{path}: refine is {tree['refine']}; it has to be a factor above 1, such as 3, or 0 for none.")
     settings = Settings(**tree) if trials is None else dataclasses.replace(Settings(**tree), trials=trials)
     if settings.mode not in (None, "min", "max"):
         raise UserError(f"{path}: mode is {settings.mode!r}; it is min, max, or left out.")
@@ -164,7 +169,9 @@ def read_configuration(settings: Settings, space: Space, words: list[str]) -> tu
     arguments = dict(data.get("init_args") or {})
     for key in (*getattr(built.datamodule, "path_arguments", ()), "num_workers"):
         arguments.pop(key, None)
-    compared = {key: config.get(key) for key in ("model", "ema", "gradient_clipping", "early_stopping", "seed_everything")}
+    compared = {
+        key: config.get(key) for key in ("model", "ema", "gradient_clipping", "early_stopping", "seed_everything")
+    }
     compared["data"] = {"class_path": data.get("class_path"), "init_args": arguments}
     compared["trainer"] = {key: value for key, value in trainer.items() if re.match(COMPARED, key)}
     seed = config.get("seed_everything")

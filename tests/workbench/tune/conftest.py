@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,9 @@ from pathlib import Path
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
 from torch.utils.data import DataLoader, TensorDataset
-from workbench.tune import report
+from workbench.tune import report, study
 
+study.HEARTBEAT, study.GRACE = 1, 4  # a sweep that is killed is missed sooner
 if not hasattr(report, "write"):  # a study's report is another part's
     report.write = lambda *_, **__: "REPORT"
 
@@ -59,13 +58,13 @@ class Model(LightningModule):
         time.sleep(self.hparams.seconds)
         with open("steps.log", "a") as file:  # which folder did which step
             file.write(f"{Path(self.trainer.log_dir).parent.name} {self.global_step} {os.getpid()}\\n")
-        fault, first = self.hparams.fault, not Path("broken").exists()
-        Path("broken").touch()
+        fault = self.hparams.fault
         if fault == "raise":
             raise RuntimeError("planted")
         if fault == "memory":
             raise torch.OutOfMemoryError("CUDA out of memory")
-        if fault == "kill" and first and self.global_step == 6:
+        if fault == "kill" and self.global_step == 6 and not Path("killed").exists():
+            Path("killed").touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return torch.nn.functional.mse_loss(self(batch[0]), batch[1])
 
@@ -144,6 +143,6 @@ def sweep(tmp_path: Path) -> Iterator[Command]:
     yield command
     for process in command.started:
         process.kill()
-        process.communicate()
+        process.wait()
     for number in command.processes():
         os.kill(number, signal.SIGKILL)

@@ -1,0 +1,199 @@
+"""Sweeps of a tiny task by the real command, in processes that are killed."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+LR = "model.init_args.lr"
+DEPTHS = {"model.init_args.depth": [1, 2, 3]}
+SLOWLY = ("--model.init_args.seconds=0.4", "--checkpoint.every_n_steps=1", "--trainer.max_steps=12")
+WHERE = ("search", "repeat", "repeat")
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.1)
+    return found
+
+
+def check_whole(sweep: Any, indices: int, steps: int) -> None:
+    """Every trial has one result, every step was done, and no two processes trained in one folder."""
+    trials = [trial for trial in sweep.trials() if "index" in trial.user_attrs]
+    complete = Counter(trial.user_attrs["index"] for trial in trials if trial.state.name == "COMPLETE")
+    assert complete == dict.fromkeys(range(indices), 1)
+    for index in range(indices):
+        done = [(step, process) for name, step, process in sweep.steps() if name == f"trial-{index:04d}"]
+        assert {step for step, _ in done} == set(range(steps))
+        order = [process for i, (_, process) in enumerate(done) if i == 0 or done[i - 1][1] != process]
+        assert len(order) == len(set(order)), "two processes trained in one folder at the same time"
+        last = [trial for trial in trials if trial.user_attrs["index"] == index][-1]
+        assert last.user_attrs["steps"] == steps
+        assert [step for step, *_ in last.user_attrs["curve"]] == [4, 8, 12][: steps // 4]
+
+
+def test_a_sweep_ends_with_its_best_and_is_not_run_again(sweep: Any) -> None:
+    sweep.write({"model.init_args.depth": [2, 1]}, sampler="grid", trials=0)
+    text = sweep("--trainer.max_steps=4")
+    assert "trial 3: val/loss 2 (depth 1); best 2" in text and "4 trials are finished" in text
+    check_whole(sweep, 4, 4)
+    by_kind = [(t.user_attrs["kind"], t.user_attrs["values"]["model.init_args.depth"], t.value) for t in sweep.trials()]
+    assert sorted(by_kind) == [("repeat", 1, 2.0), ("repeat", 1, 2.0), ("search", 1, 2.0), ("search", 2, 3.0)]
+    runs = [Path(sweep.folder, trial.user_attrs["run"]) for trial in sweep.trials()]
+    assert len({run.parent.name for run in runs}) == 4
+    assert all((run / "checkpoints" / "best.ckpt").is_file() for run in runs)
+    seeds = [
+        line for run in sorted(runs) for line in (run / "config.yaml").read_text().split("\n") if "seed_ev" in line
+    ]
+    assert sorted(seeds) == [f"seed_everything: {seed}" for seed in (42, 42, 43, 44)]
+    assert all(trial.user_attrs["parameters"] == 4 for trial in sweep.trials())
+    before = len(sweep.steps())
+    assert "4 trials are finished" in sweep("--trainer.max_steps=4")
+    assert len(sweep.steps()) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_what_is_killed_at_random_moments_continues(sweep: Any, seed: int) -> None:
+    rng = random.Random(seed)
+    sweep.write(DEPTHS, sampler="grid", trials=0)
+    for _ in range(4):
+        process = sweep.start("--jobs=2", *SLOWLY)
+        wait_for(lambda: sweep.processes() or process.poll() is not None)
+        for _ in range(rng.choice([1, 2])):
+            time.sleep(rng.uniform(3, 12))
+            victim = rng.choice(["trial", "sweep", "all"])
+            numbers = sweep.processes() if victim != "sweep" else []
+            for number in numbers[: 1 if victim == "trial" else None]:
+                os.kill(number, signal.SIGKILL)
+            if victim != "trial":
+                process.kill()
+                break
+        process.kill()
+        process.communicate()
+    assert "5 trials are finished" in sweep("--jobs=2", *SLOWLY)
+    check_whole(sweep, 5, 12)
+
+
+@pytest.mark.slow
+def test_a_killed_trial_continues_from_its_checkpoint(sweep: Any) -> None:
+    sweep.write({"model.init_args.fault": ["kill"]}, sampler="grid", trials=0)
+    sweep("--checkpoint.every_n_steps=2")
+    steps = [step for name, step, _ in sweep.steps() if name == "trial-0000"]
+    assert steps == [0, 1, 2, 3, 4, 5, 6, 6, 7]
+    check_whole(sweep, 3, 8)
+
+
+@pytest.mark.slow
+def test_two_sweeps_share_a_study(sweep: Any) -> None:
+    sweep.write({"model.init_args.depth": [1, 2, 3, 4]}, sampler="grid", trials=0)
+    both = [sweep.start("--trainer.max_steps=4"), sweep.start("--trainer.max_steps=4")]
+    texts = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], texts
+    check_whole(sweep, 6, 4)
+    assert all("] trial" in text for text in texts)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopping_saves_the_trial_first(sweep: Any, number: int, code: int) -> None:
+    sweep.write({"model.init_args.depth": [1]}, sampler="grid", trials=0)
+    words = ("--model.init_args.seconds=0.4", "--trainer.max_steps=12", "--checkpoint.every_n_minutes=0")
+    process = sweep.start(*words)
+    wait_for(lambda: any(name == "trial-0000" and step >= 5 for name, step, _ in sweep.steps()))
+    process.send_signal(number)
+    text, _ = process.communicate(timeout=100)
+    assert process.returncode == code and not sweep.processes()
+    assert "0 trials are finished" in text and "Stopped" in text and "Traceback" not in text
+    sweep(*words)
+    steps = [step for name, step, _ in sweep.steps() if name == "trial-0000"]
+    assert steps == list(range(12))  # none was lost
+
+
+@pytest.mark.slow
+def test_failures_are_recorded_and_tried_again(sweep: Any) -> None:
+    sweep.write({"model.init_args.fault": [None, "raise", "nan", "memory"]}, sampler="grid", trials=0)
+    text = sweep("--jobs=2", "--trainer.max_steps=4")
+    assert "3 of them without a result" in text
+    reasons = {t.user_attrs["values"]["model.init_args.fault"]: t.user_attrs.get("reason") for t in sweep.trials()}
+    assert reasons[None] is None
+    assert "planted" in reasons["raise"]
+    assert "diverged" in reasons["nan"] and "val/loss" in reasons["nan"]
+    assert "out of memory" in reasons["memory"]
+    assert all("log.txt" in reason for reason in reasons.values() if reason)
+    task = sweep.folder / "task.py"
+    task.write_text(task.read_text().replace('fault == "raise"', 'fault == "mended"'))
+    text = sweep("--trainer.max_steps=4", "--retry=failed")
+    assert "2 of them without a result" in text
+    trials = [t for t in sweep.trials() if t.user_attrs["values"]["model.init_args.fault"] == "raise"]
+    assert [t.state.name for t in trials] == ["FAIL", "COMPLETE"]
+    assert {t.user_attrs["index"] for t in trials} == {trials[0].user_attrs["index"]}
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_the_sweep(sweep: Any) -> None:
+    runs = sweep.folder / "runs"
+    runs.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", runs], capture_output=True).returncode:
+        pytest.skip("no right to mount a small file system")
+    try:
+        sweep.write(DEPTHS, sampler="grid", trials=0)
+        process = sweep.start(*SLOWLY)
+        wait_for(lambda: len(sweep.steps()) >= 4)
+        with open(runs / "filler", "wb") as file:
+            try:
+                while True:
+                    file.write(b"0" * 512)
+                    file.flush()
+            except OSError:
+                pass
+        text, _ = process.communicate(timeout=100)
+        assert process.returncode == 2
+        assert "The disk is full" in text and "The same command continues" in text and "Traceback" not in text
+        (runs / "filler").unlink()
+        sweep(*SLOWLY)
+        check_whole(sweep, 5, 12)
+    finally:
+        subprocess.run(["umount", runs], check=True)
+
+
+@pytest.mark.slow
+def test_a_space_that_grows_and_more_trials(sweep: Any) -> None:
+    sweep.write({LR: {"low": 0.1, "high": 1.0, "log": True}}, sampler="tpe", trials=2, extend=1)
+    sweep("--trainer.max_steps=4")
+    kinds = [trial.user_attrs["kind"] for trial in sweep.trials()]
+    assert kinds[:2] == ["search", "search"] and kinds[-2:] == ["repeat", "repeat"]
+    sweep("--trainer.max_steps=4", "--trials=4")
+    more = [trial.user_attrs["kind"] for trial in sweep.trials()]
+    assert more[: len(kinds)] == kinds and more[len(kinds) : len(kinds) + 2] == ["search", "search"]
+    values = [trial.user_attrs["values"][LR] for trial in sweep.trials() if trial.user_attrs["kind"] == "search"]
+    assert len(set(values)) == 4  # a sampler that starts again does not repeat itself
+
+
+def test_a_metric_that_no_validation_logs(sweep: Any) -> None:
+    sweep.write(DEPTHS, sampler="grid", trials=0)
+    path = sweep.folder / "s.yaml"
+    path.write_text(path.read_text().replace("val/loss", "val/los"))
+    text = sweep(code=2)
+    assert "objective is 'val/los', which no validation logs" in text and "val/loss" in text
+    assert "Traceback" not in text and not list(Path(sweep.folder, "runs/s").glob("trial-*"))
+    assert not list(Path(sweep.folder, "runs/s").glob(".rehearsal*"))
+
+
+@pytest.mark.slow
+def test_postgresql_serves_two_processes(sweep: Any) -> None:
+    pytest.importorskip("psycopg", reason="no driver for PostgreSQL: pip install 'psycopg[binary]'")
+    if not shutil.which("initdb") or not shutil.which("pg_ctl"):
+        pytest.skip("no PostgreSQL server is installed")
