@@ -126,10 +126,10 @@ def beyond(parameter: Parameter, values: Values, results: Sequence[Result], sett
     """One step past the border that the value lies on; None where it lies inside, or a step beyond it was tried."""
     value = values[parameter.name]
     position = parameter.position(value)
-    gridded = settings.sampler in ("grid", "jittered_grid")
-    outer = 1 / (2 * max(1, parameter.points - 1)) if gridded else OUTER
-    if settings.sampler == "jittered_grid":
-        outer = 1 / parameter.points
+    outer = OUTER
+    if settings.sampler in ("grid", "jittered_grid") and parameter.points > 1:
+        on_ends = settings.sampler == "grid" or parameter.is_integer
+        outer = 1 / (2 * (parameter.points - 1)) if on_ends else 1 / parameter.points
     if outer < position < 1 - outer:
         return None
     sign = 1 if position >= 0.5 else -1

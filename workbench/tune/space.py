@@ -92,9 +92,11 @@ class Parameter:
         return (self.high - self.low) / max(1, self.points - 1)
 
     def grid(self) -> list[Any]:
-        """The points of a grid, both ends among them."""
+        """The points of a grid, both ends among them; the middle where it is one."""
         if self.choices:
             return list(self.choices)
+        if self.points == 1:
+            return [self.at(0.5)]
         if self.is_integer:
             ends = (np.geomspace if self.log else np.linspace)(self.low, self.high, self.points)
             return sorted({round(float(value)) for value in ends})
@@ -253,8 +255,8 @@ def _range(name: str, key: str, value: Mapping[str, Any], when: tuple[str, Any] 
     if not (isinstance(low, int) and isinstance(high, int)):
         low, high = float(low), float(high)
     points = _number(key, "points", value.get("points", min(high - low + 1, 5) if isinstance(low, int) else 3))
-    if not isinstance(points, int) or points < 2:
-        raise UserError(f"space.{key}: points {points} has to be an integer of at least 2.")
+    if not isinstance(points, int) or points < 1:
+        raise UserError(f"space.{key}: points {points} has to be an integer of at least 1.")
     return Parameter(name, key, {}, low, high, log, points, _limits(key, value, low, high, log), when)
 
 

@@ -158,7 +158,7 @@ def test_how_far_a_range_may_grow(low: float, high: float, log: bool, limits: tu
         ({"x": {"low": 0, "high": 1, "log": True}}, "a log range starts above 0"),
         ({"x": {"low": 1, "high": float("inf")}}, "not a finite number"),
         ({"x": {"low": 1, "high": 2, "lgo": True}}, "lgo is not known here"),
-        ({"x": {"low": 1, "high": 2, "points": 1}}, "at least 2"),
+        ({"x": {"low": 1, "high": 2, "points": 0}}, "at least 1"),
         ({"x": {"low": 1, "high": 2, "limits": [1.5, 3]}}, "have to enclose 1 to 2"),
         ({"x": {"low": 1, "high": 2, "limits": 3}}, "has to be a pair"),
         ({"x": {"low": 1.0, "high": 2.0, "log": True, "limits": [0, 3]}}, "above 0"),
