@@ -45,7 +45,7 @@ def import_optuna() -> Any:
 def open_study(
     url: str | None, name: str, folder: Path, mode: str, described: dict[str, Any], sampler: Any
 ) -> optuna.Study:
-    """The study of that name, made if it is not there.
+    """The study of that name, made if it is not there; ``described`` is kept with it, and compared but for its words.
 
     Raises:
         UserError: Another sweep has the name, its file is damaged, or the database does not answer.
@@ -66,7 +66,7 @@ def open_study(
             study = optuna.create_study(storage=storage, study_name=name, direction=direction, sampler=sampler)
             study.set_user_attr("sweep", now)
             return study
-    old, new = (_flat(json.loads(text)) for text in (known or "{}", now))
+    old, new = (_flat({**json.loads(text), "words": None}) for text in (known or "{}", now))
     differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     if differing:
         lines = [f"  {key}: {old.get(key)} -> {new.get(key)}"[:160] for key in differing[:5]]

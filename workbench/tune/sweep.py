@@ -46,6 +46,7 @@ def main(argv: list[str]) -> int:
         described = {
             "settings": {key: value for key, value in dataclasses.asdict(settings).items() if key != "trials"},
             "config": compared,
+            "words": words,
         }
         study = open_study(options.storage, name, folder, mode, described, make_sampler(settings.seed))
         sweep = Sweep(study, settings, space, words, folder, seed, options.jobs, options.storage)

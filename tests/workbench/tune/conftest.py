@@ -111,9 +111,9 @@ class Command:
         assert process.returncode == code, text
         return text
 
-    def trials(self, study: str = "s") -> list[optuna.trial.FrozenTrial]:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{self.folder}/runs/{study}/study.db")
-        return optuna.load_study(study_name=study, storage=storage).get_trials()
+    def trials(self, url: str | None = None) -> list[optuna.trial.FrozenTrial]:
+        url = url or f"sqlite:///{self.folder}/runs/s/study.db"
+        return optuna.load_study(study_name="s", storage=optuna.storages.RDBStorage(url)).get_trials()
 
     def steps(self) -> list[tuple[str, int, int]]:
         """Every training step that was done: the trial, the step, the process."""

@@ -6,10 +6,13 @@ import os
 import random
 import shutil
 import signal
+import socket
 import subprocess
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,6 @@ import pytest
 LR = "model.init_args.lr"
 DEPTHS = {"model.init_args.depth": [1, 2, 3]}
 SLOWLY = ("--model.init_args.seconds=0.4", "--checkpoint.every_n_steps=1", "--trainer.max_steps=12")
-WHERE = ("search", "repeat", "repeat")
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
@@ -29,9 +31,9 @@ def wait_for(condition: Callable[[], Any], seconds: float = 120) -> Any:
     return found
 
 
-def check_whole(sweep: Any, indices: int, steps: int) -> None:
+def check_whole(sweep: Any, indices: int, steps: int, url: str | None = None) -> None:
     """Every trial has one result, every step was done, and no two processes trained in one folder."""
-    trials = [trial for trial in sweep.trials() if "index" in trial.user_attrs]
+    trials = [trial for trial in sweep.trials(url) if "index" in trial.user_attrs]
     complete = Counter(trial.user_attrs["index"] for trial in trials if trial.state.name == "COMPLETE")
     assert complete == dict.fromkeys(range(indices), 1)
     for index in range(indices):
@@ -71,7 +73,7 @@ def test_what_is_killed_at_random_moments_continues(sweep: Any, seed: int) -> No
     sweep.write(DEPTHS, sampler="grid", trials=0)
     for _ in range(4):
         process = sweep.start("--jobs=2", *SLOWLY)
-        wait_for(lambda: sweep.processes() or process.poll() is not None)
+        wait_for(lambda p=process: sweep.processes() or p.poll() is not None)
         for _ in range(rng.choice([1, 2])):
             time.sleep(rng.uniform(3, 12))
             victim = rng.choice(["trial", "sweep", "all"])
@@ -152,13 +154,9 @@ def test_a_full_disk_stops_the_sweep(sweep: Any) -> None:
         sweep.write(DEPTHS, sampler="grid", trials=0)
         process = sweep.start(*SLOWLY)
         wait_for(lambda: len(sweep.steps()) >= 4)
-        with open(runs / "filler", "wb") as file:
-            try:
-                while True:
-                    file.write(b"0" * 512)
-                    file.flush()
-            except OSError:
-                pass
+        with (runs / "filler").open("wb", buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(b"0" * 512)
         text, _ = process.communicate(timeout=100)
         assert process.returncode == 2
         assert "The disk is full" in text and "The same command continues" in text and "Traceback" not in text
@@ -192,8 +190,51 @@ def test_a_metric_that_no_validation_logs(sweep: Any) -> None:
     assert not list(Path(sweep.folder, "runs/s").glob(".rehearsal*"))
 
 
-@pytest.mark.slow
-def test_postgresql_serves_two_processes(sweep: Any) -> None:
+@pytest.fixture
+def server() -> Iterator[tuple[Callable[..., None], str]]:
+    """A PostgreSQL server as docs/tuning.md starts it: a function for ``pg_ctl``, and the URL of its database."""
     pytest.importorskip("psycopg", reason="no driver for PostgreSQL: pip install 'psycopg[binary]'")
     if not shutil.which("initdb") or not shutil.which("pg_ctl"):
         pytest.skip("no PostgreSQL server is installed")
+    user = {"user": "postgres", "extra_groups": []} if os.getuid() == 0 else {}  # the server refuses to run as root
+    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
+        Path(folder).chmod(0o777)
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+        free.close()
+
+        def call(*words: str) -> None:
+            subprocess.run(words, cwd=folder, check=True, stdout=subprocess.DEVNULL, timeout=60, **user)
+
+        def control(*words: str) -> None:
+            options = f"-h 127.0.0.1 -p {port} -k {folder}"
+            call("pg_ctl", "-D", f"{folder}/data", "-o", options, "-l", f"{folder}/log", "-w", *words)
+
+        call("initdb", "-D", f"{folder}/data", "-A", "trust", "-U", "sweeps")
+        control("start")
+        try:
+            call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "sweeps", "sweeps")
+            yield control, f"postgresql+psycopg://sweeps@127.0.0.1:{port}/sweeps"
+        finally:
+            with suppress(subprocess.CalledProcessError):
+                control("-m", "immediate", "stop")
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_postgresql_server(sweep: Any, server: tuple[Callable[..., None], str]) -> None:
+    control, url = server
+    words = (f"--storage={url}", *SLOWLY)
+    sweep.write(DEPTHS, sampler="grid", trials=0)
+    process = sweep.start(*words)
+    wait_for(lambda: len(sweep.steps()) >= 4)
+    control("-m", "immediate", "stop")
+    text, _ = process.communicate(timeout=100)
+    assert process.returncode == 2 and "Traceback" not in text, text
+    assert "The database postgresql+psycopg://sweeps" in text and "The same command continues" in text
+    assert "fails" in sweep(*words, code=2)
+    control("start")
+    both = [sweep.start(*words), sweep.start(*words)]
+    texts = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], texts
+    assert not Path(sweep.folder, "runs/s/study.db").exists()
+    check_whole(sweep, 5, 12, url)
