@@ -73,7 +73,7 @@ def parabola(given: dict[str, Any]) -> list[float]:
 
 @pytest.mark.parametrize("sampler", ["grid", "jittered_grid", "random", "quasi_random", "tpe"])
 def test_every_sampler_finds_the_best_and_repeats_nothing(sweep: Callable[..., Sweep], sampler: str) -> None:
-    made = sweep(parabola, LR_AND_CHOICE, sampler=sampler, trials=0 if "grid" in sampler else 16, refine=3.0)
+    made = sweep(parabola, LR_AND_CHOICE, sampler=sampler, trials=0 if "grid" in sampler else 11, refine=3.0)
     made.run()
     assert made.finished()
     rounds = made.rounds()
@@ -89,9 +89,8 @@ def test_every_sampler_finds_the_best_and_repeats_nothing(sweep: Callable[..., S
     }
 
 
-@pytest.mark.parametrize("sampler", ["random", "quasi_random", "tpe"])
-def test_a_sweep_that_is_continued_tries_what_it_would_have_tried(sweep: Callable[..., Sweep], sampler: str) -> None:
-    whole = sweep(parabola, LR_AND_CHOICE, sampler=sampler, trials=14)
+def test_a_sweep_that_is_continued_tries_what_it_would_have_tried(sweep: Callable[..., Sweep]) -> None:
+    whole = sweep(parabola, LR_AND_CHOICE, trials=13)
     whole.run()
     expected = [trial.user_attrs["values"] for trial in whole.trials()]
     optuna.delete_study(study_name="s", storage=whole.study._storage)
@@ -101,10 +100,10 @@ def test_a_sweep_that_is_continued_tries_what_it_would_have_tried(sweep: Callabl
             part.stopping.set()
         return parabola(given)
 
-    part = sweep(stop, LR_AND_CHOICE, sampler=sampler, trials=14)
+    part = sweep(stop, LR_AND_CHOICE, trials=13)
     part.run()
     assert len(part.results()) == 12 and not part.finished()
-    rest = sweep(parabola, LR_AND_CHOICE, sampler=sampler, trials=14)
+    rest = sweep(parabola, LR_AND_CHOICE, trials=13)
     rest.run()
     assert [trial.user_attrs["values"] for trial in rest.trials()] == expected
     assert len(rest.fake.started) == len(expected) - 12
@@ -114,15 +113,13 @@ def test_tpe_continues_beyond_a_border(sweep: Callable[..., Sweep]) -> None:
     def objective(given: dict[str, Any]) -> list[float]:
         return [-math.log10(float(given["lr"]))]
 
-    made = sweep(objective, LR, sampler="tpe", trials=12, extend=3)
+    made = sweep(objective, LR, trials=11, extend=2)
     made.run()
-    more = sweep(objective, LR, sampler="tpe", trials=20, extend=3)
+    more = sweep(objective, LR, trials=14, extend=2)
     more.run()
     searched = [t.user_attrs["values"]["lr"] for t in more.trials() if t.user_attrs["kind"] == "search"]
-    assert len(set(searched)) == 20 and all(1e-4 <= lr <= 1e-2 for lr in searched)
-    assert more.study.best_trial.user_attrs["values"]["lr"] == pytest.approx(
-        0.01 * 3**6
-    )  # three steps after each search
+    assert len(set(searched)) == 14 and all(1e-4 <= lr <= 1e-2 for lr in searched)
+    assert more.study.best_trial.user_attrs["values"]["lr"] == pytest.approx(0.01 * 3**4)  # two steps after each search
 
 
 def test_failures_have_their_reason_and_are_tried_again(sweep: Callable[..., Sweep]) -> None:
@@ -173,15 +170,13 @@ def test_a_run_that_is_lost_is_continued(sweep: Callable[..., Sweep]) -> None:
     assert len(made.results()) == 4
 
 
-def test_a_trial_that_does_worse_than_others_is_pruned(sweep: Callable[..., Sweep]) -> None:
-    made = sweep(lambda given: [float(given["n"])] * 3, {"n": [1, 2, 3, 4, 5, 6, 7, 8]}, sampler="grid", trials=0)
-    made.run()
-    assert all(trial.state.name == "COMPLETE" for trial in made.trials())
-    optuna.delete_study(study_name="s", storage=made.study._storage)
-    made = sweep(lambda g: [float(g["n"])] * 3, {"n": [1, 2, 3, 4, 5, 6, 7, 8]}, sampler="grid", trials=0, prune=True)
+@pytest.mark.parametrize("prune", [False, True])
+def test_a_trial_that_does_worse_than_others_is_pruned(sweep: Callable[..., Sweep], prune: bool) -> None:
+    space = {"n": [1, 2, 3, 4, 5, 6, 7, 8]}
+    made = sweep(lambda given: [float(given["n"])] * 3, space, sampler="grid", trials=0, prune=prune)
     made.run()
     pruned = [trial for trial in made.trials() if trial.state.name == "PRUNED"]
-    assert pruned and all(trial.user_attrs["values"]["n"] > 2 for trial in pruned)
+    assert bool(pruned) == prune and all(trial.user_attrs["values"]["n"] > 2 for trial in pruned)
     assert all(made.results()[trial.user_attrs["index"]].score is None for trial in pruned)
     assert len(made.results()) == 10
 
@@ -238,7 +233,7 @@ def test_a_file_that_is_gone_beside_its_trials(sweep: Callable[..., Sweep]) -> N
 
 
 def test_a_database_that_is_away(tmp_path: Path) -> None:
-    url = "sqlite:////proc/nowhere/study.db?password=secret"
+    url = "sqlite:////proc/nowhere/study.db"
     with pytest.raises(UserError, match=r"The database .* fails: .*unable to open"):
         open_study(url, "s", tmp_path, "min", {}, None)
     with pytest.raises(UserError, match="Could not parse"):
@@ -281,7 +276,7 @@ def test_a_file_that_another_program_holds_locked(sweep: Callable[..., Sweep]) -
 def test_mistakes_in_a_sweeps_file(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "s.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match="s.yaml") as error:
+    with pytest.raises(UserError, match=r"s\.yaml") as error:
         read_settings(str(path), None)
     assert message in str(error.value)
 
