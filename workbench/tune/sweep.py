@@ -159,7 +159,11 @@ def read_configuration(settings: Settings, space: Space, words: list[str]) -> tu
     from workbench.monitor import monitor_mode
     from workbench.parser import expand_args
 
-    built = Builder(expand_args(["fit", *words, *space.words(space.first())]), command="sweep")
+    try:
+        built = Builder(expand_args(["fit", *words, *space.words(space.first())]), command="sweep")
+    except UserError:
+        check_space(space, words)  # which names the key, where the mistake is in the space
+        raise
     config = built.plain_config()
     trainer, data = config["trainer"], config.get("data") or {}
     if trainer.get("max_time") is not None:

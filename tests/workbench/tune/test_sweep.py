@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from workbench.main import main
+from workbench.tune import study
 
 LR = "model.init_args.lr"
 DEPTHS = {"model.init_args.depth": [1, 2, 3]}
@@ -188,6 +192,47 @@ def test_a_metric_that_no_validation_logs(sweep: Any) -> None:
     assert "objective is 'val/los', which no validation logs" in text and "val/loss" in text
     assert "Traceback" not in text and not list(Path(sweep.folder, "runs/s").glob("trial-*"))
     assert not list(Path(sweep.folder, "runs/s").glob(".rehearsal*"))
+
+
+@pytest.mark.parametrize(
+    ("space", "words", "text"),
+    [
+        ({"model.init_args.dept": [1]}, (), "space.model.init_args.dept: Unknown option: dept\nDid you mean depth?"),
+        ({"trainer.max_stps": [1]}, (), "Did you mean trainer.max_steps?"),
+        ({"model.init_args.depth": [1, "deep"]}, (), "depth: expected int. Got value: deep"),
+        ({"model.init_args.depth": {"low": 0.5, "high": 1.5}}, (), "expected int. Got value: 0.5"),
+        (DEPTHS, ("--trainer.max_time=00:00:01:00",), "trainer.max_time is set"),
+        (DEPTHS, ("--name=mine",), "each trial of a sweep has its own"),
+        (DEPTHS, ("--resume", "latest"), "each trial of a sweep has its own"),
+        (DEPTHS, ("--storage=postgresql+psycopg://u:secret@127.0.0.1:9/x",), "--storage|The database"),
+        (DEPTHS, ("--sweep", "t.yaml"), "There is no file t.yaml"),
+    ],
+)
+def test_mistakes_before_the_first_trial(
+    sweep: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    space: dict[str, Any],
+    words: tuple[str, ...],
+    text: str,
+) -> None:
+    for name in ("HEARTBEAT", "GRACE"):  # which the task's module sets
+        monkeypatch.setattr(study, name, getattr(study, name))
+    monkeypatch.syspath_prepend(sweep.folder)
+    monkeypatch.delitem(sys.modules, "task", raising=False)
+    sweep.write(space, sampler="grid", trials=0)
+    assert main(["sweep", "--config", "c.yaml", "--sweep", "s.yaml", *words]) == 2
+    error = capsys.readouterr().err
+    assert any(part in error for part in text.split("|")), error
+    assert "secret" not in error and not list(Path("runs").glob("*/trial-*"))
+
+
+def test_a_contradictory_mode(sweep: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep.write(DEPTHS, sampler="grid", trials=0, mode="max")
+    monkeypatch.syspath_prepend(sweep.folder)
+    monkeypatch.delitem(sys.modules, "task", raising=False)
+    assert main(["sweep", "--config", "c.yaml", "--sweep", "s.yaml"]) == 2
+    assert "objective.mode is max, but lower values of val/loss are better" in capsys.readouterr().err
 
 
 @pytest.fixture
