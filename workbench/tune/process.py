@@ -196,9 +196,9 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 def error_in(log: Path, start: int = 0) -> str:
     """The last error in a trial's log from a byte on: what a user reads of it, or the last line of a trace."""
-    lines = log.read_bytes()[start:].decode("utf-8", "replace").splitlines()[-60:]
-    starts = [i for i, line in enumerate(lines) if line.startswith("error: ")]
-    if starts:
-        return "\n".join(lines[starts[-1] :])[len("error: ") :][:1000]
-    traced = any(line.startswith("Traceback") for line in lines)
-    return next((line for line in reversed(lines) if line.strip()), "")[:500] if traced else ""
+    lines = log.read_bytes()[start:].decode("utf-8", "replace").splitlines()
+    found = [i for i, line in enumerate(lines) if line.startswith(("error: ", "Traceback"))]
+    if not found:
+        return ""
+    lines = [line for line in lines[found[-1] :] if line.strip()]
+    return lines[-1][:500] if lines[0].startswith("Traceback") else "\n".join(lines)[len("error: ") :][:1000]

@@ -144,6 +144,22 @@ def test_failures_have_their_reason_and_are_tried_again(sweep: Callable[..., Swe
     assert scores == {1: 1.0, 2: None, 3: 2.0, 4: 5.0}
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", ""),
+        ("step 3\nstep 4\n", ""),
+        ("step 3\nerror: The disk is full.\nFree some space.\n\n", "The disk is full.\nFree some space."),
+        ("Traceback (most recent call last):\n" + "  File x\n" * 200 + "ValueError: no\n\n", "ValueError: no"),
+        ("error: old\n" + "Traceback (most recent call last):\n  x\nKeyError: 1\n", "KeyError: 1"),
+    ],
+)
+def test_the_reason_stands_in_the_log(tmp_path: Path, text: str, reason: str) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("error: of an earlier attempt\n" + text)
+    assert process.error_in(log, len("error: of an earlier attempt\n")) == reason
+
+
 def test_what_is_enqueued_twice_is_run_once(sweep: Callable[..., Sweep]) -> None:
     made = sweep(lambda given: [float(given["n"])], {"n": [1, 2, 3]}, sampler="grid", trials=0)
     assert made.state() == "work"
