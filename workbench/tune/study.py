@@ -55,7 +55,7 @@ def open_study(
         folder.mkdir(parents=True, exist_ok=True)
         _check_file(folder)
     direction = {"min": "minimize", "max": "maximize"}[mode]
-    with _explained(url, folder):
+    with explained(url, folder):
         storage = _storage(url, folder)
         study = optuna.create_study(
             storage=storage, study_name=name, direction=direction, load_if_exists=True, sampler=sampler
@@ -83,7 +83,7 @@ def load_study(url: str | None, name: str, folder: Path) -> optuna.Study:
         raise UserError(f"There is no study {folder / FILE}.{did_you_mean(name, there)}\n{hint}")
     if url is None:
         _check_file(folder)
-    with _explained(url, folder):
+    with explained(url, folder):
         storage = _storage(url, folder)
         names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
         if name in names:
@@ -104,6 +104,8 @@ def _storage(url: str | None, folder: Path) -> Any:
                 heartbeat_interval=HEARTBEAT,
                 grace_period=GRACE,
             )
+        except RuntimeError as error:  # written by a newer version
+            raise UserError(f"{one_line(error, 200)}\nUse another name: --study NAME") from None
         except OperationalError as error:  # another process makes the tables at this moment
             if "already exists" not in str(error) or attempt == 4:
                 raise
@@ -128,7 +130,7 @@ def _check_file(folder: Path) -> None:
 
 
 @contextmanager
-def _explained(url: str | None, folder: Path) -> Iterator[None]:
+def explained(url: str | None, folder: Path) -> Iterator[None]:
     """Turn an error of the database into a UserError."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import SQLAlchemyError
@@ -140,14 +142,15 @@ def _explained(url: str | None, folder: Path) -> Iterator[None]:
         package = getattr(error.__cause__, "name", None) or "a driver"
         package = "'psycopg[binary]'" if package == "psycopg" else package
         raise UserError(f"--storage {where} needs a package: pip install {package}") from None
-    except (SQLAlchemyError, StorageInternalError, RuntimeError, OSError) as error:
-        cause = getattr(error, "orig", None) or error.__cause__ or error
-        full = getattr(error, "errno", None) == errno.ENOSPC or "disk is full" in str(cause)
-        if not full and isinstance(error, OSError):
-            raise
-        if full:
+    except (SQLAlchemyError, StorageInternalError, OSError) as error:
+        causes: list[BaseException] = [error]
+        while following := causes[-1].__cause__ or getattr(causes[-1], "orig", None):
+            causes.append(following)
+        if any(getattr(cause, "errno", None) == errno.ENOSPC or "disk is full" in str(cause) for cause in causes):
             raise UserError(f"The disk is full.\nFree some space. {CONTINUE}") from None
-        raise UserError(f"The database {where} fails: {one_line(cause, 300)}\n{CONTINUE}") from None
+        if isinstance(error, OSError):
+            raise
+        raise UserError(f"The database {where} fails: {one_line(causes[-1], 300)}\n{CONTINUE}") from None
 
 
 def _without_password(url: str) -> str:
@@ -299,7 +302,7 @@ class Sweep:
             raise UserError(self.stopped_by)
 
     def _work(self) -> None:
-        with _explained(self.url, self.folder):
+        with explained(self.url, self.folder):
             while not self.stopping.is_set():
                 with ExitStack() as stack:
                     stack.enter_context(self._starting)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ def main(argv: list[str]) -> int:
     """Run ``sweep``: 0 when the study is finished, 1 when none of its trials has a result."""
     from workbench.console import silence_warnings
     from workbench.tune import report
-    from workbench.tune.study import Sweep, import_optuna, make_sampler, open_study
+    from workbench.tune.study import Sweep, explained, import_optuna, make_sampler, open_study
 
     silence_warnings()
     options, words = read_arguments(argv)
@@ -50,17 +51,19 @@ def main(argv: list[str]) -> int:
         }
         study = open_study(options.storage, name, folder, mode, described, make_sampler(settings.seed))
         sweep = Sweep(study, settings, space, words, folder, seed, options.jobs, options.storage)
-        if all(result.score is None for result in sweep.results().values()):
-            check_space(space, words)
-            sweep.rehearse()
-        if options.retry == "failed":
-            sweep.retry_failed()
-        try:
-            sweep.run()
-        finally:
-            sweep.print_state()
-    print(report.write(study, folder, with_config=True))
-    return 0 if sweep.finished() else 1
+        with explained(options.storage, folder):
+            if all(result.score is None for result in sweep.results().values()):
+                check_space(space, words)
+                sweep.rehearse()
+            if options.retry == "failed":
+                sweep.retry_failed()
+            try:
+                sweep.run()
+            finally:
+                with suppress(UserError), explained(options.storage, folder):  # the first error counts
+                    sweep.print_state()
+            print(report.write(study, folder, with_config=True))
+            return 0 if sweep.finished() else 1
 
 
 def read_arguments(argv: list[str]) -> tuple[Any, list[str]]:

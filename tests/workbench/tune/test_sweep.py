@@ -162,7 +162,7 @@ def test_a_full_disk_stops_the_sweep(sweep: Any) -> None:
             while True:
                 file.write(b"0" * 512)
         text, _ = process.communicate(timeout=100)
-        assert process.returncode == 2
+        assert process.returncode == 2, text
         assert "The disk is full" in text and "The same command continues" in text and "Traceback" not in text
         (runs / "filler").unlink()
         sweep(*SLOWLY)
