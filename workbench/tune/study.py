@@ -142,15 +142,19 @@ def explained(url: str | None, folder: Path) -> Iterator[None]:
         package = getattr(error.__cause__, "name", None) or "a driver"
         package = "'psycopg[binary]'" if package == "psycopg" else package
         raise UserError(f"--storage {where} needs a package: pip install {package}") from None
-    except (SQLAlchemyError, StorageInternalError, OSError) as error:
-        causes: list[BaseException] = [error]
-        while following := causes[-1].__cause__ or getattr(causes[-1], "orig", None):
+    except UserError:
+        raise
+    except Exception as error:
+        causes: list[Any] = [error]  # Optuna hides the first behind an AssertionError of its own
+        while following := causes[-1].__cause__ or getattr(causes[-1], "orig", None) or causes[-1].__context__:
             causes.append(following)
         if any(getattr(cause, "errno", None) == errno.ENOSPC or "disk is full" in str(cause) for cause in causes):
             raise UserError(f"The disk is full.\nFree some space. {CONTINUE}") from None
-        if isinstance(error, OSError):
+        found = [cause for cause in causes if isinstance(cause, SQLAlchemyError | StorageInternalError)]
+        if not found:
             raise
-        raise UserError(f"The database {where} fails: {one_line(causes[-1], 300)}\n{CONTINUE}") from None
+        text = one_line(getattr(found[-1], "orig", None) or found[-1])
+        raise UserError(f"The database {where} fails: {text}\n{CONTINUE}") from None
 
 
 def _without_password(url: str) -> str:
