@@ -14,6 +14,8 @@ import optuna
 import pytest
 import yaml
 
+from workbench.tune import study
+
 TASK = '''
 import os, signal, time
 from pathlib import Path
@@ -146,3 +148,15 @@ def sweep(tmp_path: Path) -> Iterator[Command]:
         process.wait()
     for number in command.processes():
         os.kill(number, signal.SIGKILL)
+
+
+@pytest.fixture
+def here(sweep: Command, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """The same, where the sweep runs in the test's process, and its trials in their own."""
+    for name in ("HEARTBEAT", "GRACE"):  # which the task's module sets
+        monkeypatch.setattr(study, name, getattr(study, name))
+    for name, value in sweep.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.syspath_prepend(sweep.folder)
+    monkeypatch.delitem(sys.modules, "task", raising=False)
+    return sweep

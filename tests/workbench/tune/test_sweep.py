@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -20,7 +19,6 @@ from typing import Any
 import pytest
 
 from workbench.main import main
-from workbench.tune import study
 
 LR = "model.init_args.lr"
 DEPTHS = {"model.init_args.depth": [1, 2, 3]}
@@ -50,24 +48,23 @@ def check_whole(sweep: Any, indices: int, steps: int, url: str | None = None) ->
         assert [step for step, *_ in last.user_attrs["curve"]] == [4, 8, 12][: steps // 4]
 
 
-def test_a_sweep_ends_with_its_best_and_is_not_run_again(sweep: Any) -> None:
-    sweep.write({"model.init_args.depth": [2, 1]}, sampler="grid", trials=0)
-    text = sweep("--trainer.max_steps=4")
-    assert "trial 3: val/loss 2 (depth 1); best 2" in text and "4 trials are finished" in text
-    check_whole(sweep, 4, 4)
-    by_kind = [(t.user_attrs["kind"], t.user_attrs["values"]["model.init_args.depth"], t.value) for t in sweep.trials()]
-    assert sorted(by_kind) == [("repeat", 1, 2.0), ("repeat", 1, 2.0), ("search", 1, 2.0), ("search", 2, 3.0)]
-    runs = [Path(sweep.folder, trial.user_attrs["run"]) for trial in sweep.trials()]
-    assert len({run.parent.name for run in runs}) == 4
+def test_a_sweep_ends_with_its_best_and_is_not_run_again(here: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    here.write({"model.init_args.depth": [2]}, sampler="grid", trials=0)
+    words = ["sweep", "--config", "c.yaml", "--sweep", "s.yaml", "--trainer.max_steps=4"]
+    for _ in range(2):
+        assert main(words) == 0
+        text = capsys.readouterr().out
+        assert "3 trials are finished" in text
+        assert len(here.steps()) == 1 + 3 * 4  # with the rehearsal
+    check_whole(here, 3, 4)
+    trials = here.trials()
+    assert [(t.user_attrs["kind"], t.value) for t in trials] == [("search", 3.0), ("repeat", 3.0), ("repeat", 3.0)]
+    runs = [Path(here.folder, trial.user_attrs["run"]) for trial in trials]
+    assert [run.parent.name for run in runs] == [f"trial-{i:04d}" for i in range(3)]
     assert all((run / "checkpoints" / "best.ckpt").is_file() for run in runs)
-    seeds = [
-        line for run in sorted(runs) for line in (run / "config.yaml").read_text().split("\n") if "seed_ev" in line
-    ]
-    assert sorted(seeds) == [f"seed_everything: {seed}" for seed in (42, 42, 43, 44)]
-    assert all(trial.user_attrs["parameters"] == 4 for trial in sweep.trials())
-    before = len(sweep.steps())
-    assert "4 trials are finished" in sweep("--trainer.max_steps=4")
-    assert len(sweep.steps()) == before
+    seeds = [line for run in runs for line in (run / "config.yaml").read_text().split("\n") if "seed_ev" in line]
+    assert seeds == [f"seed_everything: {seed}" for seed in (42, 43, 44)]
+    assert all(trial.user_attrs["parameters"] == 4 for trial in trials)
 
 
 @pytest.mark.slow
@@ -184,6 +181,7 @@ def test_a_space_that_grows_and_more_trials(sweep: Any) -> None:
     assert len(set(values)) == 4  # a sampler that starts again does not repeat itself
 
 
+@pytest.mark.slow
 def test_a_metric_that_no_validation_logs(sweep: Any) -> None:
     sweep.write(DEPTHS, sampler="grid", trials=0)
     path = sweep.folder / "s.yaml"
@@ -209,28 +207,17 @@ def test_a_metric_that_no_validation_logs(sweep: Any) -> None:
     ],
 )
 def test_mistakes_before_the_first_trial(
-    sweep: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    space: dict[str, Any],
-    words: tuple[str, ...],
-    text: str,
+    here: Any, capsys: pytest.CaptureFixture[str], space: dict[str, Any], words: tuple[str, ...], text: str
 ) -> None:
-    for name in ("HEARTBEAT", "GRACE"):  # which the task's module sets
-        monkeypatch.setattr(study, name, getattr(study, name))
-    monkeypatch.syspath_prepend(sweep.folder)
-    monkeypatch.delitem(sys.modules, "task", raising=False)
-    sweep.write(space, sampler="grid", trials=0)
+    here.write(space, sampler="grid", trials=0)
     assert main(["sweep", "--config", "c.yaml", "--sweep", "s.yaml", *words]) == 2
     error = capsys.readouterr().err
     assert any(part in error for part in text.split("|")), error
     assert "secret" not in error and not list(Path("runs").glob("*/trial-*"))
 
 
-def test_a_contradictory_mode(sweep: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    sweep.write(DEPTHS, sampler="grid", trials=0, mode="max")
-    monkeypatch.syspath_prepend(sweep.folder)
-    monkeypatch.delitem(sys.modules, "task", raising=False)
+def test_a_contradictory_mode(here: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    here.write(DEPTHS, sampler="grid", trials=0, mode="max")
     assert main(["sweep", "--config", "c.yaml", "--sweep", "s.yaml"]) == 2
     assert "objective.mode is max, but lower values of val/loss are better" in capsys.readouterr().err
 
