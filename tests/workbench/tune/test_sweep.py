@@ -165,7 +165,7 @@ def test_a_full_disk_stops_the_sweep(sweep: Any) -> None:
         sweep(*SLOWLY)
         check_whole(sweep, 5, 12)
     finally:
-        subprocess.run(["umount", runs], check=True)
+        subprocess.run(["umount", "--lazy", runs], check=True)
 
 
 @pytest.mark.slow
