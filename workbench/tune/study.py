@@ -193,6 +193,7 @@ class Sweep:
         self._starting = threading.Lock()  # held while a thread looks for a trial, until it has its point
         self._started_at = time.monotonic()
         self._finished_here = 0
+        self._busy: set[int] = set()  # threads that run a trial
         self._said_waiting = False
         threads = str(max(1, (os.cpu_count() or 1) // jobs))
         self.environment = {"OMP_NUM_THREADS": threads, "WANDB_RUN_GROUP": study.study_name, **os.environ}
@@ -321,12 +322,15 @@ class Sweep:
 
     def _try_next(self, started: Callable[[], None]) -> None:
         """Run the next trial of the queue; ``started`` lets other threads look for theirs."""
+        self._busy.add(threading.get_ident())
         try:
             # Heartbeats work only within `optimize`.
             self.study.optimize(lambda trial: self._try(trial, started), n_trials=1, catch=(Failed, Interrupted))
         except ValueError as error:
             if "Cannot tell" not in str(error):  # it was taken for dead, as after a machine slept, and failed
                 raise
+        finally:
+            self._busy.discard(threading.get_ident())
 
     def _try(self, trial: optuna.Trial, started: Callable[[], None]) -> float:
         """One trial: its point, its process, its result."""
@@ -417,7 +421,7 @@ class Sweep:
         print(text, flush=True)
 
     def _say_waiting(self) -> None:
-        if not self._said_waiting:
+        if not self._busy and not self._said_waiting:
             self._said_waiting = True
             print(f"Waiting for trials that other processes run, or did until {GRACE} seconds ago ...", flush=True)
 
