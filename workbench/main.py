@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
     argv = [word for word in argv if word != "--debug"]
     commands = COMMANDS | PROGRAM.commands
     if not argv or argv[0] in ("-h", "--help", "help"):
-        lines = "\n".join(f"  {name:<10} {text}" for name, (_, text) in commands.items())
+        lines = "\n".join(f"  {name:<12} {text}" for name, (_, text) in commands.items())
         print(HELP.format(name=PROGRAM.name, commands=lines))
         return 0
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -15,7 +16,7 @@ import optuna
 import pytest
 
 from workbench.errors import UserError
-from workbench.tune import process
+from workbench.tune import process, trial
 from workbench.tune.rounds import Settings
 from workbench.tune.space import Space
 from workbench.tune.study import Sweep, load_study, make_sampler, open_study
@@ -186,6 +187,20 @@ def test_a_run_that_is_lost_is_continued(sweep: Callable[..., Sweep]) -> None:
     assert len(made.results()) == 4
 
 
+def test_a_trial_that_was_taken_for_dead_is_continued(sweep: Callable[..., Sweep]) -> None:
+    def objective(given: dict[str, Any]) -> list[float]:
+        if len(made.fake.started) == 1:  # as by another process, after this machine slept
+            made.study.tell(0, state=optuna.trial.TrialState.FAIL)
+        return [1.0]
+
+    made = sweep(objective, {"n": [1]}, sampler="grid", trials=0)
+    made.run()
+    assert made.finished()
+    first, second = made.fake.started[:2]
+    assert first["name"] == second["name"] == "trial-0000" and second["resume"] == "20260101-000001"
+    assert [t.state.name for t in made.trials() if t.user_attrs["index"] == 0] == ["FAIL", "COMPLETE"]
+
+
 @pytest.mark.parametrize("prune", [False, True])
 def test_a_trial_that_does_worse_than_others_is_pruned(sweep: Callable[..., Sweep], prune: bool) -> None:
     space = {"n": [1, 2, 3, 4, 5, 6, 7, 8]}
@@ -306,3 +321,17 @@ def test_words_of_the_sweep_and_of_its_trials() -> None:
         read_arguments([*words, "--resume", "latest"])
     with pytest.raises(UserError, match="sweep"):
         read_arguments(["sweep", "--config", "c.yaml"])
+
+
+def test_a_second_process_waits_for_the_folder(tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    first = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(first, fcntl.LOCK_EX)
+    second = threading.Thread(target=trial._wait_for_others, args=(tmp_path,), daemon=True)
+    second.start()
+    second.join(0.5)
+    assert second.is_alive()
+    os.close(first)  # as the end of its process does
+    second.join(20)
+    assert not second.is_alive()
+    os.close(trial.LOCK.pop())
