@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from workbench.main import PROGRAM
+from workbench.run import Run
 
 if TYPE_CHECKING:
     import optuna
@@ -105,7 +106,7 @@ class TrialRun:
         return (max if settings.mode == "max" else min)(values)
 
     def _has_checkpoint(self) -> bool:
-        return any((self.run_folder / "checkpoints").glob("*.ckpt"))
+        return bool(Run(self.sweep.folder, self.name, self.run_folder.name).checkpoints)
 
     def _keep_facts(self) -> None:
         """Record what the report says of a run."""

@@ -61,12 +61,15 @@ def open_study(
             storage=storage, study_name=name, direction=direction, load_if_exists=True, sampler=sampler
         )
         known, now = study.user_attrs.get("sweep"), json.dumps(described, sort_keys=True)
-        if known != now and not study.get_trials(deepcopy=False):  # new, or its sweep never started
+        if known is None:  # new; another process that starts at the same time sets the same
+            study.set_user_attr("sweep", now)
+            return study
+        old, new = (_flat({**json.loads(text), "words": None}) for text in (known, now))
+        if old != new and not study.get_trials(deepcopy=False):  # its sweep never started
             optuna.delete_study(study_name=name, storage=storage)
             study = optuna.create_study(storage=storage, study_name=name, direction=direction, sampler=sampler)
             study.set_user_attr("sweep", now)
             return study
-    old, new = (_flat({**json.loads(text), "words": None}) for text in (known or "{}", now))
     differing = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     if differing:
         lines = [f"  {key}: {old.get(key)} -> {new.get(key)}"[:160] for key in differing[:5]]

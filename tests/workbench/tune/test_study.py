@@ -171,7 +171,8 @@ def test_what_is_enqueued_twice_is_run_once(sweep: Callable[..., Sweep]) -> None
     assert len(made.results()) == 5 and made.finished()
 
 
-def test_a_run_that_is_lost_is_continued(sweep: Callable[..., Sweep]) -> None:
+@pytest.mark.parametrize("checkpoint", ["last.ckpt", "best.ckpt"])
+def test_a_run_that_is_lost_is_continued(sweep: Callable[..., Sweep], checkpoint: str) -> None:
     made = sweep(lambda given: [float(given["n"])], {"n": [1, 2]}, sampler="grid", trials=0)
     made.state()
     lost = made.study.ask()  # by a process that is killed: it has its point, and no heartbeat any more
@@ -179,11 +180,12 @@ def test_a_run_that_is_lost_is_continued(sweep: Callable[..., Sweep]) -> None:
         lost.set_user_attr(key, value)
     run = made.folder / "trial-0000" / "20250101-000000" / "checkpoints"
     run.mkdir(parents=True)
-    (run / "last.ckpt").touch()
+    (run / checkpoint).touch()
     made.study.tell(lost, state=optuna.trial.TrialState.FAIL)
     made.run()
     resumed = [given for given in made.fake.started if "resume" in given]
-    assert [(given["name"], given["resume"]) for given in resumed] == [("trial-0000", "20250101-000000")]
+    expected = [("trial-0000", "20250101-000000")] if checkpoint == "last.ckpt" else []  # else killed in between
+    assert [(given["name"], given["resume"]) for given in resumed] == expected
     assert len(made.results()) == 4
 
 
