@@ -12,8 +12,9 @@ endif
 READY := .venv/.ready
 ARGS ?=
 CONFIG ?= configs/denoise.yaml
+SWEEP ?= configs/sweep/denoise.yaml
 
-.PHONY: help setup check overfit lr train train-bsd colorize test test-all lint format benchmark bench-inference soak faults lines clean
+.PHONY: help setup check overfit lr train train-bsd colorize sweep test test-all lint format benchmark bench-inference soak faults lines clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1|/' | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,6 +52,10 @@ train-bsd: $(READY) ## the same on a folder of photographs: make train-bsd ARGS=
 
 colorize: $(READY) ## train a GAN to color line art of generated characters (about 8 minutes on 2 cores)
 	@$(BIN)/python -m project fit --config configs/colorize.yaml $(ARGS)
+
+# Trials that share a machine cannot be compared by the clock: they end by trainer.max_steps.
+sweep: $(READY) ## search hyper-parameters, on every core: make sweep CONFIG=FILE SWEEP=FILE ARGS="--jobs 2"
+	@$(BIN)/python -m project sweep --config $(CONFIG) --sweep $(SWEEP) --trainer.max_time null $(ARGS)
 
 test: $(READY) ## run the tests except the slow ones (no network)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto -m "not slow" $(ARGS)

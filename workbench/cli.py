@@ -84,6 +84,7 @@ class CommandLine(LightningCLI):
         add("--runs_dir", type=str, default="runs", help="Folder of all runs.")
         add("--resume", type=str | None, default=None, help="'latest' or a VERSION: resume that run of this name.")
         add("--wandb", type=WandbMode, default="auto", help="Weights & Biases; auto: online with credentials.")
+        add("--evaluate", type=bool, default=True, help="Evaluate the best checkpoint on val and test after training.")
         add("--tensorboard", type=bool, default=False, help="Write TensorBoard's files as well.")
         for key, callback in (CALLBACKS | {key: load(path) for key, path in PROGRAM.callbacks.items()}).items():
             parser.add_lightning_class_args(callback, key)
@@ -204,7 +205,7 @@ class CommandLine(LightningCLI):
             if is_sharded(trainer):  # Lightning cannot wrap sharded weights once more, to evaluate them
                 title += " (last validation)"
                 facts["Test"] = f"python -m {PROGRAM.name} test --ckpt_path {best}"
-            else:
+            elif self.config.fit.evaluate:
                 title += f" ({kind.lower()} checkpoint)"
                 scores |= self._evaluate(model, keeper.best_model_path)
             facts |= PROGRAM.next_steps(run.folder, best, model)

@@ -19,6 +19,8 @@ COMMANDS = {
     "fit": ("workbench.cli", "train a model, then test its best checkpoint"),
     "validate": ("workbench.cli", "evaluate a checkpoint on the validation split"),
     "test": ("workbench.cli", "evaluate a checkpoint on the test split"),
+    "sweep": ("workbench.tune.sweep", "search hyper-parameters: many runs of a configuration"),
+    "sweep-report": ("workbench.tune.report", "tables and charts of a sweep, at any time"),
     "check": ("workbench.check", "check data and model of a configuration before the first step"),
     "tune-lr": ("workbench.tune.lr", "suggest a learning rate: the range test"),
     "tune-batch": ("workbench.tune.batch", "find the batch size that the device is fast at, and the largest"),
@@ -64,7 +66,7 @@ def main(argv: list[str]) -> int:
     argv = [word for word in argv if word != "--debug"]
     commands = COMMANDS | PROGRAM.commands
     if not argv or argv[0] in ("-h", "--help", "help"):
-        lines = "\n".join(f"  {name:<10} {text}" for name, (_, text) in commands.items())
+        lines = "\n".join(f"  {name:<12} {text}" for name, (_, text) in commands.items())
         print(HELP.format(name=PROGRAM.name, commands=lines))
         return 0
     try:

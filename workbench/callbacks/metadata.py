@@ -55,12 +55,12 @@ class RunMetadata(SaveConfigCallback):
         self.already_saved = True
         if not trainer.is_global_zero:
             return
-        facts = environment()
+        parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
+        facts = environment() | {"parameters": parameters}
         atomic_write_text(Path(log_dir) / "config.yaml", self.text)
         atomic_write_text(Path(log_dir) / "environment.json", json.dumps(facts, indent=2) + "\n")
-        parameters = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
         for logger in trainer.loggers:
-            logger.log_hyperparams({**yaml.safe_load(self.text), "parameters": parameters, "environment": facts})
+            logger.log_hyperparams({**yaml.safe_load(self.text), "environment": facts, "parameters": parameters})
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.text
