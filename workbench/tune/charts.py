@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,10 @@ from workbench.tune.results import (
     FAILED,
     MIN_FOR_IMPORTANCE,
     PRUNED,
+    RUNNING,
     Results,
     Row,
+    shorten,
     show,
     show_score,
 )
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
 TOP = 5  # trials whose lines are thicker, and whose curves are drawn
 COLORS = "viridis"  # from the best to the worst
-MAX_LABEL = 22  # characters
 LOG_FROM = 20.0  # ratio of the worst to the best score from which their axis is logarithmic
 MIN_CELLS, MAX_CELLS = 3, 8  # of a heat map in each direction, where no grid says how many
 
@@ -65,7 +66,9 @@ def new_figure(width: float, height: float) -> Figure:
     """An empty figure of so many inches; without pyplot it needs no display."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(width, height), dpi=120, layout="constrained")
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
+    return figure
 
 
 # ---------------------------------------------------------------------- scales
@@ -110,12 +113,6 @@ def ticks(low: float, high: float, log: bool, integer: bool) -> list[float]:
     return [v for v in found.tolist() if low - 1e-9 * abs(low) <= v <= high + 1e-9 * abs(high)]
 
 
-def shorten(text: str, length: int = MAX_LABEL) -> str:
-    """The text with its middle left out, where it is longer than that."""
-    half = (length - 1) // 2
-    return text if len(text) <= length else f"{text[:half]}…{text[-(length - 1 - half) :]}"
-
-
 def wrap(name: str, width: int = 16) -> str:
     """A name in lines of about ``width`` characters, broken behind its dots, else behind its underscores."""
     lines = [""]
@@ -143,8 +140,7 @@ def parallel(results: Results) -> Figure:
     axes = figure.subplots()
     axes.axis("off")
     norm, scores = color_norm(results), [row.score for row in ranked]
-    order = {row.trial: place for place, row in enumerate(sorted(results.rows, key=lambda r: str(r.values)))}
-    conditional = [p.name for p in parameters if len(results.with_(p)) < len([r for r in results.rows if r.values])]
+    beside = {(p.name, row.trial): place for p in parameters if p.choices for row, place in _spread(results, p)}
 
     def height(row: Row, parameter: Parameter) -> float:
         if parameter.name not in row.values:
@@ -153,8 +149,7 @@ def parallel(results: Results) -> Figure:
         if not parameter.choices:
             return tried_range(results, parameter).position(value)
         labels = [repr(label) for label in parameter.choices]
-        spread = order[row.trial] / max(1, len(order) - 1) - 0.5  # lines of one choice lie beside each other
-        return (labels.index(repr(value)) + 0.5 + 0.4 * spread) / len(labels)
+        return (labels.index(repr(value)) + 0.5 + 0.6 * beside[parameter.name, row.trial]) / len(labels)
 
     def score_height(score: float) -> float:
         low, high = min(scores), max(scores)
@@ -166,7 +161,7 @@ def parallel(results: Results) -> Figure:
 
     color_map = _color_map(results)
     for row in results.rows:
-        if row.state in (FAILED, PRUNED) and row.values:
+        if row.state in (FAILED, PRUNED) and row.values and row.kind != "repeat":
             color = "crimson" if row.state == FAILED else "gray"
             axes.plot(range(count), [height(row, p) for p in parameters], "--", color=color, lw=0.9, alpha=0.6)
     for place, row in reversed(list(enumerate(ranked))):
@@ -186,15 +181,15 @@ def parallel(results: Results) -> Figure:
             found = {(i + 0.5) / len(p.choices): shorten(show(label)) for i, label in enumerate(p.choices)}
         else:
             scale = tried_range(results, p)
-            values = ticks(scale.low, scale.high, p.log, p.is_integer)
+            values = [scale.low, scale.high, *ticks(scale.low, scale.high, p.log, p.is_integer)]
             found = {scale.position(v): show(round(v) if p.is_integer else float(v)) for v in values}
-        if p.name in conditional:
+        if p.when is not None:
             found[-0.12] = "not used"
         _axis(axes, x, wrap(results.names[p.name]), found)
     low, high = min(scores), max(scores)
-    values = ticks(low, high, is_log(scores), False) if low < high else [low]
+    values = [low, high, *ticks(low, high, is_log(scores), False)] if low < high else [low]
     _axis(axes, count, wrap(results.objective), {score_height(v): show(float(v)) for v in values}, side="left")
-    axes.set_xlim(-0.1, count + 0.35)
+    axes.set_xlim(-0.2, count + 0.2)
     lines = [axes.plot([], [], color=color_map(norm(scores[0])), lw=3, label=f"the best (trial {ranked[0].trial})")[0]]
     for state, color in ((FAILED, "crimson"), (PRUNED, "gray")):
         number = sum(row.state == state and bool(row.values) for row in results.rows)
@@ -206,20 +201,30 @@ def parallel(results: Results) -> Figure:
 
 
 def _axis(axes: Axes, x: float, name: str, found: dict[float, str], side: str = "right") -> None:
-    """A vertical axis of parallel coordinates, with its labels on one side; those without room are left out."""
+    """A vertical axis of parallel coordinates, with labels on one side; later ones without room are left out."""
     low = min([0.0, *found])
     axes.plot([x, x], [low, 1], color="black", lw=1, zorder=5)
     axes.text(x, 1.06, name, ha="center", va="bottom", fontsize=10, fontweight="bold")
-    last = -math.inf
+    placed: list[float] = []
     box = {"boxstyle": "round,pad=0.12", "facecolor": "white", "alpha": 0.8, "edgecolor": "none"}
     shift = 0.04 if side == "right" else -0.04
-    for height, label in sorted(found.items()):
-        if height - last < 0.045:
+    for height, label in found.items():
+        if any(abs(height - other) < 0.045 for other in placed):
             continue
-        last = height
+        placed.append(height)
         axes.plot([x, x + shift / 2], [height, height], color="black", lw=1, zorder=5)
         where = {"ha": "left" if side == "right" else "right", "va": "center"}
         axes.text(x + shift, height, label, fontsize=8.5, zorder=6, bbox=box, **where)
+
+
+def _spread(results: Results, parameter: Parameter) -> Iterator[tuple[Row, float]]:
+    """Where the lines of one choice lie beside each other, the best on top: -0.5 to 0.5 of its share of the axis."""
+    place = {row.trial: -number for number, row in enumerate(results.ranked)}
+    groups: dict[str, list[Row]] = {}
+    for row in sorted(results.with_(parameter), key=lambda row: place.get(row.trial, -math.inf)):
+        groups.setdefault(repr(row.values[parameter.name]), []).append(row)
+    for rows in groups.values():
+        yield from ((row, (i + 0.5) / len(rows) - 0.5) for i, row in enumerate(rows))
 
 
 def _color_map(results: Results) -> Any:
@@ -233,7 +238,9 @@ def _color_map(results: Results) -> Any:
 
 def importance(results: Results) -> Figure:
     """How much each parameter decides whether a trial is among the best."""
-    found = {name: share for name, share in results.importance.items()}
+    from matplotlib.ticker import PercentFormatter
+
+    found = results.importance
     figure = new_figure(8.0, 1.7 + 0.42 * len(found))
     axes = figure.subplots()
     names = [wrap(results.names[name], 24) for name in found]
@@ -242,6 +249,7 @@ def importance(results: Results) -> Figure:
     axes.set_yticks(range(len(found)), names)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.12 * max(found.values()))
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
     axes.set_xlabel("share of the importance (PED-ANOVA)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(
@@ -268,13 +276,13 @@ def choices(results: Results) -> Figure:
             failed, pruned = (sum(row.state == state for row in rows) for state in (FAILED, PRUNED))
             notes = [f"{len(found)}", f"{failed} failed" if failed else "", f"{pruned} pruned" if pruned else ""]
             labels.append(f"{shorten(show(choice))} ({', '.join(filter(None, notes))})")
-            places = y + 0.5 * (np.arange(len(found)) * 0.618 % 1 - 0.5)  # spread out without overlaps
+            places = y + (0.5 * ((np.arange(len(found)) * 0.618) % 1 - 0.5) if len(found) > 1 else 0)  # beside others
             axes.scatter(
                 found, places, c=[color_map(norm(s)) for s in found], s=32, edgecolors="white", lw=0.6, zorder=3
             )
-            if found:
+            if len(found) > 1:
                 middle = statistics.median(found)
-                axes.plot([middle, middle], [y - 0.36, y + 0.36], color="crimson", lw=2.5, zorder=4)
+                axes.plot([middle, middle], [y - 0.36, y + 0.36], color="crimson", lw=2.5, zorder=2)
         axes.set_yticks(range(len(labels)), labels)
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.set_title(wrap(results.names[p.name], 60), fontsize=11, fontweight="bold")
@@ -319,7 +327,7 @@ def curves(results: Results, smoothing: float) -> Figure:
         points = [(s / factor, v) for _, s, v in row.curve if math.isfinite(v)]
         times, found = [s for s, _ in points], [v for _, v in points]
         drawn += found
-        label = f"{place + 1}. trial {row.trial}: {show_score(row.score)} ({results.point(row.values, differing)})"
+        label = f"{place + 1}. trial {row.trial}: {show_score(row.score)}, {_fitting(results, row, differing)}"
         if smoothing:
             axes.plot(times, found, color=f"C{place}", lw=0.8, alpha=0.3)
         shown = smooth(found, smoothing)
@@ -335,6 +343,15 @@ def curves(results: Results, smoothing: float) -> Figure:
     axes.set_title(f"The best {len(top)} trials against training time{note}", fontsize=11)
     figure.legend(loc="outside lower left", fontsize=8.5, frameon=False)
     return figure
+
+
+def _fitting(results: Results, row: Row, names: Sequence[str], length: int = 100) -> str:
+    """As many of a row's values as fit into one line, the most important ones first."""
+    ordered = sorted((n for n in names if n in row.values), key=lambda n: -results.importance.get(n, 0.0))
+    parts = [results.point({name: row.values[name]}) for name in ordered]
+    while len(", ".join(parts)) > length:
+        parts = [*parts[:-2], "..."]
+    return ", ".join(parts)
 
 
 # ---------------------------------------------------------------------- heat map
@@ -394,23 +411,16 @@ def heat_map(results: Results, across: Parameter, up: Parameter) -> Figure:
     norm, color_map = color_norm(results), _color_map(results)
     axes.set_facecolor("0.93")
     axes.pcolormesh(*grid, np.ma.masked_invalid(best), norm=norm, cmap=color_map, alpha=0.85, edgecolors="white", lw=1)
-    for state, marker in (("running", "o"), (PRUNED, "s"), (FAILED, "X")):
-        rest = [row for row in rows if row.state == state]
-        face = {"running": "none", PRUNED: "lightgray", FAILED: "crimson"}[state]
-        xs, ys = ([row.values[p.name] for row in rest] for p in (across, up))
-        axes.scatter(xs, ys, marker=marker, s=50, facecolors=face, edgecolors="black", lw=0.8)
+    marks = [("*", "orange", "black", "the best"), ("o", "darkcyan", "white", "finished")]
+    for state, marker, face in ((RUNNING, "o", "none"), (PRUNED, "s", "lightgray"), (FAILED, "X", "crimson")):
+        places = [(row.values[across.name], row.values[up.name]) for row in rows if row.state == state]
+        if places:
+            axes.scatter(*zip(*places, strict=True), marker=marker, s=50, facecolors=face, edgecolors="black", lw=0.8)
+            marks.append((marker, face, "black", state))
     for row in reversed(scored):
-        axes.scatter(
-            row.values[across.name],
-            row.values[up.name],
-            color=color_map(norm(row.score)),
-            s=60,
-            edgecolors="white",
-            lw=1.4,
-        )
-    axes.scatter(
-        scored[0].values[across.name], scored[0].values[up.name], marker="*", s=330, color="orange", edgecolors="black"
-    )
+        x, y, face = row.values[across.name], row.values[up.name], color_map(norm(row.score))
+        axes.scatter(x, y, color=face, s=60, edgecolors="white", lw=1.4)
+    axes.scatter(x, y, marker="*", s=330, color="orange", edgecolors="black")  # of the best, drawn last
     for p, g, axis, scale in (
         (across, grid[0], axes.xaxis, axes.set_xscale),
         (up, grid[1], axes.yaxis, axes.set_yscale),
@@ -427,12 +437,9 @@ def heat_map(results: Results, across: Parameter, up: Parameter) -> Figure:
     clipped = len(results.ranked) >= 10
     extend = "neither" if not clipped else "max" if results.sign == 1 else "min"
     figure.colorbar(ScalarMappable(norm, color_map), ax=axes, label=results.objective, extend=extend)
-    kinds = [("*", "orange", "the best"), ("o", "darkcyan", "trial")]
-    kinds += [("X", "crimson", FAILED)] if any(row.state == FAILED for row in rows) else []
-    kinds += [("s", "lightgray", PRUNED)] if any(row.state == PRUNED for row in rows) else []
     handles = [
-        Line2D([], [], ls="", marker=m, color=c, markeredgecolor="black" if m != "o" else "white", ms=9, label=t)
-        for m, c, t in kinds
+        Line2D([], [], ls="", marker=marker, color=face, markeredgecolor=edge, ms=9, label=label)
+        for marker, face, edge, label in marks
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
     axes.set_title(f"Color of a cell: the best {results.objective} in it; gray: nothing finished there", fontsize=11)

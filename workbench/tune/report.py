@@ -19,7 +19,7 @@ from workbench.errors import UserError
 from workbench.main import PROGRAM
 from workbench.parser import read_options
 from workbench.tune.best_config import write_best
-from workbench.tune.results import FINISHED, Results, Row, read_results, show, show_score, show_time
+from workbench.tune.results import FINISHED, Results, Row, read_results, shorten, show, show_score, show_time
 from workbench.tune.sentences import sentences
 from workbench.tune.wandb_sweep import write_wandb_sweep
 
@@ -69,7 +69,10 @@ def write(study: optuna.Study, folder: Path, smoothing: float = 0.0, with_config
     drawn, skipped = draw_charts(results, folder / "charts", smoothing)
     lines += [f"No chart of {text}." for text in skipped]
     write_hparams(results, folder / "tensorboard")
-    facts = {"All trials": folder / "trials.csv", "Charts": ", ".join(map(str, drawn))}
+    facts = {
+        "All trials": folder / "trials.csv",
+        "Charts": f"{folder / 'charts'}: {', '.join(path.name for path in drawn)}" if drawn else "",
+    }
     if with_config and results.ranked:
         try:
             path, note = write_best(results)
@@ -99,7 +102,7 @@ def table(results: Results) -> str:
         grid.add_column(results.names[p.name], justify="left" if p.choices else "right", overflow="fold")
     for rank, row in enumerate(top, 1):
         facts = [show_time(row.seconds), f"{row.parameters:,}" if row.parameters else "", str(row.epochs or "")]
-        cells = [show(row.values[p.name]) if p.name in row.values else "-" for p in tried]
+        cells = [shorten(show(row.values[p.name])) if p.name in row.values else "-" for p in tried]
         grid.add_row(str(rank), str(row.trial), show_score(row.score), *facts, *cells)
     stream = StringIO()
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 400

@@ -17,6 +17,8 @@ from workbench.tune.space import Parameter, Space, Values
 if TYPE_CHECKING:
     import optuna
 
+MAX_LABEL = 24  # characters of a value
+MIN_FOR_IMPORTANCE = 12  # trials: the best 5 have to be a part
 FINISHED, FAILED, PRUNED, RUNNING = "finished", "failed", "pruned", "running"
 
 
@@ -138,9 +140,6 @@ class Results:
         return next(p for p in self.space.parameters if p.name == name)
 
 
-MIN_FOR_IMPORTANCE = 12  # trials: the best 5 have to be a part
-
-
 def read_results(study: optuna.Study) -> Results:
     """A study's results; UserError where it was not made by ``sweep``."""
     try:
@@ -220,3 +219,9 @@ def show_time(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def shorten(text: str, length: int = MAX_LABEL) -> str:
+    """The text with its middle left out, where it is longer than that."""
+    half = (length - 1) // 2
+    return text if len(text) <= length else f"{text[:half]}…{text[-(length - 1 - half) :]}"

@@ -23,7 +23,7 @@ def sentences(results: Results) -> list[str]:
             f"({results.point(best.values)}{where})."
         )
         lines += [*_leaders(results), *_importance(results), *_rounds(results), *_border(results), *_chance(results)]
-    return lines + [*_failures(results)]
+    return [*lines, *_failures(results)]
 
 
 def _counts(results: Results) -> Iterator[str]:
@@ -70,6 +70,8 @@ def _rounds(results: Results) -> Iterator[str]:
         start += len(round.points)
         if round.kind in ("extend", "refine") and before:
             why = round.why[:1].upper() + round.why[1:]
+            for name in sorted(results.names, key=len, reverse=True):  # one may be part of another
+                why = why.replace(name, results.names[name])
             yield f"{why}: {_outcome(results, before[0], tried, len(round.points))}."
 
 
