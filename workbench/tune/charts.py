@@ -123,6 +123,15 @@ def wrap(name: str, width: int = 16) -> str:
     return "\n".join(shorten(line, width + 6) for line in lines)
 
 
+def range_ticks(results: Results, parameter: Parameter, low: float, high: float, ends: bool = True) -> list[float]:
+    """What was tried, where that is a few integers; else round numbers, behind the ends where these are wanted."""
+    tried = {row.values[parameter.name] for row in results.with_(parameter)}
+    if parameter.is_integer and len(tried) <= 8:
+        return sorted(tried)
+    found = ticks(low, high, parameter.log, parameter.is_integer)
+    return [low, high, *found] if ends else found
+
+
 def tried_range(results: Results, parameter: Parameter) -> Parameter:
     """A range, wide enough for everything that was tried."""
     tried = [row.values[parameter.name] for row in results.with_(parameter)]
@@ -181,7 +190,7 @@ def parallel(results: Results) -> Figure:
             found = {(i + 0.5) / len(p.choices): shorten(show(label)) for i, label in enumerate(p.choices)}
         else:
             scale = tried_range(results, p)
-            values = [scale.low, scale.high, *ticks(scale.low, scale.high, p.log, p.is_integer)]
+            values = range_ticks(results, p, scale.low, scale.high)
             found = {scale.position(v): show(round(v) if p.is_integer else float(v)) for v in values}
         if p.when is not None:
             found[-0.12] = "not used"
@@ -331,9 +340,7 @@ def curves(results: Results, smoothing: float) -> Figure:
         if smoothing:
             axes.plot(times, found, color=f"C{place}", lw=0.8, alpha=0.3)
         shown = smooth(found, smoothing)
-        axes.plot(
-            times, shown, color=f"C{place}", lw=2, marker="" if len(found) > 40 else ".", label=shorten(label, 110)
-        )
+        axes.plot(times, shown, color=f"C{place}", lw=2, marker="" if len(found) > 40 else ".", label=label)
     _scale(axes.yaxis, axes.set_yscale, drawn)
     axes.set_xlabel(f"training time ({unit})")
     axes.set_ylabel(results.objective)
@@ -427,7 +434,7 @@ def heat_map(results: Results, across: Parameter, up: Parameter) -> Figure:
     ):
         if p.log:
             scale("log")
-        values = ticks(g[0], g[-1], p.log, p.is_integer)
+        values = range_ticks(results, p, g[0], g[-1], ends=False)
         axis.set_minor_locator(_none())
         axis.set_ticks(values, [show(round(v) if p.is_integer else float(v)) for v in values])
     axes.set_xlim(grid[0][0], grid[0][-1])
@@ -436,7 +443,10 @@ def heat_map(results: Results, across: Parameter, up: Parameter) -> Figure:
     axes.set_ylabel(wrap(results.names[up.name], 40))
     clipped = len(results.ranked) >= 10
     extend = "neither" if not clipped else "max" if results.sign == 1 else "min"
-    figure.colorbar(ScalarMappable(norm, color_map), ax=axes, label=results.objective, extend=extend)
+    bar = figure.colorbar(ScalarMappable(norm, color_map), ax=axes, label=results.objective, extend=extend)
+    values = ticks(norm.vmin, norm.vmax, is_log([norm.vmin, norm.vmax]), False)
+    bar.minorticks_off()
+    bar.set_ticks(values, labels=[show(float(v)) for v in values])
     handles = [
         Line2D([], [], ls="", marker=marker, color=face, markeredgecolor=edge, ms=9, label=label)
         for marker, face, edge, label in marks

@@ -127,6 +127,6 @@ def _failures(results: Results) -> Iterator[str]:
     for reason, count in reasons.most_common():
         trials = [row.trial for row in failed if (row.reason.splitlines() or ["no reason"])[0][:160] == reason]
         which = ", ".join(map(str, trials[:5])) + (", ..." if count > 5 else "")
-        yield f"{count} failed (trial {which}): {reason}"
+        yield f"{count} failed ({'trial' if count == 1 else 'trials'} {which}): {reason}"
     if failed:
         yield "`sweep ... --retry failed` tries those again."
