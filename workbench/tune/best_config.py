@@ -14,7 +14,7 @@ import yaml
 from workbench.checkpoint import atomic_write_text
 from workbench.errors import UserError
 from workbench.main import PROGRAM
-from workbench.tune.results import Results, show_score
+from workbench.tune.results import Results, objective_words, show_score
 
 TRIAL_ONLY = ("name", "resume", "ckpt_path", "evaluate")
 HASH = re.compile(r"^# As generated: ([0-9a-f]{16})\n", re.MULTILINE)
@@ -61,15 +61,11 @@ def best_tree(results: Results) -> dict[str, Any]:
         def instantiate_classes(self) -> None: ...
         def _run_subcommand(self, subcommand: str) -> None: ...
 
-    settings = results.settings
-    words = [f"--checkpoint.monitor={settings.objective}", f"--checkpoint.mode={settings.mode}"]
-    if settings.patience:
-        words += [f"--early_stopping.monitor={settings.objective}", f"--early_stopping.patience={settings.patience}"]
     point = results.space.words(results.ranked[0].values)
     if not results.words:
         raise UserError("the study does not hold the words of its command.")
-    parsed = Parsed(expand_args(["fit", *results.words, *point, *words]), command="sweep")
-    tree = yaml.safe_load(parsed._parser("fit").dump(parsed.config.fit, skip_default=True))
+    parsed = Parsed(expand_args(["fit", *results.words, *point, *objective_words(results.settings)]), command="sweep")
+    tree = yaml.safe_load(parsed._parser("fit").dump(parsed.config.fit, skip_default=True, skip_none=False))
     return {key: value for key, value in tree.items() if key not in TRIAL_ONLY}
 
 

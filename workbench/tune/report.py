@@ -10,12 +10,14 @@ from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import restricted_number_type
 
 from workbench.checkpoint import atomic_write_text
-from workbench.errors import UserError
+from workbench.console import silence_warnings
+from workbench.errors import UserError, did_you_mean, one_line
 from workbench.main import PROGRAM
 from workbench.parser import read_options
 from workbench.tune.best_config import write_best
@@ -34,8 +36,7 @@ Smoothing = restricted_number_type("Smoothing", float, [(">=", 0), ("<", 1)])
 
 def main(argv: list[str]) -> int:
     """Run ``sweep-report``."""
-    from workbench.tune.study import load_study
-
+    silence_warnings()
     parser = ArgumentParser(
         prog=f"python -m {PROGRAM.name} sweep-report",
         description="What a sweep has found so far: table, charts and best configuration.",
@@ -50,6 +51,36 @@ def main(argv: list[str]) -> int:
     study = load_study(options.storage, options.study, folder)
     print(write(study, folder, options.smoothing, with_config=True))
     return 0
+
+
+def load_study(url: str | None, name: str, folder: Path) -> optuna.Study:
+    """Open a study to read it, as it may be in use; UserError where it is not there, or cannot be read."""
+    from workbench.tune.study import import_optuna
+
+    optuna = import_optuna()
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    file = folder / "study.db"
+    if url is None and not file.is_file():
+        there = sorted(path.parent.name for path in folder.parent.glob(f"*/{file.name}"))
+        listed = f"There are: {', '.join(there)}." if there else f"{folder.parent} holds none: --runs_dir FOLDER."
+        raise UserError(f"There is no study {name!r}.{did_you_mean(name, there)}\n{listed}")
+    where = url or f"sqlite:///file:{quote(str(file.absolute()))}?mode=ro&uri=true"
+    options = {"pool_pre_ping": True} if url else {"connect_args": {"timeout": 60}}
+    try:
+        storage = optuna.storages.RDBStorage(where, engine_kwargs=options)
+        there = optuna.get_all_study_names(storage)
+        if name in there:
+            return optuna.load_study(study_name=name, storage=storage)
+    except ImportError as error:
+        package = getattr(error.__cause__, "name", None) or "a driver"
+        raise UserError(f"--storage needs a package: pip install {package}") from None
+    except (SQLAlchemyError, StorageInternalError, RuntimeError, ValueError) as error:
+        cause = getattr(error, "orig", None) or error.__cause__ or error
+        what = "The database of --storage" if url else str(file)
+        raise UserError(f"{what} cannot be read: {one_line(cause, 200)}") from None
+    raise UserError(f"There is no study {name!r}.{did_you_mean(name, there)}\nThere are: {', '.join(there) or 'none'}.")
 
 
 def write(study: optuna.Study, folder: Path, smoothing: float = 0.0, with_config: bool = False) -> str:

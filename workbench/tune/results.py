@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -104,8 +105,9 @@ class Results:
         scored = self.ranked
         if len(scored) < MIN_FOR_IMPORTANCE or not self.parameters:
             return {}
-        import optuna
+        from workbench.tune.study import import_optuna
 
+        optuna = import_optuna()
         distributions: dict[str, Any] = {}
         for p in self.parameters:
             tried = [row.values[p.name] for row in scored if p.name in row.values]
@@ -123,8 +125,6 @@ class Results:
                     params=values, distributions={n: distributions[n] for n in values}, value=self.sign * row.score
                 )
             )
-        import warnings
-
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it is experimental, and says where a condition leaves it few trials
             evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=self.leaders / len(scored))
@@ -225,3 +225,12 @@ def shorten(text: str, length: int = MAX_LABEL) -> str:
     """The text with its middle left out, where it is longer than that."""
     half = (length - 1) // 2
     return text if len(text) <= length else f"{text[:half]}…{text[-(length - 1 - half) :]}"
+
+
+def objective_words(settings: Settings) -> list[str]:
+    """Options of a trial that follow from the objective: which checkpoint is the best, and when to stop early."""
+    keys = {"checkpoint.monitor": settings.objective, "checkpoint.mode": settings.mode}
+    if settings.patience:
+        keys |= {"early_stopping.monitor": settings.objective, "early_stopping.mode": settings.mode}
+        keys |= {"early_stopping.patience": settings.patience}
+    return [f"--{key}={value}" for key, value in keys.items() if value is not None]

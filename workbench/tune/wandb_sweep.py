@@ -13,6 +13,7 @@ import yaml
 from workbench.errors import UserError
 from workbench.main import PROGRAM
 from workbench.monitor import LOWER_IS_BETTER
+from workbench.tune.results import objective_words
 from workbench.tune.rounds import Settings
 from workbench.tune.space import Parameter, Space
 
@@ -50,17 +51,13 @@ def write_wandb_sweep(path: Path, settings: Settings, space: Space, words: list[
     if settings.prune:
         notes.append("Hopeless trials are not stopped: add W&B's own `early_terminate` for that.")
     mode = settings.mode or ("min" if LOWER_IS_BETTER.search(settings.objective) else "max")
-    own_words = [f"--checkpoint.monitor={settings.objective}", f"--checkpoint.mode={mode}"]
-    if settings.patience:
-        own_words += [
-            f"--early_stopping.monitor={settings.objective}",
-            f"--early_stopping.patience={settings.patience}",
-        ]
+    if settings.mode is None:
+        notes.append(f"The goal follows from the metric's name: {mode}. Set `mode` in the sweep's file otherwise.")
     tree: dict[str, Any] = {
         "program": f"{PROGRAM.name}/__main__.py",  # W&B asks for one; `command` is what is run
         "method": method,
         "metric": {"name": settings.objective, "goal": "maximize" if mode == "max" else "minimize"},
-        "command": ["${env}", "python", "-m", PROGRAM.name, "fit", *words, *own_words, "${args}"],
+        "command": ["${env}", "python", "-m", PROGRAM.name, "fit", *words, *objective_words(settings), "${args}"],
         "parameters": parameters,
     }
     if settings.trials:
