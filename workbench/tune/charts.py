@@ -285,10 +285,9 @@ def choices(results: Results) -> Figure:
             failed, pruned = (sum(row.state == state for row in rows) for state in (FAILED, PRUNED))
             notes = [f"{len(found)}", f"{failed} failed" if failed else "", f"{pruned} pruned" if pruned else ""]
             labels.append(f"{shorten(show(choice))} ({', '.join(filter(None, notes))})")
-            places = y + (0.5 * ((np.arange(len(found)) * 0.618) % 1 - 0.5) if len(found) > 1 else 0)  # beside others
-            axes.scatter(
-                found, places, c=[color_map(norm(s)) for s in found], s=32, edgecolors="white", lw=0.6, zorder=3
-            )
+            spread = 0.5 * ((np.arange(len(found)) * 0.618) % 1 - 0.5) if len(found) > 1 else np.zeros(len(found))
+            shown = {"c": [color_map(norm(s)) for s in found], "s": 32, "edgecolors": "white", "lw": 0.6}
+            axes.scatter(found, y + spread, **shown, zorder=3)
             if len(found) > 1:
                 middle = statistics.median(found)
                 axes.plot([middle, middle], [y - 0.36, y + 0.36], color="crimson", lw=2.5, zorder=2)

@@ -22,7 +22,7 @@ from workbench.errors import UserError
 from workbench.parser import expand_args
 from workbench.tune import charts, report
 from workbench.tune.best_config import best_tree
-from workbench.tune.results import Results, objective_words, read_results, short_names
+from workbench.tune.results import objective_words, read_results, short_names
 from workbench.tune.rounds import Round, Settings
 from workbench.tune.sentences import sentences
 from workbench.tune.space import Space, Values
@@ -51,13 +51,15 @@ CONDITIONAL = {
 }
 
 
-def open_study(name: str, space: dict[str, Any], words: list[str], **settings: Any) -> Any:
-    """A study in ``runs/NAME``, as ``sweep`` makes it."""
+def open_study(name: str, space: dict[str, Any], words: list[str], stored: bool = False, **settings: Any) -> Any:
+    """A study as ``sweep`` makes it; in memory, which is faster, or stored in ``runs/NAME``."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     folder = Path("runs", name)
     folder.mkdir(parents=True)
     chosen = Settings(space, **{"objective": "val/loss", "mode": "min", "sampler": "random", **settings})
     direction = "minimize" if chosen.mode == "min" else "maximize"
-    study = optuna.create_study(storage=f"sqlite:///{folder}/study.db", study_name=name, direction=direction)
+    storage = f"sqlite:///{folder}/study.db" if stored else None
+    study = optuna.create_study(storage=storage, study_name=name, direction=direction)
     described = {"settings": dataclasses.asdict(chosen), "words": words}
     study.set_user_attr("sweep", json.dumps(described, sort_keys=True))
     return study
@@ -70,7 +72,7 @@ def make_study() -> Callable[..., Any]:
     def make(
         name: str, space: dict[str, Any], trials: list[Any], words: Any = (), why: str = "", **settings: Any
     ) -> Any:
-        study = open_study(name, space, list(words), **settings)
+        study = open_study(name, space, list(words), **more)
         rounds: list[Round] = []
         for index, (kind, values, outcome) in enumerate(trials):
             if not rounds or rounds[-1].kind != kind:
@@ -139,11 +141,9 @@ def test_the_table_ranks_by_the_objective_and_leaves_repeats_out(make_study: Cal
     assert [row.trial for row in results.ranked] == ([1, 3, 0, 2] if mode == "min" else [2, 0, 1, 3])
     table = report.table(results)
     assert "the best 4 of 4 trials by val/f" in table
-    best = next(line for line in table.splitlines() if line.startswith("│ 1 "))
-    assert [cell.strip() for cell in best.split("│")[1:4]] == (
-        ["1", "1", "0.1"] if mode == "min" else ["1", "2", "0.9"]
-    )
-    assert "12,345" in best and "4.0 min" in best and "Adam" in best
+    cells = next(line for line in table.splitlines() if line.startswith("│ 1 ")).split("│")
+    assert [cell.strip() for cell in cells[2:4]] == (["1", "0.1"] if mode == "min" else ["2", "0.9"])
+    assert [cell.strip() for cell in cells[4:8]] == ["4.0 min", "12,345", "8", "Adam"]
 
 
 def test_the_table_has_the_best_twenty(make_study: Callable[..., Any]) -> None:
@@ -265,9 +265,8 @@ def test_smoothing_is_a_weighted_mean_of_the_past() -> None:
 
 @pytest.mark.parametrize("sampler", ["grid", "jittered_grid"])
 def test_each_cell_of_the_mesh_holds_one_point_of_the_grid(sampler: str) -> None:
-    space = Space(
-        {"a": {"low": 1e-5, "high": 1e-1, "log": True, "points": 5}, "b": {"low": 0.0, "high": 3.0, "points": 4}}
-    )
+    a = {"low": 1e-5, "high": 1e-1, "log": True, "points": 5}
+    space = Space({"a": a, "b": {"low": 0.0, "high": 3.0, "points": 4}})
     points = space.grid(3, sampler == "jittered_grid")
     edges = {p.name: charts.edges(p, [values[p.name] for values in points], sampler) for p in space.parameters}
     cells = Counter(tuple(int(np.searchsorted(edges[name], values[name])) for name in "ab") for values in points)
@@ -279,20 +278,6 @@ def test_a_mesh_grows_with_the_points_past_its_border() -> None:
     (lr,) = Space({"lr": {"low": 1e-3, "high": 1e-1, "log": True, "points": 2}}).parameters
     edges = charts.edges(lr, [3e-3, 0.05, 0.5], "jittered_grid")
     assert edges == pytest.approx([1e-3, 1e-2, 1e-1, 1.0])
-
-
-def figures_of(results: Results, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name in ("parallel", "importance", "choices", "curves", "heat_map"):
-        original = getattr(charts, name)
-
-        def keep(*arguments: Any, name: str = name, original: Any = original) -> Any:
-            found[name] = original(*arguments)
-            return found[name]
-
-        monkeypatch.setattr(charts, name, keep)
-    charts.draw_charts(results, Path("charts"))
-    return found
 
 
 @pytest.mark.parametrize(
@@ -310,23 +295,26 @@ def test_no_label_of_a_chart_is_cut_off_or_covers_another(
     count: int,
     expected: set[str],
 ) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
     from matplotlib.text import Text
 
-    rng = np.random.default_rng(count)
+    rng, figures = np.random.default_rng(count), {}
     trials = drawn(space, count, lambda _: float(rng.lognormal(0, 2)), seed=1)
     if count > 5:
-        trials[3] = (*trials[3][:2], "FAIL out of memory")
-        trials[7] = (*trials[7][:2], "PRUNED pruned")
-        trials[8] = (*trials[8][:2], "RUNNING")
-    figures = figures_of(read_results(make_study("s", space, trials)), monkeypatch)
-    assert set(figures) == expected == {path.stem for path in Path("charts").glob("*.png")}
+        for number, outcome in ((3, "FAIL out of memory"), (7, "PRUNED pruned"), (8, "RUNNING")):
+            trials[number] = (*trials[number][:2], outcome)
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.update({path.stem: figure}))
+    charts.draw_charts(read_results(make_study("s", space, trials)), Path("charts"))
+    assert set(figures) == expected
     for name, figure in figures.items():
-        renderer = figure.canvas.get_renderer()
-        texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
-        boxes = [(t.get_text(), t.get_window_extent(renderer)) for t in texts]
-        boxes = [(text, box) for text, box in boxes if box.width and box.height]
-        inside = figure.bbox.padded(1)
-        assert [t for t, box in boxes if not (inside.contains(*box.min) and inside.contains(*box.max))] == [], name
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+        boxes = [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in texts]
+        width, height = figure.bbox.size
+        cut_off = [t for t, box in boxes if box.x0 < 0 or box.y0 < 0 or box.x1 > width or box.y1 > height]
+        assert cut_off == [], name
         covered = [(a, b) for i, (a, box) in enumerate(boxes) for b, other in boxes[:i] if box.overlaps(other)]
         assert covered == [], name
 
@@ -525,7 +513,7 @@ def test_the_command_reports_a_study_that_is_being_written(
     make_study: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     trials = [*drawn(SPACE, 14, lambda values: values["data.batch_size"] + values[LR]), ("search", point(), "RUNNING")]
-    make_study("night", SPACE, trials, WORDS)
+    make_study("night", SPACE, trials, WORDS, stored=True)
     before = Path("runs/night/study.db").read_bytes()
     assert main(["sweep-report", "night", "--smoothing", "0.8"]) == 0
     printed = capsys.readouterr().out
@@ -539,7 +527,7 @@ def test_the_command_reports_a_study_that_is_being_written(
 def test_a_study_that_is_not_there_or_damaged_is_a_clear_error(
     make_study: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    make_study("night", SPACE, [("search", point(), 0.5)])
+    make_study("night", SPACE, [("search", point(), 0.5)], stored=True)
     assert main(["sweep-report", "nigth"]) == 2
     assert "There is no study 'nigth'. Did you mean night?\nThere are: night." in capsys.readouterr().err
     assert not Path("runs/nigth").exists()
