@@ -72,7 +72,7 @@ def make_study() -> Callable[..., Any]:
     def make(
         name: str, space: dict[str, Any], trials: list[Any], words: Any = (), why: str = "", **settings: Any
     ) -> Any:
-        study = open_study(name, space, list(words), **more)
+        study = open_study(name, space, list(words), **settings)
         rounds: list[Round] = []
         for index, (kind, values, outcome) in enumerate(trials):
             if not rounds or rounds[-1].kind != kind:
@@ -143,7 +143,7 @@ def test_the_table_ranks_by_the_objective_and_leaves_repeats_out(make_study: Cal
     assert "the best 4 of 4 trials by val/f" in table
     cells = next(line for line in table.splitlines() if line.startswith("│ 1 ")).split("│")
     assert [cell.strip() for cell in cells[2:4]] == (["1", "0.1"] if mode == "min" else ["2", "0.9"])
-    assert [cell.strip() for cell in cells[4:8]] == ["4.0 min", "12,345", "8", "Adam"]
+    assert [cell.strip() for cell in cells[4:7]] == ["4.0 min", "12,345", "8"] and " Adam" in "".join(cells)
 
 
 def test_the_table_has_the_best_twenty(make_study: Callable[..., Any]) -> None:
@@ -280,10 +280,19 @@ def test_a_mesh_grows_with_the_points_past_its_border() -> None:
     assert edges == pytest.approx([1e-3, 1e-2, 1e-1, 1.0])
 
 
+def out_of_view(axes: Any) -> list[Any]:
+    """Labels of ticks outside of the axes: Matplotlib does not draw them."""
+    found = []
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        found += [tick.label1 for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high]
+    return found
+
+
 @pytest.mark.parametrize(
     ("space", "count", "expected"),
     [
-        (SPACE, 5, {"parallel", "choices", "curves"}),
+        (SPACE, 5, {"parallel", "choices", "curves", "heat_map"}),
         (SPACE, 24, {"parallel", "importance", "choices", "curves", "heat_map"}),
         (CONDITIONAL, 60, {"parallel", "importance", "choices", "curves", "heat_map"}),
     ],
@@ -310,7 +319,8 @@ def test_no_label_of_a_chart_is_cut_off_or_covers_another(
     for name, figure in figures.items():
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
-        texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+        hidden = {label for axes in figure.axes for label in out_of_view(axes)}
+        texts = [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip() and t not in hidden]
         boxes = [(text.get_text(), text.get_window_extent(canvas.get_renderer())) for text in texts]
         width, height = figure.bbox.size
         cut_off = [t for t, box in boxes if box.x0 < 0 or box.y0 < 0 or box.x1 > width or box.y1 > height]
