@@ -47,7 +47,7 @@ def draw_charts(results: Results, folder: Path, smoothing: float = 0.0) -> tuple
     figures: dict[str, Figure] = {"parallel": parallel(results)}
     if results.importance:
         figures["importance"] = importance(results)
-    elif len(ranked) < MIN_FOR_IMPORTANCE:
+    elif len(ranked) < MIN_FOR_IMPORTANCE and len(results.parameters) > 1:
         skipped.append(f"importance: {len(ranked)} trials have a result, it takes {MIN_FOR_IMPORTANCE}")
     if any(p.choices for p in results.parameters):
         figures["choices"] = choices(results)

@@ -93,7 +93,7 @@ class Results:
     def point(self, values: Values, names: Iterable[str] | None = None) -> str:
         """Values on one line, such as ``optimizer Adam, lr 0.003``."""
         shown = values if names is None else [name for name in values if name in set(names)]
-        return ", ".join(f"{self.names.get(name, name)} {show(values[name])}" for name in shown)
+        return ", ".join(f"{self.names.get(name, name)} {shorten(show(values[name]))}" for name in shown)
 
     @cached_property
     def importance(self) -> dict[str, float]:
@@ -103,7 +103,9 @@ class Results:
         counts as another range, and the best is there several times.
         """
         scored = self.ranked
-        if len(scored) < MIN_FOR_IMPORTANCE or not self.parameters:
+        if len(scored) < MIN_FOR_IMPORTANCE or len(self.parameters) < 2:
+            return {}
+        if scored[self.leaders - 1].score == scored[-1].score:  # none are better than others
             return {}
         from workbench.tune.study import import_optuna
 

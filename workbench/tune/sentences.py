@@ -10,6 +10,7 @@ from workbench.tune.results import FAILED, PRUNED, RUNNING, Results, Row, show, 
 from workbench.tune.rounds import beyond, numeric
 
 LEADERS = 10  # whose choices are counted
+LEADING = 0.65  # share of them that a choice has at least where it is worth a sentence
 
 
 def sentences(results: Results) -> list[str]:
@@ -32,7 +33,7 @@ def _counts(results: Results) -> Iterator[str]:
     parts = [f"{sum(row.score is not None for row in rows)} with a result"]
     parts += [f"{counts[state]} {state}" for state in (PRUNED, FAILED, RUNNING) if counts[state]]
     parts += [f"{planned - len(rows)} not started"] if planned > len(rows) else []
-    yield f"{max(planned, len(rows))} trials: {', '.join(parts)}."
+    yield f"{_trials(max(planned, len(rows)))}: {', '.join(parts)}."
 
 
 def _leaders(results: Results) -> Iterator[str]:
@@ -47,7 +48,7 @@ def _leaders(results: Results) -> Iterator[str]:
         among_top = Counter(str(row.values[p.name]) for row in top if p.name in row.values)
         among_all = Counter(str(row.values[p.name]) for row in ranked if p.name in row.values)
         label, count = max(among_top.items(), key=lambda item: item[1], default=("", 0))
-        if 2 * count > len(top) and count / len(top) > among_all[label] / len(ranked):
+        if count >= LEADING * len(top) and count / len(top) > 1.25 * among_all[label] / len(ranked):
             shown = next(show(c) for c in p.choices if str(c) == label)
             yield (
                 f"{results.names[p.name]}: {shown} in {count} of the top {len(top)} "
@@ -75,28 +76,35 @@ def _rounds(results: Results) -> Iterator[str]:
             yield f"{why}: {_outcome(results, before[0], tried, len(round.points))}."
 
 
+def _trials(count: int) -> str:
+    return "1 trial" if count == 1 else f"{count} trials"
+
+
 def _outcome(results: Results, before: Row, tried: list[Row], count: int) -> str:
     if not tried:
         return "no result yet"
     better = results.sign * tried[0].score < results.sign * before.score
     change = f"{show_score(before.score)} -> {show_score(tried[0].score)}"
-    trials = "1 trial" if count == 1 else f"{count} trials"
+    trials = _trials(count)
     return f"better ({change}, {trials})" if better else f"no better ({change}, {trials})"
 
 
 def _border(results: Results) -> Iterator[str]:
-    """Where the best still lies on the border of the space, and nothing past it was tried."""
-    best, found = results.ranked[0], results.ranked
-    asked = any(round.kind == "extend" for round in results.rounds)
-    ranges = numeric(results.space, best.values)
-    at = [p for p in ranges if beyond(p, best.values, found, results.settings) is not None]
-    if any(row.state == RUNNING for row in results.rows) or not ranges:
+    """Of a finished sweep: whether the best lies inside the space, or on a border that nothing past was tried of."""
+    best, rounds = results.ranked[0], results.rounds
+    finished = [row for row in results.rows if row.state != RUNNING]
+    if not rounds or rounds[-1].kind != "repeat" or len(finished) < sum(len(round.points) for round in rounds):
         return
-    if at:
-        places = ", ".join(f"{results.names[p.name]} = {show(best.values[p.name])}" for p in at)
-        yield f"The best lies at the border of the space: {places}. A larger `extend`, `limits` or range may be better."
-    elif asked:
-        yield "The best lies inside the space."
+    ranges = numeric(results.space, best.values)
+    past = {p.name: beyond(p, best.values, results.ranked, results.settings) for p in ranges}
+    at = {name: to for name, to in past.items() if to is not None}
+    places = ", ".join(f"{results.names[name]} = {show(best.values[name])}" for name in at)
+    if at and any(to != best.values[name] for name, to in at.items()):
+        yield f"The best still lies at the border of the space: {places}. A larger `extend` or range may be better."
+    elif at:
+        yield f"The best lies at the `limits` of the space: {places}."
+    elif ranges:
+        yield "The best lies inside the space that was tried."
 
 
 def _chance(results: Results) -> Iterator[str]:

@@ -216,13 +216,25 @@ def test_repeats_of_another_point_say_nothing_about_the_best(make_study: Callabl
 
 def test_an_extension_says_whether_it_helped(make_study: Callable[..., Any]) -> None:
     why = f"the best lies at the border {LR} = 0.01: extended to 0.03"
-    trials = [("search", point(lr=0.01), 0.5), ("search", point(lr=1e-3), 0.8)]
-    better = text_of(make_study("a", SPACE, [*trials, ("extend", point(lr=0.03), 0.4)], why=why))
+
+    def told(name: str, score: float, **limits: Any) -> str:
+        space = {**SPACE, LR: SPACE[LR] | limits}
+        trials = [("search", point(lr=0.01), 0.5), ("search", point(lr=1e-3), 0.8), ("extend", point(lr=0.03), score)]
+        repeat = ("repeat", point(lr=0.01 if score > 0.5 else 0.03), 0.5)
+        return text_of(make_study(name, space, [*trials, repeat], why=why))
+
+    better, worse, limited = told("a", 0.4), told("b", 0.6), told("c", 0.4, limits=[1e-5, 0.03])
     assert "The best lies at the border lr = 0.01: extended to 0.03: better (0.5 -> 0.4, 1 trial)." in better
-    assert "The best lies at the border of the space: lr = 0.03." in better  # nothing past it was tried
-    worse = text_of(make_study("b", SPACE, [*trials, ("extend", point(lr=0.03), 0.6)], why=why))
+    assert "The best still lies at the border of the space: lr = 0.03." in better  # nothing past it was tried
+    assert "The best lies at the `limits` of the space: lr = 0.03." in limited
     assert "extended to 0.03: no better (0.5 -> 0.6, 1 trial)." in worse
-    assert "The best lies inside the space." in worse
+    assert "The best lies inside the space that was tried." in worse
+
+
+def test_equal_scores_make_nothing_important(make_study: Callable[..., Any]) -> None:
+    results = read_results(make_study("s", SPACE, drawn(SPACE, 20, lambda _: 0.5)))
+    assert results.importance == {}
+    assert charts.draw_charts(results, Path("charts"))[0]
 
 
 def test_failed_pruned_and_running_trials_are_counted_with_reasons(make_study: Callable[..., Any]) -> None:
@@ -526,7 +538,8 @@ def test_the_command_reports_a_study_that_is_being_written(
     make_study("night", SPACE, trials, WORDS, stored=True)
     before = Path("runs/night/study.db").read_bytes()
     assert main(["sweep-report", "night", "--smoothing", "0.8"]) == 0
-    printed = capsys.readouterr().out
+    printed, errors = capsys.readouterr()
+    assert errors == ""
     assert "15 trials: 14 with a result, 1 running." in printed and "the best 14 of 14 trials" in printed
     assert Path("runs/night/report.txt").read_text() == printed
     assert Path("runs/night/study.db").read_bytes() == before
