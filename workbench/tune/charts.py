@@ -7,6 +7,7 @@ import math
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -113,6 +114,15 @@ def ticks(low: float, high: float, log: bool, integer: bool) -> list[float]:
     return [v for v in found.tolist() if low - 1e-9 * abs(low) <= v <= high + 1e-9 * abs(high)]
 
 
+def apart(values: Sequence[float]) -> list[str]:
+    """Numbers with as many digits as they differ in, at least three."""
+    for digits in range(3, 10):
+        found = [f"{value:.{digits}g}" for value in values]
+        if len(set(found)) == len(set(values)):
+            break
+    return [text.replace("e-0", "e-").replace("e+0", "e") for text in found]
+
+
 def wrap(name: str, width: int = 16) -> str:
     """A name in lines of about ``width`` characters, broken behind its dots, else behind its underscores."""
     lines = [""]
@@ -145,7 +155,8 @@ def parallel(results: Results) -> Figure:
     """One line a trial through its values, colored by its score; the best on top and thicker."""
     parameters, ranked = results.parameters, results.ranked
     count = len(parameters)
-    figure = new_figure(max(7.0, 2.1 * (count + 1)), 5.8)
+    width = max(7.0, (2.1 if count <= 8 else 1.5) * (count + 1))
+    figure = new_figure(width, 5.8)
     axes = figure.subplots()
     axes.axis("off")
     norm, scores = color_norm(results), [row.score for row in ranked]
@@ -175,15 +186,15 @@ def parallel(results: Results) -> Figure:
             axes.plot(range(count), [height(row, p) for p in parameters], "--", color=color, lw=0.9, alpha=0.6)
     for place, row in reversed(list(enumerate(ranked))):
         heights = [*(height(row, p) for p in parameters), score_height(row.score)]
-        width = 3.0 if place == 0 else 2.0 if place < TOP else 1.0
+        thickness = 3.0 if place == 0 else 2.0 if place < TOP else 1.0
         axes.plot(
             range(count + 1),
             heights,
             color=color_map(norm(row.score)),
-            lw=width,
+            lw=thickness,
             alpha=1.0 if place < TOP else 0.65,
             marker="o",
-            ms=width + 1,
+            ms=thickness + 1,
         )
     for x, p in enumerate(parameters):
         if p.choices:
@@ -197,7 +208,8 @@ def parallel(results: Results) -> Figure:
         _axis(axes, x, wrap(results.names[p.name]), found)
     low, high = min(scores), max(scores)
     values = [low, high, *ticks(low, high, is_log(scores), False)] if low < high else [low]
-    _axis(axes, count, wrap(results.objective), {score_height(v): show(float(v)) for v in values}, side="left")
+    found = dict(zip(map(score_height, values), apart(values), strict=True))
+    _axis(axes, count, wrap(results.objective), found, side="left")
     axes.set_xlim(-0.2, count + 0.2)
     lines = [axes.plot([], [], color=color_map(norm(scores[0])), lw=3, label=f"the best (trial {ranked[0].trial})")[0]]
     for state, color in ((FAILED, "crimson"), (PRUNED, "gray")):
@@ -205,7 +217,8 @@ def parallel(results: Results) -> Figure:
         if number:
             lines += axes.plot([], [], "--", color=color, label=f"{number} {state}")
     figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), frameon=False)
-    figure.suptitle(f"{results.name}: {len(ranked)} trials by {results.objective}, the best at the top right")
+    title = f"{results.name}: {len(ranked)} trials by {results.objective}, the best at the top right"
+    figure.suptitle(fill(title, int(10 * width)))
     return figure
 
 
@@ -263,7 +276,7 @@ def importance(results: Results) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_title(
         "Which hyper-parameters decide whether a trial is\n"
-        f"among the best {results.leaders} of {len(results.ranked)} by {results.objective}",
+        + fill(f"among the best {results.leaders} of {len(results.ranked)} by {results.objective}", 60),
         fontsize=11,
     )
     return figure
@@ -298,7 +311,8 @@ def choices(results: Results) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
     _scale(panels[-1, 0].xaxis, panels[-1, 0].set_xscale, scores)
     better = "left" if results.sign == 1 else "right"
-    panels[-1, 0].set_xlabel(f"{results.objective} (the {better}, the better); red: median; in brackets: trials")
+    label = f"{results.objective} (the {better}, the better); red: median; in brackets: trials"
+    figure.supxlabel(fill(label, 90), fontsize=10)
     return figure
 
 
@@ -421,12 +435,12 @@ def heat_map(results: Results, across: Parameter, up: Parameter) -> Figure:
     for state, marker, face in ((RUNNING, "o", "none"), (PRUNED, "s", "lightgray"), (FAILED, "X", "crimson")):
         places = [(row.values[across.name], row.values[up.name]) for row in rows if row.state == state]
         if places:
-            axes.scatter(*zip(*places, strict=True), marker=marker, s=50, facecolors=face, edgecolors="black", lw=0.8)
+            axes.scatter(*zip(*places, strict=True), marker=marker, s=50, fc=face, ec="black", lw=0.8, clip_on=False)
             marks.append((marker, face, "black", state))
     for row in reversed(scored):
         x, y, face = row.values[across.name], row.values[up.name], color_map(norm(row.score))
-        axes.scatter(x, y, color=face, s=60, edgecolors="white", lw=1.4)
-    axes.scatter(x, y, marker="*", s=330, color="orange", edgecolors="black")  # of the best, drawn last
+        axes.scatter(x, y, color=face, s=60, edgecolors="white", lw=1.4, clip_on=False)
+    axes.scatter(x, y, marker="*", s=330, color="orange", edgecolors="black", clip_on=False)  # of the best, drawn last
     for p, g, axis, scale in (
         (across, grid[0], axes.xaxis, axes.set_xscale),
         (up, grid[1], axes.yaxis, axes.set_yscale),
@@ -445,13 +459,14 @@ def heat_map(results: Results, across: Parameter, up: Parameter) -> Figure:
     bar = figure.colorbar(ScalarMappable(norm, color_map), ax=axes, label=results.objective, extend=extend)
     values = ticks(norm.vmin, norm.vmax, is_log([norm.vmin, norm.vmax]), False)
     bar.minorticks_off()
-    bar.set_ticks(values, labels=[show(float(v)) for v in values])
+    bar.set_ticks(values, labels=apart(values))
     handles = [
         Line2D([], [], ls="", marker=marker, color=face, markeredgecolor=edge, ms=9, label=label)
         for marker, face, edge, label in marks
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
-    axes.set_title(f"Color of a cell: the best {results.objective} in it; gray: nothing finished there", fontsize=11)
+    title = f"Color of a cell: the best {results.objective} in it; gray: nothing finished there"
+    axes.set_title(fill(title, 75), fontsize=11)
     return figure
 
 

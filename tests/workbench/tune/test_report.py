@@ -43,7 +43,7 @@ CONDITIONAL = {
             "class_path": "torch.optim.SGD",
             "init_args": {"lr": {"low": 1e-3, "high": 0.1, "log": True}, "momentum": {"low": 0.0, "high": 0.9}},
         },
-        {"class_path": "torch.optim.Adam", "init_args": {"lr": {"low": 1e-4, "high": 1e-2, "log": True}}},
+        {"class_path": "torch.optim.Adam", "init_args": {"lr": {"low": 9e-5, "high": 1.1e-2, "log": True}}},
     ],
     "model.init_args.network.init_args.norm": ["batch", None, "a_name_that_is_so_long_that_no_axis_has_room_for_it"],
     "data.crop": {"low": 16, "high": 256, "log": True},
@@ -122,6 +122,9 @@ def test_the_last_finished_attempt_of_a_trial_counts() -> None:
     add(study, "FAIL", second | {"reason": "out of memory\nLog: x"})
     add(study, "RUNNING", second)  # tried once more
     add(study, "FAIL", {"index": 2, "kind": "search", "values": point("RMSprop")})
+    third = {"index": 3, "kind": "search", "values": point(batch=2)}
+    add(study, "FAIL", third | {"reason": "out of memory"})
+    add(study, "COMPLETE", third, 0.4)  # with --retry failed
     add(study, "FAIL", {})  # enqueued twice: never a trial
     add(study, "WAITING", {"planned": 3})
     rows = read_results(study).rows
@@ -129,6 +132,7 @@ def test_the_last_finished_attempt_of_a_trial_counts() -> None:
         (0, "finished", 0.5),
         (1, "failed", None),
         (2, "running", None),
+        (3, "finished", 0.4),
     ]
 
 
@@ -268,6 +272,11 @@ def test_importance_finds_what_the_objective_depends_on(make_study: Callable[...
     assert "Most important: lr (" in "\n".join(sentences(results))
 
 
+def test_scores_that_hardly_differ_have_different_labels() -> None:
+    assert charts.apart([0.90001, 0.90002, 0.9]) == ["0.90001", "0.90002", "0.9"]
+    assert charts.apart([1e-5, 0.25]) == ["1e-5", "0.25"]
+
+
 def test_smoothing_is_a_weighted_mean_of_the_past() -> None:
     values = np.random.default_rng(0).random(9)
     weights = 0.8 ** np.arange(9)[::-1]
@@ -326,7 +335,9 @@ def test_no_label_of_a_chart_is_cut_off_or_covers_another(
         for number, outcome in ((3, "FAIL out of memory"), (7, "PRUNED pruned"), (8, "RUNNING")):
             trials[number] = (*trials[number][:2], outcome)
     monkeypatch.setattr(Figure, "savefig", lambda figure, path: figures.update({path.stem: figure}))
-    charts.draw_charts(read_results(make_study("s", space, trials)), Path("charts"))
+    name = "val/a_metric_of_which_somebody_wanted_to_say_everything" if count == 60 else "val/loss"
+    study = make_study(f"a_study_of_{count}", space, trials, objective=name)
+    charts.draw_charts(read_results(study), Path("charts"))
     assert set(figures) == expected
     for name, figure in figures.items():
         canvas = FigureCanvasAgg(figure)
