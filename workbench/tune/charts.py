@@ -22,6 +22,7 @@ from workbench.tune.results import (
     shorten,
     show,
     show_score,
+    wrap,
 )
 from workbench.tune.space import Parameter
 
@@ -121,16 +122,6 @@ def apart(values: Sequence[float]) -> list[str]:
         if len(set(found)) == len(set(values)):
             break
     return [text.replace("e-0", "e-").replace("e+0", "e") for text in found]
-
-
-def wrap(name: str, width: int = 16) -> str:
-    """A name in lines of about ``width`` characters, broken behind its dots, else behind its underscores."""
-    lines = [""]
-    for part in name.replace(".", ".\0").replace("_", "_\0").split("\0"):
-        if lines[-1] and len(lines[-1]) + len(part) > width:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(shorten(line, width + 6) for line in lines)
 
 
 def range_ticks(results: Results, parameter: Parameter, low: float, high: float, ends: bool = True) -> list[float]:

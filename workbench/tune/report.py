@@ -21,16 +21,18 @@ from workbench.errors import UserError, did_you_mean, one_line
 from workbench.main import PROGRAM
 from workbench.parser import read_options
 from workbench.tune.best_config import write_best
-from workbench.tune.results import FINISHED, Results, Row, read_results, shorten, show, show_score, show_time
+from workbench.tune.results import FINISHED, Results, Row, read_results, shorten, show, show_score, show_time, wrap
 from workbench.tune.sentences import sentences
 from workbench.tune.wandb_sweep import write_wandb_sweep
 
 if TYPE_CHECKING:
     import optuna
+    from rich.table import Table
 
 __all__ = ["main", "write", "write_wandb_sweep"]
 
 TOP = 20
+MAX_WIDTH = 400  # characters of a table that no terminal limits
 Smoothing = restricted_number_type("Smoothing", float, [(">=", 0), ("<", 1)])
 
 
@@ -119,26 +121,40 @@ def write(study: optuna.Study, folder: Path, smoothing: float = 0.0, with_config
 
 
 def table(results: Results) -> str:
-    """The best trials, as text."""
+    """The best trials, as text; in a terminal that is narrow some facts are left out, which the CSV has."""
     from rich.console import Console
+
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else MAX_WIDTH
+    facts = ["time", "parameters", "epochs"]
+    stream = StringIO()
+    console = Console(file=stream, width=MAX_WIDTH, markup=False, highlight=False, color_system=None)
+    while console.measure(_grid(results, facts)).maximum > room and facts:
+        facts.pop()
+    console.print(_grid(results, facts))
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def _grid(results: Results, facts: list[str]) -> Table:
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     top = results.ranked[:TOP]
     title = f"{results.name}: the best {len(top)} of {len(results.ranked)} trials by {results.objective}"
-    grid = Table(title=title, title_justify="left")
-    for heading in ("", "trial", results.objective, "time", "parameters", "epochs"):
+    grid = Table(
+        title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    for heading in ("", "trial", wrap(results.objective, 12), *facts):
         grid.add_column(heading, justify="right", no_wrap=True)
     tried = [p for p in results.space.parameters if any(p.name in row.values for row in top)]
     for p in tried:
-        grid.add_column(results.names[p.name], justify="left" if p.choices else "right", overflow="fold")
+        justify = "left" if p.choices else "right"
+        grid.add_column(wrap(results.names[p.name], 12), justify=justify, no_wrap=True)
     for rank, row in enumerate(top, 1):
-        facts = [show_time(row.seconds), f"{row.parameters:,}" if row.parameters else "", str(row.epochs or "")]
-        cells = [shorten(show(row.values[p.name])) if p.name in row.values else "-" for p in tried]
-        grid.add_row(str(rank), str(row.trial), show_score(row.score), *facts, *cells)
-    stream = StringIO()
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 400
-    Console(file=stream, width=width, markup=False, highlight=False, color_system=None).print(grid)
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+        parameters = f"{row.parameters:,}" if row.parameters else ""
+        shown = {"time": show_time(row.seconds), "parameters": parameters, "epochs": str(row.epochs or "")}
+        cells = [shorten(show(row.values[p.name]), 16) if p.name in row.values else "-" for p in tried]
+        grid.add_row(str(rank), str(row.trial), show_score(row.score), *(shown[fact] for fact in facts), *cells)
+    return grid
 
 
 def write_csv(results: Results, path: Path) -> None:

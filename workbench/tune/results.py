@@ -236,3 +236,13 @@ def objective_words(settings: Settings) -> list[str]:
         keys |= {"early_stopping.monitor": settings.objective, "early_stopping.mode": settings.mode}
         keys |= {"early_stopping.patience": settings.patience}
     return [f"--{key}={value}" for key, value in keys.items() if value is not None]
+
+
+def wrap(name: str, width: int = 16) -> str:
+    """A name in lines of about ``width`` characters, broken behind its dots, else behind its underscores."""
+    lines = [""]
+    for part in name.replace(".", ".\0").replace("_", "_\0").split("\0"):
+        if lines[-1] and len(lines[-1]) + len(part) > width:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(shorten(line, width + 6) for line in lines)
