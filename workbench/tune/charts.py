@@ -388,8 +388,8 @@ def edges(parameter: Parameter, tried: Sequence[float], sampler: str) -> list[fl
     start, step = 0.0, 1 / cells
     if sampler == "jittered_grid" and not parameter.is_integer:
         step = 1 / parameter.points
-    elif sampler in ("grid", "jittered_grid"):  # the points lie in the middle of their cells
-        step = 1 / max(1, parameter.points - 1)
+    elif sampler in ("grid", "jittered_grid") and parameter.points > 1:  # the points lie in the middle of their cells
+        step = 1 / (parameter.points - 1)
         start = -step / 2
     number = round((1 - 2 * start) / step)
     places = [start + i * step for i in range(number + 1)]

@@ -101,7 +101,10 @@ def _described(parameter: Parameter, method: str, jitter: Any, choices: list[Any
     if parameter.choices:
         return {"values": choices}
     if method == "grid":
-        return {"values": parameter.grid(jitter)}
+        if jitter is None or parameter.is_integer:
+            return {"values": parameter.grid()}
+        count = parameter.points
+        return {"values": [parameter.at((i + jitter.random()) / count) for i in range(count)]}
     names = {(True, True): "q_log_uniform_values", (True, False): "int_uniform"}
     names |= {(False, True): "log_uniform_values", (False, False): "uniform"}
     described = {"distribution": names[parameter.is_integer, parameter.log], "min": parameter.low}
