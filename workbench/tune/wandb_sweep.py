@@ -44,7 +44,7 @@ def write_wandb_sweep(path: Path, settings: Settings, space: Space, words: list[
         parameters |= {key: _described(example, method, jitter) for key, example in shared.items()}
         if {o.key for o in own} - set(shared):
             notes.append(f"{p.key}: ranges of single choices have fixed points there, W&B has no conditions.")
-    if settings.sampler == "jittered_grid":
+    if jitter is not None and any(p.key in parameters and not (p.choices or p.is_integer) for p in space.parameters):
         notes.append("The points of a range are shifted once, not anew in every row of the grid.")
     if settings.refine or settings.extend:
         notes.append("W&B neither refines around the best nor extends a range past its border.")
