@@ -81,8 +81,8 @@ soak: $(READY) ## kill a small run at 50 random moments, resume it, compare its 
 faults: $(READY) ## plant faults into small runs and print which are found, and the false alarms (ARGS="--seeds 1")
 	@$(BIN)/python scripts/faults $(ARGS)
 
-lines: ## count the lines of Python: project/, workbench/, tests/, scripts/
-	@for folder in project workbench tests scripts; do printf '%7d  %s/\n' $$(find $$folder -name '*.py' -exec cat {} + | wc -l) $$folder; done
+lines: ## count the lines of Python: project/, workbench/ (and tune/ in it), tests/, scripts/
+	@for folder in project workbench workbench/tune tests scripts; do printf '%7d  %s/\n' $$(find $$folder -name '*.py' -exec cat {} + | wc -l) $$folder; done
 
 clean: ## remove the cache of indexed images and test leftovers (keeps runs/ and .venv/)
 	@rm -rf .cache .pytest_cache .ruff_cache build *.egg-info

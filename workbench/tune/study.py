@@ -18,7 +18,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from workbench.errors import UserError, did_you_mean, one_line
+from workbench.errors import UserError, one_line
 from workbench.tune.process import Failed, Interrupted, TrialRun, error_in, run_process
 from workbench.tune.rounds import Result, Round, Settings, best_result, next_round
 from workbench.tune.space import Space, Values
@@ -75,23 +75,6 @@ def open_study(
         lines = [f"  {key}: {old.get(key)} -> {new.get(key)}"[:160] for key in differing[:5]]
         raise UserError(f"The study {name!r} is of another sweep:\n" + "\n".join(lines) + "\nUse: --study NAME")
     return study
-
-
-def load_study(url: str | None, name: str, folder: Path) -> optuna.Study:
-    """A study that is there; UserError where it is not."""
-    optuna = import_optuna()
-    if url is None and not (folder / FILE).is_file():
-        there = [path.parent.name for path in folder.parent.glob(f"*/{FILE}")]
-        hint = f"There are: {', '.join(sorted(there))}." if there else "There are none."
-        raise UserError(f"There is no study {folder / FILE}.{did_you_mean(name, there)}\n{hint}")
-    if url is None:
-        _check_file(folder)
-    with explained(url, folder):
-        storage = _storage(url, folder)
-        names = [summary.study_name for summary in optuna.get_all_study_summaries(storage)]
-        if name in names:
-            return optuna.load_study(study_name=name, storage=storage)
-    raise UserError(f"The database has no study {name!r}.\nThere are: {', '.join(names) or 'none'}.")
 
 
 def _storage(url: str | None, folder: Path) -> Any:

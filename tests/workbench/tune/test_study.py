@@ -17,9 +17,10 @@ import pytest
 
 from workbench.errors import UserError
 from workbench.tune import process, trial
+from workbench.tune.report import load_study
 from workbench.tune.rounds import Settings
 from workbench.tune.space import Space
-from workbench.tune.study import Sweep, load_study, make_sampler, open_study
+from workbench.tune.study import Sweep, make_sampler, open_study
 from workbench.tune.sweep import read_arguments, read_settings
 
 LR = {"lr": {"low": 1e-4, "high": 1e-2, "log": True}}
