@@ -195,7 +195,7 @@ def test_a_metric_that_no_validation_logs(sweep: Any) -> None:
 @pytest.mark.parametrize(
     ("space", "words", "text"),
     [
-        ({"model.init_args.dept": [1]}, (), "space.model.init_args.dept: Unknown option: --model.init_args.dept\nDid you mean model.init_args.depth?"),
+        ({"model.init_args.dept": [1]}, (), "option: --model.init_args.dept\nDid you mean model.init_args.depth?"),
         ({"trainer.max_stps": [1]}, (), "Did you mean trainer.max_steps?"),
         ({"model.init_args.depth": [1, "deep"]}, (), "depth: expected int. Got value: deep"),
         ({"model.init_args.depth": {"low": 0.5, "high": 1.5}}, (), "expected int. Got value: 0.5"),
