@@ -91,6 +91,14 @@ class Builder(CommandLine):
         return yaml.safe_load(self.parser.dump(self.config, skip_check=True))[self.subcommand]
 
 
+class Parsed(CommandLine):
+    """The command line of ``fit``, which builds nothing; paths stay as they are written."""
+
+    def before_instantiate_classes(self) -> None: ...
+    def instantiate_classes(self) -> None: ...
+    def _run_subcommand(self, subcommand: str) -> None: ...
+
+
 def set_up(
     model: LightningModule, data: LightningDataModule | None, trainer: Trainer, config: dict[str, Any] | None = None
 ) -> CheckContext | Finding:

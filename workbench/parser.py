@@ -139,6 +139,19 @@ def read_options(parser: ArgumentParser, arguments: list[str]) -> Namespace:
         raise UserError(f"{explain(text, parser, arguments)}\nAll options: {parser.prog} --help") from None
 
 
+def split_options(parser: ArgumentParser, arguments: list[str]) -> tuple[Namespace, list[str]]:
+    """The options that a parser knows, of a command line whose other words are ``fit``'s; and those words."""
+    known = {option for action in parser._actions for option in action.option_strings}
+    own, others = [], []
+    words = iter(arguments)
+    for word in words:
+        if word.split("=", 1)[0] not in known:
+            others.append(word)
+        else:
+            own += [word] if "=" in word or word in ("-h", "--help") else [word, *islice(words, 1)]
+    return read_options(parser, own), others
+
+
 def split_data_args(arguments: list[str]) -> tuple[list[str], list[str]]:
     """A command line without ``--data.KEY VALUE``, and those words."""
     own, data = [], []

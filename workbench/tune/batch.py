@@ -29,9 +29,10 @@ from workbench.console import silence_warnings
 from workbench.errors import UserError, one_line
 from workbench.findings.checks.trial import stop_schedulers
 from workbench.main import PROGRAM
+from workbench.parser import split_options
 from workbench.signals import STOP
 from workbench.tune.apply import yaml_number
-from workbench.tune.steps import Task, build_task, option_parser, probe_optimizers, split_options, start_in_epoch
+from workbench.tune.steps import Task, build_task, option_parser, probe_optimizers, start_in_epoch
 
 GROWTH = 0.1  # more samples per second for twice the batch, below which a larger one is not worth it
 RAM_SHARE = 0.5  # of the free memory of the host that a batch may take
@@ -84,11 +85,11 @@ def main(argv: list[str]) -> int:
     parser = option_parser(argv[0], "Find the batch size that the device is fast at, and the largest that fits.")
     parser.add_argument("--max", type=int, default=4096, help="largest batch size that is tried")
     parser.add_argument("--steps", type=int, default=5, help="timed steps at each size")
-    options, words = split_options(parser, argv)
+    options, words = split_options(parser, argv[1:])
     if options.max < 1 or options.steps < 1:
         raise UserError("--max and --steps must be at least 1.")
     with STOP.handled():
-        task, _ = build_task(words)
+        task, _ = build_task(argv[0], words)
         given = batch_size_of(task)
         probe = probe_optimizers(task)
         with Console(stderr=True).status("") as status:
@@ -296,5 +297,5 @@ def _print(result: Result, given: int, rates: dict[str, float], words: list[str]
             for name, rate in rates.items()
         ]
         print(f"Learning rate  {', '.join(scaled)}: by the square root of the batch (Adam) or in proportion (SGD).")
-        command = f"python -m {PROGRAM.name} tune-lr {shlex.join(words[1:])}"
+        command = f"python -m {PROGRAM.name} tune-lr {shlex.join(words)}"
         print(f"               A rule of thumb only. Measure it: {command} --data.batch_size {best.size}")

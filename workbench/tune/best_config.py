@@ -14,7 +14,7 @@ import yaml
 from workbench.checkpoint import atomic_write_text
 from workbench.errors import UserError
 from workbench.main import PROGRAM
-from workbench.tune.results import Results, objective_words, show_score
+from workbench.tune.results import Results, show_score
 
 TRIAL_ONLY = ("name", "resume", "ckpt_path", "evaluate")
 HASH = re.compile(r"^# As generated: ([0-9a-f]{16})\n", re.MULTILINE)
@@ -49,22 +49,13 @@ def write_best(results: Results) -> tuple[Path, str]:
 
 def best_tree(results: Results) -> dict[str, Any]:
     """The configuration of the best trial, without what only trials have; what has its default is left out."""
-    from workbench.cli import CommandLine
+    from workbench.check import Parsed
     from workbench.parser import expand_args
-
-    class Parsed(CommandLine):
-        """The command line of ``fit``, which builds nothing."""
-
-        def before_instantiate_classes(self) -> None:
-            """Paths stay as they are written."""
-
-        def instantiate_classes(self) -> None: ...
-        def _run_subcommand(self, subcommand: str) -> None: ...
 
     point = results.space.words(results.ranked[0].values)
     if not results.words:
         raise UserError("the study does not hold the words of its command.")
-    parsed = Parsed(expand_args(["fit", *results.words, *point, *objective_words(results.settings)]), command="sweep")
+    parsed = Parsed(expand_args(["fit", *results.words, *point, *results.settings.words]), command="sweep")
     tree = yaml.safe_load(parsed._parser("fit").dump(parsed.config.fit, skip_default=True, skip_none=False))
     return {key: value for key, value in tree.items() if key not in TRIAL_ONLY}
 

@@ -26,6 +26,7 @@ from torch.optim import Optimizer
 from workbench.console import silence_warnings
 from workbench.errors import UserError
 from workbench.findings.checks.trial import full_rate, stop_schedulers
+from workbench.parser import split_options
 from workbench.signals import STOP
 from workbench.tune.apply import rate_key, write_values, yaml_number
 from workbench.tune.curve import FEWEST, Curve, draw
@@ -35,7 +36,6 @@ from workbench.tune.steps import (
     configured_rate,
     option_parser,
     probe_optimizers,
-    split_options,
     start_in_epoch,
 )
 
@@ -54,13 +54,13 @@ def main(argv: list[str]) -> int:
     add("--steps", type=int, default=100, help="steps from one to the other, for each optimizer")
     add("--output", type=Path | None, default=None, help="file or folder of the image; default: RUNS/NAME/lr.png")
     add("--apply", type=Path | None, default=None, help="YAML configuration to write the suggestions into")
-    options, words = split_options(parser, argv)
+    options, words = split_options(parser, argv[1:])
     if not 0 < options.min < options.max or options.steps < 2 * FEWEST:
         raise UserError(f"--min must be above 0 and below --max, and --steps at least {2 * FEWEST}.")
     if options.apply is not None and not options.apply.is_file():
         raise UserError(f"--apply: there is no file {options.apply}.")
     with STOP.handled():
-        task, config = build_task(words)
+        task, config = build_task(argv[0], words)
         with Console(stderr=True).status("") as status:
             curves = range_test(task, options.min, options.max, options.steps, status.update)
     path = options.output or Path(config.runs_dir, config.name)

@@ -67,11 +67,7 @@ class TrialRun:
     def finish(self, words: list[str]) -> float:
         """Run to the end; the best of the objective. Raises Failed, Interrupted or TrialPruned."""
         sweep, settings, log = self.sweep, self.sweep.settings, self.folder / "log.txt"
-        words = [*words, "--evaluate=false", f"--runs_dir={sweep.folder}", f"--name={self.name}"]
-        words += [f"--checkpoint.monitor={settings.objective}", f"--checkpoint.mode={settings.mode}"]
-        if settings.patience:
-            words += [f"--early_stopping.monitor={settings.objective}", f"--early_stopping.mode={settings.mode}"]
-            words += [f"--early_stopping.patience={settings.patience}"]
+        words = [*words, *settings.words, "--evaluate=false", f"--runs_dir={sweep.folder}", f"--name={self.name}"]
         kills = 0
         while True:
             resume = [f"--resume={self.run_folder.name}"] if self._has_checkpoint() else []

@@ -229,15 +229,6 @@ def shorten(text: str, length: int = MAX_LABEL) -> str:
     return text if len(text) <= length else f"{text[:half]}…{text[-(length - 1 - half) :]}"
 
 
-def objective_words(settings: Settings) -> list[str]:
-    """Options of a trial that follow from the objective: which checkpoint is the best, and when to stop early."""
-    keys = {"checkpoint.monitor": settings.objective, "checkpoint.mode": settings.mode}
-    if settings.patience:
-        keys |= {"early_stopping.monitor": settings.objective, "early_stopping.mode": settings.mode}
-        keys |= {"early_stopping.patience": settings.patience}
-    return [f"--{key}={value}" for key, value in keys.items() if value is not None]
-
-
 def wrap(name: str, width: int = 16) -> str:
     """A name in lines of about ``width`` characters, broken behind its dots, else behind its underscores."""
     lines = [""]

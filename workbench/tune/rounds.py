@@ -43,6 +43,15 @@ class Settings:
     extend: int = 4
     seed: int = 0
 
+    @property
+    def words(self) -> list[str]:
+        """Options of a trial that follow from the objective: which checkpoint is the best, and when to stop early."""
+        keys = {"checkpoint.monitor": self.objective, "checkpoint.mode": self.mode}
+        if self.patience:
+            keys |= {"early_stopping.monitor": self.objective, "early_stopping.mode": self.mode}
+            keys |= {"early_stopping.patience": self.patience}
+        return [f"--{key}={value}" for key, value in keys.items() if value is not None]
+
 
 class Result(NamedTuple):
     """A finished trial: what it tried, and the best of its objective; None if it failed."""

@@ -21,7 +21,7 @@ from workbench.distributed import make_trainer
 from workbench.errors import UserError
 from workbench.findings.checks.trial import SILENT, full_rate, stop_schedulers
 from workbench.main import PROGRAM
-from workbench.parser import expand_args, read_options
+from workbench.parser import expand_args
 from workbench.watch.model_info import network_name
 
 KEPT = (
@@ -128,9 +128,9 @@ def start_in_epoch(trainer: Trainer, epoch: int) -> None:
     now.ready = now.started = now.processed = now.completed = epoch
 
 
-def build_task(argv: Sequence[str]) -> tuple[Task, Namespace]:
+def build_task(command: str, words: Sequence[str]) -> tuple[Task, Namespace]:
     """The task of a command line, built as ``fit`` would, and the whole configuration."""
-    built = Builder(expand_args(["fit", *argv[1:]]), command=argv[0])
+    built = Builder(expand_args(["fit", *words]), command=command)
     config, clipping = built.config[built.subcommand], built.config_init[built.subcommand].gradient_clipping
     used = clipping if clipping.enabled else None
     return Task(built.model, built.datamodule, config.trainer, used, built.plain_config()), config
@@ -142,19 +142,3 @@ def option_parser(command: str, description: str) -> ArgumentParser:
     usage = f"{program} {command} --config FILE [options] [--key value ...]"
     text = f"{description} Every key that fit takes may be given as well: {program} fit --help"
     return ArgumentParser(prog=f"{program} {command}", usage=usage, description=text, exit_on_error=False)
-
-
-def split_options(parser: ArgumentParser, argv: Sequence[str]) -> tuple[Namespace, list[str]]:
-    """The command's own options, and the command line without them, for `build_task`."""
-    known = {word for action in parser._actions for word in action.option_strings}
-    own: list[str] = []
-    others = [argv[0]]
-    words = iter(argv[1:])
-    for word in words:
-        if word.split("=", 1)[0] not in known:
-            others.append(word)
-        else:
-            own.append(word)
-            if "=" not in word and word not in ("-h", "--help"):
-                own += [value for value in [next(words, None)] if value is not None]
-    return read_options(parser, own), others

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from workbench.errors import UserError, one_line
 from workbench.tune.process import Failed, Interrupted, TrialRun, error_in, run_process
+from workbench.tune.results import show
 from workbench.tune.rounds import Result, Round, Settings, best_result, next_round
 from workbench.tune.space import Space, Values
 
@@ -400,7 +401,7 @@ class Sweep:
         self._finished_here += 1
         each = (time.monotonic() - self._started_at) / self._finished_here
         left = max(0, planned - len(results)) * each / 60
-        shown = ", ".join(f"{name.rpartition('.')[2]} {_short(value)}" for name, value in point.items())
+        shown = ", ".join(f"{name.rpartition('.')[2]} {show(value)}" for name, value in point.items())
         what = reason.splitlines()[0][:120] if value is None else f"{self.settings.objective} {value:.5g}"
         tail = f"; best {best.score:.5g}, trial {best.index}" if best else ""
         text = f"[{len(results)}/{planned}] trial {index}: {what} ({shown}){tail}; about {left:.0f} min left"
@@ -471,7 +472,3 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     if isinstance(tree, dict) and tree:
         return {k: v for key, value in tree.items() for k, v in _flat(value, f"{prefix}.{key}").items()}
     return {prefix.lstrip("."): tree}
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -14,7 +14,7 @@ from jsonargparse.typing import NonNegativeInt, PositiveInt
 
 from workbench.errors import UserError, choose, did_you_mean, one_line
 from workbench.main import PROGRAM
-from workbench.parser import read_options
+from workbench.parser import split_options
 from workbench.signals import STOP
 from workbench.tune.rounds import Settings
 from workbench.tune.space import Space
@@ -82,21 +82,11 @@ def read_arguments(argv: list[str]) -> tuple[Any, list[str]]:
     add("--storage", type=str | None, default=None, help="database URL that several machines share; default: a file")
     add("--retry", type=Literal["failed"] | None, default=None, help="failed: try those again, from their first step")
     add("--wandb-yaml", type=str | None, default=None, help="write the space as a W&B sweep into this file, and stop")
-    own: list[str] = []
-    rest: list[str] = []
-    known = {option for action in parser._actions for option in action.option_strings}
-    words = iter(argv[1:])
-    for word in words:
-        if word.split("=")[0] not in known:
-            rest.append(word)
-        elif "=" in word or word in ("-h", "--help"):
-            own.append(word)
-        else:
-            own += [word, *[value for value in [next(words, None)] if value is not None]]
+    options, rest = split_options(parser, argv[1:])
     for word in rest:
         if word.split("=")[0] in OF_A_TRIAL:
             raise UserError(f"{word}: each trial of a sweep has its own. Leave it out; --study NAME names the sweep.")
-    return read_options(parser, own), rest
+    return options, rest
 
 
 def read_settings(path: str, trials: int | None) -> Settings:
@@ -137,14 +127,8 @@ def read_settings(path: str, trials: int | None) -> Settings:
 
 def check_space(space: Space, words: list[str]) -> None:
     """Parse the configuration at every choice and both ends of each range; UserError with the key that is wrong."""
-    from workbench.cli import CommandLine
+    from workbench.check import Parsed
     from workbench.parser import expand_args
-
-    class Parsed(CommandLine):
-        """The command line of ``fit``, which builds nothing."""
-
-        def instantiate_classes(self) -> None: ...
-        def _run_subcommand(self, subcommand: str) -> None: ...
 
     for name, point in space.examples():
         try:

@@ -13,7 +13,6 @@ import yaml
 from workbench.errors import UserError
 from workbench.main import PROGRAM
 from workbench.monitor import LOWER_IS_BETTER
-from workbench.tune.results import objective_words
 from workbench.tune.rounds import Settings
 from workbench.tune.space import Parameter, Space
 
@@ -57,7 +56,7 @@ def write_wandb_sweep(path: Path, settings: Settings, space: Space, words: list[
         "program": f"{PROGRAM.name}/__main__.py",  # W&B asks for one; `command` is what is run
         "method": method,
         "metric": {"name": settings.objective, "goal": "maximize" if mode == "max" else "minimize"},
-        "command": ["${env}", "python", "-m", PROGRAM.name, "fit", *words, *objective_words(settings), "${args}"],
+        "command": ["${env}", "python", "-m", PROGRAM.name, "fit", *words, *settings.words, "${args}"],
         "parameters": parameters,
     }
     if settings.trials:

@@ -22,7 +22,7 @@ from workbench.errors import UserError
 from workbench.parser import expand_args
 from workbench.tune import charts, report
 from workbench.tune.best_config import best_tree
-from workbench.tune.results import objective_words, read_results, short_names
+from workbench.tune.results import read_results, short_names
 from workbench.tune.rounds import Round, Settings
 from workbench.tune.sentences import sentences
 from workbench.tune.space import Space, Values
@@ -405,7 +405,7 @@ def test_the_best_configuration_trains_what_the_best_trial_did(make_study: Calla
     assert "configs/best_s.yaml" in text
     path = Path("configs/best_s.yaml")
     results = read_results(study)
-    expected = resolved(*WORDS, *results.space.words(best), *objective_words(results.settings))
+    expected = resolved(*WORDS, *results.space.words(best), *results.settings.words)
     assert resolved("--config", str(path)) == expected
     assert expected["early_stopping"]["patience"] == 4 and expected["trainer"]["check_val_every_n_epoch"] is None
     assert expected["model"]["init_args"]["optimizer"]["init_args"]["lr"] == 0.0123
